@@ -1,0 +1,115 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"golang.org/x/oauth2"
+)
+
+// authenticate adds the client's credentials to a token request in the given
+// style, RFC 6749, Section 2.3.1: to header, or to form.
+//
+// A style that is neither sends no credentials, as upstream does.
+func (r *tokenRequest) authenticate(style oauth2.AuthStyle, header http.Header, form url.Values) {
+	switch style {
+	case oauth2.AuthStyleInHeader: // client_secret_basic
+		header.Set("Authorization", "Basic "+basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)))
+	case oauth2.AuthStyleInParams: // client_secret_post
+		if r.clientID != "" {
+			form.Set("client_id", r.clientID)
+		}
+		if r.clientSecret != "" {
+			form.Set("client_secret", r.clientSecret)
+		}
+	}
+}
+
+// do requests a token, and finds out on the way which style the server accepts
+// if the Config doesn't say and no earlier request has found out.
+func (r *tokenRequest) do(ctx context.Context) (*tokenResponse, error) {
+	if r.authStyle != oauth2.AuthStyleAutoDetect {
+		return r.send(ctx, r.authStyle)
+	}
+	if style, ok := r.styles.get(r.url, r.clientID); ok {
+		return r.send(ctx, style)
+	}
+	style := oauth2.AuthStyleInHeader
+	response, err := r.send(ctx, style)
+	if err != nil && rejectsAuthStyle(err) && r.clientID+r.clientSecret != "" {
+		style = oauth2.AuthStyleInParams
+		response, err = r.send(ctx, style)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.styles.set(r.url, r.clientID, style)
+	return response, nil
+}
+
+// rejectsAuthStyle reports whether err is an answer that a server may give to
+// credentials in a form that it doesn't know. Some answer 403, 404, 422 or 500
+// to those, and some 200 with an error code. Without an answer, or with one that
+// speaks of load or of other parameters, a second request would only double the
+// failure and show the secret once more.
+func rejectsAuthStyle(err error) bool {
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return false
+	}
+	switch refusal.ErrorCode {
+	case "invalid_scope", "unsupported_grant_type":
+		return false
+	}
+	switch refusal.Response.StatusCode {
+	case http.StatusBadRequest,
+		http.StatusUnauthorized,
+		http.StatusForbidden,
+		http.StatusNotFound,
+		http.StatusUnprocessableEntity,
+		http.StatusInternalServerError:
+		return true
+	}
+	return refusal.Response.StatusCode < 300
+}
+
+// maxAuthStyles bounds an authStyleCache. A Config is used with one token
+// endpoint and client, or with a few: at the bound the cache starts anew.
+const maxAuthStyles = 100
+
+// authStyleCache remembers which style a token endpoint has accepted from a
+// client. Only success is remembered.
+type authStyleCache struct {
+	mu sync.Mutex // protects m
+	m  map[authStyleKey]oauth2.AuthStyle
+}
+
+type authStyleKey struct{ tokenURL, clientID string }
+
+func (c *authStyleCache) get(tokenURL, clientID string) (oauth2.AuthStyle, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	style, ok := c.m[authStyleKey{tokenURL, clientID}]
+	return style, ok
+}
+
+func (c *authStyleCache) set(tokenURL, clientID string, style oauth2.AuthStyle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) >= maxAuthStyles {
+		c.m = make(map[authStyleKey]oauth2.AuthStyle)
+	}
+	c.m[authStyleKey{tokenURL, clientID}] = style
+}
+
+// authStyles returns the cache of c, which copies of c made from now on share.
+func (c *Config) authStyles() *authStyleCache {
+	if cache, ok := c.styles.Load().(*authStyleCache); ok {
+		return cache
+	}
+	c.styles.CompareAndSwap(nil, new(authStyleCache))
+	return c.styles.Load().(*authStyleCache)
+}

@@ -1,0 +1,263 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// Config describes a client of an authorization server that asks for tokens on
+// its own behalf, with the client credentials grant of RFC 6749, Section 4.4.
+//
+// The first six fields are those of golang.org/x/oauth2/clientcredentials, with
+// the same types and meaning. The zero value of every other field is its
+// documented default.
+//
+// A Config may be copied by value, also after first use, and its methods are
+// safe for concurrent use. The fields are read at the start of every token
+// request, so that a secret can be rotated by assigning the field; a program
+// that assigns fields while requests are under way must do its own locking.
+// What is wrong with a field is reported by the first call that needs a token,
+// before anything is sent.
+type Config struct {
+	// ClientID is the client identifier, RFC 6749, Section 2.2.
+	ClientID string
+
+	// ClientSecret is the client's password, RFC 6749, Section 2.3.1.
+	ClientSecret string
+
+	// TokenURL is the address of the authorization server's token endpoint,
+	// RFC 6749, Section 3.2. A query in it is kept; a fragment or a user name
+	// in it is an error. Redirects of the token endpoint are never followed.
+	TokenURL string
+
+	// Scopes are the permissions to ask for, RFC 6749, Section 3.3.
+	// Empty: no scope parameter is sent and the server decides.
+	Scopes []string
+
+	// EndpointParams are further parameters for the token request, such as
+	// audience or resource (RFC 8707). They may replace grant_type, for servers
+	// that want another, but not scope when Scopes is set.
+	EndpointParams url.Values
+
+	// AuthStyle says how ClientID and ClientSecret are sent: in the
+	// Authorization header (client_secret_basic), in the body
+	// (client_secret_post), or, for the zero value, in whichever of the two the
+	// server turns out to accept: the header first, the body after an answer
+	// that rejects it. The form that worked is remembered in the Config.
+	AuthStyle oauth2.AuthStyle
+
+	// HTTPClient sends the token requests. Nil: the client found in the context
+	// under oauth2.HTTPClient, else http.DefaultClient. It is used through a
+	// private copy that follows no redirect. It doesn't affect the requests
+	// made through Client or Transport.
+	HTTPClient *http.Client
+
+	// EarlyRefresh is how long before its expiry a token is replaced in the
+	// background, while callers go on using it. Zero: 5 minutes or a quarter of
+	// the token's life, whichever is less. Each token draws its own moment,
+	// between three quarters of EarlyRefresh and the whole, so that replicas
+	// don't refresh in step. A token is never replaced in the first half of its
+	// life, however large EarlyRefresh is. A refresh_in in the token response
+	// wins. Negative: an error.
+	EarlyRefresh time.Duration
+
+	// Origins are further origins ("https://api.example.com:8443") that may
+	// receive the token. Nil: the token goes to the origin of the request that
+	// the caller made, and a redirect to any other origin is followed without
+	// it. When set, a first request to an origin that isn't listed is an error,
+	// before anything is sent, and redirects among the listed origins keep the
+	// token, except from https to http.
+	Origins []string
+
+	// Strict refuses token responses, and ways of asking for them, that are
+	// outside the RFCs and tolerated by default because servers in use need it:
+	// a member name in other letter case, a token type that isn't known (RFC
+	// 6749, Section 7.1), a form-encoded response whose end can't be told from
+	// a cut connection, and a token request without any client id or secret.
+	Strict bool
+
+	// styles holds a *authStyleCache. It is an atomic.Value, and not an
+	// atomic.Pointer, because that may be copied with the struct.
+	styles atomic.Value
+}
+
+// Token requests a new token, always: use Client, Source or TokenSource for one
+// that is cached. People use it to force a fresh token or to check that the
+// configuration works.
+//
+// It waits no longer than ctx, and 30 seconds at most. The token request goes
+// through Config.HTTPClient, else the client in ctx under oauth2.HTTPClient.
+// When the server refuses, the error is a *oauth2.RetrieveError; when it answers
+// with something that isn't a token response, a *ResponseError.
+func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
+	request, err := c.tokenRequest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, totalTimeout, errTotalTimeout)
+	defer cancel()
+	response, err := request.do(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return response.token(), nil
+}
+
+// Client returns an HTTP client whose requests carry a token, which is cached
+// and refreshed as necessary. The client's Transport is an *oauth2.Transport.
+//
+// The client in ctx under oauth2.HTTPClient, if any, lends its Transport,
+// CheckRedirect, Jar and Timeout, and sends the token requests unless
+// Config.HTTPClient is set. Once ctx is done no token is requested anymore: the
+// cached one serves until it expires. A request waits for a token no longer
+// than the request's own context allows.
+//
+// The token goes to the origin of the request only, and to those in Origins; a
+// redirect elsewhere is followed without it. That rule, and the waiting by the
+// request's context, are the work of the Transport's Base: keep it when you
+// put another RoundTripper in its place.
+func (c *Config) Client(ctx context.Context) *http.Client {
+	base, err := contextClient(ctx)
+	if err != nil {
+		base = http.DefaultClient // The token request reports it.
+	}
+	return &http.Client{
+		Transport:     newClientTransport(c.Source(ctx), base.Transport, c.Origins),
+		CheckRedirect: base.CheckRedirect,
+		Jar:           base.Jar,
+		Timeout:       base.Timeout,
+	}
+}
+
+// TokenSource returns a source of cached tokens for programs and libraries that
+// want an oauth2.TokenSource. While a token is valid Token returns it at once
+// and refreshes it in the background; otherwise it waits for a new one. The
+// given context is used as in Client.
+//
+// Wrapped in oauth2.ReuseTokenSourceWithExpiry(nil, source, early), it asks for
+// a new token that much before expiry, and waits for it.
+//
+// A Source can do more: it waits by a context and drops revoked tokens.
+func (c *Config) TokenSource(ctx context.Context) oauth2.TokenSource {
+	return newReusableSource(c.Source(ctx))
+}
+
+// Source returns a source of cached tokens. Each call returns another, with a
+// cache of its own. The given context is used as in Client. It costs neither a
+// goroutine nor a timer, and needs no closing.
+func (c *Config) Source(ctx context.Context) *Source {
+	return &Source{conf: c, ctx: ctx}
+}
+
+// Transport returns an http.RoundTripper that does what the Transport of Client
+// does, at less cost per request. The given context is used as in Client, except
+// that CheckRedirect, Jar and Timeout are the business of the http.Client that
+// the Transport is put into.
+func (c *Config) Transport(ctx context.Context) *Transport {
+	base, err := contextClient(ctx)
+	if err != nil {
+		base = http.DefaultClient // The token request reports it.
+	}
+	return &Transport{Source: c.Source(ctx), Base: base.Transport, Origins: c.Origins}
+}
+
+// tokenRequest checks c and copies what a token request needs from it.
+func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
+	if c == nil {
+		return nil, errors.New("oauth2: the Config is nil")
+	}
+	if ctx == nil {
+		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
+	}
+	client := c.HTTPClient
+	if client == nil {
+		var err error
+		if client, err = contextClient(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkTokenURL(c.TokenURL); err != nil {
+		return nil, err
+	}
+	// RFC 6749, Appendix A.1, allows printable ASCII. Only control characters
+	// are certain to be a mistake: other servers take any UTF-8.
+	if strings.ContainsFunc(c.ClientID, isControl) {
+		return nil, errors.New("oauth2: ClientID contains a control character; remove line breaks and the like from where it is read")
+	}
+	if c.Strict && c.ClientID == "" && c.ClientSecret == "" {
+		return nil, errors.New("oauth2: ClientID and ClientSecret are empty; set them")
+	}
+	if c.EarlyRefresh < 0 {
+		return nil, errors.New("oauth2: EarlyRefresh is negative; use zero for the default")
+	}
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if len(c.Scopes) > 0 {
+		form.Set("scope", strings.Join(c.Scopes, " "))
+	}
+	for name, values := range c.EndpointParams {
+		if _, ok := form[name]; ok && name != "grant_type" {
+			return nil, fmt.Errorf("oauth2: cannot overwrite parameter %q", name)
+		}
+		form[name] = append([]string(nil), values...)
+	}
+
+	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone,
+	// so wherever a redirect points, it isn't followed.
+	private := *client
+	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &tokenRequest{
+		client:       &private,
+		url:          c.TokenURL,
+		clientID:     c.ClientID,
+		clientSecret: c.ClientSecret,
+		authStyle:    c.AuthStyle,
+		styles:       c.authStyles(),
+		form:         form,
+		strict:       c.Strict,
+		earlyRefresh: c.EarlyRefresh,
+	}, nil
+}
+
+// checkTokenURL reports what is wrong with a token endpoint's address. It never
+// quotes the address: a misplaced secret may be in it.
+func checkTokenURL(address string) error {
+	if address == "" {
+		return errors.New("oauth2: TokenURL is empty; set it to the address of the token endpoint")
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return errors.New("oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint")
+	case u.Scheme == "" || u.Host == "":
+		return errors.New("oauth2: TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host")
+	case u.User != nil:
+		// RFC 6749, Section 2.3.1: credentials are never part of the URI.
+		return errors.New("oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret")
+	case u.Fragment != "" || strings.HasSuffix(address, "#"):
+		// RFC 6749, Section 3.2.
+		return errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
+	}
+	return nil
+}
+
+// contextClient returns the client in ctx under oauth2.HTTPClient, else
+// http.DefaultClient.
+func contextClient(ctx context.Context) (*http.Client, error) {
+	if ctx != nil {
+		if client, ok := ctx.Value(oauth2.HTTPClient).(*http.Client); ok {
+			if client == nil {
+				return nil, errors.New("oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
+			}
+			return client, nil
+		}
+	}
+	return http.DefaultClient, nil
+}

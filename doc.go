@@ -1,0 +1,57 @@
+// Package clientcredentials gets, caches and refreshes access tokens with the
+// client credentials grant of OAuth 2.0, and adds them to HTTP requests. It
+// replaces golang.org/x/oauth2/clientcredentials by a change of the import line.
+//
+// # Use
+//
+//	conf := &clientcredentials.Config{
+//		ClientID:     "reports",
+//		ClientSecret: os.Getenv("CLIENT_SECRET"),
+//		TokenURL:     "https://login.example.com/oauth2/token",
+//		Scopes:       []string{"reports.read"},
+//	}
+//	client := conf.Client(context.Background())
+//	resp, err := client.Get("https://api.example.com/reports")
+//
+// [Config.Client] is all that most programs need. [Config.TokenSource] is for
+// libraries that take an oauth2.TokenSource, [Config.Source] for programs that
+// want the token itself, and [Config.Token] always requests a new one. Make a
+// client or a source once and keep it: each has a cache of its own.
+//
+// # Life of a token
+//
+// The first call that needs a token requests it; calls that come meanwhile wait
+// for the same request, each no longer than its own context allows. Then the
+// token is in one of four states:
+//
+//   - fresh: it is used.
+//   - stale: it is used, and one of the calls that use it starts its replacement
+//     in the background. That begins 5 minutes before the expiry, or when a
+//     quarter of the token's life is left if that is less, and up to a quarter of
+//     that time later, at random. [Config.EarlyRefresh] sets another time, and
+//     the server can with refresh_in. When the request fails it is repeated after
+//     1 second, then 2, up to 30. In the last 10 seconds before the expiry, or the
+//     last tenth of the token's life if that is less, a call waits up to 1 second
+//     for a replacement that has just been started.
+//   - expired: calls wait for a new one.
+//   - failed: there is no usable token, and the last request for one has failed.
+//     The next call tries again.
+//
+// A token that is still valid is never withheld because its replacement failed.
+// All of this is driven by use: an idle source has no goroutine and no timer.
+//
+// # Migration
+//
+// Replace the import path golang.org/x/oauth2/clientcredentials by
+// github.com/seed-5bfa0880/clientcredentials. Types, errors and their texts stay
+// those of golang.org/x/oauth2; docs/compatibility.md lists what is different, and
+// why.
+//
+// # Specifications
+//
+//   - RFC 6749: the grant (Section 4.4), client authentication (2.3), token
+//     responses (5.1) and error responses (5.2).
+//   - RFC 6750: bearer tokens in requests.
+//   - RFC 6454: origins.
+//   - RFC 8707: resource indicators, through [Config.EndpointParams].
+package clientcredentials
