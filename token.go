@@ -100,7 +100,8 @@ type Status struct {
 type cachedToken struct {
 	token         oauth2.Token
 	authorization string    // the value of the Authorization header
-	sent          time.Time // just before the token request was sent; with monotonic reading
+	sent          time.Time // just before the token request was sent
+	sentWall      time.Time // the same without monotonic reading
 
 	// Ages, counted from sent, at which the token becomes stale, is waited for,
 	// and is dead. forever if it doesn't expire.
@@ -117,6 +118,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		token:         *token,
 		authorization: token.Type() + " " + token.AccessToken,
 		sent:          response.sent,
+		sentWall:      response.sent.Round(0),
 		soft:          forever,
 		hard:          forever,
 		dead:          forever,
@@ -146,7 +148,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 // age returns how old c is: by the monotonic clock, which nobody can set back, or
 // by the wall clock, which goes on while the machine sleeps, whichever is more.
 func (c *cachedToken) age(now time.Time) time.Duration {
-	return max(now.Sub(c.sent), now.Round(0).Sub(c.sent.Round(0)))
+	return max(now.Sub(c.sent), now.Sub(c.sentWall))
 }
 
 // usable reports whether c, which may be nil, has not expired.
@@ -284,7 +286,7 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 	if c == nil {
 		return f.wait(ctx)
 	}
-	// Soon c will be too old. Until then it is better than no token.
+	// c is about to expire, but until then it is better than a long wait.
 	patience, cancel := context.WithTimeout(ctx, hardPatience-now.Sub(f.started))
 	defer cancel()
 	if c2, err := f.wait(patience); err == nil {
@@ -338,7 +340,7 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	switch {
 	case !usable:
 		return nil, s.flight, nil
-	case c.awaited(now, early) && s.failures == 0 && now.Sub(s.flight.started) < hardPatience:
+	case c.awaited(now, early) && s.failures == 0:
 		return c, s.flight, nil
 	}
 	return c, nil, nil

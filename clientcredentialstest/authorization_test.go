@@ -1,0 +1,311 @@
+package clientcredentialstest_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+const tokenURL = "https://auth.example/token"
+
+// answer is a response of the token endpoint.
+type answer struct {
+	status      int
+	header      http.Header
+	AccessToken string `json:"access_token"`
+	TokenType   string `json:"token_type"`
+	ExpiresIn   *int   `json:"expires_in"`
+	Scope       string
+	Error       string
+}
+
+// send sends a request and decodes its answer.
+func send(t *testing.T, h http.Handler, req *http.Request) answer {
+	t.Helper()
+	resp, err := cct.HandlerTransport(h).RoundTrip(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	a := answer{status: resp.StatusCode, header: resp.Header}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&a))
+	return a
+}
+
+// post makes a token request; an id that is not empty goes into Basic.
+func post(t *testing.T, id, secret, body string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, tokenURL, strings.NewReader(body))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if id != "" {
+		req.SetBasicAuth(id, secret)
+	}
+	return req
+}
+
+const grant = "grant_type=client_credentials"
+
+func TestToken(t *testing.T) {
+	auth := &cct.AuthorizationServer{Clients: []cct.Client{
+		{ID: "any", Secret: "s&cret:1"},
+		{ID: "some", Secret: "s", Scopes: []string{"read", "write"}},
+		{ID: "basic", Secret: "s", AuthMethods: []string{"client_secret_basic"}},
+		{ID: "post", Secret: "s", AuthMethods: []string{"client_secret_post"}},
+		{ID: "raw+%", Secret: "a+b%", RawBasic: true},
+		{ID: "bare"},
+	}}
+	tests := []struct {
+		name             string
+		id, secret, body string
+		scope, err       string
+	}{
+		{"basic", "any", "s%26cret%3A1", grant, "", ""},
+		{"basic and client_id", "any", "s%26cret%3A1", grant + "&client_id=any", "", ""},
+		{"post", "", "", grant + "&client_id=any&client_secret=s%26cret:1", "", ""},
+		{"any scope", "any", "s%26cret%3A1", grant + "&scope=a+b", "a b", ""},
+		{"scope by default", "some", "s", grant, "read write", ""},
+		{"scope of several", "some", "s", grant + "&scope=write", "write", ""},
+		{"unknown scope", "some", "s", grant + "&scope=admin", "", "invalid_scope"},
+		{"two resources", "any", "s%26cret%3A1", grant + "&resource=https://a.example&resource=https://b.example&audience=c", "", ""},
+		{"empty parameter is absent", "any", "s%26cret%3A1", grant + "&scope=&client_secret=", "", ""},
+		{"wrong secret", "any", "wrong", grant, "", "invalid_client"},
+		{"unknown client", "nobody", "s", grant, "", "invalid_client"},
+		{"no credentials", "", "", grant, "", "invalid_client"},
+		{"assertion", "", "", grant + "&client_id=bare&client_assertion=x", "", "invalid_client"},
+		{"empty secret", "", "", grant + "&client_id=bare", "", ""},
+		{"basic by a client of basic", "basic", "s", grant, "", ""},
+		{"post by a client of basic", "", "", grant + "&client_id=basic&client_secret=s", "", "invalid_client"},
+		{"post by a client of post", "", "", grant + "&client_id=post&client_secret=s", "", ""},
+		{"basic by a client of post", "post", "s", grant, "", "invalid_client"},
+		{"raw", "raw+%", "a+b%", grant, "", ""},
+		{"encoded by a client of raw", "raw%2B%25", "a%2Bb%25", grant, "", "invalid_client"},
+	}
+	issued := 0
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got := send(t, auth, post(t, test.id, test.secret, test.body))
+			require.Equal(t, test.err, got.Error)
+			require.Equal(t, "no-store", got.header.Get("Cache-Control"))
+			if test.err != "" {
+				require.Empty(t, got.AccessToken)
+				require.Equal(t, test.err == "invalid_client", got.status == http.StatusUnauthorized)
+				require.Equal(t, test.err == "invalid_client", got.header.Get("WWW-Authenticate") != "")
+				return
+			}
+			issued++
+			require.Equal(t, http.StatusOK, got.status)
+			require.Equal(t, "Bearer", got.TokenType)
+			require.Equal(t, 3600, *got.ExpiresIn)
+			require.Equal(t, test.scope, got.Scope)
+			token, ok := auth.Introspect(got.AccessToken)
+			require.True(t, ok)
+			require.Equal(t, strings.Fields(test.scope), append([]string{}, token.Scopes...))
+			require.Equal(t, time.Hour, token.Expiry.Sub(token.IssuedAt))
+		})
+	}
+	require.Empty(t, auth.Violations())
+	require.Equal(t, len(tests), auth.TokenRequests())
+	require.Equal(t, issued, auth.TokensIssued())
+
+	require.Equal(t, http.StatusUnauthorized, func() int {
+		req := post(t, "", "", grant)
+		req.Header.Set("Authorization", "Bearer x")
+		return send(t, auth, req).status
+	}())
+	require.Empty(t, auth.Violations(), "another scheme is no violation")
+}
+
+func TestViolations(t *testing.T) {
+	with := func(key string, values ...string) func(*http.Request) {
+		return func(r *http.Request) { r.Header[key] = values }
+	}
+	tests := []struct {
+		name string
+		body string
+		edit func(*http.Request)
+		err  string
+		want string
+	}{
+		{"GET", grant, func(r *http.Request) { r.Method = http.MethodGet }, "invalid_request", "Section 3.2"},
+		{"JSON", "{}", with("Content-Type", "application/json"), "invalid_request", "Section 4.4.2"},
+		{"no Content-Type", grant, with("Content-Type"), "invalid_request", "Section 4.4.2"},
+		{"percent", grant + "&a=%zz", nil, "invalid_request", "Appendix B"},
+		{"semicolon", grant + ";a=b", nil, "invalid_request", "Appendix B"},
+		{"not UTF-8", grant + "&a=%ff", nil, "invalid_request", "Appendix B"},
+		{"too large", grant + "&a=" + strings.Repeat("a", 1<<20), nil, "invalid_request", "larger than 1 MiB"},
+		{"repeated", grant + "&scope=a&scope=b", nil, "invalid_request", "Section 3.2: parameter sent more than once: scope"},
+		{"repeated, odd name", grant + "&%22%0a=a&%22%0a=b", nil, "invalid_request", "more than once: ??"},
+		{"secret in the URL", grant, func(r *http.Request) { r.URL.RawQuery = "client_secret=secret" }, "invalid_request", "Section 2.3.1"},
+		{"two methods", grant + "&client_secret=secret", nil, "invalid_request", "Section 2.3:"},
+		{"basic and assertion", grant + "&client_assertion=a.b.c", nil, "invalid_request", "Section 2.3:"},
+		{"two headers", grant, with("Authorization", "Basic eDp5", "Basic eDp5"), "invalid_request", "Section 2.3:"},
+		{"other client_id", grant + "&client_id=other", nil, "invalid_request", "Section 2.3:"},
+		{"malformed Basic", grant, with("Authorization", "Basic !"), "invalid_request", "RFC 7617, Section 2"},
+		{"raw Basic", grant, func(r *http.Request) { r.SetBasicAuth("id", "100%secret") }, "invalid_request", "Section 2.3.1"},
+		{"no grant_type", "scope=a", nil, "invalid_request", "Section 4.4.2"},
+		{"other grant_type", "grant_type=password", nil, "unsupported_grant_type", "Section 4.4.2"},
+		{"scope with two spaces", grant + "&scope=a++b", nil, "invalid_scope", "Section 3.3"},
+		{"scope with a quote", grant + "&scope=%22", nil, "invalid_scope", "Section 3.3"},
+		{"scope beyond ASCII", grant + "&scope=%C3%A9", nil, "invalid_scope", "Section 3.3"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}}
+			req := post(t, "id", "secret", test.body)
+			if test.edit != nil {
+				test.edit(req)
+			}
+			got := send(t, auth, req)
+			require.Equal(t, http.StatusBadRequest, got.status)
+			require.Equal(t, test.err, got.Error)
+			require.Zero(t, auth.TokensIssued())
+			require.Len(t, auth.Violations(), 1)
+			require.ErrorContains(t, auth.Violations()[0], "token request 1: ")
+			require.ErrorContains(t, auth.Violations()[0], test.want)
+			require.NotContains(t, auth.Violations()[0].Error(), "secret=")
+		})
+	}
+}
+
+func TestRequests(t *testing.T) {
+	auth := &cct.AuthorizationServer{}
+	require.Empty(t, auth.Requests())
+	send(t, auth, post(t, "a%20b", "secret", grant+"&audience=x"))
+	send(t, auth, post(t, "", "", grant+"&client_id=c&client_secret=d"))
+
+	got := auth.Requests()
+	require.Len(t, got, 2)
+	require.Equal(t, "a b", got[0].ClientID)
+	require.Equal(t, "client_secret_basic", got[0].AuthMethod)
+	require.Equal(t, http.MethodPost, got[0].Method)
+	require.Equal(t, "auth.example", got[0].Host)
+	require.Equal(t, "/token", got[0].URL)
+	require.Equal(t, grant+"&audience=x", got[0].Body)
+	require.Equal(t, url.Values{"grant_type": {"client_credentials"}, "audience": {"x"}}, got[0].Form)
+	require.NotContains(t, got[0].Header, "Connection", "the transport adds nothing of its own")
+	require.Equal(t, "c", got[1].ClientID)
+	require.Equal(t, "client_secret_post", got[1].AuthMethod)
+}
+
+func TestRequestsAreBounded(t *testing.T) {
+	auth := &cct.AuthorizationServer{}
+	const n = 10_010
+	for range n {
+		auth.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/token", nil))
+	}
+	require.Equal(t, n, auth.TokenRequests())
+	require.Len(t, auth.Requests(), 10_000)
+	require.Len(t, auth.Violations(), 10_000)
+	require.ErrorContains(t, auth.Violations()[0], "token request 11: ")
+}
+
+func TestNotTheTokenEndpoint(t *testing.T) {
+	auth := &cct.AuthorizationServer{}
+	w := httptest.NewRecorder()
+	auth.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/authorize", nil))
+	require.Equal(t, http.StatusNotFound, w.Code)
+	require.Zero(t, auth.TokenRequests())
+}
+
+func TestBodyCutShort(t *testing.T) {
+	auth := &cct.AuthorizationServer{}
+	body := io.MultiReader(strings.NewReader("grant_"), failingReader{})
+	require.PanicsWithValue(t, http.ErrAbortHandler, func() {
+		auth.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/token", body))
+	})
+	require.Zero(t, auth.TokenRequests())
+}
+
+type failingReader struct{}
+
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+func TestLifeOfAToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := &cct.AuthorizationServer{
+			Clients:       []cct.Client{{ID: "id", Secret: "secret"}},
+			TokenLifetime: 90*time.Second + 500*time.Millisecond,
+			Latency:       30 * time.Second,
+		}
+		start := time.Now()
+		got := send(t, auth, post(t, "id", "secret", grant))
+		require.Equal(t, 30*time.Second, time.Since(start))
+		require.Equal(t, 90, *got.ExpiresIn)
+
+		// Held back, the token has aged.
+		time.Sleep(60*time.Second + 500*time.Millisecond - time.Nanosecond)
+		token, ok := auth.Introspect(got.AccessToken)
+		require.True(t, ok)
+		require.Equal(t, start, token.IssuedAt)
+		time.Sleep(time.Nanosecond)
+		_, ok = auth.Introspect(got.AccessToken)
+		require.False(t, ok)
+
+		a := send(t, auth, post(t, "id", "secret", grant))
+		b := send(t, auth, post(t, "id", "secret", grant))
+		auth.Revoke(a.AccessToken)
+		_, ok = auth.Introspect(a.AccessToken)
+		require.False(t, ok)
+		_, ok = auth.Introspect(b.AccessToken)
+		require.True(t, ok)
+		auth.RevokeAll()
+		_, ok = auth.Introspect(b.AccessToken)
+		require.False(t, ok)
+	})
+}
+
+func TestTokenForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}, TokenLifetime: -1}
+		got := send(t, auth, post(t, "id", "secret", grant))
+		require.Nil(t, got.ExpiresIn)
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		token, ok := auth.Introspect(got.AccessToken)
+		require.True(t, ok)
+		require.Zero(t, token.Expiry)
+	})
+}
+
+func TestExpiredTokensAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}}
+		for range 10_002 {
+			time.Sleep(time.Second)
+			r := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(grant))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.SetBasicAuth("id", "secret")
+			auth.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		require.Equal(t, 10_002, auth.TokensIssued())
+		require.Equal(t, 3_601, auth.TokensHeld())
+	})
+}
+
+func TestRegister(t *testing.T) {
+	clients := []cct.Client{{ID: "id", Secret: "old"}, {ID: "other", Secret: "s"}}
+	auth := &cct.AuthorizationServer{Clients: clients}
+	auth.Register(cct.Client{ID: "id", Secret: "new"})
+	auth.Register(cct.Client{ID: "third", Secret: "s"})
+	for _, test := range []struct {
+		id, secret string
+		status     int
+	}{
+		{"id", "old", 401},
+		{"id", "new", 200},
+		{"other", "s", 200},
+		{"third", "s", 200},
+	} {
+		require.Equal(t, test.status, send(t, auth, post(t, test.id, test.secret, grant)).status, test)
+	}
+	require.Equal(t, "old", clients[0].Secret, "the caller's slice is left alone")
+}

@@ -1,0 +1,211 @@
+package clientcredentialstest_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// link is a way to reach an authorization server that has one client.
+type link struct {
+	name   string
+	auth   *cct.AuthorizationServer
+	client *http.Client
+	url    string
+}
+
+// links returns one of each kind: a fault looks the same over all.
+func links(t *testing.T) []link {
+	clients := []cct.Client{{ID: "id", Secret: "secret"}}
+	auth := &cct.AuthorizationServer{Clients: clients}
+	plain, tls := cct.NewServer(clients...), cct.NewTLSServer(clients...)
+	t.Cleanup(plain.Close)
+	t.Cleanup(tls.Close)
+	return []link{
+		{"memory", auth, &http.Client{Transport: cct.HandlerTransport(auth)}, tokenURL},
+		{"http", plain.Auth, plain.Client(), plain.TokenURL},
+		{"https", tls.Auth, tls.Client(), tls.TokenURL},
+	}
+}
+
+// do sends a good token request and returns what came of it.
+func (l link) do(t *testing.T) (resp *http.Response, body string, err error) {
+	t.Helper()
+	req := post(t, "id", "secret", grant)
+	var parseErr error
+	req.URL, parseErr = req.URL.Parse(l.url)
+	require.NoError(t, parseErr)
+	req.Host = ""
+	resp, err = l.client.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp, string(b), err
+}
+
+func TestFaultAnswers(t *testing.T) {
+	tests := []struct {
+		name   string
+		fault  cct.Fault
+		status int
+		header http.Header
+		body   string // "token": a token
+	}{
+		{"none", cct.Fault{}, 200, nil, "token"},
+		{"Unavailable", cct.Unavailable(), 503, nil, `{"error":"temporarily_unavailable","error_description":"scripted fault"}`},
+		{"TooManyRequests", cct.TooManyRequests(1500 * time.Millisecond), 429, http.Header{"Retry-After": {"2"}}, `{"error":"temporarily_unavailable","error_description":"scripted fault"}`},
+		{"TooManyRequests without a time", cct.TooManyRequests(0), 429, http.Header{"Retry-After": nil}, `{"error":"temporarily_unavailable","error_description":"scripted fault"}`},
+		{"InvalidClient", cct.InvalidClient(), 401, http.Header{"Www-Authenticate": {`Basic realm="clientcredentialstest"`}}, `{"error":"invalid_client","error_description":"scripted fault"}`},
+		{"bad gateway", cct.Fault{Status: 502}, 502, nil, `{"error":"server_error","error_description":"scripted fault"}`},
+		{"bad request", cct.Fault{Status: 400}, 400, nil, `{"error":"invalid_request","error_description":"scripted fault"}`},
+		{"page", cct.Fault{Status: 500, Body: "<html>", Header: http.Header{"content-type": {"text/html"}}}, 500, http.Header{"Content-Type": {"text/html"}}, "<html>"},
+		{"body", cct.Fault{Body: `{"access_token":1}`}, 200, http.Header{"Content-Type": {"application/json;charset=UTF-8"}, "Cache-Control": {"no-store"}}, `{"access_token":1}`},
+		{"empty", cct.Fault{Status: 200}, 200, http.Header{"Content-Length": {"0"}}, ""},
+		{"no content", cct.Fault{Status: 204, Body: "x"}, 204, nil, ""},
+		{"redirect", cct.Fault{Status: 303}, 303, nil, ""},
+		{"header on a token", cct.Fault{Header: http.Header{"X-Test": {"a", "b"}, "Cache-Control": nil}}, 200, http.Header{"X-Test": {"a", "b"}, "Cache-Control": nil}, "token"},
+		{"drip on a token", cct.Fault{Drip: 1}, 200, nil, "token"},
+	}
+	for _, l := range links(t) {
+		t.Run(l.name, func(t *testing.T) {
+			for _, test := range tests {
+				t.Run(test.name, func(t *testing.T) {
+					issued := l.auth.TokensIssued()
+					l.auth.Script(test.fault)
+					resp, body, err := l.do(t)
+					require.NoError(t, err)
+					require.Equal(t, test.status, resp.StatusCode)
+					for name, values := range test.header {
+						require.Equal(t, values, resp.Header[name])
+					}
+					if test.body == "token" {
+						require.Contains(t, body, `"access_token":"`)
+						issued++
+					} else {
+						require.Equal(t, test.body, body)
+					}
+					require.Equal(t, issued, l.auth.TokensIssued())
+				})
+			}
+		})
+	}
+}
+
+func TestFaultBreaksConnection(t *testing.T) {
+	for _, l := range links(t) {
+		t.Run(l.name, func(t *testing.T) {
+			l.auth.Script(cct.ConnectionReset())
+			_, _, err := l.do(t)
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			require.Equal(t, 1, l.auth.TokenRequests(), "read before the reset")
+			require.Zero(t, l.auth.TokensIssued())
+
+			for _, test := range []struct {
+				after int
+				want  string
+			}{{3, "012"}, {-1, ""}, {10, "0123456789"}} {
+				l.auth.Script(cct.Fault{Body: "0123456789", CloseAfter: test.after})
+				resp, body, err := l.do(t)
+				require.Equal(t, test.want, body)
+				require.EqualValues(t, 10, resp.ContentLength)
+				if test.after < 10 {
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				} else {
+					require.NoError(t, err)
+				}
+			}
+			require.Empty(t, l.auth.Violations())
+		})
+	}
+}
+
+func TestConnectionResetOverHTTP2(t *testing.T) {
+	auth := new(cct.AuthorizationServer)
+	srv := httptest.NewUnstartedServer(auth)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	auth.Script(cct.ConnectionReset(), cct.Fault{Status: http.StatusTeapot})
+	l := link{client: srv.Client(), url: srv.URL + "/token"}
+	_, _, err := l.do(t)
+	require.ErrorContains(t, err, "stream error")
+	resp, _, err := l.do(t)
+	require.NoError(t, err)
+	require.Equal(t, 2, resp.ProtoMajor)
+	require.Equal(t, 2, auth.TokenRequests())
+}
+
+func TestScriptGoesBeforeOutage(t *testing.T) {
+	l := links(t)[0]
+	l.auth.SetFault(&cct.Fault{Status: 502})
+	l.auth.Script(cct.Unavailable(), cct.Fault{})
+	for _, want := range []int{503, 200, 502, 502} {
+		resp, _, err := l.do(t)
+		require.NoError(t, err)
+		require.Equal(t, want, resp.StatusCode)
+	}
+	l.auth.SetFault(nil)
+	resp, _, err := l.do(t)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+func TestFaultDoesNotHideViolation(t *testing.T) {
+	auth := &cct.AuthorizationServer{}
+	auth.Script(cct.Unavailable())
+	require.Equal(t, 503, send(t, auth, post(t, "", "", "")).status)
+	auth.Script(cct.Fault{Delay: 1})
+	require.Equal(t, 401, send(t, auth, post(t, "", "", grant)).status)
+	require.Empty(t, auth.Violations(), "an unknown client is told nothing else")
+	send(t, auth, post(t, "", "", grant+"&scope=a&scope=b"))
+	require.Len(t, auth.Violations(), 1)
+}
+
+func TestFaultTakesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}, Latency: time.Second}
+		l := link{auth: auth, client: &http.Client{Transport: cct.HandlerTransport(auth)}, url: tokenURL}
+		start := time.Now()
+		took := func() time.Duration {
+			d := time.Since(start)
+			start = time.Now()
+			return d
+		}
+
+		auth.Script(cct.Fault{Delay: time.Minute})
+		_, _, err := l.do(t)
+		require.NoError(t, err)
+		require.Equal(t, time.Minute+time.Second, took())
+
+		auth.Script(cct.Fault{Delay: time.Minute, Body: "0123456789", Drip: time.Hour})
+		_, body, err := l.do(t)
+		require.NoError(t, err)
+		require.Equal(t, "0123456789", body)
+		require.Equal(t, time.Minute+time.Second+10*time.Hour, took())
+
+		auth.Script(cct.Fault{Delay: time.Minute, Reset: true})
+		_, _, err = l.do(t)
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.Equal(t, time.Minute+time.Second, took())
+
+		// A client that gives up frees the handler at once.
+		for _, f := range []cct.Fault{{Delay: time.Hour}, {Drip: time.Hour}} {
+			auth.Script(f)
+			l.client.Timeout = 2 * time.Second
+			_, _, err = l.do(t)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, 2*time.Second, took())
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package clientcredentialstest_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// getToken sends the default client's token request.
+func getToken(srv *cct.Server) (*http.Response, error) {
+	resp, err := srv.Client().PostForm(srv.TokenURL, url.Values{
+		"grant_type":    {"client_credentials"},
+		"client_id":     {cct.ClientID},
+		"client_secret": {cct.ClientSecret},
+	})
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return resp, err
+}
+
+func TestServer(t *testing.T) {
+	for name, start := range map[string]func(...cct.Client) *cct.Server{
+		"http":  cct.NewServer,
+		"https": cct.NewTLSServer,
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := start()
+			t.Cleanup(srv.Close)
+			require.True(t, strings.HasPrefix(srv.TokenURL, name+"://127.0.0.1:"))
+			require.True(t, strings.HasPrefix(srv.APIURL, name+"://127.0.0.1:"))
+			resp, err := getToken(srv)
+			require.NoError(t, err)
+			require.Equal(t, 200, resp.StatusCode)
+			resp, err = srv.Client().Get(srv.APIURL + "path")
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, 401, resp.StatusCode)
+			require.Equal(t, 1, srv.API.Rejected())
+
+			srv.Stop()
+			srv.Stop()
+			_, err = getToken(srv)
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+			require.NoError(t, srv.Restart())
+			require.NoError(t, srv.Restart())
+			_, err = getToken(srv)
+			require.NoError(t, err)
+			require.Equal(t, 2, srv.Auth.TokensIssued())
+
+			srv.Close()
+			srv.Close()
+			_, err = getToken(srv)
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		})
+	}
+}
+
+func TestRestartFailsWhenPortIsTaken(t *testing.T) {
+	a := cct.Start(t)
+	a.Stop()
+	b := cct.Start(t)
+	b.Stop()
+	a.TakeAddress(b)
+	require.NoError(t, a.Restart())
+	require.ErrorIs(t, b.Restart(), syscall.EADDRINUSE)
+}
+
+func TestStopCutsAnswersHeldBack(t *testing.T) {
+	for name, f := range map[string]cct.Fault{
+		"delayed":  {Delay: time.Hour},
+		"dripping": {Drip: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := cct.Start(t)
+			srv.Auth.Script(f)
+			failed := make(chan error)
+			go func() {
+				_, err := getToken(srv)
+				failed <- err
+			}()
+			require.Eventually(t, func() bool { return srv.Auth.TokenRequests() == 1 }, time.Minute, time.Millisecond)
+			srv.Stop()
+			if err := <-failed; name == "delayed" {
+				require.Error(t, err)
+			}
+		})
+	}
+}
+
+// fakeTB records what Start does to a test.
+type fakeTB struct {
+	cleanups []func()
+	errors   []string
+}
+
+func (*fakeTB) Helper()             {}
+func (tb *fakeTB) Cleanup(f func()) { tb.cleanups = append(tb.cleanups, f) }
+func (tb *fakeTB) Errorf(format string, args ...any) {
+	tb.errors = append(tb.errors, fmt.Sprintf(format, args...))
+}
+
+func TestStart(t *testing.T) {
+	var _ cct.TB = t
+	tb := new(fakeTB)
+	srv := cct.Start(tb, cct.Client{ID: "id", Secret: "secret"})
+	for _, u := range []string{srv.TokenURL, srv.APIURL + "?access_token=x"} {
+		resp, err := http.Get(u)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+	}
+	require.Empty(t, tb.errors)
+	require.Len(t, tb.cleanups, 1)
+	tb.cleanups[0]()
+	require.Equal(t, []string{
+		"token request 1: RFC 6749, Section 3.2: the method is not POST",
+		"API request 1: RFC 6750, Section 2.3: the token is in the URL",
+	}, tb.errors)
+	_, err := http.Get(srv.APIURL)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
