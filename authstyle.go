@@ -15,10 +15,10 @@ import (
 //
 // A style that is neither sends no credentials, as upstream does.
 func (r *tokenRequest) authenticate(style oauth2.AuthStyle, header http.Header, form url.Values) {
-	switch style {
-	case oauth2.AuthStyleInHeader: // client_secret_basic
+	if style == oauth2.AuthStyleInHeader { // client_secret_basic
 		header.Set("Authorization", "Basic "+basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)))
-	case oauth2.AuthStyleInParams: // client_secret_post
+	}
+	if style == oauth2.AuthStyleInParams { // client_secret_post
 		if r.clientID != "" {
 			form.Set("client_id", r.clientID)
 		}

@@ -221,16 +221,19 @@ func (e *waitError) Unwrap() error { return e.cause }
 // Timeout makes the error of an http.Client say that it was a timeout.
 func (e *waitError) Timeout() bool { return errors.Is(e.cause, context.DeadlineExceeded) }
 
-func newWaitError(ctx context.Context) error {
-	cause := ctx.Err()
-	if reason := context.Cause(ctx); reason != cause {
-		cause = fmt.Errorf("%w: %w", cause, reason)
-	}
-	return &waitError{cause}
-}
+func newWaitError(ctx context.Context) error { return &waitError{endOf(ctx)} }
 
 // constructionError returns the error for a source whose own context is done,
 // which no caller's context can mend.
 func constructionError(ctx context.Context) error {
-	return fmt.Errorf("oauth2: cannot fetch token: the context given to Config.Client, Source, TokenSource or Transport is done; give it one that lives as long as the service: %w", newWaitError(ctx).(*waitError).cause)
+	return fmt.Errorf("oauth2: cannot fetch token: the context given to Config.Client, Source, TokenSource or Transport is done; give it one that lives as long as the service: %w", endOf(ctx))
+}
+
+// endOf returns why ctx is done: its Err, and its cause if that tells more.
+func endOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }

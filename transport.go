@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -197,9 +198,7 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 // other fields are shared with req.
 func withAuthorization(req *http.Request, value string) *http.Request {
 	header := make(http.Header, len(req.Header)+1)
-	for name, values := range req.Header {
-		header[name] = values
-	}
+	maps.Copy(header, req.Header)
 	if value == "" {
 		delete(header, "Authorization")
 	} else {
