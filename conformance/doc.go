@@ -1,0 +1,38 @@
+// Package conformance runs clientcredentials against authorization servers
+// that its authors did not write. It holds tests only, and is never released.
+//
+// The servers:
+//
+//   - oidc-provider, a certified OpenID provider for Node.js, as a process of
+//     its own (oidc-provider/server.mjs). Its API asks the provider's own model
+//     whether a token is live.
+//   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server
+//     that knows HTTP Basic only, and one that knows the POST body only.
+//
+// What is proven, for each of them and for each of HTTP Basic, POST body and
+// the detection between the two (TestMatrix/server/method/outcome):
+//
+//   - the token works at the API;
+//   - a wrong secret is a bare *oauth2.RetrieveError with invalid_client, is
+//     not tried more often than detection has to, and setting the right one
+//     heals the same token source;
+//   - a refused scope is invalid_scope, and detection doesn't take it for a
+//     question of authentication;
+//   - a style that was chosen is not replaced by the other one;
+//   - through ten lifetimes of a three-second token, under concurrent load, no
+//     call fails, no call waits for a token request, and the number of token
+//     requests stays near the number of lifetimes.
+//
+// Besides, TestSecrets covers the characters that RFC 6749, Section 2.3.1 and
+// Appendix B have a client encode, and TestTokensThatDieEarly a server whose
+// tokens die up to a second before it said they would.
+//
+// To run them, from the repository's root:
+//
+//	make setup
+//	cd conformance && go test -race ./...
+//
+// The load takes half a minute of wall clock, all of it in parallel; -short
+// leaves it out. Without Node.js or its packages the tests of oidc-provider
+// are skipped, unless CLIENTCREDENTIALS_REQUIRE_SERVERS=1 makes that a failure.
+package conformance

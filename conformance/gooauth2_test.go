@@ -1,0 +1,92 @@
+package conformance
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-oauth2/oauth2/v4"
+	"github.com/go-oauth2/oauth2/v4/manage"
+	"github.com/go-oauth2/oauth2/v4/models"
+	"github.com/go-oauth2/oauth2/v4/server"
+	"github.com/go-oauth2/oauth2/v4/store"
+	"github.com/stretchr/testify/require"
+)
+
+// startGoOAuth2 starts go-oauth2 servers for the clients. Both the
+// authentication method and the life of a token are a server's there, not a
+// client's, so there is one server for each pair of them.
+func startGoOAuth2(t *testing.T, clients ...registration) []endpoints {
+	t.Helper()
+
+	type kind struct {
+		method string
+		ttl    time.Duration
+	}
+	stores := make(map[kind]*store.ClientStore)
+	urls := make(map[kind]endpoints)
+
+	all := make([]endpoints, len(clients))
+	for i, c := range clients {
+		k := kind{c.method, c.ttl}
+		if stores[k] == nil {
+			stores[k] = store.NewClientStore()
+			urls[k] = runGoOAuth2(t, k.method, k.ttl, stores[k])
+		}
+		require.NoError(t, stores[k].Set(c.id, &models.Client{ID: c.id, Secret: c.secret}))
+		all[i] = urls[k]
+	}
+	return all
+}
+
+// runGoOAuth2 serves one go-oauth2 server, and an API that asks it about tokens.
+func runGoOAuth2(t *testing.T, method string, ttl time.Duration, clients oauth2.ClientStore) endpoints {
+	t.Helper()
+
+	manager := manage.NewDefaultManager()
+	manager.SetClientTokenCfg(&manage.Config{AccessTokenExp: ttl})
+	manager.MapClientStorage(clients)
+	manager.MustTokenStorage(store.NewMemoryTokenStore())
+
+	srv := server.NewDefaultServer(manager)
+	srv.SetAllowedGrantType(oauth2.ClientCredentials)
+	// Without a hook any scope is granted.
+	srv.SetClientScopeHandler(func(r *oauth2.TokenGenerateRequest) (bool, error) {
+		for scope := range strings.FieldsSeq(r.Scope) {
+			if scope != scopeRead {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	switch method {
+	case secretBasic:
+		srv.SetClientInfoHandler(server.ClientBasicHandler)
+	case secretPost:
+		srv.SetClientInfoHandler(server.ClientFormHandler)
+	default:
+		require.FailNow(t, "no such method", method)
+	}
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		_ = srv.HandleTokenRequest(w, r) // the error is in the answer
+	})
+	mux.HandleFunc("GET /api", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		token, err := srv.ValidationBearerToken(r)
+		if err != nil {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = w.Write([]byte(`{"error":"invalid_token"}`))
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"client_id": token.GetClientID(), "scope": token.GetScope()})
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return endpoints{token: s.URL + "/token", api: s.URL + "/api"}
+}

@@ -1,0 +1,236 @@
+package conformance
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+const (
+	shortLife = 3 * time.Second
+	lifetimes = 10
+
+	// hold is what a token request takes at least. A token of three seconds is
+	// refreshed in the background from an age of 2.25 to 2.44 s, and calls wait
+	// for that from 2.7 s, the hard window: so the refresh has a quarter of a
+	// second before it may be in anybody's way.
+	hold = 150 * time.Millisecond
+
+	// grace is by how much a call's token may be younger than the call. One that
+	// waits for a refresh which it has itself begun waits for all of hold; one
+	// that begins just before the token comes, and gets it, has not waited.
+	grace = 100 * time.Millisecond
+
+	// stall is how long the machine may stop. Nobody can refresh a token while
+	// the whole process stands still, nor a server while it does.
+	stall = 80 * time.Millisecond
+
+	callers  = 8
+	interval = 100 * time.Millisecond // of one caller's calls
+)
+
+// A load is what a client of short tokens went through.
+type load struct {
+	calls []call
+	// flights are the token requests; the first is that for the first token.
+	flights []tokenRequest
+	// stalls are the times when the process stood still.
+	stalls []interlude
+}
+
+type interlude struct{ from, to time.Time }
+
+// runLoad calls the API at a steady rate, from several goroutines, for ten
+// lifetimes of its client's tokens.
+func runLoad(t *testing.T, conf *clientcredentials.Config, w *wire, api string) load {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	w.hold = hold
+	client := conf.Client(w.context(t))
+
+	// The first token is one to wait for.
+	first := do(t.Context(), client, api)
+	require.NoError(t, first.err)
+	require.Equal(t, http.StatusOK, first.status)
+	before := w.tokenRequests()
+
+	end := time.Now().Add(lifetimes * shortLife)
+	calls := make([][]call, callers)
+	var stalls []interlude
+	var wg sync.WaitGroup
+	for i := range calls {
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * interval / callers)
+			tick := time.NewTicker(interval)
+			defer tick.Stop()
+			for now := range tick.C {
+				if now.After(end) {
+					return
+				}
+				calls[i] = append(calls[i], do(t.Context(), client, api))
+			}
+		})
+	}
+	// A witness who has nothing to do with the library.
+	wg.Go(func() {
+		for last := time.Now(); last.Before(end); {
+			time.Sleep(5 * time.Millisecond)
+			now := time.Now()
+			if now.Sub(last) > stall {
+				stalls = append(stalls, interlude{last, now})
+			}
+			last = now
+		}
+	})
+	wg.Wait()
+
+	l := load{
+		calls:   slices.Concat(calls...),
+		flights: append(before[len(before)-1:], w.tokenRequests()...),
+		stalls:  stalls,
+	}
+	t.Logf("%d calls, %d tokens, %d stalls of the machine", len(l.calls), len(l.flights), len(l.stalls))
+	require.Greater(t, len(l.calls), 20*lifetimes, "too few calls to prove anything")
+	return l
+}
+
+// do makes one call of the API.
+func do(ctx context.Context, client *http.Client, api string) call {
+	var c call
+	r, err := http.NewRequestWithContext(withCall(ctx, &c), http.MethodGet, api, nil)
+	if err != nil {
+		return call{err: err}
+	}
+	c.begun = time.Now()
+	resp, err := client.Do(r)
+	if err != nil {
+		c.err = err
+		return c
+	}
+	defer func() { _ = resp.Body.Close() }()
+	c.status = resp.StatusCode
+	_, c.err = io.Copy(io.Discard, resp.Body)
+	c.ended = time.Now()
+	return c
+}
+
+// stalled reports whether the process stood still between from and to.
+func (l load) stalled(from, to time.Time) bool {
+	return slices.ContainsFunc(l.stalls, func(s interlude) bool { return s.from.Before(to) && from.Before(s.to) })
+}
+
+// late reports whether flight i was kept by the machine from being in time: in
+// the half of the former token's life in which it could begin, or on its way.
+func (l load) late(i int) bool {
+	f := l.flights[i]
+	return l.stalled(l.flights[i-1].begun.Add(shortLife/2), f.answered) || f.answered.Sub(f.begun) > hold+stall
+}
+
+// assertNoCallFailed asserts that each call was answered with 200.
+func (l load) assertNoCallFailed(t *testing.T) {
+	t.Helper()
+	var failed []call
+	for _, c := range l.calls {
+		if c.err != nil || c.status != http.StatusOK {
+			failed = append(failed, c)
+		}
+	}
+	if len(failed) > 0 {
+		t.Errorf("%d of %d calls failed; the first: status %d, error %v",
+			len(failed), len(l.calls), failed[0].status, failed[0].err)
+	}
+}
+
+// sentAgain counts the calls that the API got more than once although nothing
+// kept the first attempt from it.
+func (l load) sentAgain() int {
+	n := 0
+	for _, c := range l.calls {
+		if c.hops > 1 && !l.stalled(c.begun, c.ended) {
+			n++
+		}
+	}
+	return n
+}
+
+// assertNoCallWaited asserts that calls go on while tokens are replaced.
+func (l load) assertNoCallWaited(t *testing.T) {
+	t.Helper()
+	waited, longest := 0, time.Duration(0)
+	judged, alone := 0, 0
+	for i, f := range l.flights {
+		if i == 0 || l.late(i) {
+			continue
+		}
+		judged++
+		through := false
+		for _, c := range l.calls {
+			if wait := f.answered.Sub(c.begun); c.token == f.token && wait > grace {
+				waited++
+				longest = max(longest, wait)
+			}
+			// What no clock can blur: a call that both began and went out
+			// while the token request was under way.
+			through = through || c.begun.After(f.begun) && c.reached.Before(f.answered)
+		}
+		if !through {
+			alone++
+		}
+	}
+	assert.Zerof(t, waited, "of %d calls waited for a token, the longest %v", len(l.calls), longest)
+	assert.Zerof(t, alone, "of %d token requests let no call through until they were answered", judged)
+	assert.GreaterOrEqual(t, judged, lifetimes/2, "token requests were not disturbed by the machine; too few to prove anything")
+}
+
+// testTenLifetimes: nobody notices that tokens expire.
+func testTenLifetimes(t *testing.T, f fixture) {
+	w := newWire(t, f.shortAt.token)
+	l := runLoad(t, &clientcredentials.Config{
+		ClientID:     f.short.id,
+		ClientSecret: f.short.secret,
+		TokenURL:     f.shortAt.token,
+		Scopes:       []string{scopeRead},
+		AuthStyle:    f.method.style,
+	}, w, f.shortAt.api)
+
+	l.assertNoCallFailed(t)
+	l.assertNoCallWaited(t)
+	assert.Zero(t, l.sentAgain(), "calls were refused by the API and sent again")
+
+	// A token serves for about three quarters of its life, and each is asked
+	// for once, in the style that worked for the first.
+	assert.GreaterOrEqual(t, len(l.flights), lifetimes-1)
+	assert.LessOrEqual(t, len(l.flights), 2*lifetimes)
+	for i, r := range l.flights {
+		assert.Equal(t, http.StatusOK, r.status)
+		assert.Equal(t, l.flights[0].method, r.method)
+		assert.False(t, i > 0 && r.begun.Before(l.flights[i-1].answered), "a token request began while another was under way")
+	}
+}
+
+// TestTokensThatDieEarly: oidc-provider keeps time in whole seconds, rounded
+// down, and without a tolerance for clocks it refuses a token of "expires_in":3
+// after two to three seconds. A call then gets a 401, the library a new token,
+// and the caller an answer: late, but an answer.
+func TestTokensThatDieEarly(t *testing.T) {
+	t.Parallel()
+	c := registration{"early", "secret-of-early", secretBasic, shortLife}
+	at := runOIDCProvider(t, 0, c)[0]
+	w := newWire(t, at.token)
+	l := runLoad(t, &clientcredentials.Config{ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token}, w, at.api)
+
+	l.assertNoCallFailed(t)
+	assert.LessOrEqual(t, len(l.flights), 2*lifetimes)
+	assert.Positive(t, l.sentAgain(), "no token died early: nothing was tested")
+}

@@ -1,0 +1,211 @@
+// Quickstart shows the main job of package clientcredentials: API calls carry a
+// token that is requested once, used again, and replaced before it expires.
+//
+//	go run ./examples/quickstart
+//
+// shows that in about 12 seconds with servers of its own, on the loopback
+// interface. With the environment variables that -h names it uses a real
+// authorization server and a real API instead.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+const usage = `Usage: quickstart
+
+Without environment variables it starts an authorization server and an API on
+the loopback interface, and shows with them how a token is requested, used again
+and replaced. To use your own servers, set:
+
+  TOKEN_URL      address of the token endpoint
+  CLIENT_ID      client identifier
+  CLIENT_SECRET  client secret
+  API_URL        address to GET with the token
+  SCOPES         scopes to ask for, separated by spaces (optional)
+
+The exit status is 0 if everything worked as the output says, else 1.
+`
+
+func main() {
+	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
+	flag.Parse()
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Getenv, os.Stdout)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, env func(string) string, out io.Writer) error {
+	conf, apiURL, err := fromEnvironment(env)
+	if err != nil {
+		return err
+	}
+	r := &report{out: out}
+	if conf == nil {
+		err = demonstrate(ctx, r, plan{
+			calls:    1000,
+			callers:  5,
+			lifetime: 4 * time.Second,
+			latency:  600 * time.Millisecond,
+		})
+	} else {
+		r.say("Using the authorization server and the API of the environment.\n")
+		err = callAPI(ctx, r, newApp(ctx, conf, apiURL), 10)
+	}
+	if err != nil {
+		return err
+	}
+	return r.result()
+}
+
+// fromEnvironment returns a nil Config if nothing is set.
+func fromEnvironment(env func(string) string) (conf *clientcredentials.Config, apiURL string, err error) {
+	required := []string{"TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "API_URL"}
+	var missing []string
+	for _, name := range required {
+		if env(name) == "" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == len(required) && env("SCOPES") == "" {
+		return nil, "", nil
+	}
+	if len(missing) > 0 {
+		return nil, "", fmt.Errorf("missing in the environment: %s (to see the demonstration, set none of %s)",
+			strings.Join(missing, ", "), strings.Join(append(required, "SCOPES"), ", "))
+	}
+	return &clientcredentials.Config{
+		TokenURL:     env("TOKEN_URL"),
+		ClientID:     env("CLIENT_ID"),
+		ClientSecret: env("CLIENT_SECRET"),
+		Scopes:       strings.Fields(env("SCOPES")),
+	}, env("API_URL"), nil
+}
+
+// app is a program that calls an API.
+type app struct {
+	source        *clientcredentials.Source
+	client        *http.Client
+	apiURL        string
+	tokenRequests *counter
+}
+
+// newApp does in two steps what conf.Client(ctx) does in one, because this
+// program wants to keep the Source: to look at its token and at its Status.
+func newApp(ctx context.Context, conf *clientcredentials.Config, apiURL string) *app {
+	requests := new(counter)
+	conf.HTTPClient = &http.Client{Transport: requests}
+	source := conf.Source(ctx)
+	return &app{
+		source:        source,
+		client:        &http.Client{Transport: &clientcredentials.Transport{Source: source}, Timeout: 30 * time.Second},
+		apiURL:        apiURL,
+		tokenRequests: requests,
+	}
+}
+
+// counter is a transport that counts what goes through it.
+type counter struct{ atomic.Int64 }
+
+func (c *counter) RoundTrip(req *http.Request) (*http.Response, error) {
+	c.Add(1)
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// call makes one API call. There is nothing about tokens in it.
+func (a *app) call(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.apiURL, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("the API answered %s: it doesn't accept the token; is it one for this API, and does the address redirect to another host?", resp.Status)
+	case resp.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("the API answered %s: the token doesn't permit this call; check SCOPES and what the client may do", resp.Status)
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		return fmt.Errorf("the API answered %s", resp.Status)
+	}
+	return err
+}
+
+// callAPI is the main job: a token, and API calls that use it.
+func callAPI(ctx context.Context, r *report, a *app, calls int) error {
+	r.say("1. The first token")
+	start := time.Now()
+	token, err := a.source.TokenContext(ctx)
+	if err != nil {
+		return fmt.Errorf("%w\nhint: %s", err, hint(err))
+	}
+	took := time.Since(start)
+	expiry := "never, as far as the server tells"
+	if !token.Expiry.IsZero() {
+		expiry = fmt.Sprintf("in %v", time.Until(token.Expiry).Round(time.Second))
+	}
+	scope, _ := token.Extra("scope").(string)
+	r.say("   type %s, scope %q, expires %s", token.Type(), scope, expiry)
+	first := a.tokenRequests.Load()
+	r.check(token.Valid(), "it was there after %v; token requests: %d", round(took), first)
+
+	r.say("\n2. %d API calls with it", calls)
+	var slowest time.Duration
+	start = time.Now()
+	for range calls {
+		before := time.Now()
+		if err := a.call(ctx); err != nil {
+			return fmt.Errorf("calling the API: %w", err)
+		}
+		slowest = max(slowest, time.Since(before))
+	}
+	took = time.Since(start)
+	r.check(true, "all succeeded, in %v: %v each, the slowest took %v", round(took), round(took/time.Duration(calls)), round(slowest))
+	more := a.tokenRequests.Load() - first
+	r.check(more == 0, "%d further token requests: each call used the token that was there", more)
+	return nil
+}
+
+// hint says where to look after a failed token request.
+func hint(err error) string {
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return "TOKEN_URL has to be the address of a token endpoint that can be reached from here"
+	}
+	switch refusal.ErrorCode {
+	case "invalid_client", "unauthorized_client":
+		return "check CLIENT_ID and CLIENT_SECRET, and that the client may use the client credentials grant"
+	case "invalid_scope":
+		return "check SCOPES"
+	}
+	return "the server refused; check TOKEN_URL, then CLIENT_ID and CLIENT_SECRET"
+}

@@ -1,0 +1,561 @@
+package clientcredentials
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+	upstream "golang.org/x/oauth2/clientcredentials"
+)
+
+// What FuzzTokenResponse's numbers choose from.
+var (
+	fuzzMediaTypes = []string{
+		jsonType, formType, "text/plain", "none", "text/html; charset=utf-8", "application/json;charset=UTF-8", "Application/X-WWW-Form-Urlencoded", "text/plain; x",
+	}
+	fuzzStatuses = []int{200, 200, 200, 200, 201, 202, 204, 206, 300, 307, 400, 401, 403, 404, 429, 500, 503}
+
+	knownNames = []string{"access_token", "token_type", "refresh_token", "error", "error_description", "error_uri", "expires_in", "refresh_in"}
+)
+
+// faultText is all that a *ResponseError may say: no byte of it is the server's,
+// except for numbers and the media type.
+var faultText = func() *regexp.Regexp {
+	names := "(" + strings.Join(knownNames, "|") + ")"
+	reason := "(" + strings.Join([]string{
+		names + " stands there more than once",
+		names + " is written in other letter case",
+		names + " is not a string",
+		"expires_in is not a number",
+		"access_token contains a character that a token cannot have",
+		"token_type is not an authentication scheme's name",
+		"token_type is DPoP: the server binds tokens to a key that this client doesn't have",
+		"token_type is not Bearer",
+		"the body is not form-encoded",
+		"the body is empty",
+		"the body is not an object",
+		"the body looks like HTML or XML; check that TokenURL is the token endpoint",
+		`syntax error at byte \d+`,
+		"the answer is a part of something larger",
+		"the answer is larger than 1 MiB",
+	}, "|") + ")"
+	return regexp.MustCompile(`^oauth2: (cannot fetch token|cannot parse json|cannot parse response|server response missing access_token)` +
+		`(: ` + reason + `(; ` + reason + `)*)? \(status \d+, (no media type|[a-z]+/[a-z-]+), \d+ bytes\)$`)
+}()
+
+// FuzzTokenResponse gives one answer to upstream and to us.
+func FuzzTokenResponse(f *testing.F) {
+	add := func(body string, mediaType, status uint8) {
+		f.Add([]byte(body), mediaType, status, false)
+		f.Add([]byte(body), mediaType, status, true)
+	}
+	for _, value := range []string{`3600`, `3600.5`, `1e3`, `""`, `"3600"`, `0`, `null`, `-1`, `-2147483649`, `99999999999`, `1e999`, `true`, `{}`} {
+		add(`{"access_token":"token-Canary","token_type":"Bearer","expires_in":`+value+`,"refresh_token":"r","scope":"s"}`, 0, 0)
+	}
+	for _, body := range []string{
+		`{"access_token":"a","access_token":"b"}`, `{"access_token":"a","acceſſ_token":"b"}`, `{"Access_Token":"a"}`, `{"access_to` + "\u212a" + `en":"b"}`,
+		"{\"access_token\":\"\xff\"}", `{"access_token":"\ud800"}`, `{"access_token":"a\r\nb"}`, `{"access_token":"a","token_type":"N_A"}`, `{"access_token":"a","token_type":"DPoP"}`,
+		"\xef\xbb\xbf{\"access_token\":\"a\"}", `{"access_token":{}}`, `null`, `[]`, ``, ` `, `<p>`, `{"x":1e999,"access_token":"a"}`, `{"access_token":"a","error":null}`,
+		`{"error":"invalid_client","error_description":"s3cr3t-Canary/+&=~","access_token":"token-Canary"}`,
+		"x\x1b[2J\u202e\r\n s3cr3t-Canary/+&=~ s3cr3t-Canary%2F%2B%26%3D~",
+	} {
+		for mediaType := range uint8(3) {
+			add(body, mediaType, 0)
+			add(body, mediaType, 11)
+		}
+	}
+	for _, body := range []string{
+		"access_token=token-Canary&token_type=Bearer&expires_in=3600&refresh_token=r", "access_token=a&access_token=b", "access_token=a&expires_in=abc",
+		"access_token=a%0d%0a", "access_token=%zz", "access_token=a;b=c", "error=invalid_client&error_description=d", "{&access_token=a",
+	} {
+		add(body, 1, 0)
+		add(body, 2, 7)
+		add(body, 0, 11)
+	}
+
+	f.Fuzz(func(t *testing.T, body []byte, mediaTypeChoice, statusChoice uint8, strict bool) {
+		if len(body) > maxResponseBody {
+			t.Skip("upstream cuts it, and the rest is another matter")
+		}
+		a := reply{
+			status:    fuzzStatuses[int(statusChoice)%len(fuzzStatuses)],
+			mediaType: fuzzMediaTypes[int(mediaTypeChoice)%len(fuzzMediaTypes)],
+			body:      string(body),
+		}
+		endpoint := newTokenEndpoint(a)
+		conf := endpoint.config()
+		conf.Strict = strict
+		theirConf := &upstream.Config{ClientID: conf.ClientID, ClientSecret: conf.ClientSecret, TokenURL: conf.TokenURL, AuthStyle: conf.AuthStyle}
+
+		before := time.Now()
+		ours, ourErr := conf.Token(t.Context())
+		theirs, theirErr := theirConf.Token(context.WithValue(t.Context(), oauth2.HTTPClient, conf.HTTPClient))
+		after := time.Now()
+		require.Len(t, endpoint.received(), 2, "one request each")
+
+		require.True(t, (ours == nil) != (ourErr == nil), "a token or an error")
+		r := inspect(a)
+		if ourErr != nil {
+			checkError(t, ourErr, a, r)
+		} else {
+			checkToken(t, ours, a, r, strict)
+		}
+		switch {
+		case ourErr == nil && theirErr == nil:
+			compareTokens(t, ours, theirs, r, before, after)
+		case ourErr == nil:
+			require.True(t, r.sniffed || r.ambiguous || r.seconds != plainSeconds, "we accept what upstream refuses: %v", theirErr)
+		case theirErr == nil:
+			checkRefusal(t, ourErr, theirs, a, r, strict)
+		default:
+			compareErrors(t, ourErr, theirErr, r)
+		}
+	})
+}
+
+// An inspection is what a second, simpler reader sees in an answer.
+type inspection struct {
+	form      bool
+	sniffed   bool // upstream would read it another way
+	ambiguous bool // a known name stands there twice, for a reader that ignores case as Unicode does
+	twice     bool // a known name stands there twice, in ASCII
+	otherCase bool // a known name in other letter case stands there
+
+	seconds secondsKind // of expires_in
+	number  int64       // its value if plain
+}
+
+type secondsKind int
+
+const (
+	plainSeconds   secondsKind = iota // an integer as upstream reads it, or absent
+	unusualSeconds                    // a number all the same, or empty
+	notSeconds
+)
+
+func inspect(a reply) inspection {
+	var r inspection
+	mediaType, _, _ := mime.ParseMediaType(a.mediaType)
+	body := bytes.TrimPrefix([]byte(a.body), []byte("\xef\xbb\xbf"))
+	r.sniffed = len(body) != len(a.body)
+	if mediaType == formType || mediaType == "text/plain" {
+		if bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+			r.sniffed = true
+		} else {
+			r.form = true
+		}
+	}
+	if r.form {
+		values, err := url.ParseQuery(string(body))
+		if err != nil {
+			return r
+		}
+		for _, name := range knownNames {
+			if len(values[name]) > 1 {
+				r.twice, r.ambiguous = true, true
+			}
+		}
+		r.kind(values.Get("expires_in"), !values.Has("expires_in"))
+		return r
+	}
+
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return r
+	}
+	exact, folded, ascii := make(map[string]int), make(map[string]int), make(map[string]int)
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return r
+		}
+		var value json.RawMessage
+		if decoder.Decode(&value) != nil {
+			return r
+		}
+		key, ok := token.(string)
+		if !ok {
+			return r
+		}
+		for _, name := range knownNames {
+			if !strings.EqualFold(key, name) {
+				continue
+			}
+			folded[name]++
+			switch {
+			case key == name:
+				exact[name]++
+				if name == "expires_in" {
+					r.kindJSON(value)
+				}
+			case len(key) == len(name): // ſ and K take more than one byte.
+				ascii[name]++
+				r.otherCase = true
+				if name == "expires_in" && exact[name] == 0 {
+					r.kindJSON(value)
+				}
+			}
+		}
+	}
+	for _, name := range knownNames {
+		r.twice = r.twice || exact[name] > 1 || exact[name] == 0 && ascii[name] > 1
+		// A lone name that isn't ASCII means something to upstream only.
+		r.ambiguous = r.ambiguous || folded[name] > 1 || folded[name] > exact[name]+ascii[name]
+	}
+	return r
+}
+
+func (r *inspection) kindJSON(value json.RawMessage) {
+	text := string(value)
+	if text == "null" {
+		r.kind("", true)
+		return
+	}
+	var number json.Number
+	if json.Unmarshal(value, &number) == nil {
+		if n, err := number.Int64(); err == nil {
+			r.seconds, r.number = plainSeconds, n
+			return
+		}
+	}
+	if text[0] == '"' {
+		_ = json.Unmarshal(value, &text)
+	}
+	r.kind(text, false)
+	if r.seconds == plainSeconds {
+		r.seconds = unusualSeconds // "01" is no number for encoding/json.
+	}
+}
+
+func (r *inspection) kind(text string, absent bool) {
+	r.seconds, r.number = notSeconds, 0
+	switch {
+	case absent:
+		r.seconds = plainSeconds
+	case text == "":
+		r.seconds = unusualSeconds
+	case isDecimal(text):
+		r.seconds = unusualSeconds
+		if n, err := strconv.Atoi(text); err == nil {
+			r.seconds, r.number = plainSeconds, int64(n)
+		}
+	}
+}
+
+var decimal = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
+
+func isDecimal(text string) bool { return decimal.MatchString(text) }
+
+// checkToken checks what every accepted answer must fulfil.
+func checkToken(t *testing.T, token *oauth2.Token, a reply, r inspection, strict bool) {
+	require.Less(t, a.status, 300)
+	require.NotEqual(t, http.StatusPartialContent, a.status)
+	require.NotEmpty(t, token.AccessToken)
+	for _, c := range []byte(token.AccessToken) {
+		require.True(t, 0x21 <= c && c <= 0x7e, "byte %#x in the token", c)
+	}
+	require.Regexp(t, "^[!#$%&'*+.^_`|~0-9A-Za-z-]*$", token.TokenType)
+	require.False(t, strings.EqualFold(token.TokenType, "dpop"))
+	require.False(t, r.twice, "a known member stands there twice")
+	require.NotEqual(t, notSeconds, r.seconds)
+	require.LessOrEqual(t, token.ExpiresIn, int64(maxSeconds))
+	require.GreaterOrEqual(t, token.ExpiresIn, int64(-maxSeconds))
+	require.Equal(t, token.ExpiresIn == 0, token.Expiry.IsZero())
+	if strict {
+		require.True(t, token.TokenType == "" || strings.EqualFold(token.TokenType, "bearer"))
+	}
+	// The header that it makes is one that net/http sends.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.example/", nil)
+	require.NoError(t, err)
+	token.SetAuthHeader(req)
+	var wire bytes.Buffer
+	require.NoError(t, req.Write(&wire))
+	require.Contains(t, wire.String(), "\r\nAuthorization: "+token.Type()+" "+token.AccessToken+"\r\n")
+}
+
+// checkError checks what every error must fulfil.
+func checkError(t *testing.T, err error, a reply, r inspection) {
+	text := err.Error()
+	require.NotContains(t, text, memorySecret)
+	var fault *ResponseError
+	var refusal *oauth2.RetrieveError
+	switch {
+	case errors.As(err, &fault):
+		require.Less(t, a.status, 300)
+		require.Equal(t, a.status, fault.StatusCode)
+		require.Equal(t, len(a.body), fault.Size)
+		require.Regexp(t, faultText, text)
+	case errors.As(err, &refusal):
+		require.IsType(t, refusal, err, "bare")
+		require.NotNil(t, refusal.Response)
+		require.Equal(t, a.status, refusal.Response.StatusCode)
+		rest, err := io.ReadAll(refusal.Response.Body)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		require.Empty(t, refusal.Response.Request.Header.Get("Authorization"))
+		require.LessOrEqual(t, len(refusal.Body), maxErrorBody)
+		require.Less(t, len(text), 16*maxErrorText)
+		requireHarmless(t, text)
+		requireHarmless(t, string(refusal.Body))
+		for _, secret := range append(tokensIn(a.body, r), memorySecret, url.QueryEscape(memorySecret), basicCredentials(memoryID, url.QueryEscape(memorySecret))) {
+			require.NotContains(t, text, secret)
+			require.NotContains(t, string(refusal.Body), secret)
+			require.NotContains(t, refusal.ErrorCode+"\n"+refusal.ErrorDescription+"\n"+refusal.ErrorURI, secret)
+		}
+	default:
+		require.Fail(t, "unknown type", "%T %v", err, err)
+	}
+}
+
+// tokensIn returns the access token in a well-formed body, if there is one that
+// can't be anything else.
+func tokensIn(body string, r inspection) []string {
+	var token string
+	body = strings.TrimPrefix(body, "\xef\xbb\xbf")
+	if r.form {
+		values, err := url.ParseQuery(body)
+		if err != nil {
+			return nil
+		}
+		token = values.Get("access_token")
+	} else {
+		var object map[string]any
+		_ = json.Unmarshal([]byte(body), &object)
+		token, _ = object["access_token"].(string)
+	}
+	if r.ambiguous || len(token) < 8 || strings.Contains(redacted, token) || strings.ContainsAny(token, `[]"\`) {
+		return nil
+	}
+	for _, fixed := range []string{"oauth2: cannot fetch token: \nResponse: ", "Internal Server Error", "Temporary Redirect", "Unauthorized", "Service Unavailable", "Too Many Requests", "Multiple Choices"} {
+		if strings.Contains(fixed, token) {
+			return nil
+		}
+	}
+	for _, c := range []byte(token) {
+		if c <= ' ' || c > '~' {
+			return nil
+		}
+	}
+	return []string{token}
+}
+
+// compareTokens: where both accept an answer they see the same in it.
+func compareTokens(t *testing.T, ours, theirs *oauth2.Token, r inspection, before, after time.Time) {
+	if r.ambiguous || r.sniffed {
+		return // Exact names, and JSON under any media type.
+	}
+	require.Equal(t, theirs.AccessToken, ours.AccessToken)
+	require.Equal(t, theirs.TokenType, ours.TokenType)
+	require.Equal(t, theirs.RefreshToken, ours.RefreshToken)
+	for _, name := range append([]string{"scope", "id_token", "x", ""}, knownNames...) {
+		require.Equal(t, theirs.Extra(name), ours.Extra(name), name)
+	}
+	if r.seconds != plainSeconds || r.number > maxSeconds || r.number < -maxSeconds {
+		return // Numbers are clamped, and fractions dropped.
+	}
+	require.Equal(t, r.number, ours.ExpiresIn)
+	require.Equal(t, theirs.Expiry.IsZero(), ours.Expiry.IsZero())
+	if r.number != 0 {
+		life := time.Duration(r.number) * time.Second
+		for _, expiry := range []time.Time{ours.Expiry, theirs.Expiry} {
+			require.False(t, expiry.Before(before.Add(life)) || expiry.After(after.Add(life)))
+		}
+		require.False(t, ours.Expiry.After(theirs.Expiry), "counted from before sending")
+	}
+}
+
+// checkRefusal: what upstream accepts we refuse for a reason only.
+func checkRefusal(t *testing.T, err error, theirs *oauth2.Token, a reply, r inspection, strict bool) {
+	if r.sniffed {
+		return
+	}
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		require.True(t, r.ambiguous, "%v", err)
+		return
+	}
+	for _, reason := range []struct {
+		text  string
+		holds bool
+	}{
+		{"stands there more than once", r.twice},
+		{"is written in other letter case", strict && r.otherCase},
+		{"missing access_token", r.ambiguous},
+		{"is not a string", r.ambiguous},
+		{"access_token contains a character", r.ambiguous || strings.ContainsFunc(theirs.AccessToken, func(c rune) bool { return c <= ' ' || c > '~' })},
+		{"not an authentication scheme's name", r.ambiguous || strings.ContainsFunc(theirs.TokenType, func(c rune) bool { return c > '~' || !isTokenChar(byte(c)) })},
+		{"token_type is DPoP", r.ambiguous || strings.EqualFold(theirs.TokenType, "DPoP")},
+		{"token_type is not Bearer", strict && (r.ambiguous || !strings.EqualFold(theirs.TokenType, "Bearer"))},
+		{"expires_in is not a number", r.seconds == notSeconds && (r.form || r.ambiguous)},
+		{"a part of something larger", a.status == http.StatusPartialContent},
+	} {
+		if strings.Contains(err.Error(), reason.text) && reason.holds {
+			return
+		}
+	}
+	require.Fail(t, "refused for no reason in the catalogue", "%v", err)
+}
+
+// compareErrors: a refusal by the server is one for both, with the same code.
+func compareErrors(t *testing.T, ourErr, theirErr error, r inspection) {
+	theirs, ok := theirErr.(*oauth2.RetrieveError)
+	if !ok {
+		return
+	}
+	if r.sniffed || r.ambiguous {
+		return
+	}
+	ours, ok := ourErr.(*oauth2.RetrieveError)
+	if !ok {
+		require.Fail(t, "upstream has a *oauth2.RetrieveError", "%v", ourErr)
+	}
+	require.Equal(t, theirs.Response.StatusCode, ours.Response.StatusCode)
+	for _, pair := range [][2]string{{theirs.ErrorCode, ours.ErrorCode}, {theirs.ErrorDescription, ours.ErrorDescription}, {theirs.ErrorURI, ours.ErrorURI}} {
+		if pair[0] != "" && len(pair[0]) < maxErrorText && !strings.Contains(pair[1], redacted) {
+			require.Equal(t, pair[0], pair[1])
+		}
+	}
+}
+
+// FuzzExpiresIn reads two texts as expires_in, wherever one may stand.
+func FuzzExpiresIn(f *testing.F) {
+	for _, text := range []string{
+		"", "0", "-0", "1", "3600", "3600.0", "3600.5", "1e3", "0.5", "-0.5", "1e-400", "-1", "10", "2147483647", "2147483648", "-2147483648", "-2147483649",
+		"99999999999", "-9223372036854775808", "1e999", "-1e999", "abc", "01", "+5", ".5", "5.", "0x10", "1_0", "NaN", "Inf", " 1", "1 ", "\u0661", "true", "null", "{}",
+	} {
+		f.Add(text, "3600")
+		f.Add("2147483647.5", text)
+	}
+	f.Fuzz(func(t *testing.T, text, other string) {
+		if max(len(text), len(other)) > 10_000 {
+			t.Skip("nothing new")
+		}
+		seconds, err := parseSeconds(text)
+		checkSeconds(t, text, seconds, err)
+
+		// Greater texts give no smaller number.
+		if otherSeconds, otherErr := parseSeconds(other); err == nil && otherErr == nil && text != "" && other != "" {
+			x, y := exactly(text), exactly(other)
+			if x != nil && y != nil && x.Cmp(y) <= 0 {
+				require.LessOrEqual(t, seconds, otherSeconds, "%q is not more than %q", text, other)
+			}
+		}
+
+		// One parser, wherever the text stands.
+		answers := []reply{{mediaType: formType, body: "access_token=a&expires_in=" + url.QueryEscape(text)}}
+		if utf8.ValidString(text) { // encoding/json would change it.
+			quoted, err := json.Marshal(text)
+			require.NoError(t, err)
+			answers = append(answers, reply{body: `{"access_token":"a","expires_in":` + string(quoted) + `}`})
+		}
+		if json.Valid([]byte(text)) && text == strings.TrimSpace(text) && text != "null" && text[0] != '"' {
+			answers = append(answers, reply{body: `{"access_token":"a","expires_in":` + text + `}`})
+		}
+		for _, a := range answers {
+			token, tokenErr := newTokenEndpoint(a).config().Token(t.Context())
+			if err != nil {
+				require.ErrorContains(t, tokenErr, ": expires_in is not a number (")
+				require.Regexp(t, faultText, tokenErr.Error())
+				continue
+			}
+			require.NoError(t, tokenErr)
+			require.Equal(t, seconds, token.ExpiresIn, "%q", a.body)
+			compareExpiry(t, a, text, seconds)
+		}
+
+		// Whatever it says, the token is used for a second at least.
+		if err == nil {
+			sent := time.Unix(1e9, 0)
+			c := newCachedToken(&tokenResponse{members: members{accessToken: "a", expiresIn: seconds}, sent: sent, received: sent.Add(time.Second)}, 0, 0.5)
+			require.LessOrEqual(t, c.soft, c.hard)
+			require.LessOrEqual(t, c.hard, c.dead)
+			require.Equal(t, Fresh, c.state(sent.Add(2*time.Second-1)))
+			require.Equal(t, seconds == 0, c.dead == forever)
+		}
+	})
+}
+
+// checkSeconds compares what parseSeconds returns with arithmetic of more digits.
+func checkSeconds(t *testing.T, text string, seconds int64, err error) {
+	if text == "" {
+		require.NoError(t, err)
+		require.Zero(t, seconds)
+		return
+	}
+	require.Equal(t, isDecimal(text), err == nil, "%q: %v", text, err)
+	if err != nil {
+		require.EqualError(t, err, "is not a number")
+		return
+	}
+	number := exactly(text)
+	if number == nil {
+		return
+	}
+	limit := big.NewFloat(maxSeconds)
+	switch {
+	case number.Sign() == 0:
+		require.Zero(t, seconds, "%q", text)
+	case number.Cmp(limit) >= 0:
+		require.EqualValues(t, maxSeconds, seconds, "%q", text)
+	case number.Cmp(new(big.Float).Neg(limit)) <= 0:
+		require.EqualValues(t, -maxSeconds, seconds, "%q", text)
+	case number.Sign() > 0 && number.Cmp(big.NewFloat(1)) < 0:
+		require.EqualValues(t, 1, seconds, "%q", text)
+	default:
+		// The floor of number, give or take what a float64 can't show.
+		below := new(big.Float).Sub(number, big.NewFloat(1))
+		above := new(big.Float).Add(number, big.NewFloat(1e-6))
+		got := new(big.Float).SetInt64(seconds)
+		require.True(t, got.Cmp(above) <= 0 && got.Cmp(below) > 0, "%q: %d", text, seconds)
+	}
+}
+
+// exactly returns a decimal number's value, or nil if its exponent is too large
+// to be computed in a moment.
+func exactly(text string) *big.Float {
+	_, exponent, _ := strings.Cut(strings.ToLower(text), "e")
+	if len(strings.TrimLeft(exponent, "+-0")) > 5 {
+		return nil
+	}
+	number, _, err := big.ParseFloat(text, 10, 2000, big.ToNearestEven)
+	if err != nil {
+		return nil
+	}
+	return number
+}
+
+var plainInteger = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+
+// compareExpiry compares with upstream where the text is a plain integer.
+func compareExpiry(t *testing.T, a reply, text string, seconds int64) {
+	if n, err := strconv.ParseInt(text, 10, 32); !plainInteger.MatchString(text) || err != nil || n < -maxSeconds {
+		return
+	}
+	conf := newTokenEndpoint(a).config()
+	theirConf := &upstream.Config{TokenURL: conf.TokenURL, AuthStyle: conf.AuthStyle}
+	before := time.Now()
+	theirs, err := theirConf.Token(context.WithValue(t.Context(), oauth2.HTTPClient, conf.HTTPClient))
+	after := time.Now()
+	require.NoError(t, err)
+	if seconds == 0 {
+		require.Zero(t, theirs.Expiry)
+		return
+	}
+	life := time.Duration(seconds) * time.Second
+	require.False(t, theirs.Expiry.Before(before.Add(life)) || theirs.Expiry.After(after.Add(life)), fmt.Sprint(theirs.Expiry))
+}
