@@ -1,7 +1,6 @@
 package clientcredentials
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -28,26 +27,15 @@ func (r *tokenRequest) authenticate(style oauth2.AuthStyle, header http.Header, 
 	}
 }
 
-// do requests a token, and finds out on the way which style the server accepts
-// if the Config doesn't say and no earlier request has found out.
-func (r *tokenRequest) do(ctx context.Context) (*tokenResponse, error) {
+// firstStyle returns the style to try first, and whether it is a guess.
+func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 	if r.authStyle != oauth2.AuthStyleAutoDetect {
-		return r.send(ctx, r.authStyle)
+		return r.authStyle, false
 	}
 	if style, ok := r.styles.get(r.url, r.clientID); ok {
-		return r.send(ctx, style)
+		return style, false
 	}
-	style := oauth2.AuthStyleInHeader
-	response, err := r.send(ctx, style)
-	if err != nil && rejectsAuthStyle(err) && r.clientID+r.clientSecret != "" {
-		style = oauth2.AuthStyleInParams
-		response, err = r.send(ctx, style)
-	}
-	if err != nil {
-		return nil, err
-	}
-	r.styles.set(r.url, r.clientID, style)
-	return response, nil
+	return oauth2.AuthStyleInHeader, true
 }
 
 // rejectsAuthStyle reports whether err is an answer that a server may give to

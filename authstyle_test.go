@@ -201,7 +201,7 @@ func TestF8_BadStart(t *testing.T) {
 		for name, fault := range faults {
 			t.Run(method+"/"+name, func(t *testing.T) {
 				server := clientcredentialstest.Start(t, clientcredentialstest.Client{ID: memoryID, Secret: memorySecret, AuthMethods: []string{method}})
-				conf := &Config{ClientID: memoryID, ClientSecret: memorySecret, TokenURL: server.TokenURL, HTTPClient: server.Client()}
+				conf := &Config{ClientID: memoryID, ClientSecret: memorySecret, TokenURL: server.TokenURL, HTTPClient: server.Client(), Retry: RetryPolicy{MaxAttempts: 1}}
 				server.Auth.Script(fault)
 				_, err := conf.Token(t.Context())
 				require.Error(t, err)

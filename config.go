@@ -69,6 +69,9 @@ type Config struct {
 	// wins. Negative: an error.
 	EarlyRefresh time.Duration
 
+	// Retry says how hard to try for a token that somebody waits for.
+	Retry RetryPolicy
+
 	// Origins are further origins ("https://api.example.com:8443") that may
 	// receive the token. Nil: the token goes to the origin of the request that
 	// the caller made, and a redirect to any other origin is followed without
@@ -77,11 +80,15 @@ type Config struct {
 	// token, except from https to http.
 	Origins []string
 
+	// Observer is told what happens to tokens. Nil: nobody is.
+	Observer *Observer
+
 	// Strict refuses token responses, and ways of asking for them, that are
 	// outside the RFCs and tolerated by default because servers in use need it:
 	// a member name in other letter case, a token type that isn't known (RFC
 	// 6749, Section 7.1), a form-encoded response whose end can't be told from
-	// a cut connection, and a token request without any client id or secret.
+	// a cut connection, a token request without any client id or secret, and
+	// http instead of https to any host but this one.
 	Strict bool
 
 	// styles holds a *authStyleCache. It is an atomic.Value, and not an
@@ -93,7 +100,7 @@ type Config struct {
 // that is cached. People use it to force a fresh token or to check that the
 // configuration works.
 //
-// It waits no longer than ctx, and 30 seconds at most. The token request goes
+// It waits no longer than ctx, and than Config.Retry allows. The token request goes
 // through Config.HTTPClient, else the client in ctx under oauth2.HTTPClient.
 // When the server refuses, the error is a *oauth2.RetrieveError; when it answers
 // with something that isn't a token response, a *ResponseError.
@@ -102,9 +109,9 @@ func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, totalTimeout, errTotalTimeout)
+	ctx, cancel := timeout(ctx, request.retry.TotalTimeout, "the token request")
 	defer cancel()
-	response, err := request.do(ctx)
+	response, err := request.do(ctx, func() bool { return true })
 	if err != nil {
 		return nil, err
 	}
@@ -142,12 +149,14 @@ func (c *Config) Client(ctx context.Context) *http.Client {
 // and refreshes it in the background; otherwise it waits for a new one. The
 // given context is used as in Client.
 //
-// Wrapped in oauth2.ReuseTokenSourceWithExpiry(nil, source, early), it asks for
-// a new token that much before expiry, and waits for it.
+// It is what oauth2.ReuseTokenSource returns, so that its callers share one
+// pointer to a token, and wait in line for a new one. After
+// oauth2.ReuseTokenSourceWithExpiry(nil, source, early) it requests a new token
+// that much before the expiry, and waits for it.
 //
 // A Source can do more: it waits by a context and drops revoked tokens.
 func (c *Config) TokenSource(ctx context.Context) oauth2.TokenSource {
-	return newReusableSource(c.Source(ctx))
+	return newShelledSource(c.Source(ctx))
 }
 
 // Source returns a source of cached tokens. Each call returns another, with a
@@ -195,6 +204,13 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	if c.Strict && c.ClientID == "" && c.ClientSecret == "" {
 		return nil, errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	}
+	if u, err := url.Parse(c.TokenURL); c.Strict && err == nil && isCleartext(u) {
+		return nil, errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
+	}
+	retry, err := c.Retry.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	if c.EarlyRefresh < 0 {
 		return nil, errors.New("oauth2: EarlyRefresh is negative; use zero for the default")
 	}
@@ -223,6 +239,8 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 		form:         form,
 		strict:       c.Strict,
 		earlyRefresh: c.EarlyRefresh,
+		retry:        retry,
+		observer:     c.Observer,
 	}, nil
 }
 

@@ -3,15 +3,16 @@ package clientcredentials
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/oauth2"
@@ -59,16 +60,17 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // answer, nor a token.
 func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *members) *oauth2.RetrieveError {
 	mask := r.masker(parsed)
-	text := func(s string) string { return clip(mask.Replace(s), maxErrorText) }
+	text := func(s string) string { return clip(mask(s), maxErrorText) }
 
 	clone := new(http.Response)
 	*clone = *resp
 	clone.Status = neutralise(text(resp.Status))
 	clone.Body = http.NoBody
+	clone.Trailer = nil
 	clone.Header = make(http.Header, len(resp.Header))
 	for name, values := range resp.Header {
 		for _, value := range values {
-			clone.Header[name] = append(clone.Header[name], mask.Replace(value))
+			clone.Header[name] = append(clone.Header[name], mask(value))
 		}
 	}
 	if resp.Request != nil {
@@ -76,7 +78,7 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 	}
 	return &oauth2.RetrieveError{
 		Response:         clone,
-		Body:             []byte(clip(neutralise(mask.Replace(string(body))), maxErrorBody)),
+		Body:             []byte(clip(neutralise(mask(string(body))), maxErrorBody)),
 		ErrorCode:        text(parsed.errorCode),
 		ErrorDescription: text(parsed.errorDescription),
 		ErrorURI:         text(parsed.errorURI),
@@ -103,64 +105,118 @@ func withoutCredentials(req *http.Request) *http.Request {
 	return clone
 }
 
-// withoutQuery removes the query from the address that an error of an
-// http.Client quotes: keys may be in it.
-func withoutQuery(err error) error {
+// withoutSecrets returns err, an error of net/http, without the query of the
+// address that it quotes. If it also quotes an answer that isn't HTTP, and that
+// is long or echoes the request, what it wraps is replaced by a harmless text.
+func (r *tokenRequest) withoutSecrets(err error) error {
 	var quoted *url.Error
 	if errors.As(err, &quoted) {
 		quoted.URL, _, _ = strings.Cut(quoted.URL, "?")
+		quoted.Err = r.harmless(quoted.Err)
+		return err
 	}
-	return err
+	return r.harmless(err)
+}
+
+func (r *tokenRequest) harmless(err error) error {
+	text := clip(neutralise(r.masker(new(members))(err.Error())), maxErrorText)
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
 }
 
 // redirectError returns the error for an answer that points elsewhere.
-func redirectError(resp *http.Response, refusal error) error {
+func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 	target := "an address that cannot be parsed"
+	resp = &http.Response{Header: refusal.Response.Header, Request: resp.Request} // Without secrets.
 	if location, err := resp.Location(); err == nil {
-		target = originOf(location).String()
+		target = clip(originOf(location).String(), maxErrorText)
 	}
 	return fmt.Errorf("oauth2: cannot fetch token: the token endpoint answered %d, a redirect to %s, which is not followed; set TokenURL to the endpoint's final address: %w",
-		resp.StatusCode, target, refusal)
+		refusal.Response.StatusCode, target, refusal)
 }
 
-// masker returns a replacer of the request's secrets, in every form in which a
-// server may echo them, and of the tokens in its answer.
-func (r *tokenRequest) masker(parsed *members) *strings.Replacer {
+// masker returns a function that masks the request's secrets in a text of the
+// server, which may echo them in any encoding, and the tokens in its answer.
+func (r *tokenRequest) masker(parsed *members) func(string) string {
 	secrets := []string{r.clientSecret, parsed.accessToken, parsed.refreshToken}
 	for name, values := range r.form {
 		if isSecretParameter(name) {
 			secrets = append(secrets, values...)
 		}
 	}
-	var forms []string
-	for _, secret := range secrets {
-		if secret == "" {
-			continue
-		}
-		quoted, _ := json.Marshal(secret)
-		forms = append(forms, secret,
-			url.QueryEscape(secret), lowerEscapes(url.QueryEscape(secret)),
-			url.PathEscape(secret), lowerEscapes(url.PathEscape(secret)),
-			html.EscapeString(secret), strings.Trim(string(quoted), `"`),
-			base64.StdEncoding.EncodeToString([]byte(secret)))
-	}
 	if r.clientSecret != "" {
-		forms = append(forms,
+		secrets = append(secrets,
 			basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)),
 			basicCredentials(r.clientID, r.clientSecret))
 	}
 	// The longest first: one may begin another.
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-	pairs := make([]string, 0, 2*len(forms))
-	for _, form := range slices.Compact(forms) {
-		pairs = append(pairs, form, redacted)
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	var patterns []string
+	for _, secret := range slices.Compact(secrets) {
+		if secret != "" {
+			patterns = append(patterns, echoPattern(secret), regexp.QuoteMeta(base64.StdEncoding.EncodeToString([]byte(secret))))
+		}
 	}
-	return strings.NewReplacer(pairs...)
+	if patterns == nil {
+		return func(text string) string { return text }
+	}
+	echo, err := regexp.Compile(strings.Join(patterns, "|"))
+	if err != nil { // A secret of absurd length.
+		return func(string) string { return redacted }
+	}
+	return func(text string) string { return echo.ReplaceAllLiteralString(text, redacted) }
+}
+
+// echoPattern returns a regular expression for what becomes of secret in forms,
+// URLs, JSON and HTML. They leave letters and digits alone, and differ in what
+// they do to each other character.
+func echoPattern(secret string) string {
+	var pattern strings.Builder
+	for _, r := range secret {
+		if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			pattern.WriteRune(r)
+			continue
+		}
+		var percent, escape strings.Builder
+		for _, c := range []byte(string(r)) {
+			fmt.Fprintf(&percent, "%%%02x", c)
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&escape, `\\u%04x`, unit)
+		}
+		alternatives := []string{
+			regexp.QuoteMeta(string(r)),
+			"(?i:" + percent.String() + ")",
+			"(?i:" + escape.String() + ")",
+			fmt.Sprintf("(?i:&#0*%d;|&#x0*%x;)", r, r),
+		}
+		if r < 0x100 {
+			alternatives = append(alternatives, fmt.Sprintf(`(?i:%%%02x|\\x%02x)`, r, r))
+		}
+		if r == ' ' {
+			alternatives = append(alternatives, `\+`)
+		}
+		if name := html.EscapeString(string(r)); name != string(r) {
+			alternatives = append(alternatives, name)
+		}
+		if r == '"' {
+			alternatives = append(alternatives, "&quot;")
+		}
+		if r == '\'' {
+			alternatives = append(alternatives, "&apos;")
+		}
+		// JSON puts a backslash before some characters, of which HTML makes more.
+		pattern.WriteString(`\\*(?:` + strings.Join(alternatives, "|") + ")")
+	}
+	return pattern.String()
 }
 
 // isSecretParameter reports whether a parameter of that name is a credential,
 // like client_secret, client_assertion or password.
 func isSecretParameter(name string) bool {
+	name = strings.ToLower(name)
 	if strings.HasSuffix(name, "_type") {
 		return false
 	}
@@ -170,17 +226,6 @@ func isSecretParameter(name string) bool {
 		}
 	}
 	return false
-}
-
-// lowerEscapes returns s with the digits of its %XX in lower case.
-func lowerEscapes(s string) string {
-	escaped := []byte(s)
-	for i := 0; i+2 < len(escaped); i++ {
-		if escaped[i] == '%' {
-			copy(escaped[i+1:i+3], strings.ToLower(s[i+1:i+3]))
-		}
-	}
-	return string(escaped)
 }
 
 // clip returns s, cut between two runes if it is longer than limit bytes.

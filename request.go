@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -20,17 +21,12 @@ import (
 )
 
 const (
-	// totalTimeout bounds one acquisition of a token, whoever waits for it.
-	totalTimeout = 30 * time.Second
-
 	// maxResponseBody bounds what is read of an answer, after decompression.
 	maxResponseBody = 1 << 20
 
 	// maxSeconds is the longest life that expires_in can give: 68 years.
 	maxSeconds = math.MaxInt32
 )
-
-var errTotalTimeout = fmt.Errorf("oauth2: the token endpoint took longer than %v: %w", totalTimeout, context.DeadlineExceeded)
 
 // A tokenRequest is what one acquisition of a token is made of: a checked copy
 // of a Config, RFC 6749, Section 4.4.2.
@@ -43,12 +39,21 @@ type tokenRequest struct {
 	form                   url.Values // without credentials
 	strict                 bool
 	earlyRefresh           time.Duration
+	retry                  RetryPolicy
+	observer               *Observer
+}
+
+// sameAs reports whether r asks for the same as other, in the same name.
+func (r *tokenRequest) sameAs(other *tokenRequest) bool {
+	return r.url == other.url && r.clientID == other.clientID && r.clientSecret == other.clientSecret &&
+		r.authStyle == other.authStyle && reflect.DeepEqual(r.form, other.form)
 }
 
 // A tokenResponse is a successful answer, RFC 6749, Section 5.1.
 type tokenResponse struct {
 	members
 	sent, received time.Time
+	attempts       int
 }
 
 // token returns a new token with what the response says.
@@ -68,8 +73,10 @@ func (r *tokenResponse) token() *oauth2.Token {
 	return token.WithExtra(r.raw)
 }
 
-// send makes one token request on the wire.
+// send makes one attempt on the wire.
 func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*tokenResponse, error) {
+	ctx, cancel := timeout(ctx, r.retry.AttemptTimeout, "an attempt")
+	defer cancel()
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	form := cloneValues(r.form)
 	r.authenticate(style, header, form)
@@ -82,12 +89,12 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	sent := time.Now()
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, withoutQuery(err)
+		return nil, r.withoutSecrets(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("oauth2: cannot fetch token: the answer ended early: %w", err)
+		return nil, fmt.Errorf("oauth2: cannot fetch token: the answer ended early: %w", r.withoutSecrets(err))
 	}
 	parsed, err := r.judge(resp, body)
 	if err != nil {
@@ -104,10 +111,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 func (r *tokenRequest) judge(resp *http.Response, body []byte) (*members, error) {
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	fault := func(prefix string, err error) error {
-		return &ResponseError{StatusCode: resp.StatusCode, MediaType: mediaType, Size: len(body), Err: err, prefix: prefix}
-	}
-	if len(body) > maxResponseBody {
-		return nil, fault("oauth2: cannot fetch token", errors.New("the answer is larger than 1 MiB"))
+		return &ResponseError{StatusCode: resp.StatusCode, MediaType: clip(r.masker(new(members))(mediaType), maxErrorText), Size: len(body), Err: err, prefix: prefix}
 	}
 	parsed, prefix, err := parseMembers(body, mediaType, r.strict)
 
@@ -118,6 +122,8 @@ func (r *tokenRequest) judge(resp *http.Response, body []byte) (*members, error)
 			return nil, redirectError(resp, refusal)
 		}
 		return nil, refusal
+	case len(body) > maxResponseBody:
+		return nil, fault("oauth2: cannot fetch token", errors.New("the answer is larger than 1 MiB"))
 	case parsed.errorCode != "":
 		// RFC 6749, Section 5.2, wants status 400; some servers say 200.
 		return nil, r.retrieveError(resp, body, parsed)
@@ -234,7 +240,9 @@ func (m *members) parseForm(body []byte) error {
 // what every other sees.
 func (m *members) parseJSON(body []byte, strict bool) error {
 	var raw map[string]any
-	if err := json.Unmarshal(body, &raw); err != nil {
+	// A number that float64 can't hold, in a member that nobody may ask for, is
+	// an error for json too. What else there is it has read by then.
+	if err := json.Unmarshal(body, &raw); err != nil && (raw == nil || !json.Valid(body)) {
 		return describeJSON(body, err)
 	}
 	m.raw = raw
@@ -360,6 +368,13 @@ func parseSeconds(text string) (int64, error) {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, errors.New("is not a number") // err quotes the text.
+	}
+	if number == 0 && strings.Trim(strings.Split(strings.ToLower(text), "e")[0], "+-.0") != "" {
+		// Too close to zero for float64.
+		number = math.SmallestNonzeroFloat64
+		if text[0] == '-' {
+			number = -number
+		}
 	}
 	if 0 < number && number < 1 {
 		return 1, nil

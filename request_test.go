@@ -127,6 +127,7 @@ func (e *tokenEndpoint) config() *Config {
 		TokenURL:     memoryTokenURL,
 		AuthStyle:    oauth2.AuthStyleInHeader,
 		HTTPClient:   &http.Client{Transport: e},
+		Retry:        RetryPolicy{MaxAttempts: 1}, // Retries have tests of their own.
 	}
 }
 
@@ -678,6 +679,7 @@ func serve(t *testing.T, handler http.HandlerFunc) *Config {
 		TokenURL:     server.URL + "/token",
 		AuthStyle:    oauth2.AuthStyleInHeader,
 		HTTPClient:   client,
+		Retry:        RetryPolicy{MaxAttempts: 1},
 	}
 }
 
@@ -1172,4 +1174,22 @@ func TestTokenRequest(t *testing.T) {
 	}, received[0].form)
 	require.Equal(t, formType, received[0].header.Get("Content-Type"))
 	require.Equal(t, url.Values{"grant_type": {"refresh_token"}, "scope": {"own"}, "refresh_token": {"kept"}}, received[1].form)
+}
+
+// The credentials of one attempt are left neither in the next nor in the Config.
+func TestTokenRequestIsACopy(t *testing.T) {
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	conf := endpoint.config()
+	conf.EndpointParams = url.Values{"resource": {"https://a.example"}}
+	request, err := conf.tokenRequest(t.Context())
+	require.NoError(t, err)
+	conf.EndpointParams["resource"][0] = "https://b.example"
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
+		_, err = request.send(t.Context(), style)
+		require.NoError(t, err)
+	}
+	require.Equal(t, url.Values{"resource": {"https://b.example"}}, conf.EndpointParams)
+	received := endpoint.received()
+	require.Equal(t, []string{"params", "header"}, authMethods(t, received))
+	require.Equal(t, "https://a.example", received[1].form.Get("resource"))
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"reflect"
+	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -24,8 +24,9 @@ const (
 	// while they could still use the token they have.
 	hardPatience = time.Second
 
-	minRefreshDelay = time.Second      // between a failed background refresh and the next
-	maxRefreshDelay = 30 * time.Second // to this, doubling
+	// minRejection is the least time between two tokens that are dropped because
+	// an API answered 401: it may answer so whatever the token.
+	minRejection = 30 * time.Second
 )
 
 // A Source is a source of cached tokens. It replaces a token in the background
@@ -42,9 +43,12 @@ type Source struct {
 	mu         sync.Mutex // protects what follows; never held while waiting or during I/O
 	flight     *flight    // nil: none under way
 	generation uint64     // number of invalidations
-	failures   int        // token requests that failed since one succeeded
-	retryAt    time.Time  // no background refresh before; zero: none has failed
-	lastError  error      // of the last token request; nil after success
+	cooldown   cooldown
+	lastError  error     // of the last flight, or of the check of the Config; nil after success
+	rejected   time.Time // when a token was dropped because of a 401; zero: never
+	previous   string    // Authorization value of the token before current
+
+	insecureTokens, insecureAPI sync.Once // for Observer.Insecure
 }
 
 // State is the state of a Source.
@@ -59,7 +63,7 @@ const (
 	// that, and nobody waits for it, except shortly before the expiry.
 	Stale
 	// Failed: there is no token that can be used, and the last token request
-	// has failed. The next call tries again.
+	// has failed. Calls get its error until it is time to try again.
 	Failed
 )
 
@@ -86,8 +90,8 @@ type Status struct {
 	// none.
 	Expiry time.Time
 
-	// NextRefresh is the earliest time at which a call starts the replacement of
-	// the current token. Zero: never, or there is no token.
+	// NextRefresh is the earliest time at which a call requests a token. Zero:
+	// any call does, or the current token doesn't expire.
 	NextRefresh time.Time
 
 	// LastError is why the last token request failed. Nil: it succeeded, or
@@ -126,12 +130,12 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	if response.expiresIn == 0 {
 		return c
 	}
-	life := time.Duration(response.expiresIn) * time.Second
-	window := earlyRefresh
-	if window == 0 {
-		window = min(maxSoftWindow, life/4)
+	life := time.Duration(response.expiresIn) * time.Second // May be less than 0.
+	window := min(earlyRefresh, max(life, 0))
+	if earlyRefresh == 0 {
+		window = min(maxSoftWindow, max(life, 0)/4)
 	}
-	window = min(time.Duration(float64(window)*(0.75+0.25*draw)), life/2)
+	window = min(time.Duration(float64(window)*(0.75+0.25*draw)), max(life, 0)/2)
 	c.soft = life - window
 	if refresh := time.Duration(response.refreshIn) * time.Second; 0 < refresh && refresh < life {
 		c.soft = max(refresh, life/2)
@@ -195,21 +199,33 @@ func (c *cachedToken) copy() *oauth2.Token {
 //     second look at the current token.
 //   - It runs in its own goroutine, with its own deadline, under the Source's
 //     context. No caller's context reaches it.
-//   - It lands once, however it ends: then it is no longer the Source's flight,
-//     and done is closed. token and err are written before and never after.
+//   - It is tried again after a failure only while somebody without a token
+//     waits for it.
+//   - It lands once, however it ends, and at the latest when its time is up,
+//     though a RoundTripper may be deaf to that: then it is no longer the Source's
+//     flight, and done is closed. token and err are written before and never after.
 //   - A flight that is overtaken by an invalidation doesn't land with what it
 //     has: its token may be older than the revocation. It requests another.
 type flight struct {
 	request    *tokenRequest
 	started    time.Time
-	generation uint64 // of the Source when the request was sent
+	background bool        // nobody without a token was there at the start
+	urgent     atomic.Bool // somebody is now
+	generation uint64      // of the Source when the request was sent; protected by its mu
 	done       chan struct{}
 	token      *cachedToken
 	err        error
 }
 
+// flightKey is the key of the *Source in the context of its token requests.
+type flightKey struct{ source *Source }
+
+// errReentered is the error for a token request through the client that needs the
+// token: it would wait for itself.
+var errReentered = errors.New("oauth2: cannot fetch token: the token request goes through the very client that needs the token; set Config.HTTPClient to another")
+
 // Token returns a token without a context to wait by: it waits until the token
-// request ends, 30 seconds at most. See TokenContext.
+// request ends, as Config.Retry allows. See TokenContext.
 func (s *Source) Token() (*oauth2.Token, error) {
 	return s.TokenContext(context.Background())
 }
@@ -220,7 +236,9 @@ func (s *Source) Token() (*oauth2.Token, error) {
 //
 // When ctx ends first the error wraps ctx.Err(), and the token request goes on
 // for the callers that come after. Other errors are those of Config.Token; all
-// callers that waited for one token request get the same error.
+// callers that waited for one token request get the same error. After five
+// failures in a row, and as long as a Retry-After says, callers get the last error
+// at once.
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	c, err := s.get(ctx, 0)
 	if err != nil {
@@ -238,11 +256,52 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.current.Load(); c != nil && c.token.AccessToken == t.AccessToken {
-		s.current.Store(nil)
-		s.generation++
+	c := s.current.Load()
+	drop := c != nil && c.token.AccessToken == t.AccessToken
+	if drop {
+		s.dropLocked()
 	}
+	s.mu.Unlock()
+	if drop {
+		s.conf.Observer.invalidated(InvalidatedInfo{})
+	}
+}
+
+// reject drops the token whose Authorization value an API has refused, unless it
+// has been replaced meanwhile or the last such was dropped a moment ago. It
+// reports whether there is another token to be had.
+func (s *Source) reject(authorization string) bool {
+	now := time.Now()
+	s.mu.Lock()
+	if c := s.current.Load(); c == nil || c.authorization != authorization {
+		defer s.mu.Unlock()
+		return authorization == s.previous // Or it isn't from this Source at all.
+	}
+	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection
+	if drop {
+		s.rejected = now
+		s.dropLocked()
+	}
+	s.mu.Unlock()
+	if drop {
+		s.conf.Observer.invalidated(InvalidatedInfo{Rejected: true})
+	}
+	return drop
+}
+
+// dropLocked drops the current token, and what a flight may bring that took off
+// before. It requires that s.mu is held.
+func (s *Source) dropLocked() {
+	s.replaceLocked(nil)
+	s.generation++
+}
+
+// replaceLocked makes c the current token. It requires that s.mu is held.
+func (s *Source) replaceLocked(c *cachedToken) {
+	if old := s.current.Load(); old != nil {
+		s.previous = old.authorization
+	}
+	s.current.Store(c)
 }
 
 // Status returns how s does at the moment. It neither waits nor requests a token.
@@ -258,13 +317,13 @@ func (s *Source) Status() Status {
 	switch {
 	case status.State == Expired && s.lastError != nil:
 		status.State = Failed
+		if s.cooldown.foreground.After(now) {
+			status.NextRefresh = s.cooldown.foreground
+		}
 	case status.State == Expired || c.dead == forever:
 	default:
 		status.Expiry = c.token.Expiry
-		status.NextRefresh = c.sent.Add(c.soft)
-		if s.retryAt.After(status.NextRefresh) {
-			status.NextRefresh = s.retryAt
-		}
+		status.NextRefresh = latest(c.sent.Add(c.soft), s.cooldown.background)
 	}
 	return status
 }
@@ -276,26 +335,45 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		return nil, s.misuse(ctx)
 	}
 	now := time.Now()
-	if c := s.current.Load(); c.state(now) == Fresh && !c.awaited(now, early) {
+	c := s.current.Load()
+	if c.state(now) == Fresh && !c.awaited(now, early) {
+		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return c, nil
 	}
+	c, waited, err := s.getSlowly(ctx, now, early)
+	if err == nil {
+		end := time.Now()
+		info := TokenServedInfo{FromServer: waited, State: c.state(end)}
+		if waited {
+			info.Waited = end.Sub(now)
+		}
+		s.conf.Observer.tokenServed(info)
+	}
+	return c, err
+}
+
+// getSlowly is get for when there is something to do. It reports whether the
+// caller waited for what it got.
+func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (_ *cachedToken, waited bool, _ error) {
 	c, f, err := s.board(ctx, now, early)
 	if f == nil {
-		return c, err
+		return c, false, err
 	}
-	if c == nil {
-		return f.wait(ctx)
+	if c != nil {
+		// c is about to expire, but until then it is better than a long wait.
+		patience, cancel := context.WithTimeout(ctx, hardPatience-now.Sub(f.started))
+		c2, err := f.wait(patience)
+		cancel()
+		switch {
+		case err == nil:
+			return c2, true, nil
+		case c.usable(time.Now()):
+			return c, false, nil
+		}
+		f.urgent.Store(true)
 	}
-	// c is about to expire, but until then it is better than a long wait.
-	patience, cancel := context.WithTimeout(ctx, hardPatience-now.Sub(f.started))
-	defer cancel()
-	if c2, err := f.wait(patience); err == nil {
-		return c2, nil
-	}
-	if c.usable(time.Now()) {
-		return c, nil
-	}
-	return f.wait(ctx)
+	c, err = f.wait(ctx)
+	return c, true, err
 }
 
 // wait returns what f lands with, or an error if ctx ends first.
@@ -318,19 +396,11 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	if usable && c.state(now) == Fresh && !c.awaited(now, early) {
 		return c, nil, nil
 	}
-	if usable && now.Before(s.retryAt) {
-		return c, nil, nil
+	if !usable && ctx.Value(flightKey{s}) != nil {
+		return nil, nil, errReentered
 	}
 	if s.flight == nil {
-		switch {
-		case s.ctx.Err() != nil && usable, ctx.Err() != nil && usable:
-			return c, nil, nil
-		case s.ctx.Err() != nil:
-			return nil, nil, constructionError(s.ctx)
-		case ctx.Err() != nil:
-			return nil, nil, newWaitError(ctx)
-		}
-		if err := s.takeOff(now); err != nil {
+		if err := s.takeOff(ctx, now, usable); err != nil {
 			if usable {
 				return c, nil, nil
 			}
@@ -339,27 +409,57 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	}
 	switch {
 	case !usable:
+		s.flight.urgent.Store(true)
 		return nil, s.flight, nil
-	case c.awaited(now, early) && s.failures == 0:
+	case c.awaited(now, early) && s.cooldown.failures == 0:
 		return c, s.flight, nil
 	}
 	return c, nil, nil
 }
 
-// takeOff starts a flight. It requires that s.mu is held.
-func (s *Source) takeOff(now time.Time) error {
+// takeOff starts a flight, or returns why none should be. It requires that s.mu
+// is held.
+func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error {
+	if s.ctx.Err() != nil {
+		return constructionError(s.ctx)
+	}
+	if ctx.Err() != nil {
+		return newWaitError(ctx)
+	}
 	request, err := s.conf.tokenRequest(s.ctx)
 	if err != nil {
-		s.failLocked(now, err)
+		s.lastError = err
 		return err
 	}
-	s.flight = &flight{request: request, started: now, generation: s.generation, done: make(chan struct{})}
+	if s.cooldown.failures > 0 && !request.sameAs(s.cooldown.request) {
+		s.cooldown = cooldown{}
+	}
+	// Who called before the failure landed has, in effect, waited for it.
+	if usable && now.Before(s.cooldown.background) ||
+		!usable && (now.Before(s.cooldown.foreground) || now.Before(s.cooldown.landed)) {
+		return s.cooldown.err
+	}
+	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, done: make(chan struct{})}
 	go s.fly(s.flight)
 	return nil
 }
 
 // fly requests a token until one can be kept, or the request fails.
 func (s *Source) fly(f *flight) {
+	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
+		s.insecureTokens.Do(func() { f.request.observer.insecure(InsecureInfo{Origin: originOf(u).String()}) })
+	}
+	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if s.ctx.Err() != nil {
+			s.land(f, nil, constructionError(s.ctx))
+		} else {
+			s.land(f, nil, context.Cause(ctx))
+		}
+	})()
+
 	err := errors.New("oauth2: cannot fetch token: the token request ended its goroutine") // by runtime.Goexit
 	defer func() {
 		if v := recover(); v != nil {
@@ -369,10 +469,8 @@ func (s *Source) fly(f *flight) {
 			s.land(f, nil, err)
 		}
 	}()
-	ctx, cancel := context.WithTimeoutCause(s.ctx, totalTimeout, errTotalTimeout)
-	defer cancel()
 	for {
-		response, failure := f.request.do(ctx)
+		response, failure := f.request.do(ctx, f.urgent.Load)
 		if failure != nil {
 			if s.ctx.Err() != nil {
 				failure = fmt.Errorf("%w (%w)", constructionError(s.ctx), failure)
@@ -380,40 +478,57 @@ func (s *Source) fly(f *flight) {
 			err = failure
 			return
 		}
-		if s.land(f, newCachedToken(response, f.request.earlyRefresh, rand.Float64()), nil) {
+		if s.land(f, response, nil) {
 			err = nil
 			return
 		}
 	}
 }
 
-// land ends f with a token or an error, and reports whether it could: an
-// invalidation since f's request was sent keeps it in the air.
-func (s *Source) land(f *flight, token *cachedToken, err error) bool {
+// land ends f with a response or an error, once, and reports whether f is on the
+// ground: an invalidation since its request was sent keeps it in the air.
+func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
+	var token *cachedToken
+	if err == nil {
+		token = newCachedToken(response, f.request.earlyRefresh, rand.Float64())
+	}
+	now := time.Now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.flight != f {
+		s.mu.Unlock()
+		return true
+	}
 	if err == nil && f.generation != s.generation {
 		f.generation = s.generation
+		s.mu.Unlock()
 		return false
 	}
-	if err != nil {
-		s.failLocked(time.Now(), err)
+	if err == nil {
+		s.replaceLocked(token)
+		s.cooldown = cooldown{}
 	} else {
-		s.current.Store(token)
-		s.failures, s.retryAt, s.lastError = 0, time.Time{}, nil
+		s.cooldown.fail(now, f.request, err, rand.Float64())
+	}
+	s.lastError = err
+	cooling := CooldownInfo{Failures: s.cooldown.failures, Until: s.cooldown.foreground}
+	if s.current.Load().usable(now) {
+		cooling.Until = s.cooldown.background
 	}
 	s.flight = nil
 	f.token, f.err = token, err
 	close(f.done)
-	return true
-}
+	s.mu.Unlock()
 
-// failLocked notes a failed token request. It requires that s.mu is held.
-func (s *Source) failLocked(now time.Time, err error) {
-	s.lastError = err
-	s.failures++
-	delay := min(minRefreshDelay<<min(s.failures-1, 10), maxRefreshDelay)
-	s.retryAt = now.Add(time.Duration(float64(delay) * (0.75 + 0.25*rand.Float64())))
+	observer, duration := f.request.observer, now.Sub(f.started)
+	if err == nil {
+		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second})
+		return true
+	}
+	observer.refreshFailed(RefreshFailedInfo{Duration: duration, Err: err})
+	if cooling.Until.After(now) {
+		observer.cooldown(cooling)
+	}
+	return true
 }
 
 // panicError returns the error for a panic in the code that the user supplied
@@ -436,51 +551,4 @@ func (s *Source) misuse(ctx context.Context) error {
 	}
 	_, err := s.conf.tokenRequest(s.ctx)
 	return err
-}
-
-// newReusableSource returns s inside the type that oauth2.ReuseTokenSource and
-// oauth2.ReuseTokenSourceWithExpiry return, as upstream does. The latter looks
-// for that type, and sets its margin instead of wrapping it.
-//
-// Its own cache would hide what s knows, so it gets a margin with which no
-// token that expires is ever valid, and asks s each time.
-func newReusableSource(s *Source) oauth2.TokenSource {
-	inner := &marginSource{Source: s}
-	outer := oauth2.ReuseTokenSourceWithExpiry(nil, inner, forever)
-	inner.margin = marginOf(outer)
-	return outer
-}
-
-// A marginSource is what newReusableSource puts into its shell.
-type marginSource struct {
-	*Source
-	margin func() time.Duration // of the shell; forever: as newReusableSource made it
-}
-
-// Token returns the Source's token or, when the shell has been given a margin by
-// oauth2.ReuseTokenSourceWithExpiry, one that has as much left to live.
-func (m *marginSource) Token() (*oauth2.Token, error) {
-	var early time.Duration
-	if margin := m.margin(); margin != forever {
-		early = margin
-	}
-	c, err := m.get(context.Background(), early)
-	if err != nil {
-		return nil, err
-	}
-	return c.copy(), nil
-}
-
-// marginOf returns a function that reads the margin of the shell. There is no
-// exported way. To look for the margin in a token that went through the shell,
-// which writes it there, would be a data race once a second shell is put around
-// the same source. If the field should be gone one day, the margin is not
-// honoured, and a test says so.
-func marginOf(shell oauth2.TokenSource) func() time.Duration {
-	if v := reflect.ValueOf(shell); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
-		if field := v.Elem().FieldByName("expiryDelta"); field.IsValid() && field.Kind() == reflect.Int64 {
-			return func() time.Duration { return time.Duration(field.Int()) }
-		}
-	}
-	return func() time.Duration { return forever }
 }

@@ -1,16 +1,14 @@
 package clientcredentials
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
-	"reflect"
-	"runtime"
 	"strings"
 	"time"
 
@@ -43,27 +41,45 @@ type contextSource interface {
 
 // RoundTrip sends req with a token. The request itself is not changed, and its
 // body is always closed. Errors are those of the Source and of Base.
+//
+// With a *Source, an answer with status 401 drops the token, at most every 30
+// seconds. If the answer says invalid_token (RFC 6750, Section 3.1), and the
+// request has no body or a GetBody, the request is sent once more, with a new
+// token.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req == nil || req.URL == nil {
-		return refuse(req, errors.New("oauth2: the request has no URL"))
-	}
-	permitted, err := mayCarryToken(req, t.Origins)
+	source := sourceOf(t.Source)
+	permitted, err := permit(source, req, t.Origins)
 	if err != nil {
 		return refuse(req, err)
 	}
-	if permitted {
-		value, err := t.authorization(req.Context())
-		if err != nil {
-			return refuse(req, err)
-		}
-		req = withAuthorization(req, value)
+	if !permitted {
+		return roundTrip(t.Base, req)
 	}
-	return roundTrip(t.Base, req)
+	value, err := t.authorization(req.Context(), source)
+	if err != nil {
+		return refuse(req, err)
+	}
+	resp, err := roundTrip(t.Base, withAuthorization(req, value))
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && source != nil {
+		return source.recoverUnauthorized(t.Base, req, value, resp)
+	}
+	return resp, err
+}
+
+// sourceOf returns the Source that source is, or nil.
+func sourceOf(source oauth2.TokenSource) *Source {
+	switch source := source.(type) {
+	case *Source:
+		return source
+	case *clientSource:
+		return source.Source
+	}
+	return nil
 }
 
 // authorization returns the value of the Authorization header.
-func (t *Transport) authorization(ctx context.Context) (string, error) {
-	if source, ok := t.Source.(*Source); ok {
+func (t *Transport) authorization(ctx context.Context, source *Source) (string, error) {
+	if source != nil {
 		c, err := source.get(ctx, 0)
 		if err != nil {
 			return "", err
@@ -75,6 +91,8 @@ func (t *Transport) authorization(ctx context.Context) (string, error) {
 	switch source := t.Source.(type) {
 	case nil:
 		return "", errors.New("oauth2: Transport's Source is nil")
+	case *Source:
+		return "", source.misuse(ctx)
 	case contextSource:
 		token, err = source.TokenContext(ctx)
 	default:
@@ -104,25 +122,67 @@ type guard struct {
 // RoundTrip sends a request that oauth2.Transport has put a token or the marker
 // into.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req == nil || req.URL == nil {
-		return refuse(req, errors.New("oauth2: the request has no URL"))
-	}
-	permitted, err := mayCarryToken(req, g.origins)
+	permitted, err := permit(g.source, req, g.origins)
 	if err != nil {
 		return refuse(req, err)
 	}
 	if !permitted {
 		return roundTrip(g.base, withAuthorization(req, ""))
 	}
-	if req.Header.Get("Authorization") == "Bearer "+g.marker {
+	value := req.Header.Get("Authorization")
+	if value == "Bearer "+g.marker {
 		c, err := g.source.get(req.Context(), 0)
 		if err != nil {
 			return refuse(req, err)
 		}
-		req = withAuthorization(req, c.authorization)
+		value = c.authorization
+		req = withAuthorization(req, value)
 	}
-	return roundTrip(g.base, req)
+	resp, err := roundTrip(g.base, req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		return g.source.recoverUnauthorized(g.base, req, value, resp)
+	}
+	return resp, err
 }
+
+// recoverUnauthorized returns what to make of resp, an answer with status 401 to
+// req, which carried that Authorization value: the answer to a second try with a
+// new token, or resp itself.
+func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
+	code, _ := bearerError(resp.Header.Values("WWW-Authenticate"))
+	if code != "" && code != "invalid_token" {
+		return resp, nil // A new token wouldn't help, RFC 6750, Section 3.1.
+	}
+	if !s.reject(authorization) || code == "" {
+		return resp, nil
+	}
+	var body io.ReadCloser
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return resp, nil
+		}
+		var err error
+		if body, err = req.GetBody(); err != nil {
+			return resp, nil //nolint:nilerr // The API's answer tells more.
+		}
+	}
+	c, err := s.get(req.Context(), 0)
+	if err != nil || c.authorization == authorization {
+		if body != nil {
+			body.Close()
+		}
+		return resp, nil //nolint:nilerr // The API's answer tells more.
+	}
+	// Read, so that the connection can be used again, but not without bound.
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	resp.Body.Close()
+	again := withAuthorization(req, c.authorization)
+	again.Body = body
+	return roundTrip(base, again)
+}
+
+// maxDrain is how much is read of an answer that nobody will look at.
+const maxDrain = 64 << 10
 
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
 //
@@ -151,26 +211,10 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached.state(time.Now()) == Fresh {
 		return cached.copy(), nil
 	}
-	if c.transport.Base == http.RoundTripper(c.guard) && calledByRoundTrip(c.transport) {
+	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {
 		return &oauth2.Token{AccessToken: c.guard.marker}, nil
 	}
 	return c.Source.Token()
-}
-
-var roundTripName = runtime.FuncForPC(reflect.ValueOf((*oauth2.Transport).RoundTrip).Pointer()).Name()
-
-// calledByRoundTrip reports whether its caller was called by the method
-// RoundTrip of t itself. The name of a calling function isn't enough, for another
-// oauth2.Transport with the same Source may have any Base; only a stack trace
-// tells the receiver. Where it doesn't, the answer is no, and costs no more than
-// the wait that upstream has as well.
-func calledByRoundTrip(t *oauth2.Transport) bool {
-	buffer := make([]byte, 2048)
-	buffer = buffer[:runtime.Stack(buffer, false)]
-	// A line for the goroutine, then two for each function: calledByRoundTrip,
-	// the method Token, and the one in question.
-	lines := bytes.SplitN(buffer, []byte("\n"), 7)
-	return len(lines) == 7 && bytes.HasPrefix(lines[5], fmt.Appendf(nil, "%s(%p, ", roundTripName, t))
 }
 
 // roundTrip sends req through base.
@@ -207,6 +251,29 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 	req = req.WithContext(req.Context())
 	req.Header = header
 	return req
+}
+
+// permit is mayCarryToken with the checks of a Source, which may be nil, and its
+// Observer.
+func permit(source *Source, req *http.Request, origins []string) (bool, error) {
+	if req == nil || req.URL == nil {
+		return false, errors.New("oauth2: the request has no URL")
+	}
+	permitted, err := mayCarryToken(req, origins)
+	if source == nil || source.conf == nil {
+		return permitted, err
+	}
+	if !permitted {
+		source.conf.Observer.originRefused(OriginRefusedInfo{Origin: originOf(req.URL).String()})
+		return permitted, err
+	}
+	if strict, observer := source.conf.Strict, source.conf.Observer; (strict || observer != nil) && isCleartext(req.URL) {
+		if strict {
+			return false, errors.New("oauth2: the request goes to http, where Strict sends no token; use https")
+		}
+		source.insecureAPI.Do(func() { observer.insecure(InsecureInfo{Origin: originOf(req.URL).String()}) })
+	}
+	return permitted, nil
 }
 
 // maxHops bounds the walk along a chain of redirects. An http.Client follows ten.

@@ -1,0 +1,206 @@
+package clientcredentials
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Observer is told what happens to tokens, for logs and metrics: set it in
+// Config.Observer. Nil functions are skipped.
+//
+// The functions are called from the goroutines that do the work, also
+// concurrently, and never while a lock is held. They must return quickly. What
+// they get contains no token, no secret and no scope.
+type Observer struct {
+	// TokenServed: a caller got a token. It is called for every request.
+	TokenServed func(TokenServedInfo)
+
+	// RefreshStarted: a token is being requested. It is followed by RefreshDone
+	// or RefreshFailed.
+	RefreshStarted func(RefreshStartedInfo)
+
+	// RefreshDone: there is a new token.
+	RefreshDone func(RefreshDoneInfo)
+
+	// RefreshFailed: there isn't, in spite of retries.
+	RefreshFailed func(RefreshFailedInfo)
+
+	// Retry: an attempt at a token failed, and another one follows.
+	Retry func(RetryInfo)
+
+	// Cooldown: after a failure no token is requested for a while.
+	Cooldown func(CooldownInfo)
+
+	// Invalidated: a token was dropped before it expired.
+	Invalidated func(InvalidatedInfo)
+
+	// OriginRefused: a redirect led away from where the token may go, and was
+	// followed without it; or a request went there and was refused.
+	OriginRefused func(OriginRefusedInfo)
+
+	// Insecure: credentials or tokens travel over http to a host that isn't
+	// this one. Called once per Source for the token endpoint, and once for the
+	// API.
+	Insecure func(InsecureInfo)
+}
+
+// TokenServedInfo tells of a token that a caller got.
+type TokenServedInfo struct {
+	FromServer bool          // the caller waited for it; false: it was in memory
+	Waited     time.Duration // how long
+	State      State         // Fresh or Stale
+}
+
+// RefreshStartedInfo tells of the start of a token request.
+type RefreshStartedInfo struct {
+	Background bool // there is a valid token meanwhile
+}
+
+// RefreshDoneInfo tells of a new token.
+type RefreshDoneInfo struct {
+	Duration time.Duration // since the start, with retries
+	Attempts int
+	Life     time.Duration // of the new token; 0: it doesn't expire
+}
+
+// RefreshFailedInfo tells of a failure to get a token.
+type RefreshFailedInfo struct {
+	Duration time.Duration // since the start, with retries
+	Err      error
+}
+
+// RetryInfo tells of a failed attempt that isn't the last.
+type RetryInfo struct {
+	Attempt int // that failed; the first is 1
+	Delay   time.Duration
+	Err     error
+}
+
+// CooldownInfo tells of a pause after a failure.
+type CooldownInfo struct {
+	Failures int       // in a row
+	Until    time.Time // when a call can request a token again
+}
+
+// InvalidatedInfo tells of a token that was dropped.
+type InvalidatedInfo struct {
+	Rejected bool // an API answered 401; false: by Source.Invalidate
+}
+
+// OriginRefusedInfo tells of an origin that didn't get the token.
+type OriginRefusedInfo struct {
+	Origin string // scheme, host and port
+}
+
+// InsecureInfo tells of cleartext.
+type InsecureInfo struct {
+	Origin string // scheme, host and port
+}
+
+func (o *Observer) tokenServed(info TokenServedInfo) {
+	if o != nil && o.TokenServed != nil {
+		o.TokenServed(info)
+	}
+}
+
+func (o *Observer) refreshStarted(info RefreshStartedInfo) {
+	if o != nil && o.RefreshStarted != nil {
+		o.RefreshStarted(info)
+	}
+}
+
+func (o *Observer) refreshDone(info RefreshDoneInfo) {
+	if o != nil && o.RefreshDone != nil {
+		o.RefreshDone(info)
+	}
+}
+
+func (o *Observer) refreshFailed(info RefreshFailedInfo) {
+	if o != nil && o.RefreshFailed != nil {
+		o.RefreshFailed(info)
+	}
+}
+
+func (o *Observer) retry(info RetryInfo) {
+	if o != nil && o.Retry != nil {
+		o.Retry(info)
+	}
+}
+
+func (o *Observer) cooldown(info CooldownInfo) {
+	if o != nil && o.Cooldown != nil {
+		o.Cooldown(info)
+	}
+}
+
+func (o *Observer) invalidated(info InvalidatedInfo) {
+	if o != nil && o.Invalidated != nil {
+		o.Invalidated(info)
+	}
+}
+
+func (o *Observer) originRefused(info OriginRefusedInfo) {
+	if o != nil && o.OriginRefused != nil {
+		o.OriginRefused(info)
+	}
+}
+
+func (o *Observer) insecure(info InsecureInfo) {
+	if o != nil && o.Insecure != nil {
+		o.Insecure(info)
+	}
+}
+
+// SlogObserver returns an Observer that logs to logger: what needs attention as
+// warnings, what explains them as information, the ordinary life of tokens for
+// debugging. It doesn't log tokens that come from memory.
+func SlogObserver(logger *slog.Logger) *Observer {
+	log := func(level slog.Level, message string, attrs ...slog.Attr) {
+		logger.LogAttrs(context.Background(), level, "oauth2: "+message, attrs...)
+	}
+	return &Observer{
+		TokenServed: func(info TokenServedInfo) {
+			if info.FromServer {
+				log(slog.LevelDebug, "waited for a token", slog.Duration("waited", info.Waited))
+			}
+		},
+		RefreshStarted: func(info RefreshStartedInfo) {
+			log(slog.LevelDebug, "requesting a token", slog.Bool("background", info.Background))
+		},
+		RefreshDone: func(info RefreshDoneInfo) {
+			log(slog.LevelDebug, "got a token", slog.Duration("duration", info.Duration), slog.Int("attempts", info.Attempts), slog.Duration("life", info.Life))
+		},
+		RefreshFailed: func(info RefreshFailedInfo) {
+			log(slog.LevelWarn, "got no token", slog.Duration("duration", info.Duration), slog.String("error", info.Err.Error()))
+		},
+		Retry: func(info RetryInfo) {
+			log(slog.LevelInfo, "trying again to get a token", slog.Int("attempt", info.Attempt), slog.Duration("delay", info.Delay), slog.String("error", info.Err.Error()))
+		},
+		Cooldown: func(info CooldownInfo) {
+			log(slog.LevelInfo, "requesting no token for a while", slog.Int("failures", info.Failures), slog.Time("until", info.Until))
+		},
+		Invalidated: func(info InvalidatedInfo) {
+			log(slog.LevelInfo, "dropped a token", slog.Bool("rejected", info.Rejected))
+		},
+		OriginRefused: func(info OriginRefusedInfo) {
+			log(slog.LevelWarn, "kept the token from an origin", slog.String("origin", info.Origin))
+		},
+		Insecure: func(info InsecureInfo) {
+			log(slog.LevelWarn, "credentials travel in cleartext; use https", slog.String("origin", info.Origin))
+		},
+	}
+}
+
+// isCleartext reports whether what is sent to u can be read on the way.
+func isCleartext(u *url.URL) bool {
+	if !strings.EqualFold(u.Scheme, "http") {
+		return false
+	}
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	return !strings.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback())
+}

@@ -1,0 +1,260 @@
+package clientcredentials
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+const (
+	defaultMaxAttempts    = 3
+	defaultAttemptTimeout = 10 * time.Second
+	defaultTotalTimeout   = 30 * time.Second
+
+	minRetryDelay = 100 * time.Millisecond // between two attempts at a token
+	maxRetryDelay = time.Second            // to this, at random
+
+	minCooldown  = time.Second      // between two token requests when they fail
+	maxCooldown  = 30 * time.Second // to this, doubling
+	cooldownFree = 5                // failures in a row before callers without a token have to wait
+
+	// maxRetryAfter bounds what a server can ask for: a mistake in it would
+	// otherwise outlast the outage.
+	maxRetryAfter = time.Hour
+)
+
+// RetryPolicy says how hard to try for a token that somebody waits for. The zero
+// value of each field is its default.
+//
+// A token request is tried again, 100 milliseconds to 1 second later, after a
+// network error, a timeout, and an answer with status 408, 429, 500, 502, 503 or
+// 504. A Retry-After in the answer is obeyed, up to an hour. A second attempt
+// after a network error uses a new connection.
+type RetryPolicy struct {
+	// MaxAttempts is how often to try, with one attempt more if the auth style
+	// turns out to be the other one. 0: 3 times.
+	MaxAttempts int
+
+	// AttemptTimeout bounds one attempt. 0: 10 seconds.
+	AttemptTimeout time.Duration
+
+	// TotalTimeout bounds all of them together, with the pauses. 0: 30 seconds.
+	TotalTimeout time.Duration
+}
+
+// withDefaults returns p with its zero fields filled in.
+func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
+	if p.MaxAttempts < 0 || p.AttemptTimeout < 0 || p.TotalTimeout < 0 {
+		return p, errors.New("oauth2: a field of Retry is negative; use zero for the default")
+	}
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = defaultMaxAttempts
+	}
+	if p.AttemptTimeout == 0 {
+		p.AttemptTimeout = defaultAttemptTimeout
+	}
+	if p.TotalTimeout == 0 {
+		p.TotalTimeout = defaultTotalTimeout
+	}
+	return p, nil
+}
+
+// timeout returns a context that ends after d, with an error that says what did.
+func timeout(ctx context.Context, d time.Duration, what string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("oauth2: cannot fetch token: %s took longer than %v: %w", what, d, context.DeadlineExceeded))
+}
+
+// do requests a token, and again as the policy says and as long as it is wanted.
+// On the way it finds out which auth style the server accepts, if the Config
+// doesn't say and no earlier request has found out.
+func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenResponse, error) {
+	style, probing := r.firstStyle()
+	attempt := 1
+	for {
+		response, err := r.send(ctx, style)
+		if err == nil {
+			if probing {
+				r.styles.set(r.url, r.clientID, style)
+			}
+			response.attempts = attempt
+			return response, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.clientID+r.clientSecret != "" {
+			style = oauth2.AuthStyleInParams
+			continue
+		}
+		delay, ok := r.pause(ctx, err, attempt)
+		if !ok || !wanted() {
+			return nil, err
+		}
+		r.observer.retry(RetryInfo{Attempt: attempt, Delay: delay, Err: err})
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, err
+		}
+		if !isAnswer(err) {
+			r.freshConnection()
+		}
+		attempt++
+	}
+}
+
+// pause returns how long to wait after an attempt that ended with err, and
+// whether there should be another.
+func (r *tokenRequest) pause(ctx context.Context, err error, attempt int) (time.Duration, bool) {
+	if attempt >= r.retry.MaxAttempts || !isTransient(err) {
+		return 0, false
+	}
+	// Full jitter, so that clients that failed together don't return together.
+	delay := minRetryDelay + rand.N(maxRetryDelay-minRetryDelay)
+	delay = max(delay, retryAfter(err, time.Now()))
+	deadline, ok := ctx.Deadline()
+	return delay, !ok || delay < time.Until(deadline)
+}
+
+// isAnswer reports whether err is an answer of the token endpoint.
+func isAnswer(err error) bool {
+	var refusal *oauth2.RetrieveError
+	var fault *ResponseError
+	return errors.As(err, &refusal) || errors.As(err, &fault)
+}
+
+// isTransient reports whether the same token request may well succeed a little
+// later. It is the one place that decides so.
+func isTransient(err error) bool {
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		switch refusal.Response.StatusCode {
+		case http.StatusRequestTimeout,
+			http.StatusTooManyRequests,
+			http.StatusInternalServerError,
+			http.StatusBadGateway,
+			http.StatusServiceUnavailable,
+			http.StatusGatewayTimeout:
+			return true
+		}
+		return false
+	}
+	var certificate *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var notTLS tls.RecordHeaderError
+	switch {
+	case isAnswer(err), errors.Is(err, errReentered):
+		return false
+	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS):
+		return false // The peer doesn't become another in a second.
+	}
+	return true
+}
+
+// retryAfter returns how long the answer that err stands for asks to wait, RFC
+// 9110, Section 10.2.3. 0: it doesn't.
+func retryAfter(err error, now time.Time) time.Duration {
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return 0
+	}
+	header := refusal.Response.Header
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date // A time in Retry-After is by the server's clock.
+	}
+	return parseRetryAfter(header.Get("Retry-After"), now)
+}
+
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0
+	}
+	if strings.Trim(value, "0123456789") == "" {
+		seconds, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || seconds > int64(maxRetryAfter/time.Second) {
+			return maxRetryAfter
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter)
+}
+
+// freshConnection makes the next attempt use a connection of its own: the one
+// before failed on the network, and others in the pool may be as dead. An HTTP/2
+// connection whose packets get lost stays in the pool for minutes.
+func (r *tokenRequest) freshConnection() {
+	base := r.client.Transport
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	transport, ok := base.(*http.Transport)
+	if !ok {
+		r.client.CloseIdleConnections() // All that can be asked of another RoundTripper.
+		return
+	}
+	transport = transport.Clone()
+	transport.DisableKeepAlives = true
+	if transport.TLSNextProto["h2"] != nil {
+		// The user's HTTP/2, whose pool the clone shares: do without.
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+		transport.TLSNextProto = nil
+	}
+	r.client.Transport = transport
+}
+
+// A cooldown spaces the token requests of a Source after failures. It is cleared
+// by a success, and by a change of what is requested. The zero value is clear.
+//
+//   - While there is a valid token, the second request comes 1 second after the
+//     first failure, and so on, doubling, up to 30 seconds.
+//   - Callers without one may try five times at once, so that a program that
+//     recovers from a single failure still does; then they wait as long as the
+//     others, and get the last error meanwhile.
+//   - A Retry-After holds for both.
+type cooldown struct {
+	failures   int // in a row
+	err        error
+	request    *tokenRequest // that failed last
+	landed     time.Time     // when
+	background time.Time     // no request before, while there is a valid token
+	foreground time.Time     // and while there is none
+}
+
+// fail notes a failure. draw is in [0,1) and says how much the delay is jittered.
+func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
+	c.failures++
+	c.err, c.request, c.landed = err, request, now
+	hold := now.Add(retryAfter(err, now))
+	c.background = latest(hold, now.Add(cooldownDelay(c.failures, draw)))
+	c.foreground = hold
+	if c.failures >= cooldownFree {
+		c.foreground = latest(hold, now.Add(cooldownDelay(c.failures-cooldownFree+1, draw)))
+	}
+}
+
+// cooldownDelay returns the pause after the nth failure.
+func cooldownDelay(n int, draw float64) time.Duration {
+	delay := min(minCooldown<<min(n-1, 10), maxCooldown)
+	return time.Duration(float64(delay) * (0.75 + 0.25*draw))
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
