@@ -409,6 +409,26 @@ func TestL3_QueryInNetworkErrors(t *testing.T) {
 	}
 }
 
+// A RoundTripper of the program may quote what it has sent. The error is then
+// another, but still of the same kind.
+func TestL1b_NetworkErrors(t *testing.T) {
+	for _, cause := range []error{io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded} {
+		for _, a := range []reply{
+			{err: fmt.Errorf("sending %s: %w", memorySecret, cause)},
+			{bodyErr: fmt.Errorf("sent %s: %w", memorySecret, cause)},
+		} {
+			_, err := tokenOf(t, a, false)
+			require.ErrorIs(t, err, cause)
+			requireMasked(t, surfaces(err), memorySecret)
+			var quoted *url.Error
+			require.Equal(t, a.err != nil, errors.As(err, &quoted))
+			if a.err != nil {
+				require.Equal(t, errors.Is(cause, context.DeadlineExceeded), quoted.Timeout())
+			}
+		}
+	}
+}
+
 func TestL4_LargePage(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 500, 503} {
 		for _, size := range []int{maxErrorBody, maxErrorBody + 1, 900_000, maxResponseBody, maxResponseBody + 1, 3 << 20} {

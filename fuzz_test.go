@@ -123,7 +123,7 @@ func FuzzTokenResponse(f *testing.F) {
 		case theirErr == nil:
 			checkRefusal(t, ourErr, theirs, a, r, strict)
 		default:
-			compareErrors(t, ourErr, theirErr, r)
+			compareErrors(t, ourErr, theirErr, r, strict)
 		}
 	})
 }
@@ -412,12 +412,12 @@ func checkRefusal(t *testing.T, err error, theirs *oauth2.Token, a reply, r insp
 }
 
 // compareErrors: a refusal by the server is one for both, with the same code.
-func compareErrors(t *testing.T, ourErr, theirErr error, r inspection) {
+func compareErrors(t *testing.T, ourErr, theirErr error, r inspection, strict bool) {
 	theirs, ok := theirErr.(*oauth2.RetrieveError)
 	if !ok {
 		return
 	}
-	if r.sniffed || r.ambiguous {
+	if r.sniffed || r.ambiguous || strict && r.otherCase {
 		return
 	}
 	ours, ok := ourErr.(*oauth2.RetrieveError)
@@ -516,6 +516,8 @@ func checkSeconds(t *testing.T, text string, seconds int64, err error) {
 		require.EqualValues(t, -maxSeconds, seconds, "%q", text)
 	case number.Sign() > 0 && number.Cmp(big.NewFloat(1)) < 0:
 		require.EqualValues(t, 1, seconds, "%q", text)
+	case number.Sign() < 0 && number.Cmp(big.NewFloat(-1)) > 0:
+		require.EqualValues(t, -1, seconds, "%q", text)
 	default:
 		// The floor of number, give or take what a float64 can't show.
 		below := new(big.Float).Sub(number, big.NewFloat(1))
