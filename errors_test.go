@@ -493,6 +493,10 @@ func TestL4_ControlCharacters(t *testing.T) {
 	require.Contains(t, string(refusal.Body), "o\nfake\n\tkept")
 	require.Contains(t, string(refusal.Body), "a\ufffdb\ufffdc")
 
+	// What takes their place is longer.
+	_, err = tokenOf(t, reply{status: 500, mediaType: "text/html", body: strings.Repeat("\x1b", maxErrorBody)}, false)
+	require.LessOrEqual(t, len(err.(*oauth2.RetrieveError).Body), maxErrorBody)
+
 	// In the members the text stays as the server sent it: an Error() quotes them.
 	object, err := json.Marshal(map[string]string{"error": "e" + hostileText, "error_description": hostileText, "error_uri": hostileText})
 	require.NoError(t, err)

@@ -24,8 +24,9 @@
 //     requests stays near the number of lifetimes.
 //
 // Besides, TestSecrets covers the characters that RFC 6749, Section 2.3.1 and
-// Appendix B have a client encode, and TestTokensThatDieEarly a server whose
-// tokens die up to a second before it said they would.
+// Appendix B have a client encode, and TestTokenThatDiesEarly a server whose
+// tokens die up to a second before it said they would: the API's 401 brings a new
+// token, and the call is made again.
 //
 // To run them, from the repository's root:
 //
