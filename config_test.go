@@ -314,6 +314,19 @@ func (tr *trial) get(client *http.Client, address string) {
 
 // after lets the bubble's clock run until that much time has passed since the
 // start, and refreshes in the background finish.
+// asksStatus makes requests to paths of the API and notes the status of each.
+func asksStatus(paths ...string) func(*trial) {
+	return func(tr *trial) {
+		client := tr.Client(tr.ctx)
+		for _, path := range paths {
+			resp, err := client.Get(apiURL + path)
+			require.NoError(tr, err)
+			resp.Body.Close()
+			tr.note("%d", resp.StatusCode)
+		}
+	}
+}
+
 func (tr *trial) after(d time.Duration) {
 	time.Sleep(time.Until(tr.start.Add(d)))
 	synctest.Wait()
@@ -413,7 +426,9 @@ func (n *network) transport() *http.Transport {
 }
 
 // serve answers one request. Every API redirects to where the parameter "to"
-// says, or else answers with what a hostile server would say to a token request.
+// says, refuses the first token at /revoked, saying why, and every token at
+// /unauthorized, saying nothing, or else answers with what a hostile server would
+// say to a token request.
 func (n *network) serve(scheme string, conn net.Conn) {
 	defer conn.Close()
 	var raw bytes.Buffer
@@ -437,6 +452,12 @@ func (n *network) serve(scheme string, conn net.Conn) {
 		a = says(`{"access_token":"hostile"}`)
 		if to := req.URL.Query().Get("to"); to != "" {
 			a = redirects(http.StatusFound, to)
+		}
+		switch {
+		case req.URL.Path == "/revoked" && req.Header.Get("Authorization") == "Bearer at-1":
+			a = answer{status: http.StatusUnauthorized, header: []string{`WWW-Authenticate: Bearer error="invalid_token"`}}
+		case req.URL.Path == "/unauthorized":
+			a = answer{status: http.StatusUnauthorized}
 		}
 		n.apiRequests = append(n.apiRequests, raw.String())
 	}
@@ -1261,6 +1282,18 @@ var cacheRows = []row{
 		upstream: "header; token at-1 1h0m0s; header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ",
 		here:     "header; token at-1 1h0m0s; header; token at-1 1h0m0s",
 		reason:   "A token that is valid is better than an error.",
+	},
+	{
+		name: "F11_revoked_token", do: asksStatus("revoked", "revoked"),
+		upstream: "header; GET https://api.test/revoked Bearer at-1; 401; GET https://api.test/revoked Bearer at-1; 401",
+		here:     "header; GET https://api.test/revoked Bearer at-1; header; GET https://api.test/revoked Bearer at-2; 200; GET https://api.test/revoked Bearer at-2; 200",
+		reason:   "A 401 with invalid_token says that a new token would do, RFC 6750, Section 3.1: the request is sent again with one, if it has no body or a GetBody.",
+	},
+	{
+		name: "F11_unauthorized", do: asksStatus("unauthorized", "unauthorized", "unauthorized"),
+		upstream: "header; GET https://api.test/unauthorized Bearer at-1; 401; GET https://api.test/unauthorized Bearer at-1; 401; GET https://api.test/unauthorized Bearer at-1; 401",
+		here:     "header; GET https://api.test/unauthorized Bearer at-1; 401; header; GET https://api.test/unauthorized Bearer at-2; 401; GET https://api.test/unauthorized Bearer at-2; 401",
+		reason:   "A token that the API refuses is dropped, at most every 30 seconds: upstream sends it until it expires.",
 	},
 	{
 		name: "P1c_short_tokens", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":5}`), do: asksClient(client, 0, 0, 0),

@@ -35,10 +35,24 @@
 //     for a replacement that has just been started.
 //   - expired: calls wait for a new one.
 //   - failed: there is no usable token, and the last request for one has failed.
-//     The next call tries again.
 //
 // A token that is still valid is never withheld because its replacement failed.
 // All of this is driven by use: an idle source has no goroutine and no timer.
+//
+// # Failures
+//
+// A token request that somebody waits for is tried up to three times, within 30
+// seconds: see [RetryPolicy]. Then all who waited get the same error. After five
+// failures in a row the next request is made a second later, then two, up to 30,
+// and callers get the last error at once meanwhile; a Retry-After is obeyed. Success
+// ends that, and so does a change of the credentials.
+//
+// When an API answers 401 the token is dropped, at most every 30 seconds. If the
+// answer says invalid_token and the request can be repeated, it is, with a new
+// token: the caller sees nothing of it.
+//
+// [Config.Observer] is told of all this, [SlogObserver] logs it, and
+// [Source.Status] says how things are.
 //
 // # Migration
 //
@@ -53,5 +67,6 @@
 //     responses (5.1) and error responses (5.2).
 //   - RFC 6750: bearer tokens in requests.
 //   - RFC 6454: origins.
+//   - RFC 9110: challenges (Section 11.6.1) and Retry-After (10.2.3).
 //   - RFC 8707: resource indicators, through [Config.EndpointParams].
 package clientcredentials
