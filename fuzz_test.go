@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"mime"
@@ -559,5 +558,5 @@ func compareExpiry(t *testing.T, a reply, text string, seconds int64) {
 		return
 	}
 	life := time.Duration(seconds) * time.Second
-	require.False(t, theirs.Expiry.Before(before.Add(life)) || theirs.Expiry.After(after.Add(life)), fmt.Sprint(theirs.Expiry))
+	require.False(t, theirs.Expiry.Before(before.Add(life)) || theirs.Expiry.After(after.Add(life)), theirs.Expiry.String())
 }

@@ -738,7 +738,7 @@ func TestP3g_NotATokenResponse(t *testing.T) {
 				mediaType, _, _ := strings.Cut(test.mediaType, ";")
 				require.Equal(t, mediaType, fault.MediaType)
 				var refusal *oauth2.RetrieveError
-				require.False(t, errors.As(err, &refusal))
+				require.NotErrorAs(t, err, &refusal)
 			})
 		})
 	}

@@ -156,22 +156,16 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 	if !s.reject(authorization) || code == "" {
 		return resp, nil
 	}
-	var body io.ReadCloser
-	if req.Body != nil && req.Body != http.NoBody {
-		if req.GetBody == nil {
-			return resp, nil
-		}
-		var err error
-		if body, err = req.GetBody(); err != nil {
-			return resp, nil //nolint:nilerr // The API's answer tells more.
-		}
+	body, ok := bodyAgain(req)
+	if !ok {
+		return resp, nil
 	}
 	c, err := s.get(req.Context(), 0)
 	if err != nil || c.authorization == authorization {
 		if body != nil {
 			body.Close()
 		}
-		return resp, nil //nolint:nilerr // The API's answer tells more.
+		return resp, nil // The API's answer tells more than err.
 	}
 	// Read, so that the connection can be used again, but not without bound.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
@@ -179,6 +173,18 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 	again := withAuthorization(req, c.authorization)
 	again.Body = body
 	return roundTrip(base, again)
+}
+
+// bodyAgain returns the body of req for a second try, and whether there can be one.
+func bodyAgain(req *http.Request) (io.ReadCloser, bool) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req.Body, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	return body, err == nil
 }
 
 // maxDrain is how much is read of an answer that nobody will look at.

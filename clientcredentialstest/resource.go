@@ -116,7 +116,7 @@ func (s *ResourceServer) admit(r *http.Request) (status int, challenge string) {
 	case !active:
 		return http.StatusUnauthorized, bearerChallenge("invalid_token", "the token is unknown, expired or revoked")
 	}
-	for _, scope := range strings.Fields(s.Scope) {
+	for scope := range strings.FieldsSeq(s.Scope) {
 		if !slices.Contains(token.Scopes, scope) {
 			return http.StatusForbidden, bearerChallenge("insufficient_scope", "the token lacks a scope") +
 				fmt.Sprintf(`, scope="%s"`, s.Scope)

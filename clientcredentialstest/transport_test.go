@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
@@ -20,14 +21,14 @@ func TestHandlerTransportStreams(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.HandleFunc("a.example/", func(w http.ResponseWriter, r *http.Request) {
 			// HTTP/1.1 needs to be asked to answer before the request is read.
-			require.NoError(t, http.NewResponseController(w).EnableFullDuplex())
+			assert.NoError(t, http.NewResponseController(w).EnableFullDuplex())
 			for range 3 {
 				line := make([]byte, 2)
 				_, err := io.ReadFull(r.Body, line)
-				require.NoError(t, err)
+				assert.NoError(t, err)
 				time.Sleep(time.Second)
 				_, _ = w.Write(line)
-				require.NoError(t, http.NewResponseController(w).Flush())
+				assert.NoError(t, http.NewResponseController(w).Flush())
 			}
 			w.Header().Set(http.TrailerPrefix+"X-Trailer", "end")
 		})
