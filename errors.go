@@ -8,6 +8,7 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -107,7 +108,7 @@ func withoutCredentials(req *http.Request) *http.Request {
 
 // withoutSecrets returns err, an error of net/http, without the query of the
 // address that it quotes. If it also quotes an answer that isn't HTTP, and that
-// is long or echoes the request, what it wraps is replaced by a harmless text.
+// is long or echoes the request, what it wraps is replaced by a maskedError.
 func (r *tokenRequest) withoutSecrets(err error) error {
 	var quoted *url.Error
 	if errors.As(err, &quoted) {
@@ -123,7 +124,22 @@ func (r *tokenRequest) harmless(err error) error {
 	if text == err.Error() {
 		return err
 	}
-	return errors.New(text)
+	return &maskedError{text, func(target error) bool { return errors.Is(err, target) }}
+}
+
+// A maskedError stands for an error whose text isn't fit to be seen, nor that of
+// what it wraps. What it is, for errors.Is, it can tell.
+type maskedError struct {
+	text string
+	is   func(target error) bool
+}
+
+func (e *maskedError) Error() string        { return e.text }
+func (e *maskedError) Is(target error) bool { return e.is(target) }
+
+// Timeout is for url.Error, which asks what it wraps.
+func (e *maskedError) Timeout() bool {
+	return e.is(context.DeadlineExceeded) || e.is(os.ErrDeadlineExceeded)
 }
 
 // redirectError returns the error for an answer that points elsewhere.

@@ -223,13 +223,13 @@ func (r *tokenRequest) freshConnection() {
 //     first failure, and so on, doubling, up to 30 seconds.
 //   - Callers without one may try five times at once, so that a program that
 //     recovers from a single failure still does; then they wait as long as the
-//     others, and get the last error meanwhile.
+//     others, and get the last error meanwhile. Who called before a failure has, in
+//     effect, waited for it, and gets it too.
 //   - A Retry-After holds for both.
 type cooldown struct {
 	failures   int // in a row
 	err        error
 	request    *tokenRequest // that failed last
-	landed     time.Time     // when
 	background time.Time     // no request before, while there is a valid token
 	foreground time.Time     // and while there is none
 }
@@ -237,7 +237,7 @@ type cooldown struct {
 // fail notes a failure. draw is in [0,1) and says how much the delay is jittered.
 func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
 	c.failures++
-	c.err, c.request, c.landed = err, request, now
+	c.err, c.request = err, request
 	hold := now.Add(retryAfter(err, now))
 	c.background = latest(hold, now.Add(cooldownDelay(c.failures, draw)))
 	c.foreground = hold

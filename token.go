@@ -434,9 +434,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if s.cooldown.failures > 0 && !request.sameAs(s.cooldown.request) {
 		s.cooldown = cooldown{}
 	}
-	// Who called before the failure landed has, in effect, waited for it.
-	if usable && now.Before(s.cooldown.background) ||
-		!usable && (now.Before(s.cooldown.foreground) || now.Before(s.cooldown.landed)) {
+	if usable && now.Before(s.cooldown.background) || !usable && now.Before(s.cooldown.foreground) {
 		return s.cooldown.err
 	}
 	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, done: make(chan struct{})}
