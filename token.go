@@ -158,15 +158,21 @@ func (c *cachedToken) age(now time.Time) time.Duration {
 // usable reports whether c, which may be nil, has not expired.
 func (c *cachedToken) usable(now time.Time) bool { return c != nil && c.age(now) < c.dead }
 
+// fresh reports whether there is no reason to replace c, which may be nil, for a
+// caller who wants early of its life to be left.
+func (c *cachedToken) fresh(now time.Time, early time.Duration) bool {
+	return c != nil && c.age(now) < c.soft && (early <= 0 || !c.awaited(now, early))
+}
+
 // state returns the state of a Source with token c, which may be nil.
 func (c *cachedToken) state(now time.Time) State {
 	switch {
-	case !c.usable(now):
-		return Expired
-	case c.age(now) < c.soft:
+	case c.fresh(now, 0):
 		return Fresh
+	case c.usable(now):
+		return Stale
 	}
-	return Stale
+	return Expired
 }
 
 // awaited reports whether callers should wait for c's replacement: because it
@@ -336,7 +342,7 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 	}
 	now := time.Now()
 	c := s.current.Load()
-	if c.state(now) == Fresh && !c.awaited(now, early) {
+	if c.fresh(now, early) {
 		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return c, nil
 	}
@@ -392,10 +398,10 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.current.Load() // May have been replaced before mu was held.
-	usable := c.usable(now)
-	if usable && c.state(now) == Fresh && !c.awaited(now, early) {
+	if c.fresh(now, early) {
 		return c, nil, nil
 	}
+	usable := c.usable(now)
 	if !usable && ctx.Value(flightKey{s}) != nil {
 		return nil, nil, errReentered
 	}

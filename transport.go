@@ -214,7 +214,7 @@ func newClientTransport(source *Source, base http.RoundTripper, origins []string
 // Token returns a token, or a marker if none is fresh and the caller is sure to
 // give it to the guard.
 func (c *clientSource) Token() (*oauth2.Token, error) {
-	if cached := c.current.Load(); cached.state(time.Now()) == Fresh {
+	if cached := c.current.Load(); cached.fresh(time.Now(), 0) {
 		return cached.copy(), nil
 	}
 	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {
