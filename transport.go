@@ -116,7 +116,8 @@ type guard struct {
 
 	// marker stands for a token that isn't there yet, and is resolved here with
 	// the request's context. See clientSource.
-	marker string
+	marker      string
+	markerValue string // of the Authorization header
 }
 
 // RoundTrip sends a request that oauth2.Transport has put a token or the marker
@@ -130,7 +131,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return roundTrip(g.base, withAuthorization(req, ""))
 	}
 	value := req.Header.Get("Authorization")
-	if value == "Bearer "+g.marker {
+	if value == g.markerValue {
 		c, err := g.source.get(req.Context(), 0)
 		if err != nil {
 			return refuse(req, err)
@@ -205,7 +206,8 @@ type clientSource struct {
 
 // newClientTransport returns the Transport of Config.Client.
 func newClientTransport(source *Source, base http.RoundTripper, origins []string) *oauth2.Transport {
-	g := &guard{source: source, base: base, origins: origins, marker: "\x00" + rand.Text()}
+	marker := "\x00" + rand.Text()
+	g := &guard{source: source, base: base, origins: origins, marker: marker, markerValue: "Bearer " + marker}
 	transport := &oauth2.Transport{Base: g}
 	transport.Source = &clientSource{Source: source, transport: transport, guard: g}
 	return transport
