@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -427,6 +430,66 @@ func TestL1b_NetworkErrors(t *testing.T) {
 				require.Equal(t, errors.Is(cause, context.DeadlineExceeded), quoted.Timeout())
 			}
 		}
+	}
+}
+
+// Some certificates have so many names that the error's text is cut. That it is
+// about a certificate must be known all the same: it isn't tried again.
+func TestL4_LongNetworkError(t *testing.T) {
+	names := make([]string, 90)
+	for i := range names {
+		names[i] = fmt.Sprintf("service-%d.region.cloud.example", i)
+	}
+	cause := x509.HostnameError{Certificate: &x509.Certificate{DNSNames: names}, Host: "auth.example"}
+	require.Greater(t, len(cause.Error()), maxErrorText)
+	endpoint := newTokenEndpoint(reply{err: &tls.CertificateVerificationError{Err: cause}})
+	conf := endpoint.config()
+	conf.Retry = RetryPolicy{}
+	_, err := conf.Token(t.Context())
+	var certificate *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &certificate)
+	var hostname x509.HostnameError
+	require.ErrorAs(t, err, &hostname)
+	require.Len(t, endpoint.received(), 1)
+}
+
+// TestL1b_BinarySecret: a secret needn't be text.
+func TestL1b_BinarySecret(t *testing.T) {
+	const secret = "S3cr/t\xffCan\xfe\x80ary"
+	for _, echo := range []func(string) string{
+		func(s string) string { return s },
+		url.QueryEscape,
+		func(s string) string { return lowerEscapes(url.QueryEscape(s)) },
+		func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+		basicOf,
+	} {
+		conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: "<p>" + echo(secret) + "</p>"}).config()
+		conf.ClientSecret = secret
+		_, err := conf.Token(t.Context())
+		require.EqualError(t, err, "oauth2: cannot fetch token: 400 Bad Request\nResponse: <p>[redacted]</p>")
+	}
+}
+
+// TestL1b_MaskingIsCheap: a hostile server can't keep a processor busy with pages
+// that almost repeat a token or a secret.
+func TestL1b_MaskingIsCheap(t *testing.T) {
+	for name, test := range map[string]struct {
+		secret string
+		reply  reply
+	}{
+		"almost a long token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("a", 10_000) + `b","x":"` + strings.Repeat("a", 500_000) + `"}`}},
+		"almost an odd token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("~", 10_000) + `b","x":"` + strings.Repeat("~", 10_000) + `"}`}},
+		"almost the secret":     {strings.Repeat("~", 100) + "b", reply{status: 400, mediaType: "text/html", body: strings.Repeat("~", 1<<20)}},
+		"almost in the headers": {strings.Repeat("~", 100) + "b", reply{status: 400, header: http.Header{"X-Echo": {strings.Repeat("~", 4<<20)}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf := newTokenEndpoint(test.reply).config()
+			conf.ClientSecret = test.secret
+			start := time.Now()
+			_, err := conf.Token(t.Context())
+			require.IsType(t, (*oauth2.RetrieveError)(nil), err)
+			require.Less(t, time.Since(start), 2*time.Second)
+		})
 	}
 }
 

@@ -372,6 +372,18 @@ func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	})
 }
 
+func TestTokenThatExpiresWhileWaitedForMakesTheFlightUrgent(t *testing.T) {
+	bubble(t, time.Minute, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		time.Sleep(59500 * time.Millisecond)
+		w.auth.Script(clientcredentialstest.Fault{Delay: 2 * time.Second, Status: 503})
+		_, err := s.Token() // Has a token for half a second, and then waits without one.
+		require.NoError(t, err)
+		require.Equal(t, 3, w.auth.TokenRequests())
+	})
+}
+
 func TestDeafRoundTripperCannotHoldTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
