@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -156,35 +155,6 @@ func TestF8_BothRejected(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{"header", "params", "header"}, authMethods(t, endpoint.received()))
 		require.Equal(t, oauth2.AuthStyleInHeader, rememberedStyle(conf))
-	}
-}
-
-// Retries within one call teach no more than those of the caller.
-func TestF8_ProbeAmongRetries(t *testing.T) {
-	busy, rejected := reply{status: 503}, oauthError(401, "invalid_client")
-	for name, test := range map[string]struct {
-		replies []reply
-		want    []string
-		style   oauth2.AuthStyle
-	}{
-		"busy, then good":             {[]reply{busy, busy, goodReply}, []string{"header", "header", "header"}, oauth2.AuthStyleInHeader},
-		"reset, then good":            {[]reply{{err: syscall.ECONNRESET}, goodReply}, []string{"header", "header"}, oauth2.AuthStyleInHeader},
-		"busy, rejected, good":        {[]reply{busy, rejected, goodReply}, []string{"header", "header", "params"}, oauth2.AuthStyleInParams},
-		"rejected, busy, good":        {[]reply{rejected, busy, goodReply}, []string{"header", "params", "params"}, oauth2.AuthStyleInParams},
-		"rejected, reset, rejected":   {[]reply{rejected, {err: syscall.ECONNRESET}, rejected}, []string{"header", "params", "params"}, oauth2.AuthStyleAutoDetect},
-		"busy for longer than we try": {[]reply{busy}, []string{"header", "header", "header"}, oauth2.AuthStyleAutoDetect},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				endpoint := newTokenEndpoint(test.replies...)
-				conf := endpoint.config()
-				conf.AuthStyle, conf.Retry = oauth2.AuthStyleAutoDetect, RetryPolicy{}
-				_, err := conf.Token(t.Context())
-				require.Equal(t, test.style == oauth2.AuthStyleAutoDetect, err != nil)
-				require.Equal(t, test.want, authMethods(t, endpoint.received()))
-				require.Equal(t, test.style, rememberedStyle(conf))
-			})
-		})
 	}
 }
 

@@ -477,10 +477,10 @@ func TestL1b_MaskingIsCheap(t *testing.T) {
 		secret string
 		reply  reply
 	}{
-		"almost a long token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("a", 10_000) + `b","x":"` + strings.Repeat("a", 500_000) + `"}`}},
-		"almost an odd token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("~", 10_000) + `b","x":"` + strings.Repeat("~", 10_000) + `"}`}},
+		"almost a long token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("a", 10_000) + `b","x":"` + strings.Repeat("a", 200_000) + `"}`}},
+		"almost an odd token":   {memorySecret, reply{status: 400, body: `{"access_token":"` + strings.Repeat("~", 6_000) + `b","x":"` + strings.Repeat("~", 10_000) + `"}`}},
 		"almost the secret":     {strings.Repeat("~", 100) + "b", reply{status: 400, mediaType: "text/html", body: strings.Repeat("~", 1<<20)}},
-		"almost in the headers": {strings.Repeat("~", 100) + "b", reply{status: 400, header: http.Header{"X-Echo": {strings.Repeat("~", 4<<20)}}}},
+		"almost in the headers": {strings.Repeat("~", 100) + "b", reply{status: 400, header: http.Header{"X-Echo": {strings.Repeat("~", 1<<20)}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conf := newTokenEndpoint(test.reply).config()

@@ -331,14 +331,16 @@ func TestCooldownAfterABurst(t *testing.T) {
 
 func TestChangedCredentialsEndTheCooldown(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
-		"ClientSecret":   func(c *Config) { c.ClientSecret = "secret" },
-		"ClientID":       func(c *Config) { c.ClientID, c.ClientSecret = "other", "secret" },
-		"TokenURL":       func(c *Config) { c.TokenURL, c.ClientSecret = "https://auth.example/v2/token", "secret" },
-		"EndpointParams": func(c *Config) { c.EndpointParams = url.Values{"audience": {"x"}}; c.ClientSecret = "secret" },
+		"ClientSecret":   func(c *Config) { c.ClientSecret = "another" },
+		"ClientID":       func(c *Config) { c.ClientID = "other" },
+		"TokenURL":       func(c *Config) { c.TokenURL = "https://auth.example/v2/token" },
+		"AuthStyle":      func(c *Config) { c.AuthStyle = oauth2.AuthStyleInParams },
+		"Scopes":         func(c *Config) { c.Scopes = []string{"x"} },
+		"EndpointParams": func(c *Config) { c.EndpointParams = url.Values{"audience": {"x"}} },
 	} {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
-			w.auth.Register(clientcredentialstest.Client{ID: "other", Secret: "secret"})
-			w.conf.ClientSecret = "wrong"
+			fault := clientcredentialstest.InvalidClient()
+			w.auth.SetFault(&fault)
 			s := w.conf.Source(w.ctx)
 			for range 100 {
 				_, err := s.Token()
@@ -347,7 +349,8 @@ func TestChangedCredentialsEndTheCooldown(t *testing.T) {
 			require.Equal(t, cooldownFree, w.auth.TokenRequests())
 			change(w.conf)
 			_, err := s.Token()
-			require.NoError(t, err, name)
+			require.Error(t, err)
+			require.Equal(t, cooldownFree+1, w.auth.TokenRequests(), name)
 		})
 	}
 }
@@ -621,6 +624,7 @@ func TestF11_Replay(t *testing.T) {
 				for name := range w.clients() {
 					var bodies []string
 					var firstBody closeCounter
+					endless := new(zeros)
 					base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 						body := ""
 						if req.Body != nil {
@@ -631,7 +635,7 @@ func TestF11_Replay(t *testing.T) {
 						bodies = append(bodies, body+" "+req.Header.Get("Authorization"))
 						resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
 						if len(bodies) == 1 {
-							firstBody = closeCounter{Reader: io.LimitReader(zeros{}, 1<<30)}
+							firstBody = closeCounter{Reader: io.LimitReader(endless, 1<<30)}
 							resp = &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {test.challenge}}, Body: &firstBody}
 						}
 						return resp, nil
@@ -659,6 +663,8 @@ func TestF11_Replay(t *testing.T) {
 						require.NotEqual(t, bodies[0], bodies[1], "the same token")
 						require.Equal(t, bodies[0][:1], bodies[1][:1], "another body")
 						require.EqualValues(t, 1, firstBody.closed.Load())
+						require.Positive(t, endless.read)
+						require.LessOrEqual(t, endless.read, 2*maxDrain)
 						require.Equal(t, before+2, w.auth.TokenRequests())
 						resp.Body.Close()
 						continue
@@ -681,9 +687,31 @@ func TestF11_Replay(t *testing.T) {
 	}
 }
 
-type zeros struct{}
+// zeros is a body without end that counts what is read of it.
+type zeros struct{ read int }
 
-func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+func (z *zeros) Read(p []byte) (int, error) {
+	z.read += len(p)
+	return len(p), nil
+}
+
+func TestF11_ServerThatKeepsIssuingTheSameToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, requests := answering(t.Context(), `{"access_token":"same"}`)
+		conf := &Config{TokenURL: "https://auth.example/token"}
+		conf.HTTPClient, _ = contextClient(ctx)
+		calls := 0
+		tr := &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+			calls++
+			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody}, nil
+		})}
+		resp, err := (&http.Client{Transport: tr}).Get(worldAPI)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 1, calls, "it was refused already")
+		require.EqualValues(t, 2, requests.Load())
+	})
+}
 
 func TestF11_Always401(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {

@@ -681,6 +681,23 @@ func TestTokenSourceRefreshesInTheBackground(t *testing.T) {
 	})
 }
 
+func TestTokensOfTokenSourceAreValid(t *testing.T) {
+	for _, life := range []time.Duration{20 * time.Second, time.Minute, time.Hour} {
+		bubble(t, life, func(t *testing.T, w *world) {
+			ts := w.conf.TokenSource(w.ctx)
+			_, err := ts.Token()
+			require.NoError(t, err)
+			fault := clientcredentialstest.Unavailable()
+			w.auth.SetFault(&fault)
+			for start := time.Now(); time.Since(start) < life; time.Sleep(life / 1000) {
+				token, err := ts.Token()
+				require.NoError(t, err)
+				require.True(t, token.Valid(), "after %v", time.Since(start))
+			}
+		})
+	}
+}
+
 func TestReuseTokenSourceWithExpiryOfAboutTheLife(t *testing.T) {
 	for _, test := range []struct {
 		margin time.Duration
