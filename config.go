@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,6 +28,10 @@ import (
 // that assigns fields while requests are under way must do its own locking.
 // What is wrong with a field is reported by the first call that needs a token,
 // before anything is sent.
+//
+// Printed by fmt or log/slog, a Config shows neither its secret nor its parameters.
+// Encoded as JSON it looks as upstream's, secret included: programs keep their
+// configuration so.
 type Config struct {
 	// ClientID is the client identifier, RFC 6749, Section 2.2.
 	ClientID string
@@ -58,7 +64,7 @@ type Config struct {
 	// under oauth2.HTTPClient, else http.DefaultClient. It is used through a
 	// private copy that follows no redirect. It doesn't affect the requests
 	// made through Client or Transport.
-	HTTPClient *http.Client
+	HTTPClient *http.Client `json:"-" yaml:"-"`
 
 	// EarlyRefresh is how long before its expiry a token is replaced in the
 	// background, while callers go on using it. Zero: 5 minutes or a quarter of
@@ -67,10 +73,10 @@ type Config struct {
 	// don't refresh in step. A token is never replaced in the first half of its
 	// life, however large EarlyRefresh is. A refresh_in in the token response
 	// wins. Negative: an error.
-	EarlyRefresh time.Duration
+	EarlyRefresh time.Duration `json:"-" yaml:"-"`
 
 	// Retry says how hard to try for a token that somebody waits for.
-	Retry RetryPolicy
+	Retry RetryPolicy `json:"-" yaml:"-"`
 
 	// Origins are further origins ("https://api.example.com:8443") that may
 	// receive the token. Nil: the token goes to the origin of the request that
@@ -78,10 +84,10 @@ type Config struct {
 	// it. When set, a first request to an origin that isn't listed is an error,
 	// before anything is sent, and redirects among the listed origins keep the
 	// token, except from https to http.
-	Origins []string
+	Origins []string `json:"-" yaml:"-"`
 
 	// Observer is told what happens to tokens. Nil: nobody is.
-	Observer *Observer
+	Observer *Observer `json:"-" yaml:"-"`
 
 	// Strict refuses token responses, and ways of asking for them, that are
 	// outside the RFCs and tolerated by default because servers in use need it:
@@ -89,7 +95,7 @@ type Config struct {
 	// 6749, Section 7.1), a form-encoded response whose end can't be told from
 	// a cut connection, a token request without any client id or secret, and
 	// http instead of https to any host but this one.
-	Strict bool
+	Strict bool `json:"-" yaml:"-"`
 
 	// styles holds a *authStyleCache. It is an atomic.Value, and not an
 	// atomic.Pointer, because that may be copied with the struct.
@@ -178,6 +184,25 @@ func (c *Config) Transport(ctx context.Context) *Transport {
 	return &Transport{Source: c.Source(ctx), Base: base.Transport, Origins: c.Origins}
 }
 
+// String returns a description of c without anything secret.
+func (c Config) String() string {
+	address := "unusable"
+	if u, err := url.Parse(c.TokenURL); err == nil && checkTokenURL(c.TokenURL) == nil {
+		u.RawQuery = ""
+		address = u.String()
+	}
+	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q}", c.ClientID, address, c.Scopes)
+}
+
+// GoString returns what String does.
+func (c Config) GoString() string { return c.String() }
+
+// Format prints what String returns, whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue returns what String does, for log/slog.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
 // tokenRequest checks c and copies what a token request needs from it.
 func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	if c == nil {
@@ -262,6 +287,12 @@ func checkTokenURL(address string) error {
 	case u.Fragment != "" || strings.HasSuffix(address, "#"):
 		// RFC 6749, Section 3.2.
 		return errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
+	}
+	for name := range u.Query() {
+		switch name {
+		case "client_secret", "client_assertion", "password":
+			return fmt.Errorf("oauth2: TokenURL contains %s in its query; use ClientSecret or EndpointParams", name)
+		}
 	}
 	return nil
 }

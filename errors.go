@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	maxErrorBody = 8 << 10 // what is kept of an error response's body
-	maxErrorText = 1 << 10 // and of each of its members
+	maxErrorBody   = 8 << 10  // what is kept of an error response's body,
+	maxErrorText   = 1 << 10  // of each of its members and of a header field,
+	maxErrorHeader = 32 << 10 // and of all header fields
 
 	redacted = "[redacted]"
 )
@@ -61,7 +62,7 @@ func (e *ResponseError) Unwrap() error { return e.Err }
 // answer, nor a token.
 func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *members) *oauth2.RetrieveError {
 	mask := r.masker(parsed)
-	text := func(s string) string { return clip(mask(s), maxErrorText) }
+	text := func(s string) string { return mask(s, maxErrorText) }
 
 	clone := new(http.Response)
 	*clone = *resp
@@ -69,9 +70,12 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 	clone.Body = http.NoBody
 	clone.Trailer = nil
 	clone.Header = make(http.Header, len(resp.Header))
+	budget := maxErrorHeader
 	for name, values := range resp.Header {
 		for _, value := range values {
-			clone.Header[name] = append(clone.Header[name], mask(value))
+			if budget -= len(name) + min(len(value), maxErrorText); budget >= 0 {
+				clone.Header[name] = append(clone.Header[name], text(value))
+			}
 		}
 	}
 	if resp.Request != nil {
@@ -79,7 +83,7 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 	}
 	return &oauth2.RetrieveError{
 		Response:         clone,
-		Body:             []byte(clip(neutralise(mask(string(body))), maxErrorBody)),
+		Body:             []byte(clip(neutralise(mask(string(body), maxErrorBody)), maxErrorBody)),
 		ErrorCode:        text(parsed.errorCode),
 		ErrorDescription: text(parsed.errorDescription),
 		ErrorURI:         text(parsed.errorURI),
@@ -120,22 +124,31 @@ func (r *tokenRequest) withoutSecrets(err error) error {
 }
 
 func (r *tokenRequest) harmless(err error) error {
-	text := clip(neutralise(r.masker(new(members))(err.Error())), maxErrorText)
-	if text == err.Error() {
+	whole := err.Error()
+	masked := r.masker(new(members))(whole, maxErrorText)
+	text := clip(neutralise(masked), maxErrorText)
+	if text == whole {
 		return err
 	}
-	return &maskedError{text, func(target error) bool { return errors.Is(err, target) }}
+	return &maskedError{
+		text: text,
+		is:   func(target error) bool { return errors.Is(err, target) },
+		as:   func(target any) bool { return masked == clip(whole, maxErrorText) && errors.As(err, target) },
+	}
 }
 
 // A maskedError stands for an error whose text isn't fit to be seen, nor that of
-// what it wraps. What it is, for errors.Is, it can tell.
+// what it wraps. What it is, for errors.Is, it can tell, and for errors.As if there
+// is no secret in it.
 type maskedError struct {
 	text string
 	is   func(target error) bool
+	as   func(target any) bool
 }
 
 func (e *maskedError) Error() string        { return e.text }
 func (e *maskedError) Is(target error) bool { return e.is(target) }
+func (e *maskedError) As(target any) bool   { return e.as(target) }
 
 // Timeout is for url.Error, which asks what it wraps.
 func (e *maskedError) Timeout() bool {
@@ -154,9 +167,11 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 }
 
 // masker returns a function that masks the request's secrets in a text of the
-// server, which may echo them in any encoding, and the tokens in its answer.
-func (r *tokenRequest) masker(parsed *members) func(string) string {
-	secrets := []string{r.clientSecret, parsed.accessToken, parsed.refreshToken}
+// server, which may echo them in any encoding, and the tokens in its answer. Of a
+// text longer than limit it returns the beginning, and looks at little more: the
+// text may be large, and full of what is almost a secret.
+func (r *tokenRequest) masker(parsed *members) func(text string, limit int) string {
+	secrets := []string{r.clientSecret}
 	for name, values := range r.form {
 		if isSecretParameter(name) {
 			secrets = append(secrets, values...)
@@ -167,43 +182,105 @@ func (r *tokenRequest) masker(parsed *members) func(string) string {
 			basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)),
 			basicCredentials(r.clientID, r.clientSecret))
 	}
-	// The longest first: one may begin another.
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	var patterns []string
-	for _, secret := range slices.Compact(secrets) {
-		if secret != "" {
-			patterns = append(patterns, echoPattern(secret), regexp.QuoteMeta(base64.StdEncoding.EncodeToString([]byte(secret))))
+	// The server chooses its tokens, and could make a regular expression of them
+	// costly. Most are plain, like a JWT, and need none.
+	tokens := []string{parsed.accessToken, parsed.refreshToken}
+	for _, token := range tokens {
+		if len(token) <= maxOddToken && strings.ContainsFunc(token, func(r rune) bool { return !isPlain(r) }) {
+			secrets = append(secrets, token)
 		}
 	}
-	if patterns == nil {
-		return func(text string) string { return text }
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // One may begin another.
+	var patterns []string
+	longest := max(len(tokens[0]), len(tokens[1]))
+	for _, secret := range secrets {
+		if secret != "" {
+			patterns = append(patterns, echoPattern(secret), regexp.QuoteMeta(base64.StdEncoding.EncodeToString([]byte(secret))))
+			longest = max(longest, maxEncoding*len(secret))
+		}
+	}
+	if longest == 0 {
+		return clip
 	}
 	echo, err := regexp.Compile(strings.Join(patterns, "|"))
 	if err != nil { // A secret of absurd length.
-		return func(string) string { return redacted }
+		return func(string, int) string { return redacted }
 	}
-	return func(text string) string { return echo.ReplaceAllLiteralString(text, redacted) }
+	return func(text string, limit int) string {
+		head := text[:min(len(text), limit+longest)]
+		var matches [][]int
+		if patterns != nil {
+			matches = echo.FindAllStringIndex(head, -1)
+		}
+		for _, token := range tokens {
+			matches = append(matches, indexAll(head, token)...)
+		}
+		slices.SortFunc(matches, func(a, b []int) int { return a[0] - b[0] })
+
+		var masked strings.Builder
+		at := 0
+		for _, match := range matches {
+			if match[0] >= limit {
+				break
+			}
+			if match[0] >= at {
+				masked.WriteString(text[at:match[0]] + redacted)
+			}
+			at = max(at, match[1])
+		}
+		if at < limit {
+			masked.WriteString(clip(text[at:], limit-at))
+		}
+		return masked.String()
+	}
+}
+
+// maxOddToken is up to which length a token with characters that aren't plain is
+// looked for in other encodings too.
+const maxOddToken = 512
+
+// isPlain reports whether forms, URLs, JSON and HTML leave r as it is.
+func isPlain(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_'
+}
+
+// maxEncoding is how many bytes an encoding makes of one, like &quot; and \u0022.
+const maxEncoding = 8
+
+// indexAll returns where token stands in text, as regexp does.
+func indexAll(text, token string) (matches [][]int) {
+	for at := 0; token != ""; {
+		i := strings.Index(text[at:], token)
+		if i < 0 {
+			break
+		}
+		matches = append(matches, []int{at + i, at + i + len(token)})
+		at += i + len(token)
+	}
+	return matches
 }
 
 // echoPattern returns a regular expression for what becomes of secret in forms,
-// URLs, JSON and HTML. They leave letters and digits alone, and differ in what
-// they do to each other character.
+// URLs, JSON and HTML. They differ in what they do to a character that isn't plain.
 func echoPattern(secret string) string {
 	var pattern strings.Builder
-	for _, r := range secret {
-		if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
-			pattern.WriteRune(r)
+	for len(secret) > 0 {
+		r, size := utf8.DecodeRuneInString(secret)
+		raw := secret[:size]
+		secret = secret[size:]
+		if isPlain(r) {
+			pattern.WriteString(regexp.QuoteMeta(raw))
 			continue
 		}
 		var percent, escape strings.Builder
-		for _, c := range []byte(string(r)) {
+		for _, c := range []byte(raw) {
 			fmt.Fprintf(&percent, "%%%02x", c)
 		}
 		for _, unit := range utf16.Encode([]rune{r}) {
 			fmt.Fprintf(&escape, `\\u%04x`, unit)
 		}
 		alternatives := []string{
-			regexp.QuoteMeta(string(r)),
+			regexp.QuoteMeta(string(r)), // U+FFFD, which also matches what isn't UTF-8, for that.
 			"(?i:" + percent.String() + ")",
 			"(?i:" + escape.String() + ")",
 			fmt.Sprintf("(?i:&#0*%d;|&#x0*%x;)", r, r),
@@ -211,17 +288,15 @@ func echoPattern(secret string) string {
 		if r < 0x100 {
 			alternatives = append(alternatives, fmt.Sprintf(`(?i:%%%02x|\\x%02x)`, r, r))
 		}
-		if r == ' ' {
+		switch r {
+		case ' ':
 			alternatives = append(alternatives, `\+`)
-		}
-		if name := html.EscapeString(string(r)); name != string(r) {
-			alternatives = append(alternatives, name)
-		}
-		if r == '"' {
+		case '"':
 			alternatives = append(alternatives, "&quot;")
-		}
-		if r == '\'' {
+		case '\'':
 			alternatives = append(alternatives, "&apos;")
+		case '&', '<', '>':
+			alternatives = append(alternatives, html.EscapeString(string(r)))
 		}
 		// JSON puts a backslash before some characters, of which HTML makes more.
 		pattern.WriteString(`\\*(?:` + strings.Join(alternatives, "|") + ")")

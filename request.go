@@ -111,7 +111,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 func (r *tokenRequest) judge(resp *http.Response, body []byte) (*members, error) {
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	fault := func(prefix string, err error) error {
-		return &ResponseError{StatusCode: resp.StatusCode, MediaType: clip(r.masker(new(members))(mediaType), maxErrorText), Size: len(body), Err: err, prefix: prefix}
+		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(new(members))(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
 	}
 	parsed, prefix, err := parseMembers(body, mediaType, r.strict)
 

@@ -1070,6 +1070,12 @@ func TestBadConfig(t *testing.T) {
 			conf.EndpointParams = url.Values{"scope": {"cAnAry"}}
 		}, `oauth2: cannot overwrite parameter "scope"`},
 		"negative EarlyRefresh": {func(conf *Config) { conf.EarlyRefresh = -1 }, "oauth2: EarlyRefresh is negative; use zero for the default"},
+		"Strict and cleartext": {func(conf *Config) {
+			conf.TokenURL, conf.Strict = "http://auth.example/cAnAry", true
+		}, "oauth2: TokenURL is http, which Strict refuses; use https"},
+		"negative MaxAttempts":    {func(conf *Config) { conf.Retry.MaxAttempts = -1 }, "oauth2: a field of Retry is negative; use zero for the default"},
+		"negative AttemptTimeout": {func(conf *Config) { conf.Retry.AttemptTimeout = -1 }, "oauth2: a field of Retry is negative; use zero for the default"},
+		"negative TotalTimeout":   {func(conf *Config) { conf.Retry.TotalTimeout = -1 }, "oauth2: a field of Retry is negative; use zero for the default"},
 		"Strict and no credentials": {func(conf *Config) {
 			conf.ClientID, conf.ClientSecret, conf.Strict = "", "", true
 		}, "oauth2: ClientID and ClientSecret are empty; set them"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net/url"
@@ -302,6 +303,14 @@ func (s *Source) dropLocked() {
 	s.generation++
 }
 
+// String returns the state of s and nothing secret.
+func (s *Source) String() string {
+	return fmt.Sprintf("clientcredentials.Source(%v)", s.Status().State)
+}
+
+// Format prints what String returns, whatever the verb: the fields hold tokens.
+func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
 // replaceLocked makes c the current token. It requires that s.mu is held.
 func (s *Source) replaceLocked(c *cachedToken) {
 	if old := s.current.Load(); old != nil {
@@ -456,13 +465,13 @@ func (s *Source) fly(f *flight) {
 	}
 	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {
+	timeIsUp := func() error {
 		if s.ctx.Err() != nil {
-			s.land(f, nil, constructionError(s.ctx))
-		} else {
-			s.land(f, nil, context.Cause(ctx))
+			return constructionError(s.ctx)
 		}
-	})()
+		return context.Cause(ctx)
+	}
+	defer context.AfterFunc(ctx, func() { s.land(f, nil, timeIsUp()) })()
 
 	err := errors.New("oauth2: cannot fetch token: the token request ended its goroutine") // by runtime.Goexit
 	defer func() {
@@ -476,10 +485,10 @@ func (s *Source) fly(f *flight) {
 	for {
 		response, failure := f.request.do(ctx, f.urgent.Load)
 		if failure != nil {
-			if s.ctx.Err() != nil {
-				failure = fmt.Errorf("%w (%w)", constructionError(s.ctx), failure)
-			}
 			err = failure
+			if ctx.Err() != nil {
+				err = timeIsUp() // Whoever lands f, it is with the same error.
+			}
 			return
 		}
 		if s.land(f, response, nil) {
