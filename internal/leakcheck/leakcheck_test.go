@@ -1,0 +1,101 @@
+package leakcheck
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The variable is set in the processes that TestMainExits starts, to the name of
+// the test that they run.
+const childVariable = "LEAKCHECK_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		patience = 100 * time.Millisecond
+	}
+	Main(m)
+}
+
+func until(done <-chan struct{}) { <-done }
+
+func TestLeakIsFound(t *testing.T) {
+	done := make(chan struct{})
+	go until(done)
+	start := time.Now()
+	stacks := wait(100 * time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, "gave up early")
+	require.Len(t, stacks, 1)
+	require.Contains(t, stacks[0], "leakcheck.until(")
+	require.Contains(t, stacks[0], "leakcheck_test.go:")
+
+	time.AfterFunc(100*time.Millisecond, func() { close(done) })
+	require.Empty(t, wait(patience), "after its end")
+}
+
+func TestManyLeaksAreFound(t *testing.T) {
+	const many = 1000 // More than the first buffer holds.
+	done := make(chan struct{})
+	for range many {
+		go until(done)
+	}
+	require.Len(t, wait(0), many)
+	close(done)
+	require.Empty(t, wait(patience))
+}
+
+func TestFinishedGoroutineIsNoLeak(t *testing.T) {
+	done := make(chan struct{})
+	go close(done)
+	<-done
+	require.Empty(t, wait(patience))
+}
+
+func TestWhatNobodyCanWaitForIsNoLeak(t *testing.T) {
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt)
+	signal.Stop(interrupts)
+
+	server := httptest.NewServer(http.NotFoundHandler())
+	resp, err := http.Get(server.URL) // Leaves an idle connection.
+	require.NoError(t, err)
+	resp.Body.Close()
+	// Not server.Close, which closes the client's idle connections, too.
+	require.NoError(t, server.Config.Shutdown(t.Context()))
+	require.Empty(t, wait(patience))
+}
+
+func TestMainExits(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		output string
+	}{
+		"TestChildLeaks":  {1, "leakcheck: goroutines left by the tests: 1\n\ngoroutine "},
+		"TestChildFails":  {1, "--- FAIL: TestChildFails"},
+		"TestChildPasses": {0, "PASS"},
+	} {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+name+"$")
+		child.Env = append(os.Environ(), childVariable+"="+name)
+		output, _ := child.CombinedOutput()
+		require.Equal(t, test.status, child.ProcessState.ExitCode(), "%s: %s", name, output)
+		require.Contains(t, string(output), test.output, name)
+		require.Equal(t, name == "TestChildLeaks", strings.Contains(string(output), "leakcheck.until("), "%s: %s", name, output)
+	}
+}
+
+func TestChildLeaks(t *testing.T)  { inChild(t); go until(nil) }
+func TestChildFails(t *testing.T)  { inChild(t); go until(nil); t.Fail() }
+func TestChildPasses(t *testing.T) { inChild(t) }
+
+func inChild(t *testing.T) {
+	if os.Getenv(childVariable) != t.Name() {
+		t.Skip("runs in the processes that TestMainExits starts")
+	}
+}
