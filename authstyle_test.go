@@ -168,18 +168,31 @@ func TestF8_RememberedStyleStays(t *testing.T) {
 		require.Equal(t, i == 1 || i == 2, err != nil, i)
 	}
 	require.Equal(t, []string{"header", "params", "params", "params", "params"}, authMethods(t, endpoint.received()))
+
+	endpoint = newTokenEndpoint(goodReply, oauthError(401, "x"), goodReply)
+	conf = endpoint.config()
+	conf.AuthStyle = oauth2.AuthStyleAutoDetect
+	for i := range 3 {
+		_, err := conf.Token(t.Context())
+		require.Equal(t, i == 1, err != nil, i)
+	}
+	require.Equal(t, []string{"header", "header", "header"}, authMethods(t, endpoint.received()))
 }
 
 func TestF8_FixedStyleIsNotProbed(t *testing.T) {
 	for style, want := range map[oauth2.AuthStyle]string{oauth2.AuthStyleInHeader: "header", oauth2.AuthStyleInParams: "params"} {
-		endpoint := newTokenEndpoint(oauthError(401, "invalid_client"))
+		rejected := oauthError(401, "invalid_client")
+		endpoint := newTokenEndpoint(rejected, rejected, goodReply)
 		conf := endpoint.config()
 		conf.AuthStyle = style
 		for range 2 {
 			_, err := conf.Token(t.Context())
 			require.EqualError(t, err, `oauth2: "invalid_client"`)
 		}
-		require.Equal(t, []string{want, want}, authMethods(t, endpoint.received()))
+		_, err := conf.Token(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{want, want, want}, authMethods(t, endpoint.received()))
+		require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "it was told, not found out")
 	}
 }
 

@@ -109,6 +109,12 @@ var echoes = []echo{
 	{"HTML of Python", func(s string) string {
 		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&#x27;").Replace(html.EscapeString(s))
 	}},
+	{"HTML of html/template", func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "+", "&#43;") }},
+	{"XML", func(s string) string {
+		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&apos;").Replace(html.EscapeString(s))
+	}},
+	{"Latin-1 form", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%C3%A4", "%E4") }},
+	{"repr of Python", func(s string) string { return strings.ReplaceAll(jsonEscape(s, false), "\u00e4", `\xe4`) }},
 	{"encodeURIComponent", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }},
 	{"basic as form", func(s string) string { return url.QueryEscape(basicOf(s)) }},
 	{"basic as JSON of PHP", func(s string) string { return strings.ReplaceAll(basicOf(s), "/", `\/`) }},
@@ -286,6 +292,19 @@ func TestL1b_OneSecretInsideAnother(t *testing.T) {
 	require.EqualError(t, err, "oauth2: cannot fetch token: 400 Bad Request\nResponse: got [redacted]")
 }
 
+// Neither does what is kept of a page end in a part of a secret.
+func TestL1b_PageOfSecrets(t *testing.T) {
+	assertion := strings.Repeat("AssertionCanary+", 100)
+	for shift := range 40 {
+		page := strings.Repeat("x", 50*shift) + strings.Repeat(assertion, 100)
+		conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: page}).config()
+		conf.EndpointParams = url.Values{"client_assertion": {assertion}}
+		_, err := conf.Token(t.Context())
+		require.Contains(t, err.Error(), redacted)
+		require.NotContains(t, err.Error(), "Canary")
+	}
+}
+
 // A token in a refusal is masked as well.
 func TestL1b_Tokens(t *testing.T) {
 	for _, a := range []reply{
@@ -416,6 +435,8 @@ func TestL3_QueryInNetworkErrors(t *testing.T) {
 // A RoundTripper of the program may quote what it has sent. The error is then
 // another, but still of the same kind.
 func TestL1b_NetworkErrors(t *testing.T) {
+	_, err := tokenOf(t, reply{err: errors.New(hostileText)}, false)
+	requireHarmless(t, err.Error())
 	for _, cause := range []error{io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded} {
 		for _, a := range []reply{
 			{err: fmt.Errorf("sending %s: %w", memorySecret, cause)},

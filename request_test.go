@@ -1155,6 +1155,36 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
+func TestF16_CleartextTokenURL(t *testing.T) {
+	for address, strictly := range map[string]bool{
+		"https://auth.example/token":   true,
+		"http://auth.example/token":    false,
+		"HTTP://auth.example/token":    false,
+		"http://192.0.2.1/token":       false,
+		"http://localhost.example/":    false,
+		"http://127.0.0.1.example/":    false,
+		"http://127.0.0.1:8080/token":  true,
+		"http://127.9.9.9/token":       true,
+		"http://[::1]:8080/token":      true,
+		"http://localhost/token":       true,
+		"http://LocalHost:8080/token":  true,
+		"http://[::ffff:7f00:1]/token": true,
+	} {
+		modes(t, func(t *testing.T, strict bool) {
+			endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+			conf := endpoint.config()
+			conf.TokenURL, conf.Strict = address, strict
+			_, err := conf.Token(t.Context())
+			if strict && !strictly {
+				require.EqualError(t, err, "oauth2: TokenURL is http, which Strict refuses; use https")
+				require.Empty(t, endpoint.received())
+				return
+			}
+			require.NoError(t, err, address)
+		})
+	}
+}
+
 // RFC 6749, Sections 3.2 and 4.4.2.
 func TestTokenRequest(t *testing.T) {
 	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})

@@ -22,6 +22,9 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
 
-require github.com/seed-5bfa0880/clientcredentials v0.0.0
+require (
+	github.com/seed-5bfa0880/clientcredentials v0.0.0
+	go.uber.org/goleak v1.3.0
+)
 
 replace github.com/seed-5bfa0880/clientcredentials => ../

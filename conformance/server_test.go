@@ -2,9 +2,10 @@ package conformance
 
 import (
 	"flag"
-	"os"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // The names of RFC 7591, Section 2, for the methods a client is registered with.
@@ -59,5 +60,6 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	// The store of go-oauth2 has no way to be closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/tidwall/buntdb.(*DB).backgroundManager"))
 }
