@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -1546,6 +1547,30 @@ var misuseRows = []row{
 		upstream: "header; token at-1 1h0m0s",
 		here:     "error: oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows",
 		reason:   "RFC 6749, Section 3.2, forbids it.",
+	},
+	{
+		name: "L3_secret_in_query_of_token_url", conf: withTokenURL("https://as.test/token?client_secret=s"),
+		upstream: "header ?client_secret=s; token at-1 1h0m0s", here: "error: oauth2: TokenURL contains client_secret in its query; use ClientSecret or EndpointParams",
+		reason: "RFC 6749, Section 2.3.1: credentials are never part of the URI, which logs and proxies keep.",
+	},
+	{
+		name: "L2_printed_config",
+		do: func(tr *trial) {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+				tr.note("%t", strings.Contains(fmt.Sprintf(verb, tr.config), "secret"))
+			}
+		},
+		upstream: "true; true; true; true; true", here: "false; false; false; false; false",
+		reason: "Configurations are printed and logged: fmt and log/slog get ID, TokenURL and scopes.",
+	},
+	{
+		name: "json_of_config",
+		do: func(tr *trial) {
+			encoded, err := json.Marshal(tr.config)
+			require.NoError(tr, err)
+			tr.note("%s", encoded)
+		},
+		same: `{"ClientID":"id","ClientSecret":"secret","TokenURL":"https://as.test/token","Scopes":null,"EndpointParams":null,"AuthStyle":2}`,
 	},
 	{
 		name: "L3_userinfo_in_token_url", conf: func(c *upstream.Config) { inParams(c); c.TokenURL = "https://user:password@as.test/token" },
