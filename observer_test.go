@@ -1,0 +1,805 @@
+package clientcredentials
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// observe returns an Observer that hands whatever it is told to call. It sets
+// every field, also those that are added one day.
+func observe(call func(info any)) *Observer {
+	o := new(Observer)
+	fields := reflect.ValueOf(o).Elem()
+	for i := range fields.NumField() {
+		field := fields.Field(i)
+		field.Set(reflect.MakeFunc(field.Type(), func(args []reflect.Value) []reflect.Value {
+			call(args[0].Interface())
+			return nil
+		}))
+	}
+	return o
+}
+
+// A recorder writes down what an Observer is told. What a caller gets and what
+// becomes of the flight it waited for is told by two goroutines, in either order,
+// and so it is kept apart.
+type recorder struct {
+	mu     sync.Mutex // protects what follows
+	served []TokenServedInfo
+	events []any // all other infos
+}
+
+// record makes the world's Config tell a recorder.
+func (w *world) record() *recorder {
+	r := new(recorder)
+	w.conf.Observer = observe(r.note)
+	return r
+}
+
+func (r *recorder) note(info any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if served, ok := info.(TokenServedInfo); ok {
+		r.served = append(r.served, served)
+	} else {
+		r.events = append(r.events, info)
+	}
+}
+
+// take returns what has been told since it was called last.
+func (r *recorder) take() (served []TokenServedInfo, events []any) {
+	synctest.Wait() // A flight tells of itself after its callers have left.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	served, events = r.served, r.events
+	r.served, r.events = nil, nil
+	return served, events
+}
+
+type served []TokenServedInfo
+
+// expect checks what has been told since the last call of it or of take.
+func (r *recorder) expect(t *testing.T, wantServed served, wantEvents ...any) {
+	t.Helper()
+	gotServed, gotEvents := r.take()
+	require.Equal(t, []TokenServedInfo(wantServed), gotServed)
+	require.Equal(t, wantEvents, gotEvents)
+}
+
+var fromMemory = served{{State: Fresh}}
+
+func TestObserverColdStartAndMemory(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		w.auth.Latency = 3 * time.Second
+		s := w.conf.Source(w.ctx)
+		r.expect(t, nil)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = s.Token() })
+		time.Sleep(time.Second)
+		wg.Go(func() { _, _ = s.Token() }) // Waits for the same flight.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.TokenContext(ctx) // Leaves before it lands.
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		r.expect(t, nil, RefreshStartedInfo{})
+		wg.Wait()
+		gotServed, events := r.take()
+		require.ElementsMatch(t, served{
+			{FromServer: true, Waited: 3 * time.Second, State: Fresh},
+			{FromServer: true, Waited: 2 * time.Second, State: Fresh},
+		}, gotServed)
+		require.Equal(t, []any{RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour}}, events)
+
+		promptly(t, s)
+		r.expect(t, fromMemory)
+		s.Status()
+		r.expect(t, nil)
+	})
+}
+
+func TestObserverTokenWithoutExpiry(t *testing.T) {
+	bubble(t, -1, func(t *testing.T, w *world) {
+		r := w.record()
+		promptly(t, w.conf.Source(w.ctx))
+		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1})
+	})
+}
+
+func TestObserverBackgroundRefresh(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		time.Sleep(57 * time.Minute)
+		r.take()
+		w.auth.Latency = 3 * time.Second
+		promptly(t, s)
+		promptly(t, s)
+		r.expect(t, served{{State: Stale}, {State: Stale}}, RefreshStartedInfo{Background: true})
+		time.Sleep(3 * time.Second)
+		r.expect(t, nil, RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour})
+		promptly(t, s)
+		r.expect(t, fromMemory)
+	})
+}
+
+// TestObserverShortlyBeforeExpiry has a caller wait for a moment, though there
+// is a valid token, and get the old one or the new one.
+func TestObserverShortlyBeforeExpiry(t *testing.T) {
+	for latency, want := range map[time.Duration]served{
+		time.Second / 2: {{FromServer: true, Waited: time.Second / 2, State: Fresh}},
+	} {
+		t.Run(latency.String(), func(t *testing.T) {
+			bubble(t, time.Hour, func(t *testing.T, w *world) {
+				r := w.record()
+				s := w.conf.Source(w.ctx)
+				promptly(t, s)
+				time.Sleep(time.Hour - 8*time.Second)
+				r.take()
+				w.auth.Latency = latency
+				_, err := s.Token()
+				require.NoError(t, err)
+				time.Sleep(latency)
+				r.expect(t, want, RefreshStartedInfo{Background: true}, RefreshDoneInfo{Duration: latency, Attempts: 1, Life: time.Hour})
+			})
+		})
+	}
+}
+
+func TestObserverRetry(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		// With a delay: a failure in no time may be over before the flight knows
+		// that somebody waits for it.
+		w.auth.Script(
+			clientcredentialstest.Fault{Delay: time.Second, Status: 503},
+			clientcredentialstest.Fault{Delay: time.Second, Reset: true},
+		)
+		start := time.Now()
+		_, err := w.conf.Source(w.ctx).Token()
+		require.NoError(t, err)
+		took := time.Since(start)
+		gotServed, events := r.take()
+		require.Equal(t, []TokenServedInfo{{FromServer: true, Waited: took, State: Fresh}}, gotServed)
+		require.Len(t, events, 4)
+		require.Equal(t, RefreshStartedInfo{}, events[0])
+		pauses := took - 2*time.Second
+		for i, event := range events[1:3] {
+			require.IsType(t, RetryInfo{}, event)
+			retry := event.(RetryInfo)
+			require.Equal(t, i+1, retry.Attempt)
+			require.GreaterOrEqual(t, retry.Delay, minRetryDelay)
+			require.LessOrEqual(t, retry.Delay, maxRetryDelay)
+			pauses -= retry.Delay
+			var refusal *oauth2.RetrieveError
+			require.Equal(t, i == 0, errors.As(retry.Err, &refusal), "%v", retry.Err)
+		}
+		require.Zero(t, pauses)
+		require.Equal(t, RefreshDoneInfo{Duration: took, Attempts: 3, Life: time.Hour}, events[3])
+	})
+}
+
+func TestObserverFailureAndCooldown(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		s := w.conf.Source(w.ctx)
+		fault := clientcredentialstest.InvalidClient()
+		fault.Delay = time.Second
+		w.auth.SetFault(&fault)
+		for failures := 1; failures <= cooldownFree; failures++ {
+			_, err := s.Token()
+			require.Error(t, err)
+			want := []any{RefreshStartedInfo{}, RefreshFailedInfo{Duration: time.Second, Err: err}}
+			if failures == cooldownFree {
+				until := s.Status().NextRefresh
+				require.True(t, until.After(time.Now()))
+				want = append(want, CooldownInfo{Failures: cooldownFree, Until: until})
+			}
+			r.expect(t, nil, want...)
+		}
+		_, err := s.Token() // Gets the last error.
+		require.Error(t, err)
+		r.expect(t, nil)
+
+		w.auth.SetFault(nil)
+		time.Sleep(minCooldown)
+		promptly(t, s)
+		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+	})
+}
+
+func TestObserverFailureInTheBackground(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		time.Sleep(57 * time.Minute)
+		r.take()
+		for failures, fault := range []clientcredentialstest.Fault{
+			clientcredentialstest.Unavailable(), // It isn't tried again while nobody needs it.
+			clientcredentialstest.TooManyRequests(time.Minute),
+		} {
+			w.auth.SetFault(&fault)
+			promptly(t, s)
+			synctest.Wait()
+			status := s.Status()
+			require.True(t, status.NextRefresh.After(time.Now()))
+			r.expect(t, served{{State: Stale}},
+				RefreshStartedInfo{Background: true},
+				RefreshFailedInfo{Err: status.LastError},
+				CooldownInfo{Failures: failures + 1, Until: status.NextRefresh})
+			promptly(t, s)
+			r.expect(t, served{{State: Stale}})
+			time.Sleep(minCooldown)
+		}
+		require.Equal(t, time.Minute-minCooldown, time.Until(s.Status().NextRefresh))
+	})
+}
+
+func TestObserverInvalidate(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		s := w.conf.Source(w.ctx)
+		token := promptly(t, s)
+		r.take()
+		s.Invalidate(nil)
+		s.Invalidate(&oauth2.Token{AccessToken: "another"})
+		r.expect(t, nil)
+		s.Invalidate(token)
+		s.Invalidate(token)
+		r.expect(t, nil, InvalidatedInfo{})
+		promptly(t, s)
+		s.Invalidate(token)
+		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+	})
+}
+
+// TestObserverInvalidationDuringTheFlight has the flight's first token dropped on
+// arrival. There is one flight all the same.
+func TestObserverInvalidationDuringTheFlight(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		s := w.conf.Source(w.ctx)
+		token := promptly(t, s)
+		time.Sleep(57 * time.Minute)
+		r.take()
+		w.auth.Latency = 2 * time.Second
+		promptly(t, s)
+		time.Sleep(time.Second)
+		s.Invalidate(token)
+		_, err := s.Token()
+		require.NoError(t, err)
+		r.expect(t, served{{State: Stale}, {FromServer: true, Waited: 3 * time.Second, State: Fresh}},
+			RefreshStartedInfo{Background: true},
+			InvalidatedInfo{},
+			RefreshDoneInfo{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour})
+	})
+}
+
+func TestObserverRejectedToken(t *testing.T) {
+	for _, kind := range []string{"Client", "Transport"} {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			r := w.record()
+			client := w.clients()[kind]
+			_, err := w.get(t, client)
+			require.NoError(t, err)
+			r.take()
+
+			w.auth.RevokeAll()
+			resp, err := w.get(t, client)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			_, events := r.take()
+			require.Equal(t, []any{InvalidatedInfo{Rejected: true}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour}}, events, kind)
+
+			// Soon after, a rejected token is kept.
+			w.auth.RevokeAll()
+			resp, err = w.get(t, client)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+			_, events = r.take()
+			require.Empty(t, events, kind)
+		})
+	}
+}
+
+func TestObserverRefusedOrigin(t *testing.T) {
+	const a, b, c = "https://a.example", "https://b.example:8443", "https://c.example"
+	for _, test := range []struct {
+		name    string
+		origins []string
+		chain   []string
+		refused []string // origins, in order
+		sent    int      // requests to the API
+	}{
+		{"same origin", nil, []string{a, a + ":443"}, nil, 2},
+		{"permitted", []string{a, b}, []string{a, b}, nil, 2},
+		{"another", nil, []string{a, b}, []string{b}, 2},
+		{"another, with a secret in its address", nil, []string{a, "https://user:secret@c.example?access_token=secret"}, []string{c + ":443"}, 2},
+		{"there and back", nil, []string{a, b, a}, []string{b, a + ":443"}, 3},
+		{"downgrade", []string{a, "http://a.example"}, []string{a, "http://a.example"}, []string{"http://a.example:80"}, 2},
+		{"the first", []string{a}, []string{c}, []string{c + ":443"}, 0},
+	} {
+		for _, kind := range []string{"Client", "Transport"} {
+			t.Run(test.name+"/"+kind, func(t *testing.T) {
+				bubble(t, time.Hour, func(t *testing.T, w *world) {
+					r := w.record()
+					w.conf.Origins = test.origins
+					w.conf.HTTPClient, _ = contextClient(w.ctx)
+					network := new(redirecting)
+					w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network})
+					resp, err := w.clients()[kind].Get(strings.Join(test.chain, "/"))
+					require.Equal(t, test.sent == 0, err != nil, "%v", err)
+					if err == nil {
+						resp.Body.Close()
+					}
+					require.Len(t, network.hops, test.sent)
+					_, events := r.take()
+					var refused []string
+					for _, event := range events {
+						if info, ok := event.(OriginRefusedInfo); ok {
+							refused = append(refused, info.Origin)
+						}
+					}
+					require.Equal(t, test.refused, refused)
+					if test.sent == 0 {
+						require.Len(t, events, 1)
+						require.Zero(t, w.auth.TokenRequests())
+					}
+				})
+			})
+		}
+	}
+}
+
+// hosts says which addresses can be overheard, and how Observer names them.
+var hosts = []struct {
+	address string
+	origin  string // empty: not in cleartext, or not on a network
+}{
+	{"http://h.example", "http://h.example:80"},
+	{"HTTP://H.example", "http://h.example:80"},
+	{"http://h.example:8080", "http://h.example:8080"},
+	{"http://192.0.2.1", "http://192.0.2.1:80"},
+	{"http://[2001:db8::1]:8080", "http://[2001:db8::1]:8080"},
+	{"http://localhost.example", "http://localhost.example:80"},
+	{"https://h.example", ""},
+	{"https://192.0.2.1:80", ""},
+	{"http://localhost", ""},
+	{"http://LOCALHOST:8080", ""},
+	{"http://127.0.0.1:8080", ""},
+	{"http://127.1.2.3", ""},
+	{"http://[::1]:8080", ""},
+}
+
+// anywhere makes the world's servers answer on every host.
+func (w *world) anywhere() {
+	mux := http.NewServeMux()
+	mux.Handle("/token", w.auth)
+	mux.Handle("/", w.api)
+	w.ctx = context.WithValue(w.ctx, oauth2.HTTPClient, &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)})
+}
+
+func TestF16_CleartextTokenEndpoint(t *testing.T) {
+	for _, host := range hosts {
+		t.Run(host.address, func(t *testing.T) {
+			bubble(t, time.Hour, func(t *testing.T, w *world) {
+				w.anywhere()
+				r := w.record()
+				w.conf.TokenURL = host.address + "/token?key=value"
+				done := RefreshDoneInfo{Attempts: 1, Life: time.Hour}
+				for range 2 { // Each Source tells.
+					s := w.conf.Source(w.ctx)
+					token := promptly(t, s)
+					want := []any{RefreshStartedInfo{}, done}
+					if host.origin != "" {
+						want = []any{RefreshStartedInfo{}, InsecureInfo{Origin: host.origin}, done}
+					}
+					_, events := r.take()
+					require.Equal(t, want, events)
+					s.Invalidate(token)
+					promptly(t, s) // It tells once.
+					_, events = r.take()
+					require.Equal(t, []any{InvalidatedInfo{}, RefreshStartedInfo{}, done}, events)
+				}
+
+				w.conf.Strict = true
+				before := w.auth.TokenRequests()
+				for name, call := range map[string]func() (*oauth2.Token, error){
+					"Token":       func() (*oauth2.Token, error) { return w.conf.Token(w.ctx) },
+					"Source":      w.conf.Source(w.ctx).Token,
+					"TokenSource": w.conf.TokenSource(w.ctx).Token,
+				} {
+					_, err := call()
+					if host.origin == "" {
+						require.NoError(t, err, name)
+						continue
+					}
+					require.EqualError(t, err, "oauth2: TokenURL is http, which Strict refuses; use https", name)
+				}
+				if host.origin != "" {
+					require.Equal(t, before, w.auth.TokenRequests())
+					r.expect(t, nil)
+				}
+			})
+		})
+	}
+}
+
+func TestF17_CleartextAPI(t *testing.T) {
+	for _, host := range hosts {
+		for _, kind := range []string{"Client", "Transport"} {
+			t.Run(host.address+"/"+kind, func(t *testing.T) {
+				bubble(t, time.Hour, func(t *testing.T, w *world) {
+					w.anywhere()
+					r := w.record()
+					get := func(client *http.Client) error {
+						resp, err := client.Get(host.address + "/path?key=value")
+						if err == nil {
+							_, _ = io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+							require.Equal(t, http.StatusOK, resp.StatusCode)
+						}
+						return err
+					}
+					var want []InsecureInfo
+					if host.origin != "" {
+						want = []InsecureInfo{{Origin: host.origin}}
+					}
+					for range 2 { // Each Source tells, once.
+						client := w.clients()[kind]
+						var wg sync.WaitGroup
+						for range 10 {
+							wg.Go(func() { require.NoError(t, get(client)) })
+						}
+						wg.Wait()
+						_, events := r.take()
+						var got []InsecureInfo
+						for _, event := range events {
+							if info, ok := event.(InsecureInfo); ok {
+								got = append(got, info)
+							}
+						}
+						require.Equal(t, want, got)
+					}
+
+					w.conf.Strict = true
+					requests := w.auth.TokenRequests() + len(w.api.Requests())
+					err := get(w.clients()[kind])
+					if host.origin == "" {
+						require.NoError(t, err)
+						return
+					}
+					require.ErrorContains(t, err, "oauth2: the request goes to http, where Strict sends no token; use https")
+					require.Equal(t, requests, w.auth.TokenRequests()+len(w.api.Requests()))
+					r.expect(t, nil)
+				})
+			})
+		}
+	}
+}
+
+// everything makes each kind of event happen at least once.
+func everything(t *testing.T, w *world, client *http.Client) {
+	t.Helper()
+	w.conf.TokenURL = "http://auth.example/token"
+	w.api.Handler = http.HandlerFunc(func(resp http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/away" {
+			http.Redirect(resp, req, "https://other.example/", http.StatusTemporaryRedirect)
+		}
+	})
+	get := func(path string, status int) {
+		t.Helper()
+		resp, err := client.Get("http://api.example/" + path)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		require.Equal(t, status, resp.StatusCode)
+	}
+	w.auth.Script(clientcredentialstest.Fault{Delay: time.Second, Status: http.StatusServiceUnavailable})
+	get("", http.StatusOK)               // Insecure, RefreshStarted, Insecure, Retry, RefreshDone, TokenServed
+	get("away", http.StatusUnauthorized) // OriginRefused
+	w.auth.RevokeAll()                   //
+	get("", http.StatusOK)               // Invalidated
+	time.Sleep(57 * time.Minute)         //
+	w.auth.Script(clientcredentialstest.InvalidClient())
+	get("", http.StatusOK) // RefreshFailed, Cooldown
+	synctest.Wait()
+}
+
+func TestEverything(t *testing.T) {
+	for _, kind := range []string{"Client", "Transport"} {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			r := w.record()
+			everything(t, w, w.clients()[kind])
+			gotServed, events := r.take()
+			require.NotEmpty(t, gotServed)
+			kinds := map[reflect.Type]bool{reflect.TypeFor[TokenServedInfo](): true}
+			for _, event := range events {
+				kinds[reflect.TypeOf(event)] = true
+			}
+			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField())
+		})
+	}
+}
+
+func TestObserverMayBeNil(t *testing.T) {
+	observers := map[string]*Observer{"nil": nil, "empty": {}}
+	fields := reflect.TypeFor[Observer]()
+	for i := range fields.NumField() {
+		o := observe(func(any) {})
+		reflect.ValueOf(o).Elem().Field(i).SetZero()
+		observers["without "+fields.Field(i).Name] = o
+	}
+	for name, observer := range observers {
+		for _, kind := range []string{"Client", "Transport"} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				bubble(t, time.Hour, func(t *testing.T, w *world) {
+					w.conf.Observer = observer
+					everything(t, w, w.clients()[kind])
+				})
+			})
+		}
+	}
+}
+
+// TestObserverMayAskTheSource would hang if a function were called while the
+// Source's lock is held.
+func TestObserverMayAskTheSource(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		transport := w.conf.Transport(w.ctx)
+		asked := make(map[reflect.Type]bool)
+		var mu sync.Mutex
+		w.conf.Observer = observe(func(info any) {
+			transport.Source.(*Source).Status()
+			mu.Lock()
+			defer mu.Unlock()
+			asked[reflect.TypeOf(info)] = true
+		})
+		everything(t, w, &http.Client{Transport: transport})
+		require.Len(t, asked, reflect.TypeFor[Observer]().NumField())
+	})
+}
+
+func TestSlogObserver(t *testing.T) {
+	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	failure := errors.New("first line\nsecond line")
+	for _, test := range []struct {
+		info  any
+		level slog.Level
+		text  string // after the level
+		json  string
+	}{
+		{TokenServedInfo{State: Fresh}, slog.LevelDebug, ``, ``},
+		{TokenServedInfo{State: Stale}, slog.LevelDebug, ``, ``},
+		{
+			TokenServedInfo{FromServer: true, Waited: 1500 * time.Millisecond, State: Fresh},
+			slog.LevelDebug,
+			`msg="oauth2: waited for a token" waited=1.5s`,
+			`"msg":"oauth2: waited for a token","waited":1500000000`,
+		},
+		{
+			RefreshStartedInfo{Background: true},
+			slog.LevelDebug,
+			`msg="oauth2: requesting a token" background=true`,
+			`"msg":"oauth2: requesting a token","background":true`,
+		},
+		{
+			RefreshDoneInfo{Duration: time.Second, Attempts: 2, Life: time.Hour},
+			slog.LevelDebug,
+			`msg="oauth2: got a token" duration=1s attempts=2 life=1h0m0s`,
+			`"msg":"oauth2: got a token","duration":1000000000,"attempts":2,"life":3600000000000`,
+		},
+		{
+			RefreshFailedInfo{Duration: time.Second, Err: failure},
+			slog.LevelWarn,
+			`msg="oauth2: got no token" duration=1s error="first line\nsecond line"`,
+			`"msg":"oauth2: got no token","duration":1000000000,"error":"first line\nsecond line"`,
+		},
+		{
+			RetryInfo{Attempt: 1, Delay: time.Second, Err: failure},
+			slog.LevelInfo,
+			`msg="oauth2: trying again to get a token" attempt=1 delay=1s error="first line\nsecond line"`,
+			`"msg":"oauth2: trying again to get a token","attempt":1,"delay":1000000000,"error":"first line\nsecond line"`,
+		},
+		{
+			CooldownInfo{Failures: 5, Until: until},
+			slog.LevelInfo,
+			`msg="oauth2: requesting no token for a while" failures=5 until=2026-01-02T03:04:05.000Z`,
+			`"msg":"oauth2: requesting no token for a while","failures":5,"until":"2026-01-02T03:04:05Z"`,
+		},
+		{
+			InvalidatedInfo{Rejected: true},
+			slog.LevelInfo,
+			`msg="oauth2: dropped a token" rejected=true`,
+			`"msg":"oauth2: dropped a token","rejected":true`,
+		},
+		{
+			OriginRefusedInfo{Origin: "https://other.example:443"},
+			slog.LevelWarn,
+			`msg="oauth2: kept the token from an origin" origin=https://other.example:443`,
+			`"msg":"oauth2: kept the token from an origin","origin":"https://other.example:443"`,
+		},
+		{
+			InsecureInfo{Origin: "http://auth.example:80"},
+			slog.LevelWarn,
+			`msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80`,
+			`"msg":"oauth2: credentials travel in cleartext; use https","origin":"http://auth.example:80"`,
+		},
+	} {
+		for _, least := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+			var text, object bytes.Buffer
+			tell(t, SlogObserver(slog.New(slog.NewTextHandler(&text, withoutTime(least)))), test.info)
+			tell(t, SlogObserver(slog.New(slog.NewJSONHandler(&object, withoutTime(least)))), test.info)
+			var wantText, wantObject string
+			if test.text != "" && test.level >= least {
+				wantText = fmt.Sprintf("level=%v %s\n", test.level, test.text)
+				wantObject = fmt.Sprintf("{\"level\":%q,%s}\n", test.level, test.json)
+			}
+			require.Equal(t, wantText, text.String())
+			require.Equal(t, wantObject, object.String())
+		}
+	}
+}
+
+// tell calls the function of o that takes such an info.
+func tell(t *testing.T, o *Observer, info any) {
+	t.Helper()
+	fields := reflect.ValueOf(o).Elem()
+	for i := range fields.NumField() {
+		field := fields.Field(i)
+		require.False(t, field.IsNil(), "a function is missing")
+		if field.Type().In(0) == reflect.TypeOf(info) {
+			field.Call([]reflect.Value{reflect.ValueOf(info)})
+			return
+		}
+	}
+	t.Fatalf("no function takes a %T", info)
+}
+
+func withoutTime(level slog.Level) *slog.HandlerOptions {
+	return &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey && len(groups) == 0 {
+			return slog.Attr{}
+		}
+		return a
+	}}
+}
+
+func TestSlogObserverLogsWhatHappens(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		var out bytes.Buffer
+		w.conf.Observer = SlogObserver(slog.New(slog.NewTextHandler(&out, withoutTime(slog.LevelWarn))))
+		everything(t, w, w.clients()["Transport"])
+		require.Equal(t, `level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://api.example:80
+level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80
+level=WARN msg="oauth2: kept the token from an origin" origin=https://other.example:443
+level=WARN msg="oauth2: got no token" duration=0s error="oauth2: \"invalid_client\" \"scripted fault\""
+`, out.String())
+	})
+}
+
+// told returns everything that comes out of an Observer's infos while a token
+// endpoint gives such answers: by printing them, and by SlogObserver. There is a
+// token between the first answers and the last one, which comes when the token is
+// to be replaced.
+func told(t *testing.T, secret string, replies ...reply) string {
+	var out bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		options := &slog.HandlerOptions{Level: slog.LevelDebug}
+		text := SlogObserver(slog.New(slog.NewTextHandler(&out, options)))
+		object := SlogObserver(slog.New(slog.NewJSONHandler(&out, options)))
+		var mu sync.Mutex
+		conf := newTokenEndpoint(replies...).config()
+		conf.ClientSecret = secret
+		conf.Scopes = []string{"first", scopeCanary}
+		conf.Retry = RetryPolicy{}
+		conf.Observer = observe(func(info any) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintf(&out, "%v\n%+v\n%#v\n%s\n", info, info, info, info)
+			tell(t, text, info)
+			tell(t, object, info)
+		})
+		s := conf.Source(t.Context())
+		if _, err := s.Token(); err != nil { // Not every answer is worth a retry.
+			promptly(t, s)
+		}
+		time.Sleep(57 * time.Minute)
+		promptly(t, s)
+		synctest.Wait()
+		require.Error(t, s.Status().LastError)
+	})
+	require.Contains(t, out.String(), "oauth2: got no token")
+	return out.String()
+}
+
+const (
+	scopeCanary = "ScopeCanary:read/all"
+	tokenCanary = "TokenCanary-0123456789"
+)
+
+var canaryReply = reply{body: `{"access_token":"` + tokenCanary + `","expires_in":3600}`}
+
+// echoing are answers that repeat what must not get into a log.
+var echoing = map[string]func(echoed string) reply{
+	"page": func(echoed string) reply {
+		return reply{status: 503, mediaType: "text/html", body: "<pre>" + echoed + "</pre>"}
+	},
+	"description": func(echoed string) reply {
+		return reply{status: 503, body: `{"error":"e","error_description":"` + jsonEscape(echoed, false) + `"}`}
+	},
+	"code": func(echoed string) reply {
+		return reply{status: 503, body: `{"error":"` + jsonEscape(echoed, false) + `"}`}
+	},
+	"member": func(echoed string) reply {
+		return reply{status: 503, body: `{"sent":"` + jsonEscape(echoed, false) + `"}`}
+	},
+	"token response": func(echoed string) reply {
+		return reply{body: `{"access_token":"t","expires_in":"` + jsonEscape(echoed, false) + `"}`}
+	},
+	"HTML": func(echoed string) reply {
+		return reply{mediaType: "text/html", body: "<pre>" + echoed + "</pre>"}
+	},
+	"network error": func(echoed string) reply { return reply{err: errors.New("cannot send " + echoed)} },
+	"cut":           func(echoed string) reply { return reply{body: "{", bodyErr: errors.New("cannot read " + echoed)} },
+}
+
+// requireUntold is requireMasked, and shows no more than the line in question.
+func requireUntold(t *testing.T, text, canary string, echoes []echo) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		for _, echo := range echoes {
+			require.NotContains(t, line, echo.encode(canary), echo.name)
+		}
+	}
+}
+
+func TestObserverIsToldNoSecret(t *testing.T) {
+	for _, secret := range []string{plainSecret, oddSecret} {
+		for place, answer := range echoing {
+			t.Run(fmt.Sprintf("%q/%s", secret, place), func(t *testing.T) {
+				echoed := answer(inEveryWay(secret, echoes))
+				text := told(t, secret, echoed, canaryReply, echoed)
+				requireUntold(t, text, secret, echoes)
+				requireUntold(t, text, tokenCanary, plainEchoes)
+			})
+		}
+	}
+}
+
+func inEveryWay(canary string, echoes []echo) string {
+	var ways []string
+	for _, echo := range echoes {
+		ways = append(ways, echo.encode(canary))
+	}
+	return strings.Join(ways, " ")
+}
+
+// plainEchoes are those in which a server may repeat what isn't a credential.
+var plainEchoes = func() (list []echo) {
+	for _, echo := range echoes {
+		switch echo.name {
+		case "raw", "form", "JSON", "HTML":
+			list = append(list, echo)
+		}
+	}
+	return list
+}()
