@@ -122,6 +122,26 @@ func TestObserverTokenWithoutExpiry(t *testing.T) {
 	})
 }
 
+func TestObserverIsToldOfEveryRequest(t *testing.T) {
+	for _, kind := range []string{"Client", "Transport"} {
+		t.Run(kind, func(t *testing.T) {
+			bubble(t, time.Hour, func(t *testing.T, w *world) {
+				r := w.record()
+				client := w.clients()[kind]
+				get := func() {
+					t.Helper()
+					_, err := w.get(t, client)
+					require.NoError(t, err)
+				}
+				get()
+				r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+				get()
+				r.expect(t, fromMemory)
+			})
+		})
+	}
+}
+
 func TestObserverBackgroundRefresh(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		r := w.record()
@@ -145,6 +165,7 @@ func TestObserverBackgroundRefresh(t *testing.T) {
 func TestObserverShortlyBeforeExpiry(t *testing.T) {
 	for latency, want := range map[time.Duration]served{
 		time.Second / 2: {{FromServer: true, Waited: time.Second / 2, State: Fresh}},
+		5 * time.Second: {{Waited: hardPatience, State: Stale}},
 	} {
 		t.Run(latency.String(), func(t *testing.T) {
 			bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -306,7 +327,7 @@ func TestObserverRejectedToken(t *testing.T) {
 			resp, err := w.get(t, client)
 			require.NoError(t, err)
 			require.Equal(t, http.StatusOK, resp.StatusCode)
-			_, events := r.take()
+			_, events := r.take() // TestObserverIsToldOfEveryRequest looks at what was served.
 			require.Equal(t, []any{InvalidatedInfo{Rejected: true}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour}}, events, kind)
 
 			// Soon after, a rejected token is kept.
@@ -578,6 +599,34 @@ func TestObserverMayAskTheSource(t *testing.T) {
 	})
 }
 
+// TestObserverHoldsNoLock has an Observer make API calls with the client that it
+// observes, as one does that sends logs. It runs outside of a bubble, which can't
+// see who waits for a lock.
+func TestObserverHoldsNoLock(t *testing.T) {
+	ctx, _ := answering(t.Context(), `{"access_token":"t"}`)
+	conf := &Config{TokenURL: "https://auth.example/token"}
+	conf.HTTPClient, _ = contextClient(ctx)
+	client := &http.Client{Transport: &Transport{Source: conf.Source(ctx), Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
+	})}}
+	get := func() error {
+		resp, err := client.Get("http://api.example/")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	conf.Observer = &Observer{Insecure: func(InsecureInfo) { _ = get() }}
+	done := make(chan error, 1)
+	go func() { done <- get() }()
+	select {
+	case err := <-done:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Fatal("an API call in Observer.Insecure waits for that to return")
+	}
+}
+
 func TestSlogObserver(t *testing.T) {
 	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	failure := errors.New("first line\nsecond line")
@@ -803,3 +852,22 @@ var plainEchoes = func() (list []echo) {
 	}
 	return list
 }()
+
+func TestObserverIsToldNoScope(t *testing.T) {
+	for place, answer := range echoing {
+		t.Run(place, func(t *testing.T) {
+			echoed := answer(inEveryWay(scopeCanary, plainEchoes))
+			requireUntold(t, told(t, plainSecret, echoed, canaryReply, echoed), scopeCanary, plainEchoes)
+		})
+	}
+}
+
+// TestObserverIsToldNoToken has a server repeat the token that is in use.
+func TestObserverIsToldNoToken(t *testing.T) {
+	for place, answer := range echoing {
+		t.Run(place, func(t *testing.T) {
+			echoed := answer(inEveryWay(tokenCanary, plainEchoes))
+			requireUntold(t, told(t, plainSecret, canaryReply, echoed), tokenCanary, plainEchoes)
+		})
+	}
+}
