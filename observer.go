@@ -14,7 +14,8 @@ import (
 //
 // The functions are called from the goroutines that do the work, also
 // concurrently, and never while a lock is held. They must return quickly. What
-// they get contains no token, no secret and no scope.
+// they get contains no token, no secret, and no scope, unless a server names one in
+// the text of an error.
 type Observer struct {
 	// TokenServed: a caller got a token. It is called for every request.
 	TokenServed func(TokenServedInfo)
@@ -50,8 +51,8 @@ type Observer struct {
 
 // TokenServedInfo tells of a token that a caller got.
 type TokenServedInfo struct {
-	FromServer bool          // the caller waited for it; false: it was in memory
-	Waited     time.Duration // how long
+	FromServer bool          // it is new; false: it was in memory
+	Waited     time.Duration // how long the caller did
 	State      State         // Fresh or Stale
 }
 

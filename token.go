@@ -49,7 +49,7 @@ type Source struct {
 	rejected   time.Time // when a token was dropped because of a 401; zero: never
 	previous   string    // Authorization value of the token before current
 
-	insecureTokens, insecureAPI sync.Once // for Observer.Insecure
+	insecureTokens, insecureAPI atomic.Bool // whether Observer.Insecure has been told
 }
 
 // State is the state of a Source.
@@ -355,21 +355,17 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return c, nil
 	}
-	c, waited, err := s.getSlowly(ctx, now, early)
+	c, fromServer, err := s.getSlowly(ctx, now, early)
 	if err == nil {
 		end := time.Now()
-		info := TokenServedInfo{FromServer: waited, State: c.state(end)}
-		if waited {
-			info.Waited = end.Sub(now)
-		}
-		s.conf.Observer.tokenServed(info)
+		s.conf.Observer.tokenServed(TokenServedInfo{FromServer: fromServer, Waited: end.Sub(now), State: c.state(end)})
 	}
 	return c, err
 }
 
-// getSlowly is get for when there is something to do. It reports whether the
-// caller waited for what it got.
-func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (_ *cachedToken, waited bool, _ error) {
+// getSlowly is get for when there is something to do. It reports whether the token
+// is new.
+func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (_ *cachedToken, fromServer bool, _ error) {
 	c, f, err := s.board(ctx, now, early)
 	if f == nil {
 		return c, false, err
@@ -461,7 +457,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 func (s *Source) fly(f *flight) {
 	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
 	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
-		s.insecureTokens.Do(func() { f.request.observer.insecure(InsecureInfo{Origin: originOf(u).String()}) })
+		s.insecure(&s.insecureTokens, u)
 	}
 	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
 	defer cancel()
@@ -542,6 +538,13 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		observer.cooldown(cooling)
 	}
 	return true
+}
+
+// insecure tells the Observer, once, that what is sent to u can be read on the way.
+func (s *Source) insecure(told *atomic.Bool, u *url.URL) {
+	if told.CompareAndSwap(false, true) {
+		s.conf.Observer.insecure(InsecureInfo{Origin: originOf(u).String()})
+	}
 }
 
 // panicError returns the error for a panic in the code that the user supplied

@@ -217,6 +217,7 @@ func newClientTransport(source *Source, base http.RoundTripper, origins []string
 // give it to the guard.
 func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached.fresh(time.Now(), 0) {
+		c.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return cached.copy(), nil
 	}
 	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {
@@ -279,7 +280,7 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 		if strict {
 			return false, errors.New("oauth2: the request goes to http, where Strict sends no token; use https")
 		}
-		source.insecureAPI.Do(func() { observer.insecure(InsecureInfo{Origin: originOf(req.URL).String()}) })
+		source.insecure(&source.insecureAPI, req.URL)
 	}
 	return permitted, nil
 }
