@@ -1,0 +1,1724 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// TestSimulation plays random scenarios with one Source: callers of every kind,
+// an authorization server and an API that misbehave, invalidations, rotations of
+// the secret, contexts that end, clocks that jump. What happens is written down on
+// the fake clock of testing/synctest, and judged when all is over.
+//
+// The authorization server is the judge's only source for what a token is good for.
+// From the Source it takes when a flight starts and ends, and when a token is
+// dropped, which the Observer tells.
+//
+// A token is surely there at a moment if it came with the last flight that landed,
+// has not been dropped, and has life left. What happens in the same nanosecond has
+// no order: there the judge believes either.
+//
+//   - deadline: a call returns when its context ends, to the nanosecond. Without a
+//     context it waits no longer than TotalTimeout.
+//   - expired: no token is served when expires_in, counted from before the token
+//     request was sent, has passed. Each token may be used for 1 second, though.
+//   - provenance: what is served is what the server issued, and the API never gets
+//     a request without. No caller's context reaches a token request.
+//   - refused: no call fails while a token is surely there, at its start or its end,
+//     and none is dropped meanwhile.
+//   - wait: no call waits while a token is surely there, except in the last tenth of
+//     its life, 10 seconds at most, and then for 1 second at most.
+//   - error: each error is that of the caller's own context, of the construction
+//     context once it is done, or of a failed flight: of one that ended during the
+//     call, or of the last one while it is cooling.
+//   - shared: callers that waited and got an error at the same moment got the same.
+//   - single: there are never two token requests under way.
+//   - justified: a flight takes off only during a call; not while a fresh token is
+//     there, the first half of its life at the least; not before a Retry-After is
+//     over; after the nth failure in a row not for 0.75 of 1, 2, 4 ... 30 seconds
+//     while a token is there, and after the fifth failure neither while none is.
+//   - attempts: a flight makes MaxAttempts, and one more to find the auth style, at
+//     least 100 milliseconds apart and after a Retry-After. It makes only one while
+//     a token is there. It starts over when an invalidation has overtaken it.
+//   - refresh: a call with a stale token starts a flight, unless one is under way or
+//     the last one is cooling. However many have failed.
+//   - dropped: a token issued before an invalidation is never served after it.
+//   - kept: a token is dropped only by Invalidate with that token, or after the API
+//     has answered 401 to it, which it does at most every 30 seconds.
+//   - rejected: the first 401 in 30 seconds, without another reason than
+//     invalid_token, drops the token, unless it is the answer to a replay. The
+//     replay carries another.
+//   - construction: no token is requested once the construction context is done.
+//   - recovery: when the server has recovered, a caller gets a token after what is
+//     under way has timed out and what is cooling is over.
+//   - status: Status tells whether a token is there.
+//   - closed: the body of each request is closed.
+//   - leak: no goroutine is left. This one is testing/synctest's.
+//
+// The number of token requests follows from justified and attempts: in time D, with
+// tokens whose life is at least L, and with I invalidations and C changes of the
+// secret, S = 1 + I + D/max(L/2, 1s) flights succeed at most, and fail at most
+// (S+C)·(5 + 5) + D/22.5s: five at once, five while the pause grows, and then one
+// per pause. Each makes MaxAttempts+1 requests at most. That is checked as well:
+//
+//   - bound: the number of token requests.
+//
+// A failure prints the seed and what happened. To play that scenario again, more
+// than once because the goroutines' order and the library's jitter come from
+// elsewhere:
+//
+//	go test -run TestSimulation -seed=N -scenarios=1 -count=100
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	met := new(encounters)
+	t.Cleanup(func() {
+		t.Logf("met:\n%v", met)
+		if *simulationScenarios >= defaultScenarios && !t.Failed() {
+			met.requireAll(t)
+		}
+	})
+	shards := runtime.GOMAXPROCS(0)
+	for shard := range shards {
+		t.Run(fmt.Sprintf("shard %d", shard), func(t *testing.T) {
+			t.Parallel()
+			for i := shard; i < *simulationScenarios && !t.Failed(); i += shards {
+				simulate(t, *simulationSeed+uint64(i), met)
+			}
+		})
+	}
+}
+
+const defaultScenarios = 10_000
+
+var (
+	simulationSeed      = flag.Uint64("seed", 1, "seed of the first scenario of TestSimulation; the others have the seeds that follow")
+	simulationScenarios = flag.Int("scenarios", defaultScenarios, "how many scenarios TestSimulation plays")
+)
+
+// simulate plays the scenario of a seed and judges it.
+func simulate(t *testing.T, seed uint64, met *encounters) {
+	t.Helper()
+	s := newSimulation(generate(seed))
+	defer func() {
+		v := recover()
+		if v != nil {
+			s.fail("leak", "%v", v)
+		}
+		if len(s.violations) > 0 || t.Failed() {
+			t.Errorf("go test -run TestSimulation -seed=%d -scenarios=1 -count=100\n%v\n%s\nVIOLATED:\n%s",
+				seed, &s.scenario, s.timeline(), strings.Join(s.violations, "\n"))
+		}
+	}()
+	synctest.Test(t, func(*testing.T) { s.play() })
+	s.judge()
+	met.add(s)
+}
+
+// A scenario is what is drawn from a seed before anything happens.
+type scenario struct {
+	seed uint64
+
+	// The Config.
+	style  oauth2.AuthStyle
+	post   bool // the server takes the secret in the body only
+	early  time.Duration
+	retry  RetryPolicy
+	margin time.Duration // of the TokenSource, if there is one; 0: its own
+
+	// The authorization server.
+	lives     []int         // what it gives as expires_in, one of these; 0: none
+	refreshIn int           // percent of tokens that come with refresh_in
+	latency   time.Duration // half to one and a half of it
+	faults    []outage
+
+	// The API.
+	apiLatency time.Duration
+	apiFaults  []apiOutage
+
+	callers []simCaller
+	events  []event // in the order of time
+	leave   bool    // the construction context alone at the end
+}
+
+// An outage is a time in which the authorization server misbehaves.
+type outage struct {
+	from, until time.Duration
+	percent     int // of the requests
+	fault       fault
+}
+
+// A fault is one kind of misbehaviour.
+type fault struct {
+	kind       faultKind
+	status     int
+	retryAfter int // seconds; 0: none
+	date       bool
+	body       string
+	latency    time.Duration // 0: the usual
+}
+
+type faultKind string
+
+const (
+	sound     faultKind = "sound"
+	status    faultKind = "status"
+	reset     faultKind = "reset"
+	cut       faultKind = "cut"       // in the midst of the body
+	slow      faultKind = "slow"      // the body takes as long again as the header
+	hang      faultKind = "hang"      // until the context ends
+	deaf      faultKind = "deaf"      // to the context
+	malformed faultKind = "malformed" // with status 200
+	panics    faultKind = "panics"
+	exits     faultKind = "exits" // by runtime.Goexit
+)
+
+// An apiOutage is a time in which the API misbehaves.
+type apiOutage struct {
+	from, until time.Duration
+	reset       bool   // else status 401
+	challenge   string // WWW-Authenticate
+}
+
+// An event happens by itself, once.
+type event struct {
+	at   time.Duration
+	kind eventKind
+	by   time.Duration // how far the clock jumps
+}
+
+type eventKind string
+
+const (
+	revoke      eventKind = "revoke"       // every token there is, at the server
+	rotate      eventKind = "rotate"       // the secret at the server
+	assign      eventKind = "assign"       // the server's secret to the Config
+	cancelAll   eventKind = "cancel"       // the construction context
+	jumpWall    eventKind = "jump"         // of the wall clock against the monotonic one
+	lookAround  eventKind = "status"       // ask for the Status
+	dropCurrent eventKind = "drop current" // Invalidate by whoever has just got a token
+)
+
+// A simCaller makes its calls one after the other.
+type simCaller struct {
+	kind  callerKind
+	calls []plan
+}
+
+type callerKind string
+
+const (
+	bySource      callerKind = "Source"
+	byTransport   callerKind = "Transport"
+	byClient      callerKind = "Client"
+	byTokenSource callerKind = "TokenSource" // one at the most: a wait for the lock of oauth2's shell would stop the clock
+)
+
+// A plan is what a call is going to be.
+type plan struct {
+	pause   time.Duration // before
+	timeout time.Duration // of its context; 0: already over; -1: none
+	cancel  time.Duration // likewise
+	body    bool          // has one
+	getBody bool          // which can be had again
+	drop    dropKind      // afterwards
+}
+
+type dropKind string
+
+const (
+	dropNothing dropKind = ""
+	dropThis    dropKind = "drop this"
+	dropOld     dropKind = "drop old" // a token that the caller got before
+)
+
+// generate draws a scenario.
+func generate(seed uint64) scenario {
+	r := rand.New(rand.NewPCG(seed, 1))
+	percent := func(n int) bool { return r.IntN(100) < n }
+	upTo := func(d time.Duration) time.Duration { return 1 + time.Duration(r.Int64N(int64(d))) }
+
+	sc := scenario{seed: seed, style: oauth2.AuthStyleInHeader, leave: percent(50)}
+	switch r.IntN(4) {
+	case 0:
+		sc.style, sc.post = oauth2.AuthStyleInParams, true
+	case 1:
+		sc.style, sc.post = oauth2.AuthStyleAutoDetect, percent(50)
+	}
+	if percent(30) {
+		sc.early = pick(r, time.Second, 5*time.Second, time.Minute, 10*time.Minute, 2*time.Hour)
+	}
+	if percent(30) {
+		sc.retry = RetryPolicy{
+			MaxAttempts:    r.IntN(6),
+			AttemptTimeout: pick(r, 0, time.Second, 5*time.Second),
+			TotalTimeout:   pick(r, 0, 3*time.Second, 12*time.Second),
+		}
+	}
+
+	life := pick(r, 1, 2, 3, 5, 10, 30, 60, 60, 300, 300, 600, 3600, 3600, 0, -1)
+	sc.lives = []int{life}
+	if percent(30) {
+		sc.lives = append(sc.lives, life, pick(r, 1, 20, 120, 3600, 0, -1))
+	}
+	span := time.Duration(life) * time.Second // of what is interesting
+	if life <= 0 {
+		span = 2 * time.Minute
+	}
+	if percent(30) {
+		sc.refreshIn = pick(r, 10, 100)
+	}
+	sc.latency = pick(r, 1, 5*time.Millisecond, 5*time.Millisecond, 300*time.Millisecond, 2*time.Second, 8*time.Second)
+	sc.apiLatency = pick(r, 1, 10*time.Millisecond, time.Second)
+
+	horizon := 3 * span
+	if percent(75) {
+		for range 1 + r.IntN(4) {
+			o := outage{from: upTo(horizon), percent: pick(r, 100, 100, 50), fault: drawFault(r)}
+			if percent(25) {
+				o.from = 0
+			}
+			o.until = o.from + upTo(pick(r, time.Second, 10*time.Second, span/4+time.Second, span+time.Minute))
+			sc.faults = append(sc.faults, o)
+		}
+	}
+	if percent(30) {
+		for range 1 + r.IntN(2) {
+			o := apiOutage{from: upTo(horizon), reset: percent(20), challenge: pick(r,
+				"", `Bearer realm="x"`, `Bearer error="invalid_token"`, `Bearer error="invalid_token"`, `Bearer error="insufficient_scope"`)}
+			o.until = o.from + upTo(pick(r, time.Second, time.Minute, span))
+			sc.apiFaults = append(sc.apiFaults, o)
+		}
+	}
+
+	tokenSource := false
+	for range pick(r, 1, 2, 3, 5, 8, 20) {
+		c := simCaller{kind: pick(r, bySource, bySource, byTransport, byClient, byTokenSource)}
+		if c.kind == byTokenSource {
+			if tokenSource {
+				c.kind = bySource
+			}
+			tokenSource = true
+		}
+		patient := percent(40)
+		for i := range 1 + r.IntN(14) {
+			p := plan{timeout: -1, cancel: -1}
+			if i > 0 || percent(50) {
+				p.pause = upTo(pick(r, 1, 1, 100*time.Millisecond, time.Second, span/20+time.Second, span/20+time.Second, span/2, span))
+				if percent(3) {
+					p.pause = upTo(10*span + time.Hour) // The clock jumps.
+				}
+			}
+			if !patient && percent(60) {
+				p.timeout = pick(r, 0, upTo(20*time.Millisecond), upTo(100*time.Millisecond), upTo(time.Second), upTo(5*time.Second), upTo(time.Minute))
+			}
+			if !patient && percent(10) {
+				p.cancel = pick(r, 0, upTo(100*time.Millisecond), upTo(5*time.Second))
+			}
+			p.body = percent(30)
+			p.getBody = p.body && percent(60)
+			switch {
+			case percent(5):
+				p.drop = dropThis
+			case percent(3):
+				p.drop = dropOld
+			}
+			c.calls = append(c.calls, p)
+		}
+		sc.callers = append(sc.callers, c)
+	}
+	if tokenSource && percent(30) {
+		sc.margin = pick(r, time.Second, 20*time.Second, span/2, span, time.Hour)
+	}
+
+	add := func(kind eventKind, at, by time.Duration) { sc.events = append(sc.events, event{at, kind, by}) }
+	for range r.IntN(3) {
+		if percent(40) {
+			add(revoke, upTo(horizon), 0)
+		}
+		if percent(40) {
+			at := upTo(horizon)
+			add(rotate, at, 0)
+			add(assign, at+upTo(pick(r, 1, time.Second, time.Minute, span)), 0)
+		}
+		if percent(40) {
+			add(dropCurrent, upTo(horizon), 0)
+		}
+	}
+	for range r.IntN(8) {
+		add(lookAround, upTo(horizon), 0)
+	}
+	if percent(15) {
+		add(cancelAll, upTo(horizon), 0)
+	}
+	if percent(25) && !tokenSource { // Its shell looks at no clock but the wall's.
+		add(jumpWall, upTo(horizon), pick[time.Duration](r, 1, -1)*upTo(pick(r, time.Second, span/2, 2*span)))
+	}
+	slices.SortStableFunc(sc.events, func(a, b event) int { return int(min(max(a.at-b.at, -1), 1)) })
+	return sc
+}
+
+func drawFault(r *rand.Rand) fault {
+	f := fault{kind: pick(r, status, status, status, reset, cut, slow, hang, deaf, malformed, panics, exits)}
+	switch f.kind {
+	case status:
+		f.status = pick(r, 302, 400, 401, 403, 408, 429, 429, 500, 502, 503, 503, 504)
+		if f.status == 429 || f.status == 503 {
+			f.retryAfter = pick(r, 0, 1, 3, 10, 60, 300, 7200)
+			f.date = r.IntN(3) == 0
+		}
+	case deaf:
+		f.latency = 1 + time.Duration(r.Int64N(int64(50*time.Second)))
+	case slow:
+		f.latency = 1 + time.Duration(r.Int64N(int64(12*time.Second)))
+	case malformed:
+		f.body = pick(r, "<html>", "", "{}", `{"access_token":5}`, `{"access_token":"a b"}`, `{"access_token":"x","expires_in":"soon"}`, `{"error":"temporarily_unavailable"}`)
+	default:
+	}
+	return f
+}
+
+func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choices))] }
+
+func (sc *scenario) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: style=%d post=%v early=%v retry=%+v margin=%v lives=%v refresh_in=%d%% latency=%v api=%v\n",
+		sc.seed, sc.style, sc.post, sc.early, sc.retry, sc.margin, sc.lives, sc.refreshIn, sc.latency, sc.apiLatency)
+	for _, o := range sc.faults {
+		fmt.Fprintf(&b, "  %v to %v: %d%% %+v\n", o.from, o.until, o.percent, o.fault)
+	}
+	for _, o := range sc.apiFaults {
+		fmt.Fprintf(&b, "  API %v to %v: reset=%v 401 %s\n", o.from, o.until, o.reset, o.challenge)
+	}
+	for _, e := range sc.events {
+		fmt.Fprintf(&b, "  %v: %s %v\n", e.at, e.kind, e.by)
+	}
+	for i, c := range sc.callers {
+		fmt.Fprintf(&b, "  caller %d, %s: %+v\n", i, c.kind, c.calls)
+	}
+	return b.String()
+}
+
+// A simulation is a scenario under way, and what is written down of it.
+type simulation struct {
+	scenario
+
+	source    *Source
+	conf      *Config
+	transport http.RoundTripper
+	client    http.RoundTripper
+	shell     oauth2.TokenSource
+
+	zero time.Time
+	over chan struct{} // closed at the end, for what is deaf to everything else
+
+	cancel context.CancelFunc // of the construction context
+
+	mu           sync.Mutex // protects what follows
+	rand         *rand.Rand // the server's
+	healed       bool
+	serverSecret int
+	configSecret int
+	revoked      time.Time // tokens issued before; zero: none
+	cancelled    time.Time // the construction context; zero: not
+
+	clock         int // a number for each thing that is written down
+	attempts      []*attempt
+	flights       []*simFlight
+	ended         int // how many of the flights
+	calls         []*call
+	drops         []drop
+	invalidations []cause // what Invalidate was called with
+	unauthorized  []cause // what the API has answered 401 to
+	jumps         []jump
+	looks         []look
+	finish        time.Time
+	violations    []string
+}
+
+// An attempt is one token request on the wire.
+type attempt struct {
+	flight   *simFlight
+	ctx      context.Context
+	sent     time.Time
+	end      time.Time // or of the answer's header, if the body didn't come; zero: not yet
+	style    oauth2.AuthStyle
+	fault    fault
+	hold     time.Time // what Retry-After says
+	issued   time.Time
+	token    string // "": none was issued
+	life     int    // seconds; 0: for ever
+	refresh  int
+	received bool // the whole answer
+}
+
+// A simFlight is what the Observer tells of a flight.
+type simFlight struct {
+	start, end time.Time
+	number     int // of the start, by the clock
+	secret     int
+	background bool
+	err        error
+	attempts   []*attempt
+
+	// For the judge.
+	token    *attempt  // that it landed with
+	failures int       // in a row, with this one
+	hold     time.Time // what Retry-After says at its end
+}
+
+// A call is a call for a token, or a request to the API.
+type call struct {
+	caller     int
+	kind       callerKind
+	plan       plan
+	start, end time.Time
+	number     int       // of the start, by the clock
+	secret     int       // of the Config
+	until      time.Time // its context ends; zero: it doesn't
+	err        error
+	serves     []serving // two if the request was replayed
+	body       *closeCounter
+	apiLatency time.Duration
+}
+
+// A serving is a token in the hands of a caller, or at the API.
+type serving struct {
+	token string
+	at    time.Time
+}
+
+// A drop is a token that the Source has dropped.
+type drop struct {
+	at       time.Time
+	number   int
+	rejected bool
+}
+
+// A cause is a token that ought to be dropped.
+type cause struct {
+	token  string
+	at     time.Time
+	replay bool
+}
+
+type jump struct {
+	token string
+	at    time.Time
+	by    time.Duration
+}
+
+type look struct {
+	at    time.Time
+	state State
+}
+
+func newSimulation(sc scenario) *simulation {
+	return &simulation{scenario: sc, rand: rand.New(rand.NewPCG(sc.seed, 2))}
+}
+
+// fail notes a violation.
+func (s *simulation) fail(invariant, format string, args ...any) {
+	s.violations = append(s.violations, invariant+": "+fmt.Sprintf(format, args...))
+}
+
+// at prints a moment.
+func (s *simulation) at(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Sub(s.zero).String()
+}
+
+// tick returns the number of what is written down next. It requires that s.mu is
+// held.
+func (s *simulation) tick() int {
+	s.clock++
+	return s.clock
+}
+
+// play plays the scenario, in a bubble.
+func (s *simulation) play() {
+	s.zero, s.over = time.Now(), make(chan struct{})
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
+	s.conf = &Config{
+		ClientID:     "id",
+		ClientSecret: "secret0",
+		TokenURL:     "https://auth.example/token",
+		AuthStyle:    s.style,
+		EarlyRefresh: s.early,
+		Retry:        s.retry,
+		HTTPClient:   &http.Client{Transport: roundTripFunc(s.requestToken)},
+		Observer: &Observer{
+			RefreshStarted: s.refreshStarted,
+			RefreshDone:    func(RefreshDoneInfo) { s.refreshEnded(nil) },
+			RefreshFailed:  func(info RefreshFailedInfo) { s.refreshEnded(info.Err) },
+			Invalidated: func(info InvalidatedInfo) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.drops = append(s.drops, drop{time.Now(), s.tick(), info.Rejected})
+			},
+		},
+	}
+	// As Config.TokenSource, Client and Transport make them, over one Source.
+	s.source = s.conf.Source(ctx)
+	s.shell = newShelledSource(s.source)
+	if s.margin != 0 {
+		s.shell = oauth2.ReuseTokenSourceWithExpiry(nil, s.shell, s.margin)
+	}
+	s.client = newClientTransport(s.source, roundTripFunc(s.requestAPI), nil)
+	s.transport = &Transport{Source: s.source, Base: roundTripFunc(s.requestAPI)}
+
+	var callers, events sync.WaitGroup
+	quiet := make(chan struct{})
+	events.Go(func() { s.playEvents(quiet) })
+	for i, c := range s.callers {
+		callers.Go(func() {
+			var old string
+			for _, p := range c.calls {
+				time.Sleep(p.pause)
+				token := s.call(i, c.kind, p)
+				switch p.drop {
+				case dropThis:
+					s.invalidate(token)
+				case dropOld:
+					s.invalidate(old)
+				case dropNothing:
+				}
+				if token != "" {
+					old = token
+				}
+			}
+		})
+	}
+	callers.Wait()
+	close(quiet)
+	events.Wait()
+	s.settle()
+	if s.leave {
+		time.Sleep(s.totalTimeout())
+	} else {
+		s.cancel()
+	}
+	s.finish = time.Now()
+	close(s.over)
+	// The clock stops with this goroutine: what doesn't end by itself now, leaks.
+}
+
+// playEvents makes the events happen until quiet is closed.
+func (s *simulation) playEvents(quiet chan struct{}) {
+	for _, e := range s.events {
+		select {
+		case <-quiet:
+			return
+		case <-time.After(e.at - time.Since(s.zero)):
+		}
+		switch e.kind {
+		case revoke:
+			s.mu.Lock()
+			s.revoked = time.Now()
+			s.mu.Unlock()
+		case rotate:
+			s.mu.Lock()
+			s.serverSecret++
+			s.mu.Unlock()
+		case assign:
+			s.assignSecret()
+		case cancelAll:
+			s.mu.Lock()
+			s.cancelled = time.Now()
+			s.mu.Unlock()
+			s.cancel()
+		case jumpWall:
+			s.jump(e.by)
+		case lookAround:
+			s.look()
+		case dropCurrent:
+			if c := s.source.current.Load(); c != nil {
+				s.invalidate(c.token.AccessToken)
+			}
+		}
+	}
+}
+
+// assignSecret gives the server's secret to the Config, with the lock that a
+// program that does so while tokens are requested has to have.
+func (s *simulation) assignSecret() {
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.configSecret = s.serverSecret
+	s.conf.ClientSecret = fmt.Sprintf("secret%d", s.configSecret)
+}
+
+// jump moves the wall clock, as seen by the current token. Forward it is also what
+// a machine does that wakes up: the monotonic clock has stood still.
+func (s *simulation) jump(by time.Duration) {
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	c := s.source.current.Load()
+	if c == nil {
+		return
+	}
+	moved := *c
+	moved.sentWall = moved.sentWall.Add(-by)
+	s.source.current.Store(&moved)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jumps = append(s.jumps, jump{c.token.AccessToken, time.Now(), by})
+}
+
+func (s *simulation) look() {
+	state := s.source.Status().State
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looks = append(s.looks, look{time.Now(), state})
+}
+
+func (s *simulation) invalidate(token string) {
+	if token == "" {
+		return
+	}
+	s.mu.Lock()
+	s.invalidations = append(s.invalidations, cause{token: token, at: time.Now()})
+	s.mu.Unlock()
+	s.source.Invalidate(&oauth2.Token{AccessToken: token})
+}
+
+// settle ends all misbehaviour and waits until a caller gets a token.
+func (s *simulation) settle() {
+	s.assignSecret()
+	s.mu.Lock()
+	s.healed = true
+	s.mu.Unlock()
+	limit := time.Now().Add(s.totalTimeout() + 30*time.Second)
+	for {
+		token := s.call(-1, bySource, plan{timeout: -1, cancel: -1})
+		s.mu.Lock()
+		for _, a := range s.attempts { // Also of an answer that was under way.
+			limit = latest(limit, a.hold)
+		}
+		cancelled := !s.cancelled.IsZero()
+		s.mu.Unlock()
+		if token != "" || cancelled {
+			return
+		}
+		if time.Now().After(limit) {
+			s.fail("recovery", "no token at %s", s.at(time.Now()))
+			return
+		}
+		time.Sleep(max(time.Second, time.Until(limit)/20))
+	}
+}
+
+// call makes one call and returns the token that it got, or that the API got.
+func (s *simulation) call(caller int, kind callerKind, p plan) string {
+	c := &call{caller: caller, kind: kind, plan: p, start: time.Now()}
+	ctx := context.WithValue(context.Background(), callKey{}, c)
+	if kind != byTokenSource {
+		for _, end := range []time.Duration{p.timeout, p.cancel} {
+			if end >= 0 && (c.until.IsZero() || c.start.Add(end).Before(c.until)) {
+				c.until = c.start.Add(end)
+			}
+		}
+		if p.timeout >= 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, p.timeout)
+			defer cancel()
+		}
+		if p.cancel >= 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(ctx)
+			defer cancel()
+			if p.cancel == 0 {
+				cancel()
+			} else {
+				defer time.AfterFunc(p.cancel, cancel).Stop()
+			}
+		}
+	}
+	s.mu.Lock()
+	s.calls = append(s.calls, c)
+	c.number, c.secret = s.tick(), s.configSecret
+	s.mu.Unlock()
+
+	var token *oauth2.Token
+	var resp *http.Response
+	var err error
+	switch kind {
+	case bySource:
+		token, err = s.source.TokenContext(ctx)
+	case byTokenSource:
+		token, err = s.shell.Token()
+	case byTransport:
+		resp, err = s.transport.RoundTrip(s.request(ctx, c))
+	case byClient:
+		resp, err = s.client.RoundTrip(s.request(ctx, c))
+	}
+	if resp != nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.end, c.err = time.Now(), err
+	if token != nil {
+		c.serves = append(c.serves, serving{token.AccessToken, c.end})
+	}
+	if len(c.serves) == 0 {
+		return ""
+	}
+	return c.serves[len(c.serves)-1].token
+}
+
+// callKey is the key of the *call in its context.
+type callKey struct{}
+
+// request returns the request to the API that a call makes.
+func (s *simulation) request(ctx context.Context, c *call) *http.Request {
+	var body io.Reader
+	if c.plan.body {
+		c.body = &closeCounter{Reader: strings.NewReader("x")}
+		body = c.body
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "https://api.example/", body)
+	if err != nil {
+		panic(err)
+	}
+	if c.plan.getBody {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("x")), nil }
+	}
+	return req
+}
+
+func (s *simulation) refreshStarted(info RefreshStartedInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flights = append(s.flights, &simFlight{start: time.Now(), number: s.tick(), secret: s.configSecret, background: info.Background})
+}
+
+// refreshEnded notes the end of a flight. Flights end in the order in which they
+// start, because each token request takes a nanosecond at least.
+func (s *simulation) refreshEnded(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == len(s.flights) {
+		s.fail("single", "a flight ends that hasn't started")
+		return
+	}
+	f := s.flights[s.ended]
+	s.ended++
+	f.end, f.err = time.Now(), err
+}
+
+// requestToken is the authorization server.
+func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
+	defer req.Body.Close()
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, err
+	}
+	a, accepted := s.receive(req, form)
+	defer s.attemptEnded(a)
+	latency := a.fault.latency
+	if latency == 0 {
+		latency = s.latency/2 + time.Duration(s.draw(int64(s.latency)))
+	}
+	if s.healthy() {
+		latency = time.Millisecond // Else it may be more than a timeout.
+	}
+	latency = max(latency, 1)
+	early := s.draw(2) == 0 // Whether the token is issued before the latency.
+	if early && accepted {
+		s.issue(a)
+	}
+	switch {
+	case a.fault.kind == hang:
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	case a.fault.kind == deaf:
+		select {
+		case <-time.After(latency):
+		case <-s.over:
+		}
+	default:
+		if err := sleep(req.Context(), latency); err != nil {
+			return nil, err
+		}
+	}
+	if !early && accepted {
+		s.issue(a)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.end = time.Now()
+	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header)}
+	resp.Header.Set("Content-Type", "application/json")
+	text := fmt.Sprintf(`{"access_token":%q,"token_type":"bearer"`, a.token)
+	if a.life != 0 {
+		text += fmt.Sprintf(`,"expires_in":%d`, a.life)
+	}
+	if a.refresh != 0 {
+		text += fmt.Sprintf(`,"refresh_in":%d`, a.refresh)
+	}
+	text += "}"
+	content := &answerBody{text: text, whole: func() { s.whole(a) }}
+	resp.Body = io.NopCloser(content)
+	switch a.fault.kind {
+	case reset:
+		return nil, errors.New("connection reset")
+	case cut:
+		content.text, content.whole, content.err = text[:len(text)/2], nil, io.ErrUnexpectedEOF
+	case slow:
+		content.wait = func() error { return sleep(req.Context(), latency) }
+	case malformed:
+		content.text, content.whole = a.fault.body, nil
+	case panics:
+		panic("as drawn")
+	case exits:
+		runtime.Goexit()
+	case status:
+		content.text, content.whole = `{"error":"as_drawn"}`, nil
+		resp.StatusCode = a.fault.status
+		if a.fault.status == http.StatusFound {
+			resp.Header.Set("Location", "https://elsewhere.example/")
+		}
+		if seconds := a.fault.retryAfter; seconds > 0 {
+			resp.Header.Set("Retry-After", fmt.Sprint(seconds))
+			a.hold = a.end.Add(min(time.Duration(seconds)*time.Second, time.Hour))
+			if a.fault.date {
+				a.hold = a.hold.Truncate(time.Second)
+				resp.Header.Set("Retry-After", a.hold.UTC().Format(http.TimeFormat))
+			}
+		}
+	default:
+		if !accepted {
+			content.text, content.whole = `{"error":"invalid_client"}`, nil
+			resp.StatusCode = http.StatusUnauthorized
+		}
+	}
+	return resp, nil
+}
+
+// receive notes the arrival of a token request, and decides what to make of it.
+func (s *simulation) receive(req *http.Request, form url.Values) (a *attempt, accepted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a = &attempt{ctx: req.Context(), sent: time.Now(), style: oauth2.AuthStyleInHeader}
+	_, secret, ok := req.BasicAuth()
+	if !ok {
+		a.style, secret = oauth2.AuthStyleInParams, form.Get("client_secret")
+	}
+	if len(s.flights) == 0 {
+		s.fail("justified", "a token request at %s without a flight", s.at(a.sent))
+		s.flights = append(s.flights, &simFlight{start: a.sent})
+	}
+	a.flight = s.flights[len(s.flights)-1]
+	for _, other := range s.attempts {
+		if other.end.IsZero() && other.ctx.Err() == nil {
+			s.fail("single", "token requests of %s and %s are under way at once", s.at(other.sent), s.at(a.sent))
+		}
+	}
+	if !s.cancelled.IsZero() && a.sent.After(s.cancelled) {
+		s.fail("construction", "a token request at %s", s.at(a.sent))
+	}
+	if req.Context().Value(callKey{}) != nil {
+		s.fail("provenance", "the token request at %s has a caller's context", s.at(a.sent))
+	}
+
+	a.fault.kind = sound
+	for _, o := range s.faults {
+		now := a.sent.Sub(s.zero)
+		if !s.healed && o.from <= now && now < o.until && s.rand.IntN(100) < o.percent {
+			a.fault = o.fault
+			break
+		}
+	}
+	a.flight.attempts = append(a.flight.attempts, a)
+	s.attempts = append(s.attempts, a)
+	accepted = secret == fmt.Sprintf("secret%d", s.serverSecret) && (a.style == oauth2.AuthStyleInParams) == s.post
+	return a, accepted
+}
+
+// draw returns a number that is less than n, as the server draws it.
+func (s *simulation) draw(n int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rand.Int64N(n)
+}
+
+func (s *simulation) healthy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.healed
+}
+
+func (s *simulation) issue(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.issued = time.Now()
+	a.token = fmt.Sprintf("t%d", s.tick())
+	a.life = pick(s.rand, s.lives...)
+	if a.life > 0 && s.rand.IntN(100) < s.refreshIn {
+		a.refresh = 1 + s.rand.IntN(a.life+1)
+	}
+}
+
+// attemptEnded notes the end of a token request, however it ends.
+func (s *simulation) attemptEnded(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.end.IsZero() {
+		a.end = time.Now()
+	}
+}
+
+// whole notes that the whole answer has got to the client.
+func (s *simulation) whole(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.end, a.received = time.Now(), true
+}
+
+// An answerBody is the body of an answer of the token endpoint.
+type answerBody struct {
+	text  string
+	wait  func() error // before the first byte; may be nil
+	whole func()       // after the last; may be nil
+	err   error        // after the last; nil: io.EOF
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	if b.wait != nil {
+		if err := b.wait(); err != nil {
+			return 0, err
+		}
+		b.wait = nil
+	}
+	if b.text != "" {
+		n := copy(p, b.text)
+		b.text = b.text[n:]
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.whole != nil {
+		b.whole()
+		b.whole = nil
+	}
+	return 0, io.EOF
+}
+
+// sleep is time.Sleep, or returns ctx.Err() when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errAPI = errors.New("the API's connection was reset")
+
+// requestAPI is the API.
+func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		defer req.Body.Close()
+	}
+	c, ok := req.Context().Value(callKey{}).(*call)
+	if !ok {
+		panic("a request that no call has made")
+	}
+	s.mu.Lock()
+	now := time.Now()
+	value := req.Header.Get("Authorization")
+	token, isBearer := strings.CutPrefix(value, "Bearer ")
+	var issued *attempt
+	for _, a := range s.attempts {
+		if a.token == token && token != "" {
+			issued = a
+		}
+	}
+	if !isBearer || issued == nil {
+		s.fail("provenance", "the API got %q at %s", value, s.at(now))
+	}
+	c.serves = append(c.serves, serving{token, now})
+	replay := len(c.serves) > 1
+	latency := s.apiLatency/2 + time.Duration(s.rand.Int64N(int64(s.apiLatency)))
+	c.apiLatency += latency
+
+	refused, challenge := false, `Bearer error="invalid_token"`
+	var err error
+	switch {
+	case issued == nil, issued.issued.Before(s.revoked):
+		refused = true
+	case issued.life != 0 && !now.Before(issued.issued.Add(time.Duration(issued.life)*time.Second)):
+		refused = true
+	}
+	for _, o := range s.apiFaults {
+		if at := now.Sub(s.zero); !s.healed && o.from <= at && at < o.until {
+			refused, challenge = true, o.challenge
+			if o.reset {
+				err = errAPI
+			}
+		}
+	}
+	s.mu.Unlock()
+	if ended := sleep(req.Context(), latency); ended != nil {
+		return nil, ended
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}
+	if refused {
+		resp.StatusCode = http.StatusUnauthorized
+		if challenge != "" {
+			resp.Header.Set("WWW-Authenticate", challenge)
+		}
+		if !strings.Contains(challenge, "insufficient_scope") {
+			s.mu.Lock()
+			s.unauthorized = append(s.unauthorized, cause{token, time.Now(), replay})
+			s.mu.Unlock()
+		}
+	}
+	return resp, nil
+}
+
+func (s *simulation) totalTimeout() time.Duration {
+	if s.retry.TotalTimeout != 0 {
+		return s.retry.TotalTimeout
+	}
+	return 30 * time.Second
+}
+
+func (s *simulation) maxAttempts() int {
+	if s.retry.MaxAttempts != 0 {
+		return s.retry.MaxAttempts
+	}
+	return 3
+}
+
+// The judge. Nothing moves anymore, and no lock is needed.
+
+// imprecision is what the library may lose by calculating with float64.
+const imprecision = time.Microsecond
+
+func (s *simulation) judge() {
+	s.prepare()
+	s.judgeFlights()
+	for _, c := range s.calls {
+		s.judgeCall(c)
+		for i := range c.serves {
+			s.judgeServing(c, i)
+		}
+		if c.err != nil && len(c.serves) == 0 {
+			s.judgeError(c)
+		}
+	}
+	s.judgeDrops()
+	s.judgeStatus()
+	s.judgeBound()
+}
+
+// prepare finds out which tokens were kept, and which flights failed in a row.
+func (s *simulation) prepare() {
+	for i, f := range s.flights {
+		if f.end.IsZero() {
+			s.fail("single", "the flight of %s doesn't end", s.at(f.start))
+			f.end = s.finish
+			continue
+		}
+		if len(f.attempts) > 0 {
+			last := f.attempts[len(f.attempts)-1]
+			f.hold = last.hold
+			if f.err == nil && last.received {
+				f.token = last
+			}
+		}
+		if f.err == nil && f.token == nil {
+			s.fail("provenance", "the flight of %s succeeded without a token", s.at(f.start))
+		}
+		if f.err != nil {
+			f.failures = 1
+			if i > 0 && s.flights[i-1].secret == f.secret {
+				f.failures += s.flights[i-1].failures
+			}
+		}
+	}
+}
+
+// dead returns for how long after it was sent for a's token may be used.
+func (a *attempt) dead() time.Duration {
+	if a.life == 0 {
+		return forever
+	}
+	return max(time.Duration(a.life)*time.Second, a.floor())
+}
+
+// floor returns for how long after it was sent for each token may be used.
+func (a *attempt) floor() time.Duration { return a.end.Sub(a.sent) + time.Second }
+
+// soft returns between which ages a's token becomes stale.
+func (s *simulation) soft(a *attempt) (earliest, latest time.Duration) {
+	if a.life == 0 {
+		return forever, forever
+	}
+	life := max(time.Duration(a.life)*time.Second, 0)
+	window := min(s.early, life)
+	if s.early == 0 {
+		window = min(5*time.Minute, life/4)
+	}
+	earliest, latest = life-min(window, life/2), life-min(window*3/4, life/2)
+	if refresh := time.Duration(a.refresh) * time.Second; 0 < refresh && refresh < life {
+		earliest = max(refresh, life/2)
+		latest = earliest
+	}
+	return max(earliest, a.floor()) - imprecision, max(latest, a.floor()) + imprecision
+}
+
+// hard returns the age from which on a caller may have to wait for the token that
+// replaces a's.
+func (s *simulation) hard(a *attempt) time.Duration {
+	if a.life == 0 {
+		return forever
+	}
+	life := time.Duration(a.life) * time.Second
+	return max(life-min(10*time.Second, life/10), a.floor())
+}
+
+// age returns the age of a's token at t, by the clock that shows more.
+func (s *simulation) age(a *attempt, t time.Time) time.Duration {
+	var by time.Duration
+	for _, j := range s.jumps {
+		if j.token == a.token && !j.at.After(t) {
+			by += j.by
+		}
+	}
+	return t.Sub(a.sent) + max(by, 0)
+}
+
+// current returns the token that the Source has at t, if any. certain is false if
+// that changes in this very moment.
+func (s *simulation) current(t time.Time) (a *attempt, certain bool) {
+	for _, f := range s.flights {
+		switch {
+		case f.token == nil:
+		case f.end.Before(t):
+			a = f.token
+		case f.end.Equal(t):
+			return nil, false
+		}
+	}
+	if a == nil {
+		return nil, true
+	}
+	for _, j := range s.jumps {
+		if j.at.Equal(t) {
+			return nil, false
+		}
+	}
+	dropped := false
+	for _, d := range s.drops {
+		if d.at.Equal(t) || d.at.Equal(a.flight.end) {
+			return nil, false
+		}
+		dropped = dropped || d.at.After(a.flight.end) && d.at.Before(t)
+	}
+	if dropped {
+		return nil, true
+	}
+	return a, true
+}
+
+// there returns the token that is surely there at t, or nil.
+func (s *simulation) there(t time.Time) *attempt {
+	if a, certain := s.current(t); certain && a != nil && s.age(a, t) < a.dead() {
+		return a
+	}
+	return nil
+}
+
+// pauseAfter returns the longest pause after the nth failure in a row.
+func pauseAfter(n int) time.Duration {
+	if n < 1 {
+		return 0
+	}
+	return min(time.Second<<min(n-1, 10), 30*time.Second)
+}
+
+// lastFlight returns the last flight that has ended before t, or nil.
+func (s *simulation) lastFlight(t time.Time) *simFlight {
+	var last *simFlight
+	for _, f := range s.flights {
+		if f.end.Before(t) {
+			last = f
+		}
+	}
+	return last
+}
+
+// cooling reports whether f, the last flight before t, holds up the next one with
+// the same secret: for certain, or perhaps.
+func (s *simulation) cooling(f *simFlight, t time.Time, withToken bool) (certain, perhaps bool) {
+	if f == nil || f.failures == 0 {
+		return false, false
+	}
+	pause := pauseAfter(f.failures - 4)
+	if withToken {
+		pause = pauseAfter(f.failures)
+	}
+	held := t.Before(f.hold)
+	return held || t.Before(f.end.Add(pause*3/4-imprecision)), held || t.Before(f.end.Add(pause))
+}
+
+func (s *simulation) judgeFlights() {
+	var before *simFlight
+	for _, f := range s.flights {
+		if before != nil && f.start.Before(before.end) {
+			s.fail("single", "the flight of %s takes off before that of %s has landed", s.at(f.start), s.at(before.start))
+		}
+		if !s.cancelled.IsZero() && f.start.After(s.cancelled) {
+			s.fail("construction", "a flight at %s", s.at(f.start))
+		}
+		if !slices.ContainsFunc(s.calls, func(c *call) bool { return !c.start.After(f.start) && !c.end.Before(f.start) }) {
+			s.fail("justified", "the flight of %s takes off by itself", s.at(f.start))
+		}
+		a := s.there(f.start)
+		if a != nil {
+			least, _ := s.soft(a)
+			if s.margin != 0 {
+				margin := s.margin
+				if margin >= a.dead() {
+					margin = a.dead() / 2
+				}
+				if a.life != 0 {
+					least = min(least, max(a.dead()-margin, time.Second))
+				}
+			}
+			if age := s.age(a, f.start); age < least {
+				s.fail("justified", "the flight of %s takes off though %s, of %d s, is only %v old", s.at(f.start), a.token, a.life, age)
+			}
+		}
+		if before != nil && before.secret == f.secret {
+			if cooling, _ := s.cooling(before, f.start, a != nil); cooling {
+				s.fail("justified", "the flight of %s takes off too early after failure %d at %s, with Retry-After until %s", s.at(f.start), before.failures, s.at(before.end), s.at(before.hold))
+			}
+		}
+		s.judgeAttempts(f)
+		before = f
+	}
+}
+
+func (s *simulation) judgeAttempts(f *simFlight) {
+	limit := s.maxAttempts()
+	if s.style == oauth2.AuthStyleAutoDetect {
+		limit++
+	}
+	count, from := 0, f.start
+	for i, a := range f.attempts {
+		if i > 0 {
+			before := f.attempts[i-1]
+			switch {
+			case before.received:
+				if !slices.ContainsFunc(s.drops, func(d drop) bool { return !d.at.Before(from) && !d.at.After(before.end) }) {
+					s.fail("attempts", "the flight of %s threw away %s, though nothing was dropped meanwhile", s.at(f.start), before.token)
+				}
+				count, from = 0, before.end
+			case a.style != before.style:
+				if s.style != oauth2.AuthStyleAutoDetect || !a.sent.Equal(before.end) {
+					s.fail("attempts", "the token request of %s has another auth style", s.at(a.sent))
+				}
+			default:
+				if a.sent.Before(before.end.Add(100*time.Millisecond)) || a.sent.Before(before.hold) {
+					s.fail("attempts", "the token request of %s comes too early after that which ended at %s, with Retry-After until %s", s.at(a.sent), s.at(before.end), s.at(before.hold))
+				}
+				if there := s.there(before.end); there != nil && len(s.jumps) == 0 {
+					s.fail("attempts", "the flight of %s tries again at %s though nobody needs a token: %s is there", s.at(f.start), s.at(a.sent), there.token)
+				}
+			}
+		}
+		if count++; count > limit {
+			s.fail("attempts", "the flight of %s makes token request %d at %s", s.at(f.start), count, s.at(a.sent))
+		}
+	}
+}
+
+// described is for messages.
+func (s *simulation) described(c *call) string {
+	return fmt.Sprintf("the call of %s by caller %d, %s, which ends at %s,", s.at(c.start), c.caller, c.kind, s.at(c.end))
+}
+
+func (s *simulation) judgeCall(c *call) {
+	limit := c.until
+	if limit.IsZero() {
+		limit = c.start.Add(s.totalTimeout())
+		if c.kind == byTransport || c.kind == byClient {
+			limit = limit.Add(s.totalTimeout() + c.apiLatency) // It may be replayed.
+		}
+	}
+	if c.end.After(limit) {
+		s.fail("deadline", "%s had until %s", s.described(c), s.at(limit))
+	}
+	if c.body != nil && c.body.closed.Load() == 0 {
+		s.fail("closed", "%s left the body open", s.described(c))
+	}
+	if len(c.serves) > 2 {
+		s.fail("rejected", "%s was replayed twice", s.described(c))
+	}
+
+	a := s.there(c.start)
+	if a == nil {
+		return
+	}
+	got := c.end
+	if len(c.serves) > 0 {
+		got = c.serves[0].at
+	}
+	age := s.age(a, c.start)
+	if got.After(c.start) && age < s.hard(a) && (c.kind != byTokenSource || s.margin == 0) {
+		s.fail("wait", "%s waited though it had %s, of %d s and %v old", s.described(c), a.token, a.life, age)
+	}
+	if second := c.start.Add(time.Second); got.After(second) && s.there(second) == a {
+		s.fail("wait", "%s waited %v though it had %s", s.described(c), got.Sub(c.start), a.token)
+	}
+	if c.kind == byTokenSource || !c.until.IsZero() && !c.until.After(c.start) || !s.cancelled.IsZero() && !s.cancelled.After(c.start) {
+		return // It couldn't start a flight, or needn't.
+	}
+	if _, latest := s.soft(a); age < latest {
+		return
+	}
+	if slices.ContainsFunc(s.flights, func(f *simFlight) bool { return !f.start.After(c.start) && !f.end.Before(c.start) }) {
+		return
+	}
+	last := s.lastFlight(c.start)
+	if _, cooling := s.cooling(last, c.start, true); cooling && last.secret == c.secret {
+		return
+	}
+	s.fail("refresh", "%s started no flight, with %s of %d s and %v old", s.described(c), a.token, a.life, age)
+}
+
+func (s *simulation) judgeServing(c *call, i int) {
+	v := c.serves[i]
+	n := slices.IndexFunc(s.attempts, func(a *attempt) bool { return a.token == v.token && a.token != "" })
+	if n < 0 {
+		s.fail("provenance", "%s got %q", s.described(c), v.token)
+		return
+	}
+	a := s.attempts[n]
+	if !a.received || a.end.After(v.at) {
+		s.fail("provenance", "%s got %s before it was there", s.described(c), v.token)
+	}
+	if age := s.age(a, v.at); age >= a.dead() {
+		s.fail("expired", "%s got %s of %d s when it was %v old", s.described(c), v.token, a.life, age)
+	}
+	if i > 0 && c.serves[0].token == v.token {
+		s.fail("rejected", "%s was replayed with the same %s", s.described(c), v.token)
+	}
+	if c.kind == byTokenSource {
+		return // oauth2's shell keeps what it has.
+	}
+	for _, d := range s.drops {
+		if a.issued.Before(d.at) && (v.at.After(d.at) || i == 0 && c.number > d.number) {
+			s.fail("dropped", "%s got %s, issued at %s, in spite of the drop at %s", s.described(c), v.token, s.at(a.issued), s.at(d.at))
+		}
+	}
+}
+
+// disturbed reports whether a token was dropped, or the clock moved, during c.
+func (s *simulation) disturbed(c *call) bool {
+	during := func(t time.Time) bool { return t.After(c.start) && !t.After(c.end) }
+	return slices.ContainsFunc(s.drops, func(d drop) bool { return during(d.at) }) ||
+		slices.ContainsFunc(s.jumps, func(j jump) bool { return during(j.at) })
+}
+
+func (s *simulation) judgeError(c *call) {
+	for _, t := range []time.Time{c.start, c.end} {
+		if a := s.there(t); a != nil && !s.disturbed(c) {
+			s.fail("refused", "%s failed though %s was there at %s: %v", s.described(c), a.token, s.at(t), c.err)
+		}
+	}
+	var own *waitError
+	if errors.As(c.err, &own) {
+		if c.until.IsZero() || c.until.After(c.end) {
+			s.fail("error", "%s says that its context ended: %v", s.described(c), c.err)
+		}
+		return
+	}
+	if !s.cancelled.IsZero() && !s.cancelled.After(c.end) && errors.Is(c.err, context.Canceled) {
+		return
+	}
+	for _, other := range s.calls {
+		if other.end.Equal(c.end) && other.start.Before(other.end) && c.start.Before(c.end) && other.err != nil && len(other.serves) == 0 &&
+			!errors.As(other.err, &own) && other.err != c.err {
+			s.fail("shared", "%s got %v, another call %v", s.described(c), c.err, other.err)
+		}
+	}
+	n := slices.IndexFunc(s.flights, func(f *simFlight) bool { return f.err == c.err })
+	if n < 0 {
+		s.fail("error", "%s got an error that isn't a flight's: %v", s.described(c), c.err)
+		return
+	}
+	f := s.flights[n]
+	if f.end.After(c.end) {
+		s.fail("error", "%s got the error of a flight that ended at %s: %v", s.described(c), s.at(f.end), c.err)
+	}
+	if !f.end.Before(c.start) {
+		return
+	}
+	if last := s.lastFlight(c.start); last != f {
+		s.fail("error", "%s got the error of %s, which isn't the last: %v", s.described(c), s.at(f.end), c.err)
+	}
+	if _, cooling := s.cooling(f, c.start, false); !cooling || f.secret != c.secret {
+		s.fail("error", "%s got the error of %s, of failure %d with Retry-After until %s, though that is over: %v", s.described(c), s.at(f.end), f.failures, s.at(f.hold), c.err)
+	}
+}
+
+func (s *simulation) judgeDrops() {
+	var rejected time.Time // the last
+	for _, d := range s.drops {
+		causes := s.invalidations
+		if d.rejected {
+			causes = s.unauthorized
+			if !rejected.IsZero() && d.at.Before(rejected.Add(30*time.Second)) {
+				s.fail("kept", "because of status 401 tokens were dropped at %s and at %s", s.at(rejected), s.at(d.at))
+			}
+			rejected = d.at
+		}
+		var candidates []string // for having been dropped
+		for _, f := range s.flights {
+			if f.token == nil || f.end.After(d.at) {
+				continue
+			}
+			if f.end.Before(d.at) {
+				candidates = nil
+			}
+			candidates = append(candidates, f.token.token)
+		}
+		if !slices.ContainsFunc(causes, func(u cause) bool { return u.at.Equal(d.at) && slices.Contains(candidates, u.token) }) {
+			s.fail("kept", "at %s the Source dropped a token (%v) that nobody complained of", s.at(d.at), candidates)
+		}
+	}
+	for _, u := range s.unauthorized {
+		a, certain := s.current(u.at)
+		if u.replay || !certain || a == nil || a.token != u.token {
+			continue
+		}
+		if !slices.ContainsFunc(s.drops, func(d drop) bool {
+			return d.rejected && d.at.After(u.at.Add(-30*time.Second)) && d.at.Before(u.at)
+		}) {
+			s.fail("rejected", "%s was kept at %s in spite of status 401", u.token, s.at(u.at))
+		}
+	}
+	for _, u := range s.invalidations {
+		if a, certain := s.current(u.at); certain && a != nil && a.token == u.token {
+			s.fail("kept", "%s was kept at %s in spite of Invalidate", u.token, s.at(u.at))
+		}
+	}
+}
+
+func (s *simulation) judgeStatus() {
+	for _, l := range s.looks {
+		a, certain := s.current(l.at)
+		if !certain {
+			continue
+		}
+		usable := a != nil && s.age(a, l.at) < a.dead()
+		want := []State{Expired, Failed}
+		if usable {
+			want = []State{Fresh, Stale}
+			earliest, latest := s.soft(a)
+			if age := s.age(a, l.at); age < earliest {
+				want = []State{Fresh}
+			} else if age >= latest {
+				want = []State{Stale}
+			}
+		}
+		if !slices.Contains(want, l.state) {
+			s.fail("status", "at %s it is %v, not one of %v", s.at(l.at), l.state, want)
+		}
+	}
+}
+
+// judgeBound checks the bound that stands at TestSimulation.
+func (s *simulation) judgeBound() {
+	elapsed := s.finish.Sub(s.zero)
+	least := time.Second // that a token is used
+	if s.margin == 0 {
+		least = max(least, time.Duration(slices.Min(s.lives))*time.Second/2)
+	}
+	changes := 1 // when all recovers
+	for _, e := range s.events {
+		if e.kind == assign {
+			changes++
+		}
+	}
+	successes := 1 + len(s.drops) + len(s.jumps)
+	if slices.Min(s.lives) != 0 || len(s.lives) > 1 {
+		successes += int(elapsed / least)
+	}
+	failures := (successes+changes)*(5+5) + int(elapsed/(22500*time.Millisecond))
+	bound := (successes + failures + len(s.drops)) * (s.maxAttempts() + 1)
+	if len(s.attempts) > bound {
+		s.fail("bound", "%d token requests, and not %d at most", len(s.attempts), bound)
+	}
+}
+
+// timeline prints what has happened.
+func (s *simulation) timeline() string {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var lines []line
+	add := func(at time.Time, format string, args ...any) {
+		lines = append(lines, line{at, fmt.Sprintf(format, args...)})
+	}
+	for i, f := range s.flights {
+		add(f.start, "flight %d, background=%v", i, f.background)
+		add(f.end, "flight %d ends: %v", i, f.err)
+	}
+	for _, a := range s.attempts {
+		add(a.sent, "  token request, %s %d", a.fault.kind, a.fault.status)
+		add(a.end, "  that of %s ends, received=%v token=%q issued at %s expires_in=%d refresh_in=%d hold=%s", s.at(a.sent), a.received, a.token, s.at(a.issued), a.life, a.refresh, s.at(a.hold))
+	}
+	for i, c := range s.calls {
+		add(c.start, "    call %d of caller %d, %s, until %s", i, c.caller, c.kind, s.at(c.until))
+		for _, v := range c.serves {
+			add(v.at, "    call %d has %s", i, v.token)
+		}
+		add(c.end, "    call %d ends: %v", i, c.err)
+	}
+	for _, d := range s.drops {
+		add(d.at, "drop, rejected=%v", d.rejected)
+	}
+	for _, u := range s.invalidations {
+		add(u.at, "Invalidate %s", u.token)
+	}
+	for _, u := range s.unauthorized {
+		add(u.at, "401 for %s", u.token)
+	}
+	for _, j := range s.jumps {
+		add(j.at, "the wall clock jumps by %v", j.by)
+	}
+	for _, l := range s.looks {
+		add(l.at, "status %v", l.state)
+	}
+	if !s.cancelled.IsZero() {
+		add(s.cancelled, "the construction context ends")
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
+	var b strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%18s %s\n", s.at(l.at), l.text)
+	}
+	return b.String()
+}
+
+// An encounters counts what the scenarios have met: a simulation in which nothing
+// happens would prove nothing.
+type encounters struct {
+	mu    sync.Mutex // protects count
+	count map[string]int
+}
+
+func (e *encounters) add(s *simulation) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.count == nil {
+		e.count = make(map[string]int)
+	}
+	note := func(what string, happened bool) {
+		n := e.count[what]
+		if happened {
+			n++
+		}
+		e.count[what] = n
+	}
+	note("scenarios", true)
+	for _, a := range s.attempts {
+		note("token requests", true)
+		note("fault "+string(a.fault.kind), true)
+		note("tokens that arrive with less than a second left", a.received && a.life != 0 && a.floor() > time.Duration(a.life)*time.Second)
+	}
+	for _, f := range s.flights {
+		note("flights that succeed", f.err == nil)
+		note("flights that fail", f.err != nil)
+		note("flights in the background", f.background)
+		note("flights that try again", len(f.attempts) > 1)
+		note("flights that start over", slices.ContainsFunc(f.attempts, func(a *attempt) bool { return a.received && a != f.token }))
+		note("flights after more than five failures", f.failures > 5)
+	}
+	for _, c := range s.calls {
+		var own *waitError
+		waited := c.end.After(c.start)
+		note("calls", true)
+		note("calls by "+string(c.kind), true)
+		note("calls with a token at once", len(c.serves) > 0 && c.serves[0].at.Equal(c.start))
+		note("calls that wait for a token", len(c.serves) > 0 && c.serves[0].at.After(c.start))
+		note("calls that wait though a token is there", waited && len(c.serves) > 0 && c.serves[0].at.After(c.start) && s.there(c.start) != nil)
+		note("calls whose context ends", errors.As(c.err, &own))
+		note("calls with the error of a flight", waited && c.err != nil && len(c.serves) == 0 && !errors.As(c.err, &own))
+		note("calls with the last error", !waited && c.err != nil && len(c.serves) == 0 && !errors.As(c.err, &own))
+		note("calls after the construction context", !s.cancelled.IsZero() && c.start.After(s.cancelled))
+		note("calls with a stale token and a failed refresh", len(c.serves) > 0 && s.there(c.start) != nil && s.lastFlight(c.start) != nil && s.lastFlight(c.start).failures > 0)
+		note("replays", len(c.serves) > 1)
+	}
+	for _, d := range s.drops {
+		note("drops by Invalidate", !d.rejected)
+		note("drops because of 401", d.rejected)
+	}
+	for _, u := range s.invalidations {
+		a, _ := s.current(u.at)
+		note("late Invalidates", a != nil && a.token != u.token)
+	}
+	note("jumps forward", len(s.jumps) > 0 && s.jumps[0].by > 0)
+	note("jumps back", len(s.jumps) > 0 && s.jumps[0].by < 0)
+}
+
+// requireAll fails the test if something was never met.
+func (e *encounters) requireAll(t *testing.T) {
+	t.Helper()
+	for what, n := range e.count {
+		if n == 0 {
+			t.Errorf("no scenario has met %s", what)
+		}
+	}
+}
+
+func (e *encounters) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []string
+	for what, n := range e.count {
+		list = append(list, fmt.Sprintf("%9d %s", n, what))
+	}
+	slices.Sort(list)
+	return strings.Join(list, "\n")
+}
