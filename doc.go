@@ -32,7 +32,8 @@
 //     the server can with refresh_in. When the request fails it is repeated after
 //     1 second, then 2, up to 30. In the last 10 seconds before the expiry, or the
 //     last tenth of the token's life if that is less, a call waits up to 1 second
-//     for a replacement that has just been started.
+//     for a replacement that has just been started, and no longer than half of what
+//     is left.
 //   - expired: calls wait for a new one.
 //   - failed: there is no usable token, and the last request for one has failed.
 //

@@ -305,6 +305,38 @@ func TestL1b_PageOfSecrets(t *testing.T) {
 	}
 }
 
+// A secret or a token that begins before the limit is masked, wherever it ends.
+func TestL1b_AtTheLimit(t *testing.T) {
+	secret := "Canary" + strings.Repeat(`"<`, 50)
+	token := "Canary" + strings.Repeat("T0ken", 400)
+	for before := range 120 {
+		filler := strings.Repeat("x", maxErrorBody-before)
+		for _, a := range []reply{
+			{status: 400, mediaType: "text/html", body: filler + html.EscapeString(secret)},
+			{status: 400, mediaType: formType, body: "x=" + filler + "&access_token=" + token},
+		} {
+			conf := newTokenEndpoint(a).config()
+			conf.ClientSecret = secret
+			_, err := conf.Token(t.Context())
+			require.NotContains(t, err.Error(), "Canary", before)
+			require.LessOrEqual(t, len(err.(*oauth2.RetrieveError).Body), maxErrorBody)
+		}
+	}
+}
+
+// A token and a secret in one text, apart and one inside the other.
+func TestL1b_TokenAndSecret(t *testing.T) {
+	const token = "T0kenCanary"
+	for _, secret := range []string{plainSecret, oddSecret, "left-" + token + "-right", "T0ken", "Canary"} {
+		body := url.Values{"access_token": {token}, "sent": {secret, token, secret}}.Encode()
+		conf := newTokenEndpoint(reply{status: 400, mediaType: formType, body: body}).config()
+		conf.ClientSecret = secret
+		_, err := conf.Token(t.Context())
+		require.EqualError(t, err, "oauth2: cannot fetch token: 400 Bad Request\nResponse: "+
+			"access_token=[redacted]&sent=[redacted]&sent=[redacted]&sent=[redacted]", secret)
+	}
+}
+
 // A token in a refusal is masked as well.
 func TestL1b_Tokens(t *testing.T) {
 	for _, a := range []reply{

@@ -375,15 +375,18 @@ func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	})
 }
 
-func TestTokenThatExpiresWhileWaitedForMakesTheFlightUrgent(t *testing.T) {
+func TestTokenDoesNotExpireWhileItsReplacementIsWaitedFor(t *testing.T) {
 	bubble(t, time.Minute, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
-		promptly(t, s)
-		time.Sleep(59500 * time.Millisecond)
-		w.auth.Script(clientcredentialstest.Fault{Delay: 2 * time.Second, Status: 503})
-		_, err := s.Token() // Has a token for half a second, and then waits without one.
+		first := promptly(t, s)
+		time.Sleep(59600 * time.Millisecond)
+		w.auth.Script(clientcredentialstest.Fault{Delay: 5 * time.Second, Status: 503})
+		start := time.Now()
+		token, err := s.Token()
 		require.NoError(t, err)
-		require.Equal(t, 3, w.auth.TokenRequests())
+		require.Equal(t, first.AccessToken, token.AccessToken)
+		require.Equal(t, 200*time.Millisecond, time.Since(start))
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -22,7 +22,8 @@ const (
 	minReuse      = time.Second      // every token is used that long at least
 
 	// hardPatience is how long after the start of a flight callers wait for it
-	// while they could still use the token they have.
+	// while they could still use the token they have, but never for more than half
+	// of the life that it has left.
 	hardPatience = time.Second
 
 	// minRejection is the least time between two tokens that are dropped because
@@ -371,17 +372,19 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 		return c, false, err
 	}
 	if c != nil {
-		// c is about to expire, but until then it is better than a long wait.
-		patience, cancel := context.WithTimeout(ctx, hardPatience-now.Sub(f.started))
-		c2, err := f.wait(patience)
-		cancel()
-		switch {
-		case err == nil:
+		// c is about to expire, but until then it is better than a long wait, and
+		// while waiting it must not expire.
+		left := c.dead - c.age(now)
+		patience, cancel := context.WithTimeout(ctx, min(hardPatience-now.Sub(f.started), left/2))
+		defer cancel()
+		if c2, err := f.wait(patience); err == nil {
 			return c2, true, nil
-		case c.usable(time.Now()):
+		}
+		now = time.Now()
+		if s.current.Load() == c && c.usable(now) {
 			return c, false, nil
 		}
-		f.urgent.Store(true)
+		return s.getSlowly(ctx, now, early) // Dropped meanwhile, or the machine slept.
 	}
 	c, err = f.wait(ctx)
 	return c, true, err

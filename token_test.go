@@ -332,6 +332,19 @@ func TestF13_InvalidateOvertakesTheFlight(t *testing.T) {
 	})
 }
 
+func TestInvalidateReachesWhoCouldStillUseTheToken(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		time.Sleep(time.Hour - 5*time.Second)
+		w.auth.Latency = 3 * time.Second
+		time.AfterFunc(500*time.Millisecond, func() { s.Invalidate(first) })
+		token, err := s.Token() // Would be content with first after a second.
+		require.NoError(t, err)
+		require.NotEqual(t, first.AccessToken, token.AccessToken)
+	})
+}
+
 func TestInvalidate(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
