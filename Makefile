@@ -112,7 +112,7 @@ modernize: ## go fix changes nothing
 
 .PHONY: golangci-lint
 golangci-lint: tools
-	$(call each,$(ALL_MODULES),golangci-lint run ./...)
+	$(call each,$(ALL_MODULES),golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: check-docs
 check-docs: tools ## links, Go code and copied files in *.md

@@ -264,7 +264,7 @@ func indexAll(text, token string) (matches [][]int) {
 // URLs, JSON and HTML. They differ in what they do to a character that isn't plain.
 func echoPattern(secret string) string {
 	var pattern strings.Builder
-	for len(secret) > 0 {
+	for secret != "" {
 		r, size := utf8.DecodeRuneInString(secret)
 		raw := secret[:size]
 		secret = secret[size:]
