@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+// upstreamMargin is how long before its expiry x/oauth2 takes a token for expired.
+const upstreamMargin = 10 * time.Second
+
+func demonstrate(ctx context.Context, r *report, p plan) error {
+	explain(r, p)
+	ours, source := withThisPackage(ctx, p.lifetime, p.early)
+	defer ours.close()
+	theirs := withUpstream(ctx, p.lifetime)
+	defer theirs.close()
+	stopOurs := ours.load(ctx, p.callers, p.pause)
+	defer stopOurs()
+	stopTheirs := theirs.load(ctx, p.callers, p.pause)
+	defer stopTheirs()
+	t := &timeline{report: r, tick: p.tick, delay: p.delay, ours: ours, theirs: theirs, next: time.Now()}
+	t.head()
+
+	// On a busy machine a phase goes on until what it is to show has happened.
+	fresh := func() bool { return source.Status().State == clientcredentials.Fresh }
+	tried := func() bool { return source.Status().LastError != nil }
+
+	if err := t.phase(ctx, "up", p.up, nil); err != nil {
+		return err
+	}
+	if err := t.phase(ctx, "slow", p.slow, fresh); err != nil {
+		return err
+	}
+	if err := t.phase(ctx, "up", p.upAgain, nil); err != nil {
+		return err
+	}
+	theirToken, err := theirs.tokens.Token()
+	if err != nil {
+		return err
+	}
+	before := ours.network.tokenRequests.Load()
+	down := time.Now()
+	if err := t.phase(ctx, "down", p.down, tried); err != nil {
+		return err
+	}
+	attempts := ours.network.tokenRequests.Load() - before
+	failed := source.Status().LastError != nil
+	up := time.Now()
+	left := source.Status().Expiry.Sub(up)
+	if err := t.phase(ctx, "up", p.recovered, fresh); err != nil {
+		return err
+	}
+	recovered := fresh()
+	stopOurs()
+	stopTheirs()
+	t.table()
+
+	r.say("\nx/oauth2")
+	if theirs.total.failed > 0 {
+		r.say("   %d calls failed, the first %v after the server went down, when its token was", theirs.total.failed, round(theirs.firstFailure.Sub(down)))
+		r.say("   valid for another %v. The last error:", round(theirToken.Expiry.Sub(theirs.firstFailure)))
+		r.say("   %v", theirs.lastError)
+	}
+	r.say("   The slowest call took %v: when a token is due, all calls wait for the next.", round(theirs.total.slowest))
+
+	r.say("\nthis package")
+	if ours.total.failed > 0 {
+		r.say("   The last error: %v", ours.lastError)
+	}
+	r.check(ours.total.failed == 0, "%d calls, %d failed", ours.total.succeeded+ours.total.failed, ours.total.failed)
+	r.check(ours.total.slowest < p.delay, "the slowest took %v, though a token took %v for a while: nobody waited for that", round(ours.total.slowest), p.delay)
+	r.check(failed && attempts > 0, "during the outage it tried to replace its token, in the background; attempts: %d", attempts)
+	r.check(left > 0, "when the server came back after %v, the token was valid for another %v", round(up.Sub(down)), round(left))
+	r.check(recovered, "then the token was replaced")
+	// Three tokens, and in the outage two attempts within a second, then fewer.
+	most := 4 + int64(up.Sub(down)/time.Second)
+	r.check(ours.total.tokenRequests <= most, "%d token requests, at most %d were to be expected", ours.total.tokenRequests, most)
+	return nil
+}
+
+func explain(r *report, p plan) {
+	r.say(`Two services call an API, up to %d times a second each. One gets its tokens from
+this package, the other one from golang.org/x/oauth2/clientcredentials. Each has
+servers of its own, and they do the same at the same time: the authorization
+server is up, then slow (a token takes %v), up, down (connections are refused),
+and up again. The API is always up.
+`, int(time.Duration(p.callers)*time.Second/p.pause), p.delay)
+	r.say(`A token lives for %v: with longer ones you would wait longer to see the same.
+x/oauth2 takes each for expired %v before it is, whatever its life: it uses these
+for %v, and those that live for an hour for %v. From then on its calls wait
+for a new token, and fail if there is none to be had. This package begins to
+replace these at much the same age, %v to %v (EarlyRefresh is %v), but in the
+background: meanwhile it goes on using them, if need be to their end.
+`, p.lifetime, upstreamMargin, max(p.lifetime-upstreamMargin, 0), time.Hour-upstreamMargin,
+		p.lifetime-min(p.early, p.lifetime/2), p.lifetime-min(p.early*3/4, p.lifetime/2), p.early)
+}
+
+// A timeline prints a line for each tick.
+type timeline struct {
+	report       *report
+	tick, delay  time.Duration
+	ours, theirs *service
+	start, next  time.Time
+}
+
+func (t *timeline) head() {
+	t.start = t.next
+	t.report.say("%16s %-32s %s", "", "--- API calls, this package ---", "----- API calls, x/oauth2 -----")
+	t.report.say("%15s  %30s   %30s", "", "token", "token")
+	t.line("time", "server", "ok", "failed", "slowest", "reqs", "ok", "failed", "slowest", "reqs")
+}
+
+func (t *timeline) line(values ...any) {
+	t.report.say("%5v   %-6v   %6v %6v %9v %6v   %6v %6v %9v %6v", values...)
+}
+
+// phase puts the servers in a state for that many ticks, and then until something
+// has happened, but not for ever.
+func (t *timeline) phase(ctx context.Context, state string, ticks int, until func() bool) error {
+	for _, s := range []*service{t.ours, t.theirs} {
+		if err := s.setState(state, t.delay); err != nil {
+			return err
+		}
+	}
+	for n := 0; n < ticks || n < 2*ticks && until != nil && !until(); n++ {
+		t.next = t.next.Add(t.tick)
+		if err := sleep(ctx, time.Until(t.next)); err != nil {
+			return err
+		}
+		ours, theirs := t.ours.endTick(), t.theirs.endTick()
+		t.line(t.next.Sub(t.start), state,
+			ours.succeeded, ours.failed, ours.slowestText(), ours.tokenRequests,
+			theirs.succeeded, theirs.failed, theirs.slowestText(), theirs.tokenRequests)
+	}
+	return nil
+}
+
+func (t *timeline) table() {
+	t.ours.endTick()
+	t.theirs.endTick()
+	ours, theirs := t.ours.total, t.theirs.total
+	row := func(name string, ours, theirs any) { t.report.say("%-15s  %12v  %12v", name, ours, theirs) }
+	t.report.say("")
+	row("", "this package", "x/oauth2")
+	row("calls succeeded", ours.succeeded, theirs.succeeded)
+	row("calls failed", ours.failed, theirs.failed)
+	row("slowest call", ours.slowestText(), theirs.slowestText())
+	row("token requests", ours.tokenRequests, theirs.tokenRequests)
+}
