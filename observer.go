@@ -13,7 +13,8 @@ import (
 // Config.Observer. Nil functions are skipped.
 //
 // The functions are called from the goroutines that do the work, also
-// concurrently, and never while a lock is held. They must return quickly. What
+// concurrently and in no particular order where two do, and never while a lock is
+// held. They must return quickly. Config.Token tells of retries only. What
 // they get contains no token, no secret, and no scope, unless a server names one in
 // the text of an error.
 type Observer struct {
@@ -64,7 +65,7 @@ type RefreshStartedInfo struct {
 // RefreshDoneInfo tells of a new token.
 type RefreshDoneInfo struct {
 	Duration time.Duration // since the start, with retries
-	Attempts int
+	Attempts int           // without the one that found out the auth style
 	Life     time.Duration // of the new token; 0: it doesn't expire
 }
 

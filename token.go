@@ -452,6 +452,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 		return s.cooldown.err
 	}
 	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, done: make(chan struct{})}
+	s.flight.urgent.Store(!usable) // Before it can fail.
 	go s.fly(s.flight)
 	return nil
 }

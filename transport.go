@@ -273,8 +273,11 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 		return permitted, err
 	}
 	if !permitted {
-		source.conf.Observer.originRefused(OriginRefusedInfo{Origin: originOf(req.URL).String()})
-		return permitted, err
+		var refused *originError
+		if err == nil || errors.As(err, &refused) {
+			source.conf.Observer.originRefused(OriginRefusedInfo{Origin: originOf(req.URL).String()})
+		}
+		return false, err
 	}
 	if strict, observer := source.conf.Strict, source.conf.Observer; (strict || observer != nil) && isCleartext(req.URL) {
 		if strict {
@@ -316,7 +319,7 @@ func mayCarryToken(req *http.Request, origins []string) (bool, error) {
 	}
 	first := hops[len(hops)-1]
 	if len(origins) > 0 && !permitted[first] {
-		return false, fmt.Errorf("oauth2: %s is not among the Origins that may receive the token; add it there, or use another client", first)
+		return false, &originError{first}
 	}
 	permitted[first] = true
 	unprotected := false
@@ -327,6 +330,13 @@ func mayCarryToken(req *http.Request, origins []string) (bool, error) {
 		unprotected = unprotected || hop.scheme != "https"
 	}
 	return true, nil
+}
+
+// An originError is the error for a request to an origin that isn't listed.
+type originError struct{ origin origin }
+
+func (e *originError) Error() string {
+	return fmt.Sprintf("oauth2: %s is not among the Origins that may receive the token; add it there, or use another client", e.origin)
 }
 
 // An origin is a scheme, a host and a port, RFC 6454, Section 4.

@@ -1,0 +1,179 @@
+// Mutate checks that the tests notice when a guard is missing.
+//
+// Each entry of guards.txt names a guard, a file, the lines that are the guard and
+// what takes their place. Mutate makes the change in a copy of the repository, runs
+// the tests of the root package, and wants one to fail. It prints which did.
+//
+//	go run ./mutate [-run regexp] repository
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+)
+
+//go:embed guards.txt
+var guardsText string
+
+// A guard is some text of a file, and what takes its place.
+type guard struct{ name, file, old, new string }
+
+func main() {
+	pattern := flag.String("run", "", "only guards whose name matches this regular expression")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	survived, err := check(flag.Arg(0), regexp.MustCompile(*pattern))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(1)
+	}
+	if survived > 0 {
+		fmt.Printf("%d guards can be removed without a test that fails\n", survived)
+		os.Exit(1)
+	}
+}
+
+// check tries all guards whose name matches, and returns how many nobody missed.
+func check(repository string, pattern *regexp.Regexp) (survived int, err error) {
+	guards, err := parse(guardsText)
+	if err != nil {
+		return 0, err
+	}
+	work := make(chan guard)
+	var mu sync.Mutex // protects tried, survived and err
+	tried := 0
+	var wg sync.WaitGroup
+	for range max(runtime.GOMAXPROCS(0)/2, 1) {
+		dir, failure := clone(repository)
+		if failure != nil {
+			return 0, failure
+		}
+		defer os.RemoveAll(dir)
+		wg.Go(func() {
+			for g := range work {
+				by, failure := try(dir, g)
+				mu.Lock()
+				tried++
+				switch {
+				case failure != nil:
+					err = errors.Join(err, fmt.Errorf("%s: %w", g.name, failure))
+				case by == "":
+					survived++
+					fmt.Printf("SURVIVED  %s\n", g.name)
+				default:
+					fmt.Printf("caught    %s: %s\n", g.name, by)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, g := range guards {
+		if pattern.MatchString(g.name) {
+			work <- g
+		}
+	}
+	close(work)
+	wg.Wait()
+	fmt.Printf("%d guards tried\n", tried)
+	return survived, err
+}
+
+// parse reads guards.txt: "# name", the file, then the lines that go, after "-",
+// and those that come, after "+".
+func parse(text string) (guards []guard, err error) {
+	for entry := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
+		var g guard
+		for line := range strings.Lines(entry + "\n") {
+			switch line[0] {
+			case '#':
+				g.name = strings.TrimSpace(line[1:])
+			case '-':
+				g.old += line[1:]
+			case '+':
+				g.new += line[1:]
+			default:
+				g.file = strings.TrimSpace(line)
+			}
+		}
+		// Without the last line end a guard may be a part of a line.
+		g.old, g.new = strings.TrimSuffix(g.old, "\n"), strings.TrimSuffix(g.new, "\n")
+		if g.name == "" || g.file == "" || g.old == "" || g.old == g.new {
+			return nil, fmt.Errorf("guards.txt: incomplete entry %q", entry)
+		}
+		guards = append(guards, g)
+	}
+	return guards, nil
+}
+
+// clone copies the files that git knows to a temporary directory.
+func clone(repository string) (string, error) {
+	list := exec.Command("git", "ls-files", "-z")
+	list.Dir = repository
+	names, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("git ls-files: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		return "", err
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
+		data, err := os.ReadFile(filepath.Join(repository, name))
+		if err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o700); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+var failed = regexp.MustCompile(`(?m)^--- FAIL: (\w+)|^(panic: .*)`)
+
+// try removes g in dir, and returns what noticed, if anything did.
+func try(dir string, g guard) (by string, err error) {
+	path := filepath.Join(dir, g.file)
+	original, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := bytes.Count(original, []byte(g.old)); n == 0 {
+		return "", fmt.Errorf("%s has no such text", g.file)
+	}
+	changed := bytes.Replace(original, []byte(g.old), []byte(g.new), 1)
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.WriteFile(path, original, 0o600)) }()
+
+	test := exec.Command("go", "test", "-vet=off", "-failfast", "-timeout", "60s", "-scenarios", "300", ".")
+	test.Dir = dir
+	output, failure := test.CombinedOutput()
+	if failure == nil {
+		return "", nil
+	}
+	if bytes.Contains(output, []byte("[build failed]")) {
+		return "", fmt.Errorf("doesn't compile:\n%s", output)
+	}
+	if found := failed.FindSubmatch(output); found != nil {
+		return string(found[1]) + string(found[2]), nil
+	}
+	return "", fmt.Errorf("failed in an unknown way:\n%s", output)
+}
