@@ -88,6 +88,11 @@ fuzz: ## run each fuzz target for FUZZTIME (60s)
 		done
 	done
 
+# Half an hour on two cores: not part of `make test`.
+.PHONY: mutate
+mutate: ## remove each guard in turn, and see a test fail; RUN=regexp chooses some
+	@go -C tools run ./mutate -run '$(RUN)' $(CURDIR)
+
 ##@ Lint
 
 .PHONY: lint

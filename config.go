@@ -143,7 +143,7 @@ func (c *Config) Client(ctx context.Context) *http.Client {
 		base = http.DefaultClient // The token request reports it.
 	}
 	return &http.Client{
-		Transport:     newClientTransport(c.Source(ctx), base.Transport, c.Origins),
+		Transport:     newClientTransport(c.Source(ctx), base.Transport, c.origins()),
 		CheckRedirect: base.CheckRedirect,
 		Jar:           base.Jar,
 		Timeout:       base.Timeout,
@@ -181,7 +181,15 @@ func (c *Config) Transport(ctx context.Context) *Transport {
 	if err != nil {
 		base = http.DefaultClient // The token request reports it.
 	}
-	return &Transport{Source: c.Source(ctx), Base: base.Transport, Origins: c.Origins}
+	return &Transport{Source: c.Source(ctx), Base: base.Transport, Origins: c.origins()}
+}
+
+// origins returns c.Origins; a nil Config is reported by the token request.
+func (c *Config) origins() []string {
+	if c == nil {
+		return nil
+	}
+	return c.Origins
 }
 
 // String returns a description of c without anything secret.

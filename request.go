@@ -242,7 +242,7 @@ func (m *members) parseJSON(body []byte, strict bool) error {
 	var raw map[string]any
 	// A number that float64 can't hold, in a member that nobody may ask for, is
 	// an error for json too. What else there is it has read by then.
-	if err := json.Unmarshal(body, &raw); err != nil && (raw == nil || !json.Valid(body)) {
+	if err := json.Unmarshal(body, &raw); err != nil && raw == nil {
 		return describeJSON(body, err)
 	}
 	m.raw = raw

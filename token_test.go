@@ -619,14 +619,16 @@ func TestF5_MissingThings(t *testing.T) {
 	w := newWorld(t, time.Hour)
 	var none context.Context
 	for name, call := range map[string]func() (*oauth2.Token, error){
-		"nil Source":            (*Source)(nil).Token,
-		"empty Source":          new(Source).Token,
-		"nil ctx for Token":     func() (*oauth2.Token, error) { return w.conf.Token(none) },
-		"nil ctx for Source":    w.conf.Source(none).Token,
-		"nil ctx":               func() (*oauth2.Token, error) { return w.conf.Source(w.ctx).TokenContext(none) },
-		"nil Config":            (*Config)(nil).Source(w.ctx).Token,
-		"nil Config for Token":  func() (*oauth2.Token, error) { return (*Config)(nil).Token(w.ctx) },
-		"nil client in context": w.conf.Source(context.WithValue(w.ctx, oauth2.HTTPClient, (*http.Client)(nil))).Token,
+		"nil Source":               (*Source)(nil).Token,
+		"empty Source":             new(Source).Token,
+		"nil ctx for Token":        func() (*oauth2.Token, error) { return w.conf.Token(none) },
+		"nil ctx for Source":       w.conf.Source(none).Token,
+		"nil ctx":                  func() (*oauth2.Token, error) { return w.conf.Source(w.ctx).TokenContext(none) },
+		"nil Config":               (*Config)(nil).Source(w.ctx).Token,
+		"nil Config for Token":     func() (*oauth2.Token, error) { return (*Config)(nil).Token(w.ctx) },
+		"nil Config for Client":    (*Config)(nil).Client(w.ctx).Transport.(*oauth2.Transport).Source.Token,
+		"nil Config for Transport": (*Config)(nil).Transport(w.ctx).Source.Token,
+		"nil client in context":    w.conf.Source(context.WithValue(w.ctx, oauth2.HTTPClient, (*http.Client)(nil))).Token,
 	} {
 		token, err := call()
 		require.Nil(t, token, name)
