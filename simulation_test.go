@@ -1,6 +1,7 @@
 package clientcredentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -151,8 +152,8 @@ type scenario struct {
 	apiFaults  []apiOutage
 
 	callers []simCaller
-	events  []event // in the order of time
-	leave   bool    // the construction context alone at the end
+	events  []simEvent // in the order of time
+	leave   bool       // the construction context alone at the end
 }
 
 // An outage is a time in which the authorization server misbehaves.
@@ -175,16 +176,16 @@ type fault struct {
 type faultKind string
 
 const (
-	sound     faultKind = "sound"
-	status    faultKind = "status"
-	reset     faultKind = "reset"
-	cut       faultKind = "cut"       // in the midst of the body
-	slow      faultKind = "slow"      // the body takes as long again as the header
-	hang      faultKind = "hang"      // until the context ends
-	deaf      faultKind = "deaf"      // to the context
-	malformed faultKind = "malformed" // with status 200
-	panics    faultKind = "panics"
-	exits     faultKind = "exits" // by runtime.Goexit
+	faultSound     faultKind = "sound"
+	faultStatus    faultKind = "status"
+	faultReset     faultKind = "reset"
+	faultCut       faultKind = "cut"       // in the midst of the body
+	faultSlow      faultKind = "slow"      // the body takes as long again as the header
+	faultHang      faultKind = "hang"      // until the context ends
+	faultDeaf      faultKind = "deaf"      // to the context
+	faultMalformed faultKind = "malformed" // with status 200
+	faultPanics    faultKind = "panics"
+	faultExits     faultKind = "exits" // by runtime.Goexit
 )
 
 // An apiOutage is a time in which the API misbehaves.
@@ -194,8 +195,8 @@ type apiOutage struct {
 	challenge   string // WWW-Authenticate
 }
 
-// An event happens by itself, once.
-type event struct {
+// A simEvent happens by itself, once.
+type simEvent struct {
 	at   time.Duration
 	kind eventKind
 	by   time.Duration // how far the clock jumps
@@ -204,13 +205,13 @@ type event struct {
 type eventKind string
 
 const (
-	revoke      eventKind = "revoke"       // every token there is, at the server
-	rotate      eventKind = "rotate"       // the secret at the server
-	assign      eventKind = "assign"       // the server's secret to the Config
-	cancelAll   eventKind = "cancel"       // the construction context
-	jumpWall    eventKind = "jump"         // of the wall clock against the monotonic one
-	lookAround  eventKind = "status"       // ask for the Status
-	dropCurrent eventKind = "drop current" // Invalidate by whoever has just got a token
+	eventRevoke eventKind = "revoke"       // every token there is, at the server
+	eventRotate eventKind = "rotate"       // the secret at the server
+	eventAssign eventKind = "assign"       // the server's secret to the Config
+	eventCancel eventKind = "cancel"       // the construction context
+	eventJump   eventKind = "jump"         // of the wall clock against the monotonic one
+	eventLook   eventKind = "status"       // ask for the Status
+	eventDrop   eventKind = "drop current" // Invalidate by whoever has just got a token
 )
 
 // A simCaller makes its calls one after the other.
@@ -246,153 +247,228 @@ const (
 	dropOld     dropKind = "drop old" // a token that the caller got before
 )
 
-// generate draws a scenario.
-func generate(seed uint64) scenario {
-	r := rand.New(rand.NewPCG(seed, 1))
-	percent := func(n int) bool { return r.IntN(100) < n }
-	upTo := func(d time.Duration) time.Duration { return 1 + time.Duration(r.Int64N(int64(d))) }
-
-	sc := scenario{seed: seed, style: oauth2.AuthStyleInHeader, leave: percent(50)}
-	switch r.IntN(4) {
-	case 0:
-		sc.style, sc.post = oauth2.AuthStyleInParams, true
-	case 1:
-		sc.style, sc.post = oauth2.AuthStyleAutoDetect, percent(50)
-	}
-	if percent(30) {
-		sc.early = pick(r, time.Second, 5*time.Second, time.Minute, 10*time.Minute, 2*time.Hour)
-	}
-	if percent(30) {
-		sc.retry = RetryPolicy{
-			MaxAttempts:    r.IntN(6),
-			AttemptTimeout: pick(r, 0, time.Second, 5*time.Second),
-			TotalTimeout:   pick(r, 0, 3*time.Second, 12*time.Second),
-		}
-	}
-
-	life := pick(r, 1, 2, 3, 5, 10, 30, 60, 60, 300, 300, 600, 3600, 3600, 0, -1)
-	sc.lives = []int{life}
-	if percent(30) {
-		sc.lives = append(sc.lives, life, pick(r, 1, 20, 120, 3600, 0, -1))
-	}
-	span := time.Duration(life) * time.Second // of what is interesting
-	if life <= 0 {
-		span = 2 * time.Minute
-	}
-	if percent(30) {
-		sc.refreshIn = pick(r, 10, 100)
-	}
-	sc.latency = pick(r, 1, 5*time.Millisecond, 5*time.Millisecond, 300*time.Millisecond, 2*time.Second, 8*time.Second)
-	sc.apiLatency = pick(r, 1, 10*time.Millisecond, time.Second)
-
-	horizon := 3 * span
-	if percent(75) {
-		for range 1 + r.IntN(4) {
-			o := outage{from: upTo(horizon), percent: pick(r, 100, 100, 50), fault: drawFault(r)}
-			if percent(25) {
-				o.from = 0
-			}
-			o.until = o.from + upTo(pick(r, time.Second, 10*time.Second, span/4+time.Second, span+time.Minute))
-			sc.faults = append(sc.faults, o)
-		}
-	}
-	if percent(30) {
-		for range 1 + r.IntN(2) {
-			o := apiOutage{from: upTo(horizon), reset: percent(20), challenge: pick(r,
-				"", `Bearer realm="x"`, `Bearer error="invalid_token"`, `Bearer error="invalid_token"`, `Bearer error="insufficient_scope"`)}
-			o.until = o.from + upTo(pick(r, time.Second, time.Minute, span))
-			sc.apiFaults = append(sc.apiFaults, o)
-		}
-	}
-
-	tokenSource := false
-	for range pick(r, 1, 2, 3, 5, 8, 20) {
-		c := simCaller{kind: pick(r, bySource, bySource, byTransport, byClient, byTokenSource)}
-		if c.kind == byTokenSource {
-			if tokenSource {
-				c.kind = bySource
-			}
-			tokenSource = true
-		}
-		patient := percent(40)
-		for i := range 1 + r.IntN(14) {
-			p := plan{timeout: -1, cancel: -1}
-			if i > 0 || percent(50) {
-				p.pause = upTo(pick(r, 1, 1, 100*time.Millisecond, time.Second, span/20+time.Second, span/20+time.Second, span/2, span))
-				if percent(3) {
-					p.pause = upTo(10*span + time.Hour) // The clock jumps.
-				}
-			}
-			if !patient && percent(60) {
-				p.timeout = pick(r, 0, upTo(20*time.Millisecond), upTo(100*time.Millisecond), upTo(time.Second), upTo(5*time.Second), upTo(time.Minute))
-			}
-			if !patient && percent(10) {
-				p.cancel = pick(r, 0, upTo(100*time.Millisecond), upTo(5*time.Second))
-			}
-			p.body = percent(30)
-			p.getBody = p.body && percent(60)
-			switch {
-			case percent(5):
-				p.drop = dropThis
-			case percent(3):
-				p.drop = dropOld
-			}
-			c.calls = append(c.calls, p)
-		}
-		sc.callers = append(sc.callers, c)
-	}
-	if tokenSource && percent(30) {
-		sc.margin = pick(r, time.Second, 20*time.Second, span/2, span, time.Hour)
-	}
-
-	add := func(kind eventKind, at, by time.Duration) { sc.events = append(sc.events, event{at, kind, by}) }
-	for range r.IntN(3) {
-		if percent(40) {
-			add(revoke, upTo(horizon), 0)
-		}
-		if percent(40) {
-			at := upTo(horizon)
-			add(rotate, at, 0)
-			add(assign, at+upTo(pick(r, 1, time.Second, time.Minute, span)), 0)
-		}
-		if percent(40) {
-			add(dropCurrent, upTo(horizon), 0)
-		}
-	}
-	for range r.IntN(8) {
-		add(lookAround, upTo(horizon), 0)
-	}
-	if percent(15) {
-		add(cancelAll, upTo(horizon), 0)
-	}
-	if percent(25) && !tokenSource { // Its shell looks at no clock but the wall's.
-		add(jumpWall, upTo(horizon), pick[time.Duration](r, 1, -1)*upTo(pick(r, time.Second, span/2, 2*span)))
-	}
-	slices.SortStableFunc(sc.events, func(a, b event) int { return int(min(max(a.at-b.at, -1), 1)) })
-	return sc
+// A generator draws the parts of a scenario.
+type generator struct {
+	*rand.Rand
+	scenario
+	theme       theme
+	span        time.Duration // of a token's life
+	horizon     time.Duration // of what the server and the API do
+	tokenSource bool          // one of the callers has it
 }
 
-func drawFault(r *rand.Rand) fault {
-	f := fault{kind: pick(r, status, status, status, reset, cut, slow, hang, deaf, malformed, panics, exits)}
-	switch f.kind {
-	case status:
-		f.status = pick(r, 302, 400, 401, 403, 408, 429, 429, 500, 502, 503, 503, 504)
-		if f.status == 429 || f.status == 503 {
-			f.retryAfter = pick(r, 0, 1, 3, 10, 60, 300, 7200)
-			f.date = r.IntN(3) == 0
+// A theme makes a scenario dwell on something that chance alone seldom brings.
+type theme string
+
+const (
+	themeMixture theme = "mixture"
+	themeOutages theme = "outages" // the server fails for a while when tokens are stale
+	themeStorm   theme = "storm"   // and many callers give it no peace
+)
+
+// generate draws a scenario.
+func generate(seed uint64) scenario {
+	g := generator{Rand: rand.New(rand.NewPCG(seed, 1))}
+	g.seed = seed
+	g.theme = pick(g.Rand, themeMixture, themeMixture, themeMixture, themeOutages, themeOutages, themeStorm)
+	g.leave = g.percent(50)
+	g.drawConfig()
+	g.drawServers()
+	g.drawCallers()
+	g.drawEvents()
+	return g.scenario
+}
+
+func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choices))] }
+
+func (g *generator) percent(n int) bool { return g.IntN(100) < n }
+
+func (g *generator) upTo(d time.Duration) time.Duration { return 1 + time.Duration(g.Int64N(int64(d))) }
+
+// within draws one of several spans, and up to so much.
+func (g *generator) within(spans ...time.Duration) time.Duration {
+	return g.upTo(pick(g.Rand, spans...))
+}
+
+func (g *generator) drawConfig() {
+	g.style = oauth2.AuthStyleInHeader
+	switch g.IntN(4) {
+	case 0:
+		g.style, g.post = oauth2.AuthStyleInParams, true
+	case 1:
+		g.style, g.post = oauth2.AuthStyleAutoDetect, g.percent(50)
+	}
+	if g.percent(30) {
+		g.early = pick(g.Rand, time.Second, 5*time.Second, time.Minute, 10*time.Minute, 2*time.Hour)
+	}
+	if g.percent(30) {
+		g.retry = RetryPolicy{
+			MaxAttempts:    g.IntN(6),
+			AttemptTimeout: pick(g.Rand, 0, time.Second, 5*time.Second),
+			TotalTimeout:   pick(g.Rand, 0, 3*time.Second, 12*time.Second),
 		}
-	case deaf:
-		f.latency = 1 + time.Duration(r.Int64N(int64(50*time.Second)))
-	case slow:
-		f.latency = 1 + time.Duration(r.Int64N(int64(12*time.Second)))
-	case malformed:
-		f.body = pick(r, "<html>", "", "{}", `{"access_token":5}`, `{"access_token":"a b"}`, `{"access_token":"x","expires_in":"soon"}`, `{"error":"temporarily_unavailable"}`)
+	}
+}
+
+func (g *generator) drawServers() {
+	life := pick(g.Rand, 1, 2, 3, 5, 10, 30, 60, 60, 300, 300, 600, 3600, 3600, 0, -1)
+	if g.theme == themeOutages {
+		life = pick(g.Rand, 5, 10, 30, 60, 300, 3600)
+	}
+	g.lives = []int{life}
+	if g.percent(20) {
+		g.lives = append(g.lives, life, pick(g.Rand, 1, 20, 120, 3600, 0, -1))
+	}
+	g.span = time.Duration(life) * time.Second
+	if life <= 0 {
+		g.span = 2 * time.Minute
+	}
+	g.horizon = 3 * g.span
+	if g.percent(30) {
+		g.refreshIn = pick(g.Rand, 10, 100)
+	}
+	g.latency = pick(g.Rand, 1, 5*time.Millisecond, 5*time.Millisecond, 300*time.Millisecond, 2*time.Second, 8*time.Second)
+	g.apiLatency = pick(g.Rand, 1, 10*time.Millisecond, time.Second)
+
+	switch {
+	case g.theme == themeOutages:
+		from := g.span/2 + g.upTo(g.span/2)
+		g.faults = []outage{{from: from, until: from + g.upTo(g.span), percent: 100, fault: g.drawFault()}}
+	case g.theme == themeStorm:
+		g.faults = []outage{{until: g.within(10*time.Second, time.Minute), percent: 100, fault: g.drawFault()}}
+	case g.percent(75):
+		for range 1 + g.IntN(4) {
+			from := g.upTo(g.horizon)
+			if g.percent(25) {
+				from = 0
+			}
+			until := from + g.within(time.Second, 10*time.Second, g.span/4+time.Second, g.span+time.Minute)
+			g.faults = append(g.faults, outage{from, until, pick(g.Rand, 100, 100, 50), g.drawFault()})
+		}
+	}
+	if g.theme == themeMixture && g.percent(40) {
+		for range 1 + g.IntN(2) {
+			from := g.upTo(g.horizon)
+			g.apiFaults = append(g.apiFaults, apiOutage{
+				from:  from,
+				until: from + g.within(time.Second, time.Minute, g.span),
+				reset: g.percent(20),
+				challenge: pick(g.Rand, "", `Bearer realm="x"`,
+					`Bearer error="invalid_token"`, `Bearer error="invalid_token"`, `Bearer error="insufficient_scope"`),
+			})
+		}
+	}
+}
+
+func (g *generator) drawFault() fault {
+	f := fault{kind: pick(g.Rand, faultStatus, faultStatus, faultStatus, faultReset, faultCut, faultSlow, faultHang, faultDeaf, faultMalformed, faultPanics, faultExits)}
+	switch f.kind {
+	case faultStatus:
+		f.status = pick(g.Rand, 302, 400, 401, 403, 408, 429, 429, 500, 502, 503, 503, 504)
+		if f.status == 429 || f.status == 503 {
+			f.retryAfter = pick(g.Rand, 0, 1, 3, 10, 60, 300, 7200)
+			f.date = g.percent(30)
+		}
+	case faultDeaf:
+		f.latency = g.upTo(50 * time.Second)
+	case faultSlow:
+		f.latency = g.upTo(12 * time.Second)
+	case faultMalformed:
+		f.body = pick(g.Rand, "<html>", "", "{}", `{"access_token":5}`, `{"access_token":"a b"}`, `{"access_token":"x","expires_in":"soon"}`, `{"error":"temporarily_unavailable"}`)
 	default:
 	}
 	return f
 }
 
-func pick[T any](r *rand.Rand, choices ...T) T { return choices[r.IntN(len(choices))] }
+func (g *generator) drawCallers() {
+	callers, calls := pick(g.Rand, 1, 2, 3, 5, 8, 20), 14
+	switch g.theme {
+	case themeOutages:
+		callers, calls = pick(g.Rand, 1, 2, 3), 40
+	case themeStorm:
+		callers, calls = 10, 20
+	case themeMixture:
+	}
+	for range callers {
+		c := simCaller{kind: pick(g.Rand, bySource, bySource, byTransport, byClient, byTokenSource)}
+		if c.kind == byTokenSource {
+			if g.tokenSource {
+				c.kind = bySource
+			}
+			g.tokenSource = true
+		}
+		patient := g.percent(40)
+		for i := range 1 + g.IntN(calls) {
+			c.calls = append(c.calls, g.drawCall(patient, i == 0))
+		}
+		g.callers = append(g.callers, c)
+	}
+	if g.tokenSource && g.percent(30) {
+		g.margin = pick(g.Rand, time.Second, 20*time.Second, g.span/2, g.span, time.Hour)
+	}
+}
+
+func (g *generator) drawCall(patient, first bool) plan {
+	p := plan{timeout: -1, cancel: -1}
+	switch {
+	case first && g.percent(50):
+	case g.theme == themeOutages:
+		p.pause = g.upTo(g.span/15 + time.Second)
+	case g.theme == themeStorm:
+		p.pause = g.within(1, time.Millisecond, time.Second)
+	case g.percent(3):
+		p.pause = g.upTo(10*g.span + time.Hour) // The clock jumps.
+	default:
+		p.pause = g.within(1, 1, 100*time.Millisecond, time.Second, g.span/20+time.Second, g.span/20+time.Second, g.span/2, g.span)
+	}
+	if !patient && g.percent(60) {
+		p.timeout = pick(g.Rand, 0, g.within(20*time.Millisecond, 100*time.Millisecond, time.Second, 5*time.Second, time.Minute))
+	}
+	if !patient && g.percent(10) {
+		p.cancel = pick(g.Rand, 0, g.within(100*time.Millisecond, 5*time.Second))
+	}
+	p.body = g.percent(30)
+	p.getBody = p.body && g.percent(60)
+	switch {
+	case g.theme != themeMixture:
+	case g.percent(5):
+		p.drop = dropThis
+	case g.percent(3):
+		p.drop = dropOld
+	}
+	return p
+}
+
+func (g *generator) drawEvents() {
+	add := func(kind eventKind, at, by time.Duration) { g.events = append(g.events, simEvent{at, kind, by}) }
+	for range g.IntN(3) {
+		if g.percent(40) {
+			add(eventRevoke, g.upTo(g.horizon), 0)
+		}
+		if g.percent(40) {
+			at := g.upTo(g.horizon)
+			add(eventRotate, at, 0)
+			add(eventAssign, at+g.within(1, time.Second, time.Minute, g.span), 0)
+		}
+		if g.percent(30) {
+			add(eventDrop, g.upTo(g.horizon), 0)
+		}
+	}
+	for range g.IntN(8) {
+		add(eventLook, g.upTo(g.horizon), 0)
+	}
+	if g.percent(15) {
+		add(eventCancel, g.upTo(g.horizon), 0)
+	}
+	if g.percent(25) && !g.tokenSource { // Its shell looks at no clock but the wall's.
+		by := g.within(time.Second, g.span/2, 2*g.span)
+		if g.percent(50) {
+			by = -by
+		}
+		add(eventJump, g.upTo(g.horizon), by)
+	}
+	slices.SortStableFunc(g.events, func(a, b simEvent) int { return cmp.Compare(a.at, b.at) })
+}
 
 func (sc *scenario) String() string {
 	var b strings.Builder
@@ -437,11 +513,11 @@ type simulation struct {
 	cancelled    time.Time // the construction context; zero: not
 
 	clock         int // a number for each thing that is written down
-	attempts      []*attempt
+	attempts      []*simAttempt
 	flights       []*simFlight
 	ended         int // how many of the flights
-	calls         []*call
-	drops         []drop
+	calls         []*simCall
+	drops         []simDrop
 	invalidations []cause // what Invalidate was called with
 	unauthorized  []cause // what the API has answered 401 to
 	jumps         []jump
@@ -450,12 +526,12 @@ type simulation struct {
 	violations    []string
 }
 
-// An attempt is one token request on the wire.
-type attempt struct {
+// A simAttempt is one token request on the wire.
+type simAttempt struct {
 	flight   *simFlight
 	ctx      context.Context
 	sent     time.Time
-	end      time.Time // or of the answer's header, if the body didn't come; zero: not yet
+	end      time.Time // zero: not yet
 	style    oauth2.AuthStyle
 	fault    fault
 	hold     time.Time // what Retry-After says
@@ -473,16 +549,16 @@ type simFlight struct {
 	secret     int
 	background bool
 	err        error
-	attempts   []*attempt
+	attempts   []*simAttempt
 
 	// For the judge.
-	token    *attempt  // that it landed with
-	failures int       // in a row, with this one
-	hold     time.Time // what Retry-After says at its end
+	token    *simAttempt // that it landed with
+	failures int         // in a row, with this one
+	hold     time.Time   // what Retry-After says at its end
 }
 
-// A call is a call for a token, or a request to the API.
-type call struct {
+// A simCall is a call for a token, or a request to the API.
+type simCall struct {
 	caller     int
 	kind       callerKind
 	plan       plan
@@ -502,8 +578,8 @@ type serving struct {
 	at    time.Time
 }
 
-// A drop is a token that the Source has dropped.
-type drop struct {
+// A simDrop is a token that the Source has dropped.
+type simDrop struct {
 	at       time.Time
 	number   int
 	rejected bool
@@ -571,7 +647,7 @@ func (s *simulation) play() {
 			Invalidated: func(info InvalidatedInfo) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.drops = append(s.drops, drop{time.Now(), s.tick(), info.Rejected})
+				s.drops = append(s.drops, simDrop{time.Now(), s.tick(), info.Rejected})
 			},
 		},
 	}
@@ -629,26 +705,26 @@ func (s *simulation) playEvents(quiet chan struct{}) {
 		case <-time.After(e.at - time.Since(s.zero)):
 		}
 		switch e.kind {
-		case revoke:
+		case eventRevoke:
 			s.mu.Lock()
 			s.revoked = time.Now()
 			s.mu.Unlock()
-		case rotate:
+		case eventRotate:
 			s.mu.Lock()
 			s.serverSecret++
 			s.mu.Unlock()
-		case assign:
+		case eventAssign:
 			s.assignSecret()
-		case cancelAll:
+		case eventCancel:
 			s.mu.Lock()
 			s.cancelled = time.Now()
 			s.mu.Unlock()
 			s.cancel()
-		case jumpWall:
+		case eventJump:
 			s.jump(e.by)
-		case lookAround:
+		case eventLook:
 			s.look()
-		case dropCurrent:
+		case eventDrop:
 			if c := s.source.current.Load(); c != nil {
 				s.invalidate(c.token.AccessToken)
 			}
@@ -714,13 +790,13 @@ func (s *simulation) settle() {
 		for _, a := range s.attempts { // Also of an answer that was under way.
 			limit = latest(limit, a.hold)
 		}
-		cancelled := !s.cancelled.IsZero()
-		s.mu.Unlock()
-		if token != "" || cancelled {
-			return
-		}
-		if time.Now().After(limit) {
+		over := token != "" || !s.cancelled.IsZero()
+		if !over && time.Now().After(limit) {
 			s.fail("recovery", "no token at %s", s.at(time.Now()))
+			over = true
+		}
+		s.mu.Unlock()
+		if over {
 			return
 		}
 		time.Sleep(max(time.Second, time.Until(limit)/20))
@@ -729,7 +805,7 @@ func (s *simulation) settle() {
 
 // call makes one call and returns the token that it got, or that the API got.
 func (s *simulation) call(caller int, kind callerKind, p plan) string {
-	c := &call{caller: caller, kind: kind, plan: p, start: time.Now()}
+	c := &simCall{caller: caller, kind: kind, plan: p, start: time.Now()}
 	ctx := context.WithValue(context.Background(), callKey{}, c)
 	if kind != byTokenSource {
 		for _, end := range []time.Duration{p.timeout, p.cancel} {
@@ -788,11 +864,11 @@ func (s *simulation) call(caller int, kind callerKind, p plan) string {
 	return c.serves[len(c.serves)-1].token
 }
 
-// callKey is the key of the *call in its context.
+// callKey is the key of the *simCall in its context.
 type callKey struct{}
 
 // request returns the request to the API that a call makes.
-func (s *simulation) request(ctx context.Context, c *call) *http.Request {
+func (s *simulation) request(ctx context.Context, c *simCall) *http.Request {
 	var body io.Reader
 	if c.plan.body {
 		c.body = &closeCounter{Reader: strings.NewReader("x")}
@@ -853,17 +929,17 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 	if early && accepted {
 		s.issue(a)
 	}
-	switch {
-	case a.fault.kind == hang:
+	switch a.fault.kind {
+	case faultHang:
 		<-req.Context().Done()
 		return nil, req.Context().Err()
-	case a.fault.kind == deaf:
+	case faultDeaf:
 		select {
 		case <-time.After(latency):
 		case <-s.over:
 		}
 	default:
-		if err := sleep(req.Context(), latency); err != nil {
+		if err := s.sleep(req.Context(), latency); err != nil {
 			return nil, err
 		}
 	}
@@ -884,23 +960,28 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 		text += fmt.Sprintf(`,"refresh_in":%d`, a.refresh)
 	}
 	text += "}"
-	content := &answerBody{text: text, whole: func() { s.whole(a) }}
+	isToken := true
+	content := &answerBody{text: text, over: func(whole bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		a.end, a.received = time.Now(), whole && isToken
+	}}
 	resp.Body = io.NopCloser(content)
 	switch a.fault.kind {
-	case reset:
+	case faultReset:
 		return nil, errors.New("connection reset")
-	case cut:
-		content.text, content.whole, content.err = text[:len(text)/2], nil, io.ErrUnexpectedEOF
-	case slow:
-		content.wait = func() error { return sleep(req.Context(), latency) }
-	case malformed:
-		content.text, content.whole = a.fault.body, nil
-	case panics:
+	case faultCut:
+		content.text, content.err = text[:len(text)/2], io.ErrUnexpectedEOF
+	case faultSlow:
+		content.wait = func() error { return s.sleep(req.Context(), latency) }
+	case faultMalformed:
+		content.text, isToken = a.fault.body, false
+	case faultPanics:
 		panic("as drawn")
-	case exits:
+	case faultExits:
 		runtime.Goexit()
-	case status:
-		content.text, content.whole = `{"error":"as_drawn"}`, nil
+	case faultStatus:
+		content.text, isToken = `{"error":"as_drawn"}`, false
 		resp.StatusCode = a.fault.status
 		if a.fault.status == http.StatusFound {
 			resp.Header.Set("Location", "https://elsewhere.example/")
@@ -915,7 +996,7 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 		}
 	default:
 		if !accepted {
-			content.text, content.whole = `{"error":"invalid_client"}`, nil
+			content.text, isToken = `{"error":"invalid_client"}`, false
 			resp.StatusCode = http.StatusUnauthorized
 		}
 	}
@@ -923,10 +1004,10 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 }
 
 // receive notes the arrival of a token request, and decides what to make of it.
-func (s *simulation) receive(req *http.Request, form url.Values) (a *attempt, accepted bool) {
+func (s *simulation) receive(req *http.Request, form url.Values) (a *simAttempt, accepted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a = &attempt{ctx: req.Context(), sent: time.Now(), style: oauth2.AuthStyleInHeader}
+	a = &simAttempt{ctx: req.Context(), sent: time.Now(), style: oauth2.AuthStyleInHeader}
 	_, secret, ok := req.BasicAuth()
 	if !ok {
 		a.style, secret = oauth2.AuthStyleInParams, form.Get("client_secret")
@@ -948,7 +1029,7 @@ func (s *simulation) receive(req *http.Request, form url.Values) (a *attempt, ac
 		s.fail("provenance", "the token request at %s has a caller's context", s.at(a.sent))
 	}
 
-	a.fault.kind = sound
+	a.fault.kind = faultSound
 	for _, o := range s.faults {
 		now := a.sent.Sub(s.zero)
 		if !s.healed && o.from <= now && now < o.until && s.rand.IntN(100) < o.percent {
@@ -975,7 +1056,7 @@ func (s *simulation) healthy() bool {
 	return s.healed
 }
 
-func (s *simulation) issue(a *attempt) {
+func (s *simulation) issue(a *simAttempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.issued = time.Now()
@@ -987,7 +1068,7 @@ func (s *simulation) issue(a *attempt) {
 }
 
 // attemptEnded notes the end of a token request, however it ends.
-func (s *simulation) attemptEnded(a *attempt) {
+func (s *simulation) attemptEnded(a *simAttempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.end.IsZero() {
@@ -995,24 +1076,18 @@ func (s *simulation) attemptEnded(a *attempt) {
 	}
 }
 
-// whole notes that the whole answer has got to the client.
-func (s *simulation) whole(a *attempt) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.end, a.received = time.Now(), true
-}
-
 // An answerBody is the body of an answer of the token endpoint.
 type answerBody struct {
-	text  string
-	wait  func() error // before the first byte; may be nil
-	whole func()       // after the last; may be nil
-	err   error        // after the last; nil: io.EOF
+	text string
+	wait func() error     // before the first byte; may be nil
+	err  error            // after the last; nil: io.EOF
+	over func(whole bool) // at the end
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	if b.wait != nil {
 		if err := b.wait(); err != nil {
+			b.over(false)
 			return 0, err
 		}
 		b.wait = nil
@@ -1022,18 +1097,15 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.text = b.text[n:]
 		return n, nil
 	}
-	if b.err != nil {
-		return 0, b.err
+	if b.err == nil {
+		b.over(true)
+		return 0, io.EOF
 	}
-	if b.whole != nil {
-		b.whole()
-		b.whole = nil
-	}
-	return 0, io.EOF
+	return 0, b.err
 }
 
 // sleep is time.Sleep, or returns ctx.Err() when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
+func (s *simulation) sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -1051,7 +1123,7 @@ func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
 		defer req.Body.Close()
 	}
-	c, ok := req.Context().Value(callKey{}).(*call)
+	c, ok := req.Context().Value(callKey{}).(*simCall)
 	if !ok {
 		panic("a request that no call has made")
 	}
@@ -1059,7 +1131,7 @@ func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	value := req.Header.Get("Authorization")
 	token, isBearer := strings.CutPrefix(value, "Bearer ")
-	var issued *attempt
+	var issued *simAttempt
 	for _, a := range s.attempts {
 		if a.token == token && token != "" {
 			issued = a
@@ -1090,7 +1162,7 @@ func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
 		}
 	}
 	s.mu.Unlock()
-	if ended := sleep(req.Context(), latency); ended != nil {
+	if ended := s.sleep(req.Context(), latency); ended != nil {
 		return nil, ended
 	}
 	if err != nil {
@@ -1175,7 +1247,7 @@ func (s *simulation) prepare() {
 }
 
 // dead returns for how long after it was sent for a's token may be used.
-func (a *attempt) dead() time.Duration {
+func (a *simAttempt) dead() time.Duration {
 	if a.life == 0 {
 		return forever
 	}
@@ -1183,10 +1255,10 @@ func (a *attempt) dead() time.Duration {
 }
 
 // floor returns for how long after it was sent for each token may be used.
-func (a *attempt) floor() time.Duration { return a.end.Sub(a.sent) + time.Second }
+func (a *simAttempt) floor() time.Duration { return a.end.Sub(a.sent) + time.Second }
 
 // soft returns between which ages a's token becomes stale.
-func (s *simulation) soft(a *attempt) (earliest, latest time.Duration) {
+func (s *simulation) soft(a *simAttempt) (earliest, latest time.Duration) {
 	if a.life == 0 {
 		return forever, forever
 	}
@@ -1205,7 +1277,7 @@ func (s *simulation) soft(a *attempt) (earliest, latest time.Duration) {
 
 // hard returns the age from which on a caller may have to wait for the token that
 // replaces a's.
-func (s *simulation) hard(a *attempt) time.Duration {
+func (s *simulation) hard(a *simAttempt) time.Duration {
 	if a.life == 0 {
 		return forever
 	}
@@ -1214,7 +1286,7 @@ func (s *simulation) hard(a *attempt) time.Duration {
 }
 
 // age returns the age of a's token at t, by the clock that shows more.
-func (s *simulation) age(a *attempt, t time.Time) time.Duration {
+func (s *simulation) age(a *simAttempt, t time.Time) time.Duration {
 	var by time.Duration
 	for _, j := range s.jumps {
 		if j.token == a.token && !j.at.After(t) {
@@ -1226,7 +1298,7 @@ func (s *simulation) age(a *attempt, t time.Time) time.Duration {
 
 // current returns the token that the Source has at t, if any. certain is false if
 // that changes in this very moment.
-func (s *simulation) current(t time.Time) (a *attempt, certain bool) {
+func (s *simulation) current(t time.Time) (a *simAttempt, certain bool) {
 	for _, f := range s.flights {
 		switch {
 		case f.token == nil:
@@ -1258,7 +1330,7 @@ func (s *simulation) current(t time.Time) (a *attempt, certain bool) {
 }
 
 // there returns the token that is surely there at t, or nil.
-func (s *simulation) there(t time.Time) *attempt {
+func (s *simulation) there(t time.Time) *simAttempt {
 	if a, certain := s.current(t); certain && a != nil && s.age(a, t) < a.dead() {
 		return a
 	}
@@ -1307,7 +1379,7 @@ func (s *simulation) judgeFlights() {
 		if !s.cancelled.IsZero() && f.start.After(s.cancelled) {
 			s.fail("construction", "a flight at %s", s.at(f.start))
 		}
-		if !slices.ContainsFunc(s.calls, func(c *call) bool { return !c.start.After(f.start) && !c.end.Before(f.start) }) {
+		if !slices.ContainsFunc(s.calls, func(c *simCall) bool { return !c.start.After(f.start) && !c.end.Before(f.start) }) {
 			s.fail("justified", "the flight of %s takes off by itself", s.at(f.start))
 		}
 		a := s.there(f.start)
@@ -1347,7 +1419,7 @@ func (s *simulation) judgeAttempts(f *simFlight) {
 			before := f.attempts[i-1]
 			switch {
 			case before.received:
-				if !slices.ContainsFunc(s.drops, func(d drop) bool { return !d.at.Before(from) && !d.at.After(before.end) }) {
+				if !slices.ContainsFunc(s.drops, func(d simDrop) bool { return !d.at.Before(from) && !d.at.After(before.end) }) {
 					s.fail("attempts", "the flight of %s threw away %s, though nothing was dropped meanwhile", s.at(f.start), before.token)
 				}
 				count, from = 0, before.end
@@ -1371,11 +1443,11 @@ func (s *simulation) judgeAttempts(f *simFlight) {
 }
 
 // described is for messages.
-func (s *simulation) described(c *call) string {
+func (s *simulation) described(c *simCall) string {
 	return fmt.Sprintf("the call of %s by caller %d, %s, which ends at %s,", s.at(c.start), c.caller, c.kind, s.at(c.end))
 }
 
-func (s *simulation) judgeCall(c *call) {
+func (s *simulation) judgeCall(c *simCall) {
 	limit := c.until
 	if limit.IsZero() {
 		limit = c.start.Add(s.totalTimeout())
@@ -1424,9 +1496,9 @@ func (s *simulation) judgeCall(c *call) {
 	s.fail("refresh", "%s started no flight, with %s of %d s and %v old", s.described(c), a.token, a.life, age)
 }
 
-func (s *simulation) judgeServing(c *call, i int) {
+func (s *simulation) judgeServing(c *simCall, i int) {
 	v := c.serves[i]
-	n := slices.IndexFunc(s.attempts, func(a *attempt) bool { return a.token == v.token && a.token != "" })
+	n := slices.IndexFunc(s.attempts, func(a *simAttempt) bool { return a.token == v.token && a.token != "" })
 	if n < 0 {
 		s.fail("provenance", "%s got %q", s.described(c), v.token)
 		return
@@ -1452,13 +1524,13 @@ func (s *simulation) judgeServing(c *call, i int) {
 }
 
 // disturbed reports whether a token was dropped, or the clock moved, during c.
-func (s *simulation) disturbed(c *call) bool {
+func (s *simulation) disturbed(c *simCall) bool {
 	during := func(t time.Time) bool { return t.After(c.start) && !t.After(c.end) }
-	return slices.ContainsFunc(s.drops, func(d drop) bool { return during(d.at) }) ||
+	return slices.ContainsFunc(s.drops, func(d simDrop) bool { return during(d.at) }) ||
 		slices.ContainsFunc(s.jumps, func(j jump) bool { return during(j.at) })
 }
 
-func (s *simulation) judgeError(c *call) {
+func (s *simulation) judgeError(c *simCall) {
 	for _, t := range []time.Time{c.start, c.end} {
 		if a := s.there(t); a != nil && !s.disturbed(c) {
 			s.fail("refused", "%s failed though %s was there at %s: %v", s.described(c), a.token, s.at(t), c.err)
@@ -1476,11 +1548,11 @@ func (s *simulation) judgeError(c *call) {
 	}
 	for _, other := range s.calls {
 		if other.end.Equal(c.end) && other.start.Before(other.end) && c.start.Before(c.end) && other.err != nil && len(other.serves) == 0 &&
-			!errors.As(other.err, &own) && other.err != c.err {
+			!errors.As(other.err, &own) && !isSame(other.err, c.err) {
 			s.fail("shared", "%s got %v, another call %v", s.described(c), c.err, other.err)
 		}
 	}
-	n := slices.IndexFunc(s.flights, func(f *simFlight) bool { return f.err == c.err })
+	n := slices.IndexFunc(s.flights, func(f *simFlight) bool { return isSame(f.err, c.err) })
 	if n < 0 {
 		s.fail("error", "%s got an error that isn't a flight's: %v", s.described(c), c.err)
 		return
@@ -1499,6 +1571,9 @@ func (s *simulation) judgeError(c *call) {
 		s.fail("error", "%s got the error of %s, of failure %d with Retry-After until %s, though that is over: %v", s.described(c), s.at(f.end), f.failures, s.at(f.hold), c.err)
 	}
 }
+
+// isSame is errors.Is without unwrapping.
+func isSame(a, b error) bool { return any(a) == any(b) }
 
 func (s *simulation) judgeDrops() {
 	var rejected time.Time // the last
@@ -1530,7 +1605,7 @@ func (s *simulation) judgeDrops() {
 		if u.replay || !certain || a == nil || a.token != u.token {
 			continue
 		}
-		if !slices.ContainsFunc(s.drops, func(d drop) bool {
+		if !slices.ContainsFunc(s.drops, func(d simDrop) bool {
 			return d.rejected && d.at.After(u.at.Add(-30*time.Second)) && d.at.Before(u.at)
 		}) {
 			s.fail("rejected", "%s was kept at %s in spite of status 401", u.token, s.at(u.at))
@@ -1575,7 +1650,7 @@ func (s *simulation) judgeBound() {
 	}
 	changes := 1 // when all recovers
 	for _, e := range s.events {
-		if e.kind == assign {
+		if e.kind == eventAssign {
 			changes++
 		}
 	}
@@ -1672,7 +1747,7 @@ func (e *encounters) add(s *simulation) {
 		note("flights that fail", f.err != nil)
 		note("flights in the background", f.background)
 		note("flights that try again", len(f.attempts) > 1)
-		note("flights that start over", slices.ContainsFunc(f.attempts, func(a *attempt) bool { return a.received && a != f.token }))
+		note("flights that start over", slices.ContainsFunc(f.attempts, func(a *simAttempt) bool { return a.received && a != f.token }))
 		note("flights after more than five failures", f.failures > 5)
 	}
 	for _, c := range s.calls {
