@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -55,13 +56,17 @@ func check(repository string, pattern *regexp.Regexp) (survived int, err error) 
 	work := make(chan guard)
 	var mu sync.Mutex // protects tried, survived and err
 	tried := 0
+	temporary, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(temporary)
 	var wg sync.WaitGroup
-	for range max(runtime.GOMAXPROCS(0)/2, 1) {
-		dir, failure := clone(repository)
-		if failure != nil {
-			return 0, failure
+	for i := range max(runtime.GOMAXPROCS(0)/2, 1) {
+		dir := filepath.Join(temporary, strconv.Itoa(i))
+		if err := clone(repository, dir); err != nil {
+			return 0, err
 		}
-		defer os.RemoveAll(dir)
 		wg.Go(func() {
 			for g := range work {
 				by, failure := try(dir, g)
@@ -118,31 +123,27 @@ func parse(text string) (guards []guard, err error) {
 	return guards, nil
 }
 
-// clone copies the files that git knows to a temporary directory.
-func clone(repository string) (string, error) {
+// clone copies the files that git knows to dir.
+func clone(repository, dir string) error {
 	list := exec.Command("git", "ls-files", "-z")
 	list.Dir = repository
 	names, err := list.Output()
 	if err != nil {
-		return "", fmt.Errorf("git ls-files: %w", err)
-	}
-	dir, err := os.MkdirTemp("", "mutate")
-	if err != nil {
-		return "", err
+		return fmt.Errorf("git ls-files: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		data, err := os.ReadFile(filepath.Join(repository, name))
 		if err != nil {
-			return "", err
+			return err
 		}
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o700); err != nil {
-			return "", err
+			return err
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 var failed = regexp.MustCompile(`(?m)^--- FAIL: (\w+)|^(panic: .*)`)
