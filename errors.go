@@ -186,14 +186,23 @@ func (r *tokenRequest) masker(parsed *members) func(text string, limit int) stri
 	// costly. Most are plain, like a JWT, and need none.
 	tokens := []string{parsed.accessToken, parsed.refreshToken}
 	for _, token := range tokens {
-		if len(token) <= maxOddToken && strings.ContainsFunc(token, func(r rune) bool { return !isPlain(r) }) {
+		if len(token) <= maxOddToken && !isAllPlain(token) {
 			secrets = append(secrets, token)
 		}
 	}
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // One may begin another.
 	var patterns []string
 	longest := max(len(tokens[0]), len(tokens[1]))
+	absurd := func(text string, _ int) string {
+		if text == "" {
+			return ""
+		}
+		return redacted
+	}
 	for _, secret := range secrets {
+		if len(secret) > maxOddSecret && !isAllPlain(secret) {
+			return absurd
+		}
 		if secret != "" {
 			patterns = append(patterns, echoPattern(secret), regexp.QuoteMeta(base64.StdEncoding.EncodeToString([]byte(secret))))
 			longest = max(longest, maxEncoding*len(secret))
@@ -203,8 +212,8 @@ func (r *tokenRequest) masker(parsed *members) func(text string, limit int) stri
 		return clip
 	}
 	echo, err := regexp.Compile(strings.Join(patterns, "|"))
-	if err != nil { // A secret of absurd length.
-		return func(string, int) string { return redacted }
+	if err != nil {
+		return absurd
 	}
 	return func(text string, limit int) string {
 		head := text[:min(len(text), limit+longest)]
@@ -238,6 +247,15 @@ func (r *tokenRequest) masker(parsed *members) func(text string, limit int) stri
 // maxOddToken is up to which length a token with characters that aren't plain is
 // looked for in other encodings too.
 const maxOddToken = 512
+
+// maxOddSecret is the length up to which a secret with such characters makes a
+// regular expression of reasonable size. Of the answer to a longer one nothing is
+// shown.
+const maxOddSecret = 4 << 10
+
+func isAllPlain(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !isPlain(r) })
+}
 
 // isPlain reports whether forms, URLs, JSON and HTML leave r as it is.
 func isPlain(r rune) bool {

@@ -803,3 +803,42 @@ func TestRedirectErrors(t *testing.T) {
 		require.Len(t, endpoint.received(), 1)
 	}
 }
+
+func TestL2_PrintedConfigAndSource(t *testing.T) {
+	conf := Config{
+		ClientID:       "the-id",
+		ClientSecret:   memorySecret,
+		TokenURL:       "https://auth.example/token?key=" + memorySecret,
+		Scopes:         []string{"read"},
+		EndpointParams: url.Values{"client_assertion": {memorySecret}},
+	}
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"` + memorySecret + `"}`})
+	source := endpoint.config().Source(t.Context())
+	token, err := source.Token()
+	require.NoError(t, err)
+	source.Invalidate(token)
+
+	var out strings.Builder
+	for _, v := range []any{conf, &conf, source, conf.Client(t.Context()), conf.Transport(t.Context()), source.Status()} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+			fmt.Fprintf(&out, verb+"\n", []any{struct{ V any }{v}})
+		}
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+			slog.New(handler).Info("message", "v", v)
+		}
+	}
+	out.WriteString(conf.GoString() + source.String())
+	requireMasked(t, out.String(), memorySecret)
+	require.Contains(t, conf.String(), `ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]`)
+	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
+	require.Equal(t, "clientcredentials.Source(expired)", source.String())
+	require.Equal(t, "<nil>", fmt.Sprint((*Config)(nil)))
+}
+
+func TestL1b_SecretOfAbsurdLength(t *testing.T) {
+	conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: "anything"}).config()
+	conf.ClientSecret = strings.Repeat("~", 200_000)
+	_, err := conf.Token(t.Context())
+	require.ErrorContains(t, err, "Response: [redacted]")
+}

@@ -24,30 +24,37 @@ func TestMain(m *testing.M) {
 	Main(m)
 }
 
-func until(done <-chan struct{}) { <-done }
+// until waits for done. Before that it says that it runs: a goroutine that has not
+// begun has another stack.
+func until(running chan<- struct{}, done <-chan struct{}) {
+	running <- struct{}{}
+	<-done
+}
 
 func TestLeakIsFound(t *testing.T) {
-	done := make(chan struct{})
-	go until(done)
+	running, done := make(chan struct{}), make(chan struct{})
+	go until(running, done)
+	<-running
 	start := time.Now()
 	stacks := wait(100 * time.Millisecond)
+	time.AfterFunc(100*time.Millisecond, func() { close(done) })
 	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, "gave up early")
 	require.Len(t, stacks, 1)
 	require.Contains(t, stacks[0], "leakcheck.until(")
 	require.Contains(t, stacks[0], "leakcheck_test.go:")
-
-	time.AfterFunc(100*time.Millisecond, func() { close(done) })
 	require.Empty(t, wait(patience), "after its end")
 }
 
 func TestManyLeaksAreFound(t *testing.T) {
 	const many = 1000 // More than the first buffer holds.
-	done := make(chan struct{})
+	running, done := make(chan struct{}), make(chan struct{})
 	for range many {
-		go until(done)
+		go until(running, done)
+		<-running
 	}
-	require.Len(t, wait(0), many)
+	n := len(wait(0))
 	close(done)
+	require.Equal(t, many, n)
 	require.Empty(t, wait(patience))
 }
 
@@ -90,8 +97,8 @@ func TestMainExits(t *testing.T) {
 	}
 }
 
-func TestChildLeaks(t *testing.T)  { inChild(t); go until(nil) }
-func TestChildFails(t *testing.T)  { inChild(t); go until(nil); t.Fail() }
+func TestChildLeaks(t *testing.T)  { inChild(t); go until(make(chan struct{}, 1), nil) }
+func TestChildFails(t *testing.T)  { inChild(t); go until(make(chan struct{}, 1), nil); t.Fail() }
 func TestChildPasses(t *testing.T) { inChild(t) }
 
 func inChild(t *testing.T) {
