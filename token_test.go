@@ -193,35 +193,6 @@ func TestF10_OutageServesToTheTrueExpiry(t *testing.T) {
 	}
 }
 
-func TestFailedBackgroundRefreshBacksOff(t *testing.T) {
-	bubble(t, 10*time.Hour, func(t *testing.T, w *world) {
-		w.conf.EarlyRefresh = 5 * time.Hour // Soft from 5:00 or up to 6:15.
-		s := w.conf.Source(w.ctx)
-		promptly(t, s)
-		fault := clientcredentialstest.Unavailable()
-		w.auth.SetFault(&fault)
-		time.Sleep(7 * time.Hour)
-		before := len(w.auth.Requests())
-		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(10 * time.Millisecond) {
-			promptly(t, s)
-		}
-		requests := w.auth.Requests()[before:]
-		for i := 1; i < len(requests); i++ {
-			delay := min(time.Second<<(i-1), 30*time.Second)
-			gap := requests[i].Time.Sub(requests[i-1].Time)
-			require.GreaterOrEqual(t, gap, delay*3/4, "between failures %d and %d", i, i+1)
-			require.LessOrEqual(t, gap, delay+20*time.Millisecond, "between failures %d and %d", i, i+1)
-		}
-		require.Greater(t, len(requests), 20, "one failure must not end the refreshing")
-
-		w.auth.SetFault(nil)
-		time.Sleep(time.Minute)
-		promptly(t, s)
-		synctest.Wait()
-		require.Equal(t, Fresh, s.Status().State)
-	})
-}
-
 func TestHardWindow(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
@@ -511,24 +482,6 @@ func TestP1c_ShortTokensAreReusedForASecond(t *testing.T) {
 			}
 			require.EqualValues(t, 10, requests.Load())
 		})
-	}
-}
-
-func TestShortTokensAreNeverRefreshedInTheFirstHalf(t *testing.T) {
-	for _, life := range []int{2, 3, 5, 10, 30, 300} {
-		for _, early := range []time.Duration{0, time.Second, 5 * time.Minute, time.Hour} {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, requests := answering(t.Context(), fmt.Sprintf(`{"access_token":"t%%","expires_in":%d}`, life))
-				s := (&Config{TokenURL: "https://auth.example/token", EarlyRefresh: early}).Source(ctx)
-				const lives = 10
-				for start := time.Now(); time.Since(start) < lives*time.Duration(life)*time.Second; time.Sleep(time.Duration(life) * 10 * time.Millisecond) {
-					promptly(t, s)
-					synctest.Wait()
-				}
-				require.LessOrEqual(t, int(requests.Load()), 2*lives)
-				require.GreaterOrEqual(t, int(requests.Load()), lives)
-			})
-		}
 	}
 }
 

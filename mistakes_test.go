@@ -1,0 +1,328 @@
+package clientcredentials
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// Mistakes that other token caches have made, and that users have paid for. Each
+// test is named after the mistake, and fails if it is made here.
+
+// kinds are those of world.clients.
+var kinds = []string{"Client", "Transport"}
+
+// With a window of five minutes, tokens of five minutes are always due.
+func TestMistake_FixedWindowOnShortTokens(t *testing.T) {
+	for _, life := range []int{2, 3, 5, 10, 30, 300} {
+		for _, early := range []time.Duration{0, time.Second, 5 * time.Minute, time.Hour} {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, requests := answering(t.Context(), fmt.Sprintf(`{"access_token":"t%%","expires_in":%d}`, life))
+				s := (&Config{TokenURL: "https://auth.example/token", EarlyRefresh: early}).Source(ctx)
+				const lives = 10
+				for start := time.Now(); time.Since(start) < lives*time.Duration(life)*time.Second; time.Sleep(time.Duration(life) * 10 * time.Millisecond) {
+					promptly(t, s)
+					synctest.Wait()
+				}
+				require.LessOrEqual(t, int(requests.Load()), 2*lives)
+				require.GreaterOrEqual(t, int(requests.Load()), lives)
+			})
+		}
+	}
+}
+
+// A caller that comes before the goroutine has run starts another.
+func TestMistake_RefreshFlagSetInsideTheGoroutine(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		time.Sleep(59 * time.Minute)
+		require.Equal(t, Stale, s.Status().State)
+		w.auth.Latency = time.Second
+		for range 1000 {
+			promptly(t, s) // Without a break in which another goroutine had to run.
+		}
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() { promptly(t, s) })
+		}
+		wg.Wait()
+		time.Sleep(2 * time.Second)
+		require.Equal(t, 2, w.auth.TokenRequests())
+	})
+}
+
+// Whoever refreshed is done, and nobody sees that it is for nothing.
+func TestMistake_FailedRefreshIsTheLast(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		time.Sleep(57 * time.Minute)
+		for range 5 {
+			w.auth.Script(clientcredentialstest.InvalidClient())
+		}
+		start := time.Now()
+		for promptly(t, s).AccessToken == first.AccessToken {
+			require.Less(t, time.Since(start), (1+2+4+8+16+1)*time.Second)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.Equal(t, 1+5+1, w.auth.TokenRequests())
+	})
+}
+
+// Every request to the API is a token request as long as the window is open.
+func TestMistake_NoPauseBetweenFailedRefreshes(t *testing.T) {
+	bubble(t, 10*time.Hour, func(t *testing.T, w *world) {
+		w.conf.EarlyRefresh = 5 * time.Hour // Soft from 5:00 or up to 6:15.
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		fault := clientcredentialstest.Unavailable()
+		w.auth.SetFault(&fault)
+		time.Sleep(7 * time.Hour)
+		before := len(w.auth.Requests())
+		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(10 * time.Millisecond) {
+			promptly(t, s)
+		}
+		requests := w.auth.Requests()[before:]
+		for i := 1; i < len(requests); i++ {
+			pause := min(time.Second<<(i-1), 30*time.Second)
+			gap := requests[i].Time.Sub(requests[i-1].Time)
+			require.GreaterOrEqual(t, gap, pause*3/4, "between failures %d and %d", i, i+1)
+			require.LessOrEqual(t, gap, pause+20*time.Millisecond, "between failures %d and %d", i, i+1)
+		}
+		require.Greater(t, len(requests), 20)
+
+		w.auth.SetFault(nil)
+		time.Sleep(time.Minute)
+		promptly(t, s)
+		synctest.Wait()
+		require.Equal(t, Fresh, s.Status().State)
+	})
+}
+
+// A request that took its time comes back when the new token is there.
+func TestMistake_Any401KillsTheNewerToken(t *testing.T) {
+	for _, kind := range kinds {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			base, _ := contextClient(w.ctx)
+			w.ctx = context.WithValue(w.ctx, oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				delay, _ := time.ParseDuration(req.URL.Query().Get("delay"))
+				resp, err := base.Transport.RoundTrip(req)
+				time.Sleep(delay) // The request is as old as that when its answer comes.
+				return resp, err
+			})})
+			client := w.clients()[kind]
+			_, err := w.get(t, client)
+			require.NoError(t, err)
+			w.auth.RevokeAll()
+			var wg sync.WaitGroup
+			for i := range 10 {
+				wg.Go(func() {
+					resp, err := client.Get(fmt.Sprintf("%s?delay=%dm", worldAPI, 1+i))
+					require.NoError(t, err)
+					require.Equal(t, http.StatusOK, resp.StatusCode, kind)
+					resp.Body.Close()
+				})
+			}
+			wg.Wait()
+			require.Equal(t, 10, w.api.Rejected(), kind)
+			require.Equal(t, 2, w.auth.TokenRequests(), kind)
+		})
+	}
+}
+
+// A sync.Cond knows no context, nor does a mutex.
+func TestMistake_WaitersDeafToTheirContext(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		w.auth.Latency = 8 * time.Second
+		s := w.conf.Source(w.ctx)
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 10 {
+			ctx, cancel := context.WithCancel(t.Context())
+			wg.Go(func() {
+				// The first, who has started the flight, gives up first.
+				time.AfterFunc(time.Duration(i)*time.Second+1, cancel)
+				_, err := s.TokenContext(ctx)
+				if i < 8 {
+					require.ErrorIs(t, err, context.Canceled)
+					require.Equal(t, time.Duration(i)*time.Second+1, time.Since(start))
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, 8*time.Second, time.Since(start))
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		require.Equal(t, 1, w.auth.TokenRequests())
+	})
+}
+
+// The API answers 401 or, worse, to anybody.
+func TestMistake_RequestSentWithoutAToken(t *testing.T) {
+	for _, fault := range []clientcredentialstest.Fault{
+		clientcredentialstest.InvalidClient(),
+		clientcredentialstest.ConnectionReset(),
+		{Body: `{}`},
+		{Body: `{"access_token":""}`},
+		{Delay: time.Hour},
+	} {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			w.auth.SetFault(&fault)
+			for name, client := range w.clients() {
+				for range 10 { // The last of them while it cools down.
+					_, err := client.Get(worldAPI)
+					require.Error(t, err, name)
+				}
+			}
+			require.Empty(t, w.api.Requests())
+			time.Sleep(time.Hour) // The server's hanging requests end.
+		})
+	}
+}
+
+// One tenant gets the token of another. Here a cache belongs to a Source, and what
+// copies of a Config share knows no token.
+func TestMistake_CacheKeyWithoutParametersOrScopes(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		promptly(t, w.conf.Source(w.ctx)) // The copies are made after first use.
+		var sources []*Source
+		for _, change := range []func(c *Config){
+			func(*Config) {},
+			func(c *Config) { c.Scopes = []string{"read"} },
+			func(c *Config) { c.Scopes = []string{"read", "write"} },
+			func(c *Config) { c.EndpointParams = url.Values{"audience": {"a"}} },
+			func(c *Config) { c.EndpointParams = url.Values{"audience": {"b"}} },
+			func(c *Config) { c.EndpointParams = url.Values{"resource": {"https://a.example", "https://b.example"}} },
+		} {
+			conf := *w.conf
+			change(&conf)
+			sources = append(sources, conf.Source(w.ctx))
+		}
+		var tokens []string
+		for _, s := range sources {
+			tokens = append(tokens, promptly(t, s).AccessToken)
+		}
+		for i, s := range sources {
+			require.Equal(t, tokens[i], promptly(t, s).AccessToken)
+		}
+		slices.Sort(tokens)
+		require.Len(t, slices.Compact(tokens), len(sources))
+		require.Equal(t, 1+len(sources), w.auth.TokenRequests())
+	})
+}
+
+// The token that was on its way when the old one was revoked may be as dead.
+func TestMistake_OlderFlightOverwritesAnInvalidation(t *testing.T) {
+	for _, kind := range kinds {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			client := w.clients()[kind]
+			_, err := w.get(t, client)
+			require.NoError(t, err)
+			time.Sleep(59 * time.Minute)
+			w.auth.Latency = 5 * time.Second // Tokens are issued at once, and answered late.
+			_, err = w.get(t, client)        // Starts the refresh.
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			w.auth.RevokeAll()
+			for range 3 {
+				resp, err := w.get(t, client)
+				require.NoError(t, err)
+				require.Equal(t, http.StatusOK, resp.StatusCode, kind)
+			}
+			require.Equal(t, 1, w.api.Rejected(), kind)
+			require.Equal(t, 3, w.auth.TokenRequests(), kind)
+		})
+	}
+}
+
+// The old token is all there is, so it is used.
+func TestMistake_ExpiredTokenDuringBackOff(t *testing.T) {
+	for _, fault := range []clientcredentialstest.Fault{
+		clientcredentialstest.TooManyRequests(5 * time.Minute),
+		clientcredentialstest.InvalidClient(),
+	} {
+		bubble(t, time.Minute, func(t *testing.T, w *world) {
+			s := w.conf.Source(w.ctx)
+			first := promptly(t, s)
+			w.auth.SetFault(&fault)
+			for time.Now().Before(first.Expiry) {
+				promptly(t, s)
+				time.Sleep(time.Second)
+			}
+			for range 100 {
+				token, err := s.Token()
+				require.Error(t, err)
+				require.Nil(t, token)
+				time.Sleep(time.Second)
+			}
+		})
+	}
+}
+
+// What the file with the secret says has nothing to do with the token.
+func TestMistake_ValidTokenDroppedForANewSecret(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		w.conf.ClientSecret = "next" // Which the server doesn't know yet.
+		for time.Until(first.Expiry) > 10*time.Second {
+			require.Equal(t, first.AccessToken, promptly(t, s).AccessToken)
+			time.Sleep(time.Second)
+		}
+		w.auth.Register(clientcredentialstest.Client{ID: worldID, Secret: "next"})
+		time.Sleep(time.Minute)
+		token, err := s.Token()
+		require.NoError(t, err)
+		require.NotEqual(t, first.AccessToken, token.AccessToken)
+	})
+}
+
+// What TestSimulation has found.
+
+// A caller that has a token, and waits for one with more life, has waited for
+// nothing if its own is dead by then.
+func TestPatienceEndsBeforeTheToken(t *testing.T) {
+	bubble(t, time.Minute, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		w.auth.SetFault(&clientcredentialstest.Fault{Delay: 5 * time.Second, Status: http.StatusBadRequest})
+		time.Sleep(time.Minute - 500*time.Millisecond)
+		token, err := s.Token()
+		require.NoError(t, err, "the token was valid")
+		require.Equal(t, first.AccessToken, token.AccessToken)
+		require.True(t, time.Now().Before(first.Expiry))
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// Nor is it of use if it was dropped meanwhile.
+func TestDropWhileACallerIsPatient(t *testing.T) {
+	bubble(t, time.Minute, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		time.Sleep(55 * time.Second)
+		w.auth.Latency = 3 * time.Second
+		time.AfterFunc(100*time.Millisecond, func() {
+			w.auth.RevokeAll()
+			s.Invalidate(first)
+		})
+		token, err := s.Token()
+		require.NoError(t, err)
+		require.NotEqual(t, first.AccessToken, token.AccessToken)
+		_, valid := w.auth.Introspect(token.AccessToken)
+		require.True(t, valid)
+	})
+}
