@@ -833,7 +833,7 @@ func TestL2_PrintedConfigAndSource(t *testing.T) {
 	require.Contains(t, conf.String(), `ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]`)
 	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
 	require.Equal(t, "clientcredentials.Source(expired)", source.String())
-	require.Equal(t, "<nil>", fmt.Sprintf("%v", (*Config)(nil)))
+	require.Equal(t, "<nil>", fmt.Sprintf("%+v", (*Config)(nil)))
 }
 
 func TestL1b_SecretOfAbsurdLength(t *testing.T) {
