@@ -99,7 +99,7 @@ func TestRetryPolicy(t *testing.T) {
 	}
 }
 
-func TestTokenRequestIsTriedAgain(t *testing.T) {
+func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		fault    clientcredentialstest.Fault

@@ -590,7 +590,7 @@ func TestF5_MissingThings(t *testing.T) {
 	require.Zero(t, w.auth.TokenRequests())
 }
 
-func TestTotalTimeout(t *testing.T) {
+func TestF14_TotalTimeout(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		w.auth.SetFault(&clientcredentialstest.Fault{Drip: time.Second}) // F14
 		for _, call := range []func() (*oauth2.Token, error){

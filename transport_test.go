@@ -367,7 +367,7 @@ func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-func TestTokenStaysOnItsOrigin(t *testing.T) {
+func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 	const a, b, c = "https://a.example", "https://b.example", "https://c.example"
 	for _, test := range []struct {
 		name    string

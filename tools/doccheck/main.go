@@ -1,6 +1,7 @@
 // Doccheck checks Markdown files:
 //
 //   - A relative link leads to a file that exists, and its fragment to a heading.
+//     If its text is the name of a test, the file has that test.
 //   - A block marked as go is formatted by gofmt, and passes go vet if it is a
 //     whole file, in the module that the Markdown file is in.
 //   - A block after the line <!-- from: path --> is part of that file, word for
@@ -50,6 +51,7 @@ type document struct {
 
 type link struct {
 	line   int
+	test   string // the text, if it is the name of a test
 	target string
 }
 
@@ -66,6 +68,7 @@ var (
 	heading = regexp.MustCompile(`^#{1,6}\s+(.*?)\s*#*$`)
 	from    = regexp.MustCompile(`^<!-- from: (\S+) -->$`)
 	inline  = regexp.MustCompile("`[^`]*`")
+	test    = regexp.MustCompile(`\[((?:Test|Fuzz|Benchmark|Example)\w+)\]\(([^)\s]+)\)`)
 	target  = regexp.MustCompile(`\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s+(\S+)|(?:href|src)="([^"]+)"`)
 )
 
@@ -100,6 +103,9 @@ func parse(name string) (*document, error) {
 		}
 		if m := heading.FindStringSubmatch(line); m != nil {
 			doc.addHeading(m[1])
+		}
+		for _, m := range test.FindAllStringSubmatch(line, -1) {
+			doc.links = append(doc.links, link{line: i + 1, test: m[1], target: m[2]})
 		}
 		for _, m := range target.FindAllStringSubmatch(inline.ReplaceAllString(line, ""), -1) {
 			doc.links = append(doc.links, link{line: i + 1, target: m[1] + m[2] + m[3]})
@@ -157,8 +163,14 @@ func (d *document) checkLink(l link) error {
 	to := d
 	if u.Path != "" {
 		path := filepath.Join(filepath.Dir(d.name), u.Path)
-		if _, err := os.Stat(path); err != nil {
-			return err
+		data, err := os.ReadFile(path)
+		if err != nil {
+			if info, failure := os.Stat(path); failure != nil || !info.IsDir() {
+				return err
+			}
+		}
+		if l.test != "" && !strings.Contains(string(data), "func "+l.test+"(") {
+			return fmt.Errorf("there is no %s", l.test)
 		}
 		if u.Fragment == "" || filepath.Ext(path) != ".md" {
 			return nil
