@@ -375,21 +375,6 @@ func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	})
 }
 
-func TestTokenDoesNotExpireWhileItsReplacementIsWaitedFor(t *testing.T) {
-	bubble(t, time.Minute, func(t *testing.T, w *world) {
-		s := w.conf.Source(w.ctx)
-		first := promptly(t, s)
-		time.Sleep(59600 * time.Millisecond)
-		w.auth.Script(clientcredentialstest.Fault{Delay: 5 * time.Second, Status: 503})
-		start := time.Now()
-		token, err := s.Token()
-		require.NoError(t, err)
-		require.Equal(t, first.AccessToken, token.AccessToken)
-		require.Equal(t, 200*time.Millisecond, time.Since(start))
-		time.Sleep(time.Minute)
-	})
-}
-
 func TestDeafRoundTripperCannotHoldTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -236,6 +236,21 @@ func TestHardWindow(t *testing.T) {
 	})
 }
 
+func TestTokenDoesNotExpireWhileItsReplacementIsWaitedFor(t *testing.T) {
+	bubble(t, time.Minute, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		first := promptly(t, s)
+		time.Sleep(59600 * time.Millisecond)
+		w.auth.Script(clientcredentialstest.Fault{Delay: 5 * time.Second, Status: 503})
+		start := time.Now()
+		token, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, first.AccessToken, token.AccessToken)
+		require.Equal(t, 200*time.Millisecond, time.Since(start))
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestF4_ConstructionContext(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		ctx, cancel := context.WithCancel(w.ctx)
