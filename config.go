@@ -23,9 +23,12 @@ import (
 // documented default.
 //
 // A Config may be copied by value, also after first use, and its methods are
-// safe for concurrent use. The fields are read at the start of every token
-// request, so that a secret can be rotated by assigning the field; a program
-// that assigns fields while requests are under way must do its own locking.
+// safe for concurrent use, except that copying and printing it read all of it: not
+// while its first token request begins. The fields are read at the start of every
+// token request, so that a secret can be rotated by assigning the field, but for
+// Origins, which Client and Transport copy, and Strict and Observer, which each API
+// request reads too. A program that assigns fields while requests are under way
+// must do its own locking.
 // What is wrong with a field is reported by the first call that needs a token,
 // before anything is sent.
 //
@@ -151,14 +154,14 @@ func (c *Config) Client(ctx context.Context) *http.Client {
 }
 
 // TokenSource returns a source of cached tokens for programs and libraries that
-// want an oauth2.TokenSource. While a token is valid Token returns it at once
-// and refreshes it in the background; otherwise it waits for a new one. The
-// given context is used as in Client.
+// want an oauth2.TokenSource. While a token is valid Token returns it, at once but
+// for the last seconds, and refreshes it in the background; otherwise it waits for
+// a new one. The given context is used as in Client.
 //
 // It is what oauth2.ReuseTokenSource returns, so that its callers share one
 // pointer to a token, and wait in line for a new one. After
 // oauth2.ReuseTokenSourceWithExpiry(nil, source, early) it requests a new token
-// that much before the expiry, and waits for it.
+// that much before the expiry, and waits for it for half of that time at most.
 //
 // A Source can do more: it waits by a context and drops revoked tokens.
 func (c *Config) TokenSource(ctx context.Context) oauth2.TokenSource {
@@ -262,13 +265,17 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	// so wherever a redirect points, it isn't followed.
 	private := *client
 	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	var styles *authStyleCache
+	if c.AuthStyle == oauth2.AuthStyleAutoDetect {
+		styles = c.authStyles()
+	}
 	return &tokenRequest{
 		client:       &private,
 		url:          c.TokenURL,
 		clientID:     c.ClientID,
 		clientSecret: c.ClientSecret,
 		authStyle:    c.AuthStyle,
-		styles:       c.authStyles(),
+		styles:       styles,
 		form:         form,
 		strict:       c.Strict,
 		earlyRefresh: c.EarlyRefresh,

@@ -48,8 +48,8 @@
 // and callers get the last error at once meanwhile; a Retry-After is obeyed. Success
 // ends that, and so does a change of the credentials.
 //
-// When an API answers 401 the token is dropped, at most every 30 seconds. If the
-// answer says invalid_token and the request can be repeated, it is, with a new
+// When an API answers 401, and gives no other reason than the token, that is dropped,
+// at most every 30 seconds. If the answer says invalid_token and the request can be repeated, it is, with a new
 // token: the caller sees nothing of it.
 //
 // [Config.Observer] is told of all this, [SlogObserver] logs it, and

@@ -70,8 +70,16 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 	clone.Body = http.NoBody
 	clone.Trailer = nil
 	clone.Header = make(http.Header, len(resp.Header))
+	for _, name := range []string{"Date", "Retry-After"} { // Read by retryAfter.
+		if value := resp.Header.Get(name); isTime(value) {
+			clone.Header.Set(name, value)
+		}
+	}
 	budget := maxErrorHeader
 	for name, values := range resp.Header {
+		if clone.Header[name] != nil {
+			continue
+		}
 		for _, value := range values {
 			if budget -= len(name) + min(len(value), maxErrorText); budget >= 0 {
 				clone.Header[name] = append(clone.Header[name], text(value))
@@ -81,13 +89,26 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 	if resp.Request != nil {
 		clone.Request = withoutCredentials(resp.Request)
 	}
+	code := parsed.errorCode
+	switch code { // RFC 6749, Section 5.2, and two more that servers send.
+	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+		"invalid_scope", "server_error", "temporarily_unavailable":
+	default:
+		code = text(code)
+	}
 	return &oauth2.RetrieveError{
 		Response:         clone,
 		Body:             []byte(clip(neutralise(mask(string(body), maxErrorBody)), maxErrorBody)),
-		ErrorCode:        text(parsed.errorCode),
+		ErrorCode:        code,
 		ErrorDescription: text(parsed.errorDescription),
 		ErrorURI:         text(parsed.errorURI),
 	}
+}
+
+// isTime reports whether value is a number of seconds or a date of HTTP.
+func isTime(value string) bool {
+	_, err := http.ParseTime(value)
+	return err == nil || value != "" && strings.Trim(value, "0123456789") == ""
 }
 
 // withoutCredentials returns a request that tells where req went, and no more.
@@ -114,13 +135,18 @@ func withoutCredentials(req *http.Request) *http.Request {
 // address that it quotes. If it also quotes an answer that isn't HTTP, and that
 // is long or echoes the request, what it wraps is replaced by a maskedError.
 func (r *tokenRequest) withoutSecrets(err error) error {
-	var quoted *url.Error
-	if errors.As(err, &quoted) {
-		quoted.URL, _, _ = strings.Cut(quoted.URL, "?")
-		quoted.Err = r.harmless(quoted.Err)
-		return err
+	var outer *url.Error
+	if !errors.As(err, &outer) {
+		return r.harmless(err)
 	}
-	return r.harmless(err)
+	for quoted := outer; quoted != nil; {
+		quoted.URL, _, _ = strings.Cut(quoted.URL, "?")
+		var inner *url.Error // of a RoundTripper that is a client itself
+		errors.As(quoted.Err, &inner)
+		quoted = inner
+	}
+	outer.Err = r.harmless(outer.Err)
+	return err
 }
 
 func (r *tokenRequest) harmless(err error) error {
@@ -329,12 +355,12 @@ func isSecretParameter(name string) bool {
 	if strings.HasSuffix(name, "_type") {
 		return false
 	}
-	for _, word := range []string{"secret", "password", "assertion", "token", "code", "key"} {
+	for _, word := range []string{"secret", "password", "assertion", "token"} {
 		if strings.Contains(name, word) {
 			return true
 		}
 	}
-	return false
+	return strings.HasSuffix(name, "key") || name == "code" || name == "device_code"
 }
 
 // clip returns s, cut between two runes if it is longer than limit bytes.

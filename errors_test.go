@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -841,4 +842,28 @@ func TestL1b_SecretOfAbsurdLength(t *testing.T) {
 	conf.ClientSecret = strings.Repeat("~", 200_000)
 	_, err := conf.Token(t.Context())
 	require.ErrorContains(t, err, "Response: [redacted]")
+}
+
+// TestMaskingSparesWhatIsRead: by programs, and by this package.
+func TestMaskingSparesWhatIsRead(t *testing.T) {
+	conf := newTokenEndpoint(reply{
+		status: 429,
+		header: http.Header{"Retry-After": {"120"}, "Date": {"Fri, 02 Jan 2026 03:04:05 GMT"}, "X-Echo": {"client 120"}},
+		body:   `{"error":"invalid_client"}`,
+	}).config()
+	conf.ClientSecret = "client"
+	conf.EndpointParams = url.Values{"api_key": {"120"}, "password": {"Jan"}, "country_code": {"in"}, "key_version": {"v"}}
+	_, err := conf.Token(t.Context())
+	var refusal *oauth2.RetrieveError
+	require.ErrorAs(t, err, &refusal)
+	require.Equal(t, "invalid_client", refusal.ErrorCode)
+	require.Equal(t, "[redacted] [redacted]", refusal.Response.Header.Get("X-Echo"))
+	require.Equal(t, 2*time.Minute, retryAfter(err, time.Now()))
+	require.Equal(t, "Fri, 02 Jan 2026 03:04:05 GMT", refusal.Response.Header.Get("Date"))
+}
+
+func TestL3_QueryInNestedNetworkErrors(t *testing.T) {
+	conf := newTokenEndpoint(reply{err: &url.Error{Op: "Post", URL: "https://proxy.example/?key=NestedCanary", Err: errors.New("boom")}}).config()
+	_, err := conf.Token(t.Context())
+	require.EqualError(t, err, `Post "https://auth.example/token": Post "https://proxy.example/": boom`)
 }

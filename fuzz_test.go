@@ -560,3 +560,95 @@ func compareExpiry(t *testing.T, a reply, text string, seconds int64) {
 	life := time.Duration(seconds) * time.Second
 	require.False(t, theirs.Expiry.Before(before.Add(life)) || theirs.Expiry.After(after.Add(life)), theirs.Expiry.String())
 }
+
+// FuzzWWWAuthenticate: whatever an API says, the parser ends, and finds a code only
+// in a Bearer challenge, however that is surrounded.
+func FuzzWWWAuthenticate(f *testing.F) {
+	for _, value := range []string{
+		"", "Bearer", `Bearer error="invalid_token"`, `Basic realm="x", Bearer error=invalid_token`,
+		`Negotiate abc==`, `Bearer error="a\"b`, `=,;"\`, `Bearer realm="a, error=\"x\"", error = "invalid_token"`,
+	} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		code, found := bearerError([]string{value})
+		require.True(t, found || code == "", "a code without a challenge")
+		require.True(t, !found || strings.Contains(strings.ToLower(value), "bearer"))
+		for _, part := range strings.FieldsFunc(code, func(r rune) bool { return r == '"' || r == '\\' }) {
+			require.Contains(t, strings.ReplaceAll(value, `\`, ""), part)
+		}
+
+		// A challenge of its own line is found beside it.
+		code, found = bearerError([]string{`Bearer error="invalid_token"`, value})
+		require.True(t, found)
+		require.Equal(t, "invalid_token", code)
+
+		// One in a quoted string isn't.
+		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
+		_, found = bearerError([]string{`Basic realm="` + quoted + `"`})
+		require.False(t, found)
+	})
+}
+
+// FuzzRetryAfter: no server makes a client wait for longer than an hour, or in the
+// past.
+func FuzzRetryAfter(f *testing.F) {
+	for _, value := range []string{"", "0", "60", " 60 ", "-1", "1.5", "99999999999999999999", "Fri, 02 Jan 2026 03:05:05 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"} {
+		f.Add(value, int64(1767323045))
+	}
+	f.Fuzz(func(t *testing.T, value string, unix int64) {
+		delay := parseRetryAfter(value, time.Unix(unix, 0))
+		require.GreaterOrEqual(t, delay, time.Duration(0))
+		require.LessOrEqual(t, delay, maxRetryAfter)
+		if seconds, err := strconv.ParseUint(value, 10, 16); err == nil {
+			require.Equal(t, min(time.Duration(seconds)*time.Second, maxRetryAfter), delay)
+		}
+	})
+}
+
+// FuzzOrigin: two addresses have the same origin only if scheme, host and port are
+// the same, by what net/http would connect to.
+func FuzzOrigin(f *testing.F) {
+	for _, pair := range [][2]string{
+		{"https://a.example", "https://A.example:443/path?q#f"},
+		{"https://a.example", "http://a.example"},
+		{"https://a.example", "https://a.example."},
+		{"https://a.example", "https://a.example:8443"},
+		{"https://a.example", "https://user:password@a.example"},
+		{"https://a.example", "https://a.example@b.example"},
+		{"https://[::1]", "https://[::1]:443"},
+		{"https://[::1]", "https://[0:0:0:0:0:0:0:1]"},
+		{"https://b\u00fccher.example", "https://xn--bcher-kva.example"},
+		{"https://K.example", "https://\u212a.example"},
+		{"https://a.example:", "https://a.example:0443"},
+	} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		a, err := url.Parse(first)
+		if err != nil || a.Host == "" {
+			return
+		}
+		o := originOf(a)
+		if again, err := parseOrigin(o.String()); err == nil && !strings.ContainsAny(o.host, "%") {
+			require.Equal(t, o, again)
+		}
+		stripped := *a
+		stripped.User, stripped.Path, stripped.RawPath, stripped.RawQuery, stripped.Fragment, stripped.RawFragment = nil, "/", "", "", "", ""
+		require.Equal(t, o, originOf(&stripped), "only scheme, host and port count")
+
+		b, err := url.Parse(second)
+		if err != nil || b.Host == "" || originOf(b) != o {
+			return
+		}
+		require.Equal(t, a.Scheme, b.Scheme)
+		require.Equal(t, strings.ToLower(a.Hostname()), strings.ToLower(b.Hostname()))
+		port := func(u *url.URL) string {
+			if u.Port() == "" {
+				return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+			}
+			return u.Port()
+		}
+		require.Equal(t, port(a), port(b))
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,12 +14,16 @@ import (
 // Config.Observer. Nil functions are skipped.
 //
 // The functions are called from the goroutines that do the work, also
-// concurrently and in no particular order where two do, and never while a lock is
-// held. They must return quickly. Config.Token tells of retries only. What
+// concurrently and in no particular order where two do, and never while a lock of
+// this package is held; that of oauth2 is while a TokenSource asks. They must return
+// quickly. A panic in RefreshStarted, Insecure or Retry fails the token request, and
+// one in what follows it is ignored. Config.Token tells of retries only. What
 // they get contains no token, no secret, and no scope, unless a server names one in
 // the text of an error.
 type Observer struct {
-	// TokenServed: a caller got a token. It is called for every request.
+	// TokenServed: a caller got a token. It is called each time a Source is asked:
+	// for every request of a Client or Transport. A TokenSource asks when the token
+	// that it keeps is due.
 	TokenServed func(TokenServedInfo)
 
 	// RefreshStarted: a token is being requested. It is followed by RefreshDone
@@ -151,9 +156,10 @@ func (o *Observer) originRefused(info OriginRefusedInfo) {
 	}
 }
 
-func (o *Observer) insecure(info InsecureInfo) {
-	if o != nil && o.Insecure != nil {
-		o.Insecure(info)
+// insecureOnce tells, if told is false, that what is sent to u can be read on the way.
+func (o *Observer) insecureOnce(told *atomic.Bool, u *url.URL) {
+	if o != nil && o.Insecure != nil && told.CompareAndSwap(false, true) {
+		o.Insecure(InsecureInfo{Origin: originOf(u).String()})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -860,5 +861,47 @@ func TestObserverIsToldNoScope(t *testing.T) {
 			failing := answer("nothing")
 			requireUntold(t, told(t, plainSecret, failing, canaryReply, failing), scopeCanary, plainEchoes)
 		})
+	}
+}
+
+// TestObserverThatMisbehaves: no function of an Observer keeps callers from their
+// token for longer than a token request may take, or ends the program.
+func TestObserverThatMisbehaves(t *testing.T) {
+	for how, misbehave := range map[string]func(){
+		"panic":  func() { panic("in an Observer") },
+		"goexit": runtime.Goexit,
+		"block":  func() { time.Sleep(time.Hour) },
+	} {
+		for event, observe := range map[string]func() *Observer{
+			"RefreshStarted": func() *Observer { return &Observer{RefreshStarted: func(RefreshStartedInfo) { misbehave() }} },
+			"RefreshDone":    func() *Observer { return &Observer{RefreshDone: func(RefreshDoneInfo) { misbehave() }} },
+			"RefreshFailed":  func() *Observer { return &Observer{RefreshFailed: func(RefreshFailedInfo) { misbehave() }} },
+			"Cooldown":       func() *Observer { return &Observer{Cooldown: func(CooldownInfo) { misbehave() }} },
+			"Retry":          func() *Observer { return &Observer{Retry: func(RetryInfo) { misbehave() }} },
+			"Insecure":       func() *Observer { return &Observer{Insecure: func(InsecureInfo) { misbehave() }} },
+		} {
+			t.Run(how+" in "+event, func(t *testing.T) {
+				bubble(t, time.Hour, func(t *testing.T, w *world) {
+					w.conf.TokenURL = "http://auth.example/token"
+					w.conf.Observer = observe()
+					fault := clientcredentialstest.Unavailable()
+					w.auth.SetFault(&fault)
+					s := w.conf.Source(w.ctx)
+					for i := range 10 {
+						if i == 8 {
+							w.auth.SetFault(nil)
+							time.Sleep(time.Hour)
+						}
+						start := time.Now()
+						_, _ = s.Token()
+						require.LessOrEqual(t, time.Since(start), defaultTotalTimeout)
+					}
+					w.conf.Observer = nil
+					time.Sleep(2 * time.Hour)
+					_, err := s.Token()
+					require.NoError(t, err)
+				})
+			})
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -207,11 +208,19 @@ func (r *tokenRequest) freshConnection() {
 	}
 	transport = transport.Clone()
 	transport.DisableKeepAlives = true
-	if transport.TLSNextProto["h2"] != nil {
+	config := transport.TLSClientConfig
+	switch {
+	case transport.TLSNextProto["h2"] != nil:
 		// The user's HTTP/2, whose pool the clone shares: do without.
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetHTTP1(true)
 		transport.TLSNextProto = nil
+		if config != nil {
+			config.NextProtos = slices.DeleteFunc(slices.Clone(config.NextProtos), func(p string) bool { return p == "h2" })
+		}
+	case config != nil && slices.Contains(config.NextProtos, "h2"):
+		// That of net/http: a clone offers it, and can't speak it unless told to.
+		transport.ForceAttemptHTTP2 = true
 	}
 	r.client.Transport = transport
 }

@@ -558,6 +558,27 @@ func TestFreshConnection(t *testing.T) {
 	require.True(t, fresh.Protocols.HTTP1())
 }
 
+func TestFreshConnectionOfAUsedTransportSpeaksWhatItOffers(t *testing.T) {
+	// Without settings of its own a Transport has net/http's HTTP/2, which its clone
+	// goes on to offer.
+	used := new(http.Transport)
+	_ = used.Clone() // Sets it up, as the first request does.
+	r := &tokenRequest{client: &http.Client{Transport: used}}
+	r.freshConnection()
+	fresh := r.client.Transport.(*http.Transport)
+	require.Contains(t, fresh.TLSClientConfig.NextProtos, "h2")
+	require.True(t, fresh.ForceAttemptHTTP2)
+
+	own := &http.Transport{
+		TLSNextProto:    map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }},
+		TLSClientConfig: &tls.Config{NextProtos: []string{"h2", "http/1.1"}},
+	}
+	r = &tokenRequest{client: &http.Client{Transport: own}}
+	r.freshConnection()
+	require.Equal(t, []string{"http/1.1"}, r.client.Transport.(*http.Transport).TLSClientConfig.NextProtos)
+	require.Equal(t, []string{"h2", "http/1.1"}, own.TLSClientConfig.NextProtos, "the user's Transport is left alone")
+}
+
 type idleCloser struct {
 	http.RoundTripper
 	closed *int
@@ -565,7 +586,74 @@ type idleCloser struct {
 
 func (i *idleCloser) CloseIdleConnections() { *i.closed++ }
 
+// TestRetryAfterAResetHTTP2Stream: both the first and the fresh connection speak
+// HTTP/2 to a server that offers it.
+func TestRetryAfterAResetHTTP2Stream(t *testing.T) {
+	var requests atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 2 {
+			panic(http.ErrAbortHandler) // RST_STREAM
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"access_token":"t","expires_in":3600}`)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	for _, transport := range []*http.Transport{
+		{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
+		{TLSClientConfig: &tls.Config{RootCAs: roots}},
+	} {
+		requests.Store(0)
+		conf := &Config{TokenURL: server.URL + "/token", AuthStyle: oauth2.AuthStyleInParams, HTTPClient: &http.Client{Transport: transport}}
+		for range 2 {
+			_, err := conf.Token(t.Context())
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 3, requests.Load())
+		transport.CloseIdleConnections()
+	}
+}
+
 // The API answers 401.
+
+func TestF11_RequestWithoutAToken(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		// The Base of Client's Transport, used by itself, sends no token at all.
+		base := w.conf.Client(w.ctx).Transport.(*oauth2.Transport).Base
+		for range 2 {
+			resp, err := w.get(t, &http.Client{Transport: base})
+			require.NoError(t, err)
+			require.Equal(t, 401, resp.StatusCode)
+		}
+		for _, request := range w.api.Requests() {
+			require.Empty(t, request.AccessToken)
+		}
+		require.Zero(t, w.auth.TokenRequests())
+	})
+}
+
+func TestF11_UnauthorizedWithoutEnd(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		reader, writer := io.Pipe()
+		defer writer.Close()
+		calls := 0
+		tr := w.conf.Transport(w.ctx)
+		tr.Base = roundTripFunc(func(*http.Request) (*http.Response, error) {
+			if calls++; calls == 2 {
+				return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+			}
+			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, ContentLength: -1, Body: reader}, nil
+		})
+		resp, err := (&http.Client{Transport: tr}).Get(worldAPI)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		_, err = writer.Write([]byte("x"))
+		require.ErrorIs(t, err, io.ErrClosedPipe, "the first answer is left open")
+	})
+}
 
 func TestF11_RevokedTokenIsReplaced(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {

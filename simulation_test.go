@@ -43,7 +43,8 @@ import (
 //   - refused: no call fails while a token is surely there, at its start or its end,
 //     and none is dropped meanwhile.
 //   - wait: no call waits while a token is surely there, except in the last tenth of
-//     its life, 10 seconds at most, and then for 1 second at most.
+//     its life, 10 seconds at most, and then for 1 second at most. A TokenSource with
+//     a margin waits as soon as that is reached, and for half of what is left.
 //   - error: each error is that of the caller's own context, of the construction
 //     context once it is done, or of a failed flight: of one that ended during the
 //     call, or of the last one while it is cooling.
@@ -1477,7 +1478,11 @@ func (s *simulation) judgeCall(c *simCall) {
 	if got.After(c.start) && age < s.hard(a) && (c.kind != byTokenSource || s.margin == 0) {
 		s.fail("wait", "%s waited though it had %s, of %d s and %v old", s.described(c), a.token, a.life, age)
 	}
-	if second := c.start.Add(time.Second); got.After(second) && s.there(second) == a {
+	patience := time.Second
+	if c.kind == byTokenSource && s.margin != 0 {
+		patience = (a.dead()-age)/2 + 1
+	}
+	if end := c.start.Add(patience); got.After(end) && s.there(end) == a {
 		s.fail("wait", "%s waited %v though it had %s", s.described(c), got.Sub(c.start), a.token)
 	}
 	if c.kind == byTokenSource || !c.until.IsZero() && !c.until.After(c.start) || !s.cancelled.IsZero() && !s.cancelled.After(c.start) {

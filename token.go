@@ -207,8 +207,8 @@ func (c *cachedToken) copy() *oauth2.Token {
 //     second look at the current token.
 //   - It runs in its own goroutine, with its own deadline, under the Source's
 //     context. No caller's context reaches it.
-//   - It is tried again after a failure only while somebody without a token
-//     waits for it.
+//   - It is tried again after a failure only if somebody without a token has
+//     waited for it.
 //   - It lands once, however it ends, and at the latest when its time is up,
 //     though a RoundTripper may be deaf to that: then it is no longer the Source's
 //     flight, and done is closed. token and err are written before and never after.
@@ -218,7 +218,7 @@ type flight struct {
 	request    *tokenRequest
 	started    time.Time
 	background bool        // nobody without a token was there at the start
-	urgent     atomic.Bool // somebody is now
+	wanted     atomic.Bool // somebody was since
 	generation uint64      // of the Source when the request was sent; protected by its mu
 	done       chan struct{}
 	token      *cachedToken
@@ -239,8 +239,10 @@ func (s *Source) Token() (*oauth2.Token, error) {
 }
 
 // TokenContext returns the cached token if it is valid, and otherwise waits for a
-// new one, no longer than ctx allows. It returns a copy that the caller may
-// change. While a token is valid no failure to replace it is reported.
+// new one, no longer than ctx allows. Shortly before the expiry it waits up to a
+// second, and returns the old token if the new one takes longer. It returns a copy
+// that the caller may change. While a token is valid no failure to replace it is
+// reported.
 //
 // When ctx ends first the error wraps ctx.Err(), and the token request goes on
 // for the callers that come after. Other errors are those of Config.Token; all
@@ -283,7 +285,7 @@ func (s *Source) reject(authorization string) bool {
 	s.mu.Lock()
 	if c := s.current.Load(); c == nil || c.authorization != authorization {
 		defer s.mu.Unlock()
-		return authorization == s.previous // Or it isn't from this Source at all.
+		return authorization != "" && authorization == s.previous // Or it isn't from this Source at all.
 	}
 	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection
 	if drop {
@@ -374,8 +376,11 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 	if c != nil {
 		// c is about to expire, but until then it is better than a long wait, and
 		// while waiting it must not expire.
-		left := c.dead - c.age(now)
-		patience, cancel := context.WithTimeout(ctx, min(hardPatience-now.Sub(f.started), left/2))
+		limit := (c.dead - c.age(now)) / 2
+		if early == 0 {
+			limit = min(limit, hardPatience-now.Sub(f.started))
+		}
+		patience, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if c2, err := f.wait(patience); err == nil {
 			return c2, true, nil
@@ -423,7 +428,7 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	}
 	switch {
 	case !usable:
-		s.flight.urgent.Store(true)
+		s.flight.wanted.Store(true)
 		return nil, s.flight, nil
 	case c.awaited(now, early) && s.cooldown.failures == 0:
 		return c, s.flight, nil
@@ -452,17 +457,13 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 		return s.cooldown.err
 	}
 	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, done: make(chan struct{})}
-	s.flight.urgent.Store(!usable) // Before it can fail.
+	s.flight.wanted.Store(!usable) // Before it can fail.
 	go s.fly(s.flight)
 	return nil
 }
 
 // fly requests a token until one can be kept, or the request fails.
 func (s *Source) fly(f *flight) {
-	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
-	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
-		s.insecure(&s.insecureTokens, u)
-	}
 	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
 	defer cancel()
 	timeIsUp := func() error {
@@ -482,8 +483,12 @@ func (s *Source) fly(f *flight) {
 			s.land(f, nil, err)
 		}
 	}()
+	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
+		f.request.observer.insecureOnce(&s.insecureTokens, u)
+	}
 	for {
-		response, failure := f.request.do(ctx, f.urgent.Load)
+		response, failure := f.request.do(ctx, f.wanted.Load)
 		if failure != nil {
 			err = failure
 			if ctx.Err() != nil {
@@ -532,6 +537,8 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	close(f.done)
 	s.mu.Unlock()
 
+	// f has landed: what the Observer does, nobody waits for, and it harms nobody.
+	defer func() { _ = recover() }()
 	observer, duration := f.request.observer, now.Sub(f.started)
 	if err == nil {
 		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second})
@@ -542,13 +549,6 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		observer.cooldown(cooling)
 	}
 	return true
-}
-
-// insecure tells the Observer, once, that what is sent to u can be read on the way.
-func (s *Source) insecure(told *atomic.Bool, u *url.URL) {
-	if told.CompareAndSwap(false, true) {
-		s.conf.Observer.insecure(InsecureInfo{Origin: originOf(u).String()})
-	}
 }
 
 // panicError returns the error for a panic in the code that the user supplied

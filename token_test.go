@@ -679,6 +679,21 @@ func TestTokensOfTokenSourceAreValid(t *testing.T) {
 	}
 }
 
+func TestReuseTokenSourceWithExpiryWaitsForASlowServer(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		ts := oauth2.ReuseTokenSourceWithExpiry(nil, w.conf.TokenSource(w.ctx), 30*time.Minute)
+		first, err := ts.Token()
+		require.NoError(t, err)
+		firstToken := first.AccessToken
+		time.Sleep(35 * time.Minute)
+		w.auth.Latency = 5 * time.Second
+		token, err := ts.Token()
+		require.NoError(t, err)
+		require.NotEqual(t, firstToken, token.AccessToken)
+		require.True(t, token.Valid())
+	})
+}
+
 func TestReuseTokenSourceWithExpiryOfAboutTheLife(t *testing.T) {
 	for _, test := range []struct {
 		margin time.Duration

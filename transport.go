@@ -43,7 +43,7 @@ type contextSource interface {
 // body is always closed. Errors are those of the Source and of Base.
 //
 // With a *Source, an answer with status 401 drops the token, at most every 30
-// seconds. If the answer says invalid_token (RFC 6750, Section 3.1), and the
+// seconds, unless its Bearer challenge gives another reason. If the answer says invalid_token (RFC 6750, Section 3.1), and the
 // request has no body or a GetBody, the request is sent once more, with a new
 // token.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -168,8 +168,10 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 		}
 		return resp, nil // The API's answer tells more than err.
 	}
-	// Read, so that the connection can be used again, but not without bound.
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	// Read, so that the connection can be used again, if that is soon done.
+	if 0 <= resp.ContentLength && resp.ContentLength <= maxDrain {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	}
 	resp.Body.Close()
 	again := withAuthorization(req, c.authorization)
 	again.Body = body
@@ -283,7 +285,7 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 		if strict {
 			return false, errors.New("oauth2: the request goes to http, where Strict sends no token; use https")
 		}
-		source.insecure(&source.insecureAPI, req.URL)
+		observer.insecureOnce(&source.insecureAPI, req.URL)
 	}
 	return permitted, nil
 }
