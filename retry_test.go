@@ -620,16 +620,19 @@ func TestRetryAfterAResetHTTP2Stream(t *testing.T) {
 
 func TestF11_RequestWithoutAToken(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		// The Base of Client's Transport, used by itself, sends no token at all.
-		base := w.conf.Client(w.ctx).Transport.(*oauth2.Transport).Base
-		for range 2 {
-			resp, err := w.get(t, &http.Client{Transport: base})
-			require.NoError(t, err)
-			require.Equal(t, 401, resp.StatusCode)
-		}
-		for _, request := range w.api.Requests() {
-			require.Empty(t, request.AccessToken)
-		}
+		// The Base of Client's Transport, used by itself, sends no token at all, and
+		// not for the asking.
+		calls := 0
+		hostile := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			calls++
+			require.Empty(t, req.Header.Get("Authorization"))
+			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody}, nil
+		})}
+		w.conf.HTTPClient, _ = contextClient(w.ctx)
+		base := w.conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, hostile)).Transport.(*oauth2.Transport).Base
+		_, err := w.get(t, &http.Client{Transport: base})
+		require.NoError(t, err)
+		require.Equal(t, 1, calls)
 		require.Zero(t, w.auth.TokenRequests())
 	})
 }

@@ -2,7 +2,8 @@
 //
 // Each entry of guards.txt names a guard, a file, the lines that are the guard and
 // what takes their place. Mutate makes the change in a copy of the repository, runs
-// the tests of the root package, and wants one to fail. It prints which did.
+// the tests of the root package, and wants one to fail. It prints which did. The race
+// detector is on for guards whose name speaks of a data race.
 //
 //	go run ./mutate [-run regexp] repository
 package main
@@ -164,7 +165,11 @@ func try(dir string, g guard) (by string, err error) {
 	}
 	defer func() { err = errors.Join(err, os.WriteFile(path, original, 0o600)) }()
 
-	test := exec.Command("go", "test", "-vet=off", "-failfast", "-timeout", "60s", "-scenarios", "300", ".")
+	args := []string{"test", "-vet=off", "-failfast", "-timeout", "60s"}
+	if strings.Contains(g.name, "data race") {
+		args = append(args, "-race")
+	}
+	test := exec.Command("go", append(args, ".", "-scenarios", "300")...)
 	test.Dir = dir
 	output, failure := test.CombinedOutput()
 	if failure == nil {
