@@ -26,8 +26,8 @@ type Observer struct {
 	// that it keeps is due.
 	TokenServed func(TokenServedInfo)
 
-	// RefreshStarted: a token is being requested. It is followed by RefreshDone
-	// or RefreshFailed.
+	// RefreshStarted: a token is being requested. RefreshDone or RefreshFailed
+	// follows, when this has returned.
 	RefreshStarted func(RefreshStartedInfo)
 
 	// RefreshDone: there is a new token.

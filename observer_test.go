@@ -218,6 +218,27 @@ func TestObserverRetry(t *testing.T) {
 	})
 }
 
+func TestObserverIsToldOfTheStartFirst(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithCancel(w.ctx)
+		var told []string
+		w.conf.Observer = &Observer{
+			RefreshStarted: func(RefreshStartedInfo) {
+				cancel() // The flight is over before it has begun.
+				time.Sleep(time.Second)
+				told = append(told, "started")
+			},
+			RefreshFailed: func(RefreshFailedInfo) { told = append(told, "failed") },
+		}
+		_, err := w.conf.Source(ctx).Token()
+		require.ErrorIs(t, err, context.Canceled)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, []string{"started", "failed"}, told)
+		require.Zero(t, w.auth.TokenRequests())
+	})
+}
+
 func TestObserverFailureAndCooldown(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		r := w.record()

@@ -217,9 +217,10 @@ func (c *cachedToken) copy() *oauth2.Token {
 type flight struct {
 	request    *tokenRequest
 	started    time.Time
-	background bool        // nobody without a token was there at the start
-	wanted     atomic.Bool // somebody was since
-	generation uint64      // of the Source when the request was sent; protected by its mu
+	background bool          // nobody without a token was there at the start
+	wanted     atomic.Bool   // somebody was since
+	generation uint64        // of the Source when the request was sent; protected by its mu
+	announced  chan struct{} // closed when the Observer knows of the start
 	done       chan struct{}
 	token      *cachedToken
 	err        error
@@ -456,7 +457,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if usable && now.Before(s.cooldown.background) || !usable && now.Before(s.cooldown.foreground) {
 		return s.cooldown.err
 	}
-	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, done: make(chan struct{})}
+	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, announced: make(chan struct{}), done: make(chan struct{})}
 	s.flight.wanted.Store(!usable) // Before it can fail.
 	go s.fly(s.flight)
 	return nil
@@ -483,7 +484,10 @@ func (s *Source) fly(f *flight) {
 			s.land(f, nil, err)
 		}
 	}()
-	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	func() {
+		defer close(f.announced)
+		f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	}()
 	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
 		f.request.observer.insecureOnce(&s.insecureTokens, u)
 	}
@@ -539,6 +543,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 
 	// f has landed: what the Observer does, nobody waits for, and it harms nobody.
 	defer func() { _ = recover() }()
+	<-f.announced
 	observer, duration := f.request.observer, now.Sub(f.started)
 	if err == nil {
 		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second})
