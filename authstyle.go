@@ -29,7 +29,7 @@ func (r *tokenRequest) authenticate(style oauth2.AuthStyle, header http.Header, 
 
 // firstStyle returns the style to try first, and whether it is a guess.
 func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
-	if r.authStyle != oauth2.AuthStyleAutoDetect {
+	if r.authStyle != oauth2.AuthStyleAutoDetect || r.clientAuth != nil {
 		return r.authStyle, false
 	}
 	if style, ok := r.styles.get(r.url, r.clientID); ok {

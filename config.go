@@ -63,6 +63,16 @@ type Config struct {
 	// that rejects it. The form that worked is remembered in the Config.
 	AuthStyle oauth2.AuthStyle
 
+	// ClientAuth is how the client authenticates to the token endpoint, RFC 6749,
+	// Section 2.3: package clientauth has the methods. Nil: with ClientSecret, as
+	// AuthStyle says. Otherwise AuthStyle doesn't count, and ClientSecret is for
+	// the method to use.
+	ClientAuth ClientAuth `json:"-" yaml:"-"`
+
+	// Issuer is the issuer identifier of the authorization server, RFC 8414,
+	// Section 2, if it is known: the audience of client assertions.
+	Issuer string `json:"-" yaml:"-"`
+
 	// HTTPClient sends the token requests. Nil: the client found in the context
 	// under oauth2.HTTPClient, else http.DefaultClient. It is used through a
 	// private copy that follows no redirect. It doesn't affect the requests
@@ -198,7 +208,7 @@ func (c *Config) origins() []string {
 // String returns a description of c without anything secret.
 func (c Config) String() string {
 	address := "unusable"
-	if u, err := url.Parse(c.TokenURL); err == nil && checkTokenURL(c.TokenURL) == nil {
+	if u, err := parseTokenURL(c.TokenURL); err == nil {
 		u.RawQuery = ""
 		address = u.String()
 	}
@@ -229,7 +239,8 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 			return nil, err
 		}
 	}
-	if err := checkTokenURL(c.TokenURL); err != nil {
+	endpoint, err := parseTokenURL(c.TokenURL)
+	if err != nil {
 		return nil, err
 	}
 	// RFC 6749, Appendix A.1, allows printable ASCII. Only control characters
@@ -237,10 +248,13 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	if strings.ContainsFunc(c.ClientID, isControl) {
 		return nil, errors.New("oauth2: ClientID contains a control character; remove line breaks and the like from where it is read")
 	}
-	if c.Strict && c.ClientID == "" && c.ClientSecret == "" {
+	if c.Strict && c.ClientID == "" && c.ClientSecret == "" && c.ClientAuth == nil {
 		return nil, errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	}
-	if u, err := url.Parse(c.TokenURL); c.Strict && err == nil && isCleartext(u) {
+	if err := c.checkClientAuth(); err != nil {
+		return nil, err
+	}
+	if c.Strict && isCleartext(endpoint) {
 		return nil, errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
 	}
 	retry, err := c.Retry.withDefaults()
@@ -266,14 +280,17 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	private := *client
 	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	var styles *authStyleCache
-	if c.AuthStyle == oauth2.AuthStyleAutoDetect {
+	if c.AuthStyle == oauth2.AuthStyleAutoDetect && c.ClientAuth == nil {
 		styles = c.authStyles()
 	}
 	return &tokenRequest{
 		client:       &private,
 		url:          c.TokenURL,
+		endpoint:     endpoint,
+		issuer:       c.Issuer,
 		clientID:     c.ClientID,
 		clientSecret: c.ClientSecret,
+		clientAuth:   c.ClientAuth,
 		authStyle:    c.AuthStyle,
 		styles:       styles,
 		form:         form,
@@ -284,32 +301,32 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	}, nil
 }
 
-// checkTokenURL reports what is wrong with a token endpoint's address. It never
-// quotes the address: a misplaced secret may be in it.
-func checkTokenURL(address string) error {
+// parseTokenURL parses a token endpoint's address, or reports what is wrong with
+// it. It never quotes the address: a misplaced secret may be in it.
+func parseTokenURL(address string) (*url.URL, error) {
 	if address == "" {
-		return errors.New("oauth2: TokenURL is empty; set it to the address of the token endpoint")
+		return nil, errors.New("oauth2: TokenURL is empty; set it to the address of the token endpoint")
 	}
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
-		return errors.New("oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint")
+		return nil, errors.New("oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint")
 	case u.Scheme == "" || u.Host == "":
-		return errors.New("oauth2: TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host")
+		return nil, errors.New("oauth2: TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host")
 	case u.User != nil:
 		// RFC 6749, Section 2.3.1: credentials are never part of the URI.
-		return errors.New("oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret")
+		return nil, errors.New("oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret")
 	case u.Fragment != "" || strings.HasSuffix(address, "#"):
 		// RFC 6749, Section 3.2.
-		return errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
+		return nil, errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
 	}
 	for name := range u.Query() {
 		switch name {
 		case "client_secret", "client_assertion", "password":
-			return fmt.Errorf("oauth2: TokenURL contains %s in its query; use ClientSecret or EndpointParams", name)
+			return nil, fmt.Errorf("oauth2: TokenURL contains %s in its query; use ClientSecret or EndpointParams", name)
 		}
 	}
-	return nil
+	return u, nil
 }
 
 // contextClient returns the client in ctx under oauth2.HTTPClient, else

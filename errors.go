@@ -203,6 +203,7 @@ func (r *tokenRequest) masker(parsed *members) func(text string, limit int) stri
 			secrets = append(secrets, values...)
 		}
 	}
+	secrets = append(secrets, secretsInHeader(r.header)...)
 	if r.clientSecret != "" {
 		secrets = append(secrets,
 			basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)),
@@ -361,6 +362,26 @@ func isSecretParameter(name string) bool {
 		}
 	}
 	return strings.HasSuffix(name, "key") || name == "code" || name == "device_code"
+}
+
+// secretsInHeader returns what of the Authorization and DPoP header fields isn't for
+// others to see: the credentials as they are, and a password in them.
+func secretsInHeader(header http.Header) []string {
+	secrets := header.Values("DPoP")
+	for _, value := range header.Values("Authorization") {
+		scheme, credentials, _ := strings.Cut(value, " ")
+		secrets = append(secrets, credentials)
+		if !strings.EqualFold(scheme, "Basic") {
+			continue
+		}
+		pair, _ := base64.StdEncoding.DecodeString(credentials)
+		_, password, _ := strings.Cut(string(pair), ":")
+		secrets = append(secrets, password)
+		if decoded, err := url.QueryUnescape(password); err == nil {
+			secrets = append(secrets, decoded)
+		}
+	}
+	return secrets
 }
 
 // clip returns s, cut between two runes if it is longer than limit bytes.

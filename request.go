@@ -33,20 +33,37 @@ const (
 type tokenRequest struct {
 	client                 *http.Client
 	url                    string
+	endpoint               *url.URL // url, parsed
+	issuer                 string
 	clientID, clientSecret string
+	clientAuth             ClientAuth // nil: by authStyle
 	authStyle              oauth2.AuthStyle
 	styles                 *authStyleCache
-	form                   url.Values // without credentials
+	form                   url.Values // without the client's credentials
 	strict                 bool
 	earlyRefresh           time.Duration
 	retry                  RetryPolicy
 	observer               *Observer
+
+	// Of the attempts so far; used by one goroutine at a time.
+	credential string      // Attempt.Credential of the last one
+	refused    string      // Attempt.Credential of the one that the server has refused
+	header     http.Header // that was sent, in a copy made by with
+}
+
+// with returns a copy of r for what has to do with one attempt: its form and
+// header are those that were sent, credentials included.
+func (r *tokenRequest) with(attempt *Attempt) *tokenRequest {
+	sent := *r
+	sent.form = attempt.Form
+	sent.header = attempt.Header
+	return &sent
 }
 
 // sameAs reports whether r asks for the same as other, in the same name.
 func (r *tokenRequest) sameAs(other *tokenRequest) bool {
 	return r.url == other.url && r.clientID == other.clientID && r.clientSecret == other.clientSecret &&
-		r.authStyle == other.authStyle && reflect.DeepEqual(r.form, other.form)
+		r.authStyle == other.authStyle && sameClientAuth(r.clientAuth, other.clientAuth) && reflect.DeepEqual(r.form, other.form)
 }
 
 // A tokenResponse is a successful answer, RFC 6749, Section 5.1.
@@ -77,14 +94,23 @@ func (r *tokenResponse) token() *oauth2.Token {
 func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*tokenResponse, error) {
 	ctx, cancel := timeout(ctx, r.retry.AttemptTimeout, "an attempt")
 	defer cancel()
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	form := cloneValues(r.form)
-	r.authenticate(style, header, form)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(form.Encode()))
+	attempt, err := r.authenticated(ctx, style)
+	if err != nil {
+		return nil, err
+	}
+	if r.refused != "" && attempt.Credential == r.refused {
+		return nil, errSameCredential
+	}
+	r.credential = attempt.Credential
+	r = r.with(attempt)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(attempt.Form.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("oauth2: cannot fetch token: %w", err)
 	}
-	req.Header = header
+	req.Header = attempt.Header
+	if r.clientAuth != nil {
+		req.GetBody = nil // An assertion is sent once.
+	}
 
 	sent := time.Now()
 	resp, err := r.client.Do(req)

@@ -1017,7 +1017,7 @@ func TestAsciiLower(t *testing.T) {
 	}
 }
 
-func TestCheckTokenURL(t *testing.T) {
+func TestParseTokenURL(t *testing.T) {
 	for _, address := range []string{
 		"https://auth.example/token",
 		"https://auth.example",
@@ -1026,10 +1026,13 @@ func TestCheckTokenURL(t *testing.T) {
 		"HTTPS://AUTH.EXAMPLE/token?a=%23",
 		"https://auth.example/a%20b",
 	} {
-		require.NoError(t, checkTokenURL(address), address)
+		u, err := parseTokenURL(address)
+		require.NoError(t, err, address)
+		require.NotNil(t, u, address)
 	}
 	for address, want := range badTokenURLs {
-		require.EqualError(t, checkTokenURL(address), want, address)
+		_, err := parseTokenURL(address)
+		require.EqualError(t, err, want, address)
 	}
 }
 

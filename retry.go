@@ -79,6 +79,7 @@ func timeout(ctx context.Context, d time.Duration, what string) (context.Context
 func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenResponse, error) {
 	style, probing := r.firstStyle()
 	attempt := 1
+	var refusal error // that another credential may mend
 	for {
 		response, err := r.send(ctx, style)
 		if err == nil {
@@ -88,8 +89,16 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			response.attempts = attempt
 			return response, nil
 		}
+		if errors.Is(err, errSameCredential) {
+			return nil, refusal
+		}
 		if ctx.Err() != nil {
 			return nil, err
+		}
+		if refusal == nil && r.credential != "" && isInvalidClient(err) {
+			// Replaced, perhaps, while it was on its way.
+			refusal, r.refused = err, r.credential
+			continue
 		}
 		if probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.clientID+r.clientSecret != "" {
 			style = oauth2.AuthStyleInParams
@@ -148,11 +157,12 @@ func isTransient(err error) bool {
 		}
 		return false
 	}
+	var authentication *authError
 	var certificate *tls.CertificateVerificationError
 	var alert tls.AlertError
 	var notTLS tls.RecordHeaderError
 	switch {
-	case isAnswer(err), errors.Is(err, errReentered):
+	case isAnswer(err), errors.Is(err, errReentered), errors.As(err, &authentication):
 		return false
 	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS):
 		return false // The peer doesn't become another in a second.

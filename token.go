@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -488,8 +487,8 @@ func (s *Source) fly(f *flight) {
 		defer close(f.announced)
 		f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
 	}()
-	if u, err := url.Parse(f.request.url); err == nil && isCleartext(u) {
-		f.request.observer.insecureOnce(&s.insecureTokens, u)
+	if isCleartext(f.request.endpoint) {
+		f.request.observer.insecureOnce(&s.insecureTokens, f.request.endpoint)
 	}
 	for {
 		response, failure := f.request.do(ctx, f.wanted.Load)

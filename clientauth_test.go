@@ -1,0 +1,285 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// A scriptedAuth is a ClientAuth with a credential that the test replaces.
+type scriptedAuth struct {
+	mu         sync.Mutex // protects what follows
+	credential string
+	calls      int
+	err        error
+	during     func(ctx context.Context)
+}
+
+func (a *scriptedAuth) Method() string { return "private_key_jwt" }
+
+func (a *scriptedAuth) Authenticate(ctx context.Context, attempt *Attempt) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls++
+	if a.during != nil {
+		a.during(ctx)
+	}
+	if a.err != nil {
+		return a.err
+	}
+	attempt.Credential = a.credential
+	attempt.Form.Set("client_id", attempt.ClientID)
+	attempt.Form.Set("client_assertion", a.credential+"-assertion-"+strconv.Itoa(a.calls))
+	return nil
+}
+
+func (a *scriptedAuth) rotate(credential string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.credential = credential
+}
+
+func TestClientAuthOnTheWire(t *testing.T) {
+	synctest.Test(t, testClientAuthOnTheWire)
+}
+
+func testClientAuthOnTheWire(t *testing.T) {
+	endpoint := newTokenEndpoint(reply{status: http.StatusServiceUnavailable}, reply{body: `{"access_token":"a"}`})
+	conf := endpoint.config()
+	conf.Retry = RetryPolicy{}
+	conf.ClientAuth = &scriptedAuth{credential: "key"}
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+	received := endpoint.received()
+	require.Len(t, received, 2)
+	for i, r := range received {
+		require.Equal(t, url.Values{
+			"grant_type":       {"client_credentials"},
+			"client_id":        {conf.ClientID},
+			"client_assertion": {"key-assertion-" + strconv.Itoa(i+1)},
+		}, r.form, "each attempt has an assertion of its own, and no secret")
+		require.Empty(t, r.header.Values("Authorization"))
+	}
+}
+
+func TestClientAuthGetsTheConfig(t *testing.T) {
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	conf := endpoint.config()
+	conf.Issuer = "https://issuer.example"
+	var got Attempt
+	conf.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
+		got = *attempt
+		return nil
+	})
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{conf.TokenURL, conf.Issuer, conf.ClientID, conf.ClientSecret},
+		[]string{got.TokenURL, got.Issuer, got.ClientID, got.ClientSecret})
+}
+
+// authFunc is a ClientAuth that can't be compared.
+type authFunc func(ctx context.Context, attempt *Attempt) error
+
+func (authFunc) Method() string { return "client_secret_post" }
+
+func (f authFunc) Authenticate(ctx context.Context, attempt *Attempt) error { return f(ctx, attempt) }
+
+func TestClientAuthRotatedMeanwhile(t *testing.T) {
+	refusal := reply{status: http.StatusUnauthorized, body: `{"error":"invalid_client"}`}
+	for name, test := range map[string]struct {
+		rotations []string // what the credential is after each answer
+		replies   []reply
+		requests  int
+		works     bool
+	}{
+		"not rotated":             {[]string{"old"}, []reply{refusal, refusal}, 1, false},
+		"rotated":                 {[]string{"new"}, []reply{refusal, {body: `{"access_token":"a"}`}}, 2, true},
+		"rotated, and refused":    {[]string{"new", "newer"}, []reply{refusal, refusal, refusal}, 2, false},
+		"rotated, then a failure": {[]string{"new", "new"}, []reply{refusal, {status: 503}, {body: `{"access_token":"a"}`}}, 3, true},
+		"rotated for a moment":    {[]string{"new", "old"}, []reply{refusal, {status: 503}, {body: `{"access_token":"a"}`}}, 2, false},
+		"only told by the status": {[]string{"new"}, []reply{{status: 401, body: "no"}, {body: `{"access_token":"a"}`}}, 2, true},
+		"another refusal":         {[]string{"new"}, []reply{{status: 400, body: `{"error":"invalid_scope"}`}}, 1, false},
+	} {
+		run := func(t *testing.T) {
+			endpoint := newTokenEndpoint(test.replies...)
+			auth := &scriptedAuth{credential: "old"}
+			conf := endpoint.config()
+			conf.Retry = RetryPolicy{}
+			conf.ClientAuth = auth
+			answers := 0
+			client := conf.HTTPClient.Transport
+			conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				resp, err := client.RoundTrip(req)
+				if answers < len(test.rotations) {
+					auth.rotate(test.rotations[answers])
+				}
+				answers++
+				return resp, err
+			})}
+			_, err := conf.Token(t.Context())
+			require.Equal(t, test.works, err == nil, "%v", err)
+			require.Len(t, endpoint.received(), test.requests)
+			if err != nil {
+				var refused *oauth2.RetrieveError
+				require.ErrorAs(t, err, &refused)
+			}
+		}
+		t.Run(name, func(t *testing.T) { synctest.Test(t, run) })
+	}
+}
+
+func TestClientAuthFails(t *testing.T) {
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	conf := endpoint.config()
+	broken := errors.New("the key file is gone")
+	auth := &scriptedAuth{err: broken}
+	conf.ClientAuth = auth
+	_, err := conf.Token(t.Context())
+	require.ErrorIs(t, err, broken)
+	require.EqualError(t, err, "oauth2: cannot fetch token: private_key_jwt: the key file is gone")
+	require.Empty(t, endpoint.received())
+	require.Equal(t, 1, auth.calls, "not tried again by itself")
+}
+
+func TestClientAuthIsBoundedByTheAttempt(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		auth := &scriptedAuth{err: errors.New("late"), during: func(ctx context.Context) { <-ctx.Done() }}
+		w.conf.ClientAuth = auth
+		start := time.Now()
+		_, err := w.conf.Token(w.ctx)
+		require.ErrorContains(t, err, "late")
+		require.Equal(t, defaultAttemptTimeout, time.Since(start))
+	})
+}
+
+func TestClientAuthAndOtherFields(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		err    string
+	}{
+		{"client_id", func(c *Config) { c.EndpointParams = url.Values{"client_id": {"x"}} }, "oauth2: EndpointParams contains client_id"},
+		{"client_secret", func(c *Config) { c.EndpointParams = url.Values{"client_secret": {"x"}} }, "oauth2: EndpointParams contains client_secret"},
+		{"client_assertion", func(c *Config) { c.EndpointParams = url.Values{"client_assertion": {"x"}} }, "oauth2: EndpointParams contains client_assertion"},
+		{"client_assertion_type", func(c *Config) { c.EndpointParams = url.Values{"client_assertion_type": {"x"}} }, "oauth2: EndpointParams contains client_assertion_type"},
+		{"Strict without a secret", func(c *Config) { c.Strict, c.ClientID, c.ClientSecret = true, "", "" }, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+			conf := endpoint.config()
+			conf.TokenURL = "https://auth.example/token"
+			conf.ClientAuth = &scriptedAuth{credential: "key"}
+			test.change(conf)
+			_, err := conf.Token(t.Context())
+			if test.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, test.err)
+			require.Empty(t, endpoint.received())
+		})
+	}
+}
+
+// A cooldown ends when the ClientAuth is replaced, and not because two can't be
+// compared.
+func TestClientAuthAndCooldown(t *testing.T) {
+	post := authFunc(func(_ context.Context, attempt *Attempt) error {
+		attempt.Form.Set("client_id", attempt.ClientID)
+		attempt.Form.Set("client_secret", attempt.ClientSecret)
+		return nil
+	})
+	for name, test := range map[string]struct {
+		refused, replacement ClientAuth
+		requests             int
+	}{
+		"replaced":          {&scriptedAuth{}, post, cooldownFree + 1},
+		"another":           {&scriptedAuth{}, &scriptedAuth{}, cooldownFree + 1},
+		"the same":          {authFunc(func(context.Context, *Attempt) error { return nil }), nil, cooldownFree},
+		"not to be told of": {authFunc(func(context.Context, *Attempt) error { return nil }), post, cooldownFree},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, time.Hour, func(t *testing.T, w *world) {
+				w.conf.ClientAuth = test.refused
+				s := w.conf.Source(w.ctx)
+				for range 2 * cooldownFree {
+					_, err := s.Token()
+					require.Error(t, err)
+				}
+				require.Equal(t, cooldownFree, w.auth.TokenRequests())
+				if test.replacement != nil {
+					w.conf.ClientAuth = test.replacement
+				}
+				_, _ = s.Token()
+				require.Equal(t, test.requests, w.auth.TokenRequests())
+			})
+		})
+	}
+}
+
+func TestL1b_CredentialsOfClientAuth(t *testing.T) {
+	const secret = "secret&of/a=method"
+	for name, auth := range map[string]authFunc{
+		"assertion": func(_ context.Context, attempt *Attempt) error {
+			attempt.Form.Set("client_assertion", secret)
+			return nil
+		},
+		"bearer": func(_ context.Context, attempt *Attempt) error {
+			attempt.Header.Set("Authorization", "Bearer "+secret)
+			return nil
+		},
+		"raw basic": func(_ context.Context, attempt *Attempt) error {
+			attempt.Header.Set("Authorization", "Basic "+basicCredentials("id", secret))
+			return nil
+		},
+		"basic": func(_ context.Context, attempt *Attempt) error {
+			attempt.Header.Set("Authorization", "Basic "+basicCredentials("id", url.QueryEscape(secret)))
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			endpoint := newTokenEndpoint(reply{status: 400, body: "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + basicCredentials("id", secret)})
+			conf := endpoint.config()
+			conf.ClientSecret = ""
+			conf.ClientAuth = auth
+			_, err := conf.Token(t.Context())
+			var refusal *oauth2.RetrieveError
+			require.ErrorAs(t, err, &refusal)
+			shown := surfaces(err)
+			require.NotContains(t, shown, secret)
+			require.NotContains(t, shown, url.QueryEscape(secret))
+			require.Contains(t, shown, redacted)
+			if name == "raw basic" {
+				require.NotContains(t, shown, basicCredentials("id", secret))
+			}
+		})
+	}
+}
+
+// net/http sends a request again by itself if it can have its body once more.
+func TestF7_AssertionIsSentOnce(t *testing.T) {
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	conf := endpoint.config()
+	inner := conf.HTTPClient.Transport
+	rewindable := false
+	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		rewindable = req.GetBody != nil
+		return inner.RoundTrip(req)
+	})}
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+	require.True(t, rewindable, "as upstream's, with a secret")
+	conf.ClientAuth = &scriptedAuth{credential: "key"}
+	_, err = conf.Token(t.Context())
+	require.NoError(t, err)
+	require.False(t, rewindable)
+}
