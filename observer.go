@@ -95,7 +95,8 @@ type CooldownInfo struct {
 
 // InvalidatedInfo tells of a token that was dropped.
 type InvalidatedInfo struct {
-	Rejected bool // an API answered 401; false: by Source.Invalidate
+	Rejected            bool // an API answered 401
+	CertificateReplaced bool // the client has another certificate; neither: by Source.Invalidate
 }
 
 // OriginRefusedInfo tells of an origin that didn't get the token.

@@ -3,6 +3,7 @@ package clientcredentials
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,8 @@ type tokenRequest struct {
 	credential string      // Attempt.Credential of the last one
 	refused    string      // Attempt.Credential of the one that the server has refused
 	header     http.Header // that was sent, in a copy made by with
+
+	certificate *tls.Certificate // that the client presents; nil: none
 }
 
 // with returns a copy of r for what has to do with one attempt: its form and
@@ -71,6 +74,7 @@ type tokenResponse struct {
 	members
 	sent, received time.Time
 	attempts       int
+	certificate    *tls.Certificate // that the client has presented; nil: none
 }
 
 // token returns a new token with what the response says.
@@ -96,6 +100,9 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	defer cancel()
 	attempt, err := r.authenticated(ctx, style)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.certify(ctx, attempt); err != nil {
 		return nil, err
 	}
 	if r.refused != "" && attempt.Credential == r.refused {
@@ -129,7 +136,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.refreshToken == "" {
 		parsed.refreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	return &tokenResponse{members: *parsed, sent: sent, received: time.Now()}, nil
+	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), certificate: r.certificate}, nil
 }
 
 // judge decides whether an answer of the token endpoint is a token response and

@@ -77,6 +77,7 @@ func timeout(ctx context.Context, d time.Duration, what string) (context.Context
 // On the way it finds out which auth style the server accepts, if the Config
 // doesn't say and no earlier request has found out.
 func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenResponse, error) {
+	defer r.closeCertified()
 	style, probing := r.firstStyle()
 	attempt := 1
 	var refusal error // that another credential may mend
@@ -207,6 +208,7 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 // before failed on the network, and others in the pool may be as dead. An HTTP/2
 // connection whose packets get lost stays in the pool for minutes.
 func (r *tokenRequest) freshConnection() {
+	r.closeCertified()
 	base := r.client.Transport
 	if base == nil {
 		base = http.DefaultTransport
@@ -216,8 +218,14 @@ func (r *tokenRequest) freshConnection() {
 		r.client.CloseIdleConnections() // All that can be asked of another RoundTripper.
 		return
 	}
-	transport = transport.Clone()
+	transport = cloneTransport(transport)
 	transport.DisableKeepAlives = true
+	r.client.Transport = transport
+}
+
+// cloneTransport returns a transport like the one given, with connections of its own.
+func cloneTransport(transport *http.Transport) *http.Transport {
+	transport = transport.Clone()
 	config := transport.TLSClientConfig
 	switch {
 	case transport.TLSNextProto["h2"] != nil:
@@ -232,7 +240,7 @@ func (r *tokenRequest) freshConnection() {
 		// That of net/http: a clone offers it, and can't speak it unless told to.
 		transport.ForceAttemptHTTP2 = true
 	}
-	r.client.Transport = transport
+	return transport
 }
 
 // A cooldown spaces the token requests of a Source after failures. It is cleared

@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,8 @@ type Source struct {
 	lastError  error     // of the last flight, or of the check of the Config; nil after success
 	rejected   time.Time // when a token was dropped because of a 401; zero: never
 	previous   string    // Authorization value of the token before current
+
+	certifiedTransports certifiedTransports
 
 	insecureTokens, insecureAPI atomic.Bool // whether Observer.Insecure has been told
 }
@@ -104,9 +107,10 @@ type Status struct {
 // never handed out, only copies of it.
 type cachedToken struct {
 	token         oauth2.Token
-	authorization string    // the value of the Authorization header
-	sent          time.Time // just before the token request was sent
-	sentWall      time.Time // the same without monotonic reading
+	authorization string           // the value of the Authorization header
+	sent          time.Time        // just before the token request was sent
+	sentWall      time.Time        // the same without monotonic reading
+	certificate   *tls.Certificate // that the client presented then, and may be bound to it; nil: none
 
 	// Ages, counted from sent, at which the token becomes stale, is waited for,
 	// and is dead. forever if it doesn't expire.
@@ -124,6 +128,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		authorization: token.Type() + " " + token.AccessToken,
 		sent:          response.sent,
 		sentWall:      response.sent.Round(0),
+		certificate:   response.certificate,
 		soft:          forever,
 		hard:          forever,
 		dead:          forever,
@@ -193,6 +198,9 @@ func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 	}
 	return age >= max(c.dead-early, minReuse)
 }
+
+// isBound reports whether more than the token is needed to use it.
+func (c *cachedToken) isBound() bool { return c.certificate != nil }
 
 // copy returns a token that the caller may write to.
 func (c *cachedToken) copy() *oauth2.Token {
@@ -265,15 +273,20 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 	if s == nil || t == nil {
 		return
 	}
+	s.drop(func(c *cachedToken) bool { return c.token.AccessToken == t.AccessToken }, InvalidatedInfo{})
+}
+
+// drop drops the current token if it is the one that is meant.
+func (s *Source) drop(meant func(*cachedToken) bool, info InvalidatedInfo) {
 	s.mu.Lock()
 	c := s.current.Load()
-	drop := c != nil && c.token.AccessToken == t.AccessToken
+	drop := c != nil && meant(c)
 	if drop {
 		s.dropLocked()
 	}
 	s.mu.Unlock()
 	if drop {
-		s.conf.Observer.invalidated(InvalidatedInfo{})
+		s.conf.Observer.invalidated(info)
 	}
 }
 
@@ -354,6 +367,10 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 	}
 	now := time.Now()
 	c := s.current.Load()
+	if c != nil && c.certificate != nil {
+		s.checkCertificate(ctx, c)
+		c = s.current.Load()
+	}
 	if c.fresh(now, early) {
 		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return c, nil

@@ -55,15 +55,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !permitted {
 		return roundTrip(t.Base, req)
 	}
-	value, err := t.authorization(req.Context(), source)
+	if source != nil {
+		return source.roundTrip(t.Base, req)
+	}
+	token, err := t.token(req.Context())
 	if err != nil {
 		return refuse(req, err)
 	}
-	resp, err := roundTrip(t.Base, withAuthorization(req, value))
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && source != nil {
-		return source.recoverUnauthorized(t.Base, req, value, resp)
-	}
-	return resp, err
+	return roundTrip(t.Base, withAuthorization(req, token.Type()+" "+token.AccessToken))
 }
 
 // sourceOf returns the Source that source is, or nil.
@@ -77,34 +76,22 @@ func sourceOf(source oauth2.TokenSource) *Source {
 	return nil
 }
 
-// authorization returns the value of the Authorization header.
-func (t *Transport) authorization(ctx context.Context, source *Source) (string, error) {
-	if source != nil {
-		c, err := source.get(ctx, 0)
-		if err != nil {
-			return "", err
-		}
-		return c.authorization, nil
-	}
-	var token *oauth2.Token
-	var err error
+// token returns the token of a Source that isn't a *Source.
+func (t *Transport) token(ctx context.Context) (token *oauth2.Token, err error) {
 	switch source := t.Source.(type) {
 	case nil:
-		return "", errors.New("oauth2: Transport's Source is nil")
+		return nil, errors.New("oauth2: Transport's Source is nil")
 	case *Source:
-		return "", source.misuse(ctx)
+		return nil, source.misuse(ctx)
 	case contextSource:
 		token, err = source.TokenContext(ctx)
 	default:
 		token, err = source.Token()
 	}
-	if err != nil {
-		return "", err
+	if err == nil && token == nil {
+		err = errors.New("oauth2: Transport's Source returned neither a token nor an error")
 	}
-	if token == nil {
-		return "", errors.New("oauth2: Transport's Source returned neither a token nor an error")
-	}
-	return token.Type() + " " + token.AccessToken, nil
+	return token, err
 }
 
 // A guard is the Base of the oauth2.Transport in Config.Client: it does for that
@@ -132,18 +119,36 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	value := req.Header.Get("Authorization")
 	if value == g.markerValue {
-		c, err := g.source.get(req.Context(), 0)
-		if err != nil {
-			return refuse(req, err)
-		}
-		value = c.authorization
-		req = withAuthorization(req, value)
+		return g.source.roundTrip(g.base, req)
 	}
 	resp, err := roundTrip(g.base, req)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		return g.source.recoverUnauthorized(g.base, req, value, resp)
 	}
 	return resp, err
+}
+
+// roundTrip sends req with a token.
+func (s *Source) roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	c, err := s.get(req.Context(), 0)
+	if err != nil {
+		return refuse(req, err)
+	}
+	return s.send(base, req, c)
+}
+
+// send sends req with the token of c, and perhaps once more with another.
+func (s *Source) send(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
+	resp, err := s.sendOnce(base, req, c)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		return s.recoverUnauthorized(base, req, c.authorization, resp)
+	}
+	return resp, err
+}
+
+// sendOnce sends req with the token of c, and with what the token is bound to.
+func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
+	return roundTrip(s.certified(base, c), withAuthorization(req, c.authorization))
 }
 
 // recoverUnauthorized returns what to make of resp, an answer with status 401 to
@@ -173,9 +178,9 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 	}
 	resp.Body.Close()
-	again := withAuthorization(req, c.authorization)
+	again := req.WithContext(req.Context())
 	again.Body = body
-	return roundTrip(base, again)
+	return s.sendOnce(base, again, c)
 }
 
 // bodyAgain returns the body of req for a second try, and whether there can be one.
@@ -195,9 +200,9 @@ const maxDrain = 64 << 10
 
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
 //
-// oauth2.Transport asks it for a token without a context. If none is ready it
-// hands out a marker, which the guard beneath resolves with the request's
-// context. Whoever else asks, be it another oauth2.Transport, waits for the
+// oauth2.Transport asks it for a token without a context. If none is ready, or if
+// it takes more than the token, it hands out a marker, which the guard beneath
+// resolves with the request's context. Whoever else asks, be it another oauth2.Transport, waits for the
 // real token: a marker must get to the guard and nowhere else. It couldn't get
 // onto a wire either: it begins with a byte that no header field may contain.
 type clientSource struct {
@@ -215,10 +220,10 @@ func newClientTransport(source *Source, base http.RoundTripper, origins []string
 	return transport
 }
 
-// Token returns a token, or a marker if none is fresh and the caller is sure to
-// give it to the guard.
+// Token returns a token, or a marker if there is something for the guard to do and
+// the caller is sure to give it to that.
 func (c *clientSource) Token() (*oauth2.Token, error) {
-	if cached := c.current.Load(); cached.fresh(time.Now(), 0) {
+	if cached := c.current.Load(); cached.fresh(time.Now(), 0) && !cached.isBound() {
 		c.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return cached.copy(), nil
 	}
