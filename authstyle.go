@@ -49,7 +49,7 @@ func rejectsAuthStyle(err error) bool {
 		return false
 	}
 	switch refusal.ErrorCode {
-	case "invalid_scope", "unsupported_grant_type":
+	case "invalid_scope", "unsupported_grant_type", "use_dpop_nonce", "invalid_dpop_proof":
 		return false
 	}
 	switch refusal.Response.StatusCode {

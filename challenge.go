@@ -2,19 +2,20 @@ package clientcredentials
 
 import "strings"
 
-// bearerError returns the error code of the Bearer challenge among the values of
-// WWW-Authenticate, RFC 6750, Section 3. found tells whether there is such a
-// challenge; it may come without a code. What is malformed is passed over.
-func bearerError(values []string) (code string, found bool) {
+// challengeError returns the error code of the challenge of that scheme among the
+// values of WWW-Authenticate, RFC 6750, Section 3, and RFC 9449, Section 7.1. found
+// tells whether there is such a challenge; it may come without a code. What is
+// malformed is passed over.
+func challengeError(values []string, scheme string) (code string, found bool) {
 	for _, value := range values {
 		scanner := challengeScanner{rest: value}
-		inBearer := false
+		inScheme := false
 		for scanner.next() {
 			switch {
 			case scanner.name == "":
-				inBearer = strings.EqualFold(scanner.scheme, "Bearer")
-				found = found || inBearer
-			case inBearer && code == "" && strings.EqualFold(scanner.name, "error"):
+				inScheme = strings.EqualFold(scanner.scheme, scheme)
+				found = found || inScheme
+			case inScheme && code == "" && strings.EqualFold(scanner.name, "error"):
 				code = scanner.value
 			}
 		}

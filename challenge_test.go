@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBearerError(t *testing.T) {
+func TestChallengeError(t *testing.T) {
 	for _, test := range []struct {
 		values []string
 		code   string
@@ -34,7 +34,7 @@ func TestBearerError(t *testing.T) {
 		{[]string{`Bearers error="invalid_token"`}, "", false},
 		{[]string{`,,, Bearer ,, error="invalid_token"`}, "invalid_token", true},
 	} {
-		code, found := bearerError(test.values)
+		code, found := challengeError(test.values, "Bearer")
 		require.Equal(t, test.code, code, "%q", test.values)
 		require.Equal(t, test.found, found, "%q", test.values)
 	}

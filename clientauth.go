@@ -114,9 +114,9 @@ func (r *tokenRequest) authenticated(ctx context.Context, style oauth2.AuthStyle
 	return attempt, nil
 }
 
-// sameClientAuth reports whether a and b are the same, as far as can be told: some
+// sameInterface reports whether a and b are the same, as far as can be told: some
 // can't be compared.
-func sameClientAuth(a, b ClientAuth) bool {
+func sameInterface(a, b any) bool {
 	if reflect.TypeOf(a) != reflect.TypeOf(b) {
 		return false
 	}

@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -98,6 +99,13 @@ type Config struct {
 	// before anything is sent, and redirects among the listed origins keep the
 	// token, except from https to http.
 	Origins []string `json:"-" yaml:"-"`
+
+	// DPoP is a private key that tokens are bound to, RFC 9449, so that nobody
+	// without it can use them: RSA of 2048 bits or more, ECDSA with P-256, P-384
+	// or P-521, or Ed25519, also one that only signs remotely. Client and Transport
+	// prove its possession with each request; see Source.Authorize for others. A
+	// token that the server has not bound is refused. Nil: bearer tokens.
+	DPoP crypto.Signer `json:"-" yaml:"-"`
 
 	// Observer is told what happens to tokens. Nil: nobody is.
 	Observer *Observer `json:"-" yaml:"-"`
@@ -291,6 +299,8 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 		clientID:     c.ClientID,
 		clientSecret: c.ClientSecret,
 		clientAuth:   c.ClientAuth,
+		dpop:         c.DPoP,
+		nonces:       new(nonceCache),
 		authStyle:    c.AuthStyle,
 		styles:       styles,
 		form:         form,

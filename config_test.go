@@ -907,7 +907,7 @@ var responseRows = []row{
 	{
 		name: "P3e_dpop", answer: says(`{"access_token":"at","token_type":"DPoP"}`),
 		upstream: `header; token at "DPoP"`,
-		here:     "header; error: oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have (status 200, application/json, 41 bytes)",
+		here:     "header; error: oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP (status 200, application/json, 41 bytes)",
 		reason:   "RFC 9449, Section 7.1: without the key the token is of no use.",
 	},
 	{

@@ -90,9 +90,9 @@ func (r *tokenRequest) retrieveError(resp *http.Response, body []byte, parsed *m
 		clone.Request = withoutCredentials(resp.Request)
 	}
 	code := parsed.errorCode
-	switch code { // RFC 6749, Section 5.2, and two more that servers send.
+	switch code { // RFC 6749, Section 5.2, RFC 9449, and two more that servers send.
 	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
-		"invalid_scope", "server_error", "temporarily_unavailable":
+		"invalid_scope", "server_error", "temporarily_unavailable", "use_dpop_nonce", "invalid_dpop_proof":
 	default:
 		code = text(code)
 	}
@@ -122,6 +122,7 @@ func withoutCredentials(req *http.Request) *http.Request {
 		Header:     req.Header.Clone(),
 	}
 	clone.Header.Del("Authorization")
+	clone.Header.Del("DPoP")
 	clone.Header.Del("Cookie")
 	if req.URL != nil {
 		u := *req.URL

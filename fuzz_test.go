@@ -43,7 +43,7 @@ var faultText = func() *regexp.Regexp {
 		"expires_in is not a number",
 		"access_token contains a character that a token cannot have",
 		"token_type is not an authentication scheme's name",
-		"token_type is DPoP: the server binds tokens to a key that this client doesn't have",
+		"token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config\\.DPoP",
 		"token_type is not Bearer",
 		"the body is not form-encoded",
 		"the body is empty",
@@ -571,7 +571,7 @@ func FuzzWWWAuthenticate(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		code, found := bearerError([]string{value})
+		code, found := challengeError([]string{value}, "Bearer")
 		require.True(t, found || code == "", "a code without a challenge")
 		require.True(t, !found || strings.Contains(strings.ToLower(value), "bearer"))
 		for _, part := range strings.FieldsFunc(code, func(r rune) bool { return r == '"' || r == '\\' }) {
@@ -579,13 +579,13 @@ func FuzzWWWAuthenticate(f *testing.F) {
 		}
 
 		// A challenge of its own line is found beside it.
-		code, found = bearerError([]string{`Bearer error="invalid_token"`, value})
+		code, found = challengeError([]string{`Bearer error="invalid_token"`, value}, "Bearer")
 		require.True(t, found)
 		require.Equal(t, "invalid_token", code)
 
 		// One in a quoted string isn't.
 		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
-		_, found = bearerError([]string{`Basic realm="` + quoted + `"`})
+		_, found = challengeError([]string{`Basic realm="` + quoted + `"`}, "Bearer")
 		require.False(t, found)
 	})
 }

@@ -3,6 +3,7 @@ package clientcredentials
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
 const (
@@ -52,6 +55,12 @@ type tokenRequest struct {
 	header     http.Header // that was sent, in a copy made by with
 
 	certificate *tls.Certificate // that the client presents; nil: none
+
+	dpop     crypto.Signer // that tokens are to be bound to; nil: none
+	proofKey *jws.Key      // made of dpop
+	nonces   *nonceCache
+	nonce    string // in the proof of the last attempt
+	newNonce bool   // whether its answer brought another
 }
 
 // with returns a copy of r for what has to do with one attempt: its form and
@@ -66,7 +75,7 @@ func (r *tokenRequest) with(attempt *Attempt) *tokenRequest {
 // sameAs reports whether r asks for the same as other, in the same name.
 func (r *tokenRequest) sameAs(other *tokenRequest) bool {
 	return r.url == other.url && r.clientID == other.clientID && r.clientSecret == other.clientSecret &&
-		r.authStyle == other.authStyle && sameClientAuth(r.clientAuth, other.clientAuth) && reflect.DeepEqual(r.form, other.form)
+		r.authStyle == other.authStyle && sameInterface(r.clientAuth, other.clientAuth) && sameInterface(r.dpop, other.dpop) && reflect.DeepEqual(r.form, other.form)
 }
 
 // A tokenResponse is a successful answer, RFC 6749, Section 5.1.
@@ -75,6 +84,7 @@ type tokenResponse struct {
 	sent, received time.Time
 	attempts       int
 	certificate    *tls.Certificate // that the client has presented; nil: none
+	proofKey       *jws.Key         // of the proof of possession; nil: none
 }
 
 // token returns a new token with what the response says.
@@ -105,11 +115,14 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if err := r.certify(ctx, attempt); err != nil {
 		return nil, err
 	}
+	if err := r.prove(attempt); err != nil {
+		return nil, err
+	}
 	if r.refused != "" && attempt.Credential == r.refused {
 		return nil, errSameCredential
 	}
 	r.credential = attempt.Credential
-	r = r.with(attempt)
+	masked := r.with(attempt)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(attempt.Form.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("oauth2: cannot fetch token: %w", err)
@@ -122,21 +135,22 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	sent := time.Now()
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, r.withoutSecrets(err)
+		return nil, masked.withoutSecrets(err)
 	}
 	defer resp.Body.Close()
+	r.adoptNonce(resp.Header)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("oauth2: cannot fetch token: the answer ended early: %w", r.withoutSecrets(err))
+		return nil, fmt.Errorf("oauth2: cannot fetch token: the answer ended early: %w", masked.withoutSecrets(err))
 	}
-	parsed, err := r.judge(resp, body)
+	parsed, err := masked.judge(resp, body)
 	if err != nil {
 		return nil, err
 	}
 	if parsed.refreshToken == "" {
 		parsed.refreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), certificate: r.certificate}, nil
+	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), certificate: r.certificate, proofKey: r.proofKey}, nil
 }
 
 // judge decides whether an answer of the token endpoint is a token response and
@@ -167,7 +181,7 @@ func (r *tokenRequest) judge(resp *http.Response, body []byte) (*members, error)
 	case resp.StatusCode == http.StatusPartialContent:
 		return nil, fault("oauth2: cannot fetch token", errors.New("the answer is a part of something larger"))
 	}
-	if err := parsed.check(r.strict); err != nil {
+	if err := parsed.check(r.strict, r.dpop != nil); err != nil {
 		return nil, fault(prefix, err)
 	}
 	if r.strict && parsed.form && endsWithConnection(resp) {
@@ -350,7 +364,7 @@ func (m *members) setSeconds(name, text string) error {
 
 // check reports what would make the token unfit for an Authorization header, or
 // for a client that knows Bearer tokens only.
-func (m *members) check(strict bool) error {
+func (m *members) check(strict, dpop bool) error {
 	// RFC 6749, Appendix A.12, allows printable ASCII. The space among it is not
 	// in the grammar of a bearer token, RFC 6750, Section 2.1, and doesn't survive
 	// at the end of a header field.
@@ -364,11 +378,13 @@ func (m *members) check(strict bool) error {
 			return errors.New("token_type is not an authentication scheme's name")
 		}
 	}
-	switch {
-	case strings.EqualFold(m.tokenType, "DPoP"):
-		// RFC 9449, Section 5.
-		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have")
-	case strict && m.tokenType != "" && !strings.EqualFold(m.tokenType, "Bearer"):
+	switch isDPoP := strings.EqualFold(m.tokenType, "DPoP"); {
+	case isDPoP && !dpop:
+		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
+	case dpop && !isDPoP:
+		// RFC 9449, Section 5: the token isn't bound, and whoever gets hold of it can use it.
+		return errors.New("token_type is not DPoP: the server hasn't bound the token to the key")
+	case strict && !dpop && m.tokenType != "" && !strings.EqualFold(m.tokenType, "Bearer"):
 		// RFC 6749, Section 7.1.
 		return errors.New("token_type is not Bearer")
 	}

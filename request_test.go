@@ -413,7 +413,7 @@ func TestP3a_ExactNames(t *testing.T) {
 		{"other case and null", `{"Access_Token":"b","access_token":null}`, missing, missing},
 		{"two other cases", `{"Access_Token":"a","ACCESS_TOKEN":"b"}`, parseError + "access_token stands there more than once", parseError + "access_token is written in other letter case"},
 		{"other case twice", `{"Access_Token":"a","Access_Token":"a"}`, parseError + "access_token stands there more than once", parseError + "access_token is written in other letter case"},
-		{"token_type in other case", `{"access_token":"a","Token_Type":"DPoP"}`, parseError + "token_type is DPoP: the server binds tokens to a key that this client doesn't have", parseError + "token_type is written in other letter case"},
+		{"token_type in other case", `{"access_token":"a","Token_Type":"DPoP"}`, parseError + "token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP", parseError + "token_type is written in other letter case"},
 		{"bad value in other case", `{"access_token":"a","Expires_In":"cAnAry"}`, parseError + "expires_in is not a number", parseError + "expires_in is written in other letter case"},
 		{"missing", `{"token":"a"}`, missing, missing},
 		{"empty", `{"access_token":""}`, missing, missing},
@@ -611,7 +611,7 @@ func TestP3e_DPoP(t *testing.T) {
 		modes(t, func(t *testing.T, strict bool) {
 			a := reply{body: `{"access_token":"cAnAry","token_type":"` + tokenType + `"}`}
 			_, err := tokenOf(t, a, strict)
-			requireFault(t, err, a, "oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have")
+			requireFault(t, err, a, "oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
 		})
 	}
 }

@@ -81,6 +81,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 	style, probing := r.firstStyle()
 	attempt := 1
 	var refusal error // that another credential may mend
+	nonced := false   // whether this attempt has been repeated with a nonce
 	for {
 		response, err := r.send(ctx, style)
 		if err == nil {
@@ -95,6 +96,10 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		}
 		if ctx.Err() != nil {
 			return nil, err
+		}
+		if !nonced && r.wantsNonce(err) {
+			nonced = true
+			continue
 		}
 		if refusal == nil && r.credential != "" && isInvalidClient(err) {
 			// Replaced, perhaps, while it was on its way.
@@ -119,6 +124,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			r.freshConnection()
 		}
 		attempt++
+		nonced = false
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
 const (
@@ -51,6 +53,8 @@ type Source struct {
 	previous   string    // Authorization value of the token before current
 
 	certifiedTransports certifiedTransports
+
+	nonces nonceCache // has its own lock
 
 	insecureTokens, insecureAPI atomic.Bool // whether Observer.Insecure has been told
 }
@@ -111,6 +115,7 @@ type cachedToken struct {
 	sent          time.Time        // just before the token request was sent
 	sentWall      time.Time        // the same without monotonic reading
 	certificate   *tls.Certificate // that the client presented then, and may be bound to it; nil: none
+	proofKey      *jws.Key         // that the token is bound to; nil: none
 
 	// Ages, counted from sent, at which the token becomes stale, is waited for,
 	// and is dead. forever if it doesn't expire.
@@ -123,12 +128,17 @@ const forever time.Duration = math.MaxInt64
 // [0,1) and says where in its range the soft window begins.
 func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw float64) *cachedToken {
 	token := response.token()
+	scheme := token.Type()
+	if response.proofKey != nil {
+		scheme = "DPoP" // However the server has written it.
+	}
 	c := &cachedToken{
 		token:         *token,
-		authorization: token.Type() + " " + token.AccessToken,
+		authorization: scheme + " " + token.AccessToken,
 		sent:          response.sent,
 		sentWall:      response.sent.Round(0),
 		certificate:   response.certificate,
+		proofKey:      response.proofKey,
 		soft:          forever,
 		hard:          forever,
 		dead:          forever,
@@ -200,7 +210,7 @@ func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 }
 
 // isBound reports whether more than the token is needed to use it.
-func (c *cachedToken) isBound() bool { return c.certificate != nil }
+func (c *cachedToken) isBound() bool { return c.certificate != nil || c.proofKey != nil }
 
 // copy returns a token that the caller may write to.
 func (c *cachedToken) copy() *oauth2.Token {
@@ -473,6 +483,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if usable && now.Before(s.cooldown.background) || !usable && now.Before(s.cooldown.foreground) {
 		return s.cooldown.err
 	}
+	request.nonces = &s.nonces
 	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, announced: make(chan struct{}), done: make(chan struct{})}
 	s.flight.wanted.Store(!usable) // Before it can fail.
 	go s.fly(s.flight)

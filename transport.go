@@ -148,14 +148,18 @@ func (s *Source) send(base http.RoundTripper, req *http.Request, c *cachedToken)
 
 // sendOnce sends req with the token of c, and with what the token is bound to.
 func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
-	return roundTrip(s.certified(base, c), withAuthorization(req, c.authorization))
+	base = s.certified(base, c)
+	if c.proofKey != nil {
+		return s.sendProof(base, req, c)
+	}
+	return roundTrip(base, withAuthorization(req, c.authorization))
 }
 
 // recoverUnauthorized returns what to make of resp, an answer with status 401 to
 // req, which carried that Authorization value: the answer to a second try with a
 // new token, or resp itself.
 func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
-	code, _ := bearerError(resp.Header.Values("WWW-Authenticate"))
+	code := tokenError(resp, authorization)
 	if code != "" && code != "invalid_token" {
 		return resp, nil // A new token wouldn't help, RFC 6750, Section 3.1.
 	}
@@ -173,14 +177,21 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 		}
 		return resp, nil // The API's answer tells more than err.
 	}
-	// Read, so that the connection can be used again, if that is soon done.
-	if 0 <= resp.ContentLength && resp.ContentLength <= maxDrain {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-	}
-	resp.Body.Close()
+	discard(resp)
 	again := req.WithContext(req.Context())
 	again.Body = body
 	return s.sendOnce(base, again, c)
+}
+
+// tokenError returns what an API has against the token in that Authorization value.
+func tokenError(resp *http.Response, authorization string) string {
+	challenges := resp.Header.Values("WWW-Authenticate")
+	scheme, _, _ := strings.Cut(authorization, " ")
+	code, found := challengeError(challenges, scheme)
+	if !found {
+		code, _ = challengeError(challenges, "Bearer")
+	}
+	return code
 }
 
 // bodyAgain returns the body of req for a second try, and whether there can be one.
@@ -197,6 +208,15 @@ func bodyAgain(req *http.Request) (io.ReadCloser, bool) {
 
 // maxDrain is how much is read of an answer that nobody will look at.
 const maxDrain = 64 << 10
+
+// discard closes the body of an answer that another takes the place of. It reads
+// it, so that the connection can be used again, if that is soon done.
+func discard(resp *http.Response) {
+	if 0 <= resp.ContentLength && resp.ContentLength <= maxDrain {
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	}
+	resp.Body.Close()
+}
 
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
 //

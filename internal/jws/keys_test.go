@@ -1,0 +1,273 @@
+package jws
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// file reads what OpenSSL and OpenSSH have written.
+func file(t testing.TB, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	require.NoError(t, err)
+	return string(data)
+}
+
+func TestParsePrivateKey(t *testing.T) {
+	t.Parallel()
+	p256, certificate := file(t, "p256.sec1.pem"), file(t, "certificate.pem")
+	for _, tc := range []struct {
+		name, data string
+		algorithm  string // that NewKey chooses
+		want       Parsed // without the signer
+	}{
+		{"PKCS #8, RSA", file(t, "rsa.pkcs8.pem"), "RS256", Parsed{}},
+		{"PKCS #8, P-384", file(t, "secp384r1.pkcs8.pem"), "ES384", Parsed{}},
+		{"PKCS #8, P-521", file(t, "secp521r1.pkcs8.pem"), "ES512", Parsed{}},
+		{"PKCS #8, Ed25519", file(t, "ed25519.pkcs8.pem"), "EdDSA", Parsed{}},
+		{"PKCS #1", file(t, "rsa.pkcs1.pem"), "RS256", Parsed{}},
+		{"SEC 1 with parameters", p256, "ES256", Parsed{}},
+		{"certificate first", certificate + p256, "ES256", Parsed{}},
+		{"certificate last", p256 + certificate, "ES256", Parsed{}},
+		{"public key beside", p256 + file(t, "public.pem"), "ES256", Parsed{}},
+		{"PKCS #12 by openssl", file(t, "bag.pem"), "ES256", Parsed{}},
+		{"Windows", "\ufeff" + strings.ReplaceAll(p256, "\n", "\r\n"), "ES256", Parsed{}},
+		{"white space around", "\n\n" + p256 + "\n \n", "ES256", Parsed{}},
+		{"JWK, RSA", rfc7515RSA, "RS256", Parsed{}},
+		{"JWK, RSA with two primes", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "," + rfc7515RSAPrimes + "}", "RS256", Parsed{}},
+		{"JWK, RSA without primes", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}", "RS256", Parsed{}},
+		{"JWK, P-256", rfc7515P256, "ES256", Parsed{}},
+		{"JWK, P-521", rfc7515P521, "ES512", Parsed{}},
+		{"JWK, Ed25519", rfc8037Key, "EdDSA", Parsed{}},
+		{"JWK with a BOM", "\ufeff \n" + rfc8037Key + "\n", "EdDSA", Parsed{}},
+		{"JWK with kid and alg", with(rfc7515RSA, `"kid":"2011-04-29","alg":"PS384"`), "PS384", Parsed{KeyID: "2011-04-29", Algorithm: "PS384"}},
+		{"JWK for signatures", with(rfc8037Key, `"use":"sig","key_ops":["verify","sign"],"x5c":[],"ext":true`), "EdDSA", Parsed{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			parsed, err := ParsePrivateKey([]byte(tc.data))
+			require.NoError(t, err)
+			require.Equal(t, tc.want.KeyID, parsed.KeyID)
+			require.Equal(t, tc.want.Algorithm, parsed.Algorithm)
+			key, err := NewKey(parsed.Signer, parsed.Algorithm)
+			require.NoError(t, err)
+			require.Equal(t, tc.algorithm, key.Algorithm())
+		})
+	}
+	require.Equal(t, parseKey(t, file(t, "rsa.pkcs8.pem")).Thumbprint(), parseKey(t, file(t, "rsa.pkcs1.pem")).Thumbprint(), "one key in two formats")
+}
+
+// with adds members to a JWK.
+func with(jwk, members string) string { return "{" + members + "," + jwk[1:] }
+
+// replaced replaces the value of a JWK's member.
+func replaced(jwk, name, value string) string {
+	before, after, ok := strings.Cut(jwk, `"`+name+`":"`)
+	if !ok {
+		panic(name)
+	}
+	_, after, _ = strings.Cut(after, `"`)
+	return before + `"` + name + `":` + value + after
+}
+
+func TestParsePrivateKeyErrors(t *testing.T) {
+	t.Parallel()
+	p256, certificate, encrypted := file(t, "p256.sec1.pem"), file(t, "certificate.pem"), file(t, "encrypted.pkcs8.pem")
+	ed25519PEM := file(t, "ed25519.pkcs8.pem")
+	block, _ := pem.Decode([]byte(ed25519PEM))
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	small, err := ParsePrivateKey([]byte(rfc7515RSA))
+	require.NoError(t, err)
+	broken := *small.Signer.(*rsa.PrivateKey)
+	otherRSA, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	broken.PublicKey = otherRSA.PublicKey
+	minimalRSA := "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}"
+	const (
+		encryptedText = "the private key is encrypted; decrypt it first, for example with openssl pkey"
+		damaged       = "the PEM is damaged; each line must be one of its own, without indentation"
+		unreadable    = "the private key can't be read; see what openssl pkey -text says of it: "
+		noPrivate     = "there is a certificate or a public key, but no private key"
+		binary        = "the data is binary, neither PEM nor a JWK"
+		brokenJSON    = "the JWK isn't valid JSON"
+		mismatch      = "the JWK's public part isn't that of its private part"
+		notForSigning = "the JWK isn't for signing, as its use or key_ops says; take one that is"
+	)
+	for _, tc := range []struct{ name, data, want string }{
+		{"empty", "", "the data is empty"},
+		{"white space", "\ufeff\r\n\t ", "the data is empty"},
+		{"too large", p256 + strings.Repeat("\n", maxKeyData), "the data is larger than 64 KiB"},
+		{"text", "s3cr3t", "the data is neither PEM nor a JWK"},
+		{"an array", "[" + rfc8037Key + "]", "the data is neither PEM nor a JWK"},
+		{"DER", string(block.Bytes) + "\xff", binary},
+		{"UTF-16", "\xff\xfe{\x00}\x00", binary},
+
+		{"encrypted PKCS #8", encrypted, encryptedText},
+		{"encrypted SEC 1", file(t, "encrypted.sec1.pem"), encryptedText},
+		{"two keys", p256 + ed25519PEM, "there is more than one private key"},
+		{"a key twice", p256 + p256, "there is more than one private key"},
+		{"certificate only", certificate, noPrivate},
+		{"public key only", file(t, "public.pem"), noPrivate},
+		{"no line ends", strings.ReplaceAll(p256, "\n", " "), damaged},
+		{"indented", "  " + strings.ReplaceAll(ed25519PEM, "\n", "\n  "), damaged},
+		{`\n`, strings.ReplaceAll(p256, "\n", `\n`), `the PEM has \n in its text where its lines should end`},
+		{"cut", p256[:len(p256)-10], damaged},
+		{"damaged before another", strings.Replace(p256, "MHcC", "M@cC", 1) + certificate, damaged},
+		{"text after", p256 + "s3cr3t", "something follows the PEM; remove it"},
+		{"DER after the key", encode("PRIVATE KEY", append(bytes.Clone(block.Bytes), 0)), "something follows the private key inside of its PEM block"},
+		{"too large a block", encode("PRIVATE KEY", make([]byte, maxKeyDER+1)), "the private key is too large to be used"},
+		{"not ASN.1", encode("PRIVATE KEY", []byte("s3cr3t")), unreadable},
+		{"cut ASN.1", encode("PRIVATE KEY", block.Bytes[:20]), unreadable},
+		{"PKCS #8 that says RSA", encode("RSA PRIVATE KEY", block.Bytes), unreadable},
+		{"secp256k1", file(t, "secp256k1.pkcs8.pem"), unreadable},
+		{"parts of two RSA keys", encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(&broken)), unreadable},
+		{"P-224", file(t, "secp224r1.pkcs8.pem"), "the ECDSA key's curve is none of P-256, P-384 and P-521"},
+		{"X25519", file(t, "x25519.pkcs8.pem"), "the private key can't sign"},
+		{"RSA with 1024 bits", file(t, "rsa1024.pem"), "the RSA key has 1024 bits; use at least 2048"},
+		{"OpenSSH", file(t, "openssh.pem"), "convert it with ssh-keygen -p -m PKCS8"},
+		{"another block", encode("DH PARAMETERS", block.Bytes), "the PEM block is none of PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY"},
+
+		{"no object", "{", brokenJSON},
+		{"not JSON", "{s3cr3t}", brokenJSON},
+		{"no value", `{"kty"}`, brokenJSON},
+		{"open", rfc8037Key[:len(rfc8037Key)-1], brokenJSON},
+		{"not UTF-8", with(rfc8037Key, "\"kid\":\"\xff\""), brokenJSON},
+		{"two objects", rfc8037Key + rfc8037Key, "something follows the JWK; remove it"},
+		{"text after a JWK", rfc8037Key + "s3cr3t", "something follows the JWK; remove it"},
+		{"a member twice", with(rfc8037Key, `"kty":"OKP"`), "the JWK has a member twice"},
+		{"a set", `{"keys":[` + rfc8037Key + `]}`, "the data is a JWK set; take the key to sign with out of it"},
+		{"no kty", "{}", "the JWK's kty is none of RSA, EC and OKP"},
+		{"kty in lower case", replaced(rfc8037Key, "kty", `"okp"`), "the JWK's kty is none of RSA, EC and OKP"},
+		{"oct", `{"kty":"oct","k":"` + rfc7515Secret + `"}`, "the JWK is a shared secret (kty is oct)"},
+		{"public JWK", "{" + rfc7515RSAPublic + "}", "the JWK is a public key; use the private one"},
+		{"for encryption", with(rfc7515P256, `"use":"enc"`), notForSigning},
+		{"for verifying", with(rfc7515P256, `"key_ops":["verify"]`), notForSigning},
+		{"key_ops", with(rfc7515P256, `"key_ops":"sign"`), "the JWK's key_ops isn't an array of strings"},
+		{"use", with(rfc7515P256, `"use":5`), "the JWK's use isn't a string"},
+		{"kty", `{"kty":null}`, "the JWK's kty isn't a string"},
+		{"kid", with(rfc7515P256, `"kid":5`), "the JWK's kid isn't a string"},
+		{"alg", with(rfc7515P256, `"alg":["ES256"]`), "the JWK's alg isn't a string"},
+		{"crv", replaced(rfc7515P256, "crv", "256"), "the JWK's crv isn't a string"},
+		{"crv of OKP", replaced(rfc8037Key, "crv", "25519"), "the JWK's crv isn't a string"},
+		{"alg of another curve", with(rfc7515P256, `"alg":"ES512"`), "ES512 doesn't fit a P-256 key; use ES256"},
+		{"alg of encryption", with(rfc7515RSA, `"alg":"RSA-OAEP"`), "the algorithm doesn't fit an RSA key"},
+
+		{"secp256k1 in a JWK", replaced(rfc7515P256, "crv", `"secp256k1"`), "the JWK's crv is none of P-256, P-384 and P-521"},
+		{"Ed448", replaced(rfc8037Key, "crv", `"Ed448"`), "the JWK's crv isn't Ed25519"},
+		{"d isn't base64url", replaced(rfc8037Key, "d", `"s3cr3t+/"`), "the JWK's d is missing, or isn't base64url without padding"},
+		{"d is a number", replaced(rfc8037Key, "d", `5`), "the JWK's d isn't a string"},
+		{"d with padding", strings.Replace(rfc8037Key, `uf2A"`, `uf2A="`, 1), "the JWK's d is missing, or isn't base64url without padding"},
+		{"d in two lines", strings.Replace(rfc8037Key, "nWGxne", `nWG\nxne`, 1), "the JWK's d is missing, or isn't base64url without padding"},
+		{"d with loose bits", strings.Replace(rfc8037Key, "uf2A", "uf2B", 1), "the JWK's d is missing, or isn't base64url without padding"},
+		{"d in short", replaced(rfc8037Key, "d", `"AQAB"`), "the JWK's d has 3 bytes where its curve has 32"},
+		{"x in short", replaced(rfc8037Key, "x", `"AQAB"`), "the JWK's x has 3 bytes where its curve has 32"},
+		{"y in short", replaced(rfc7515P256, "y", `"AQAB"`), "the JWK's y has 3 bytes where its curve has 32"},
+		{"no x", replaced(rfc7515P256, "x", `""`), "the JWK's x is missing"},
+		{"d out of range", replaced(rfc7515P256, "d", `"`+strings.Repeat("A", 43)+`"`), "the JWK's d is out of range"},
+		{"EC of two keys", replaced(rfc7515P256, "y", `"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"`), mismatch},
+		{"EC, x of another", replaced(rfc7515P256, "x", `"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"`), mismatch},
+		{"OKP of two keys", replaced(rfc8037Key, "x", `"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"`), mismatch},
+		{"RSA of two keys", replaced(rfc7515RSA, "n", `"`+rfc7638Modulus+`"`), mismatch},
+		{"RSA of two keys, without primes", replaced(minimalRSA, "n", `"`+rfc7638Modulus+`"`), "the signer failed: "},
+		{"RSA, another d", replaced(rfc7515RSA, "d", `"AQAB"`), mismatch},
+		{"RSA, even n", replaced(minimalRSA, "n", `"`+strings.Repeat("_", 340)+`_w4"`), "the JWK's n is missing"},
+		{"RSA, no n", `{"kty":"RSA","e":"AQAB","d":"AQAB"}`, "the JWK's n is missing"},
+		{"RSA, no e", replaced(rfc7515RSA, "e", `""`), "the JWK's e is missing"},
+		{"RSA, no q", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + `,"p":"AQAB"}`, "the JWK's q is missing"},
+		{"RSA, three primes", with(rfc7515RSA, `"oth":[]`), "the JWK has more than two primes"},
+		{"RSA, small", replaced(minimalRSA, "n", `"AQAB"`), "the RSA key has 17 bits; use at least 2048"},
+		{"RSA, large", replaced(minimalRSA, "n", `"`+strings.Repeat("_", maxRSABits/6+8)+`"`), "the JWK has a number that is too large to be used"},
+		{"RSA, large e", replaced(minimalRSA, "e", `"AQAAAAE"`), "the JWK's e is too large to be used"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			parsed, err := ParsePrivateKey([]byte(tc.data))
+			require.ErrorContains(t, err, tc.want)
+			require.NotContains(t, err.Error(), "s3cr3t")
+			require.Zero(t, parsed)
+		})
+	}
+}
+
+// FuzzParsePrivateKey: what is taken can sign, and what is refused isn't quoted.
+func FuzzParsePrivateKey(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.pem")
+	require.NoError(f, err)
+	require.NotEmpty(f, files)
+	for _, path := range files {
+		f.Add([]byte(file(f, filepath.Base(path))))
+	}
+	for _, jwk := range []string{
+		rfc7515RSA, "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}", rfc7515P256, rfc7515P521, rfc8037Key,
+		with(rfc7515P256, `"use":"sig","key_ops":["sign"],"kid":"1","alg":"ES256"`), `{"keys":[]}`, `{"kty":"oct","k":"AQAB"}`,
+		replaced(rfc7515RSA, "n", `"AQAB"`), replaced(rfc7515RSA, "e", `"AA"`), replaced(rfc8037Key, "d", "null"),
+	} {
+		f.Add([]byte(jwk))
+	}
+	ours := literals(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parsed, err := ParsePrivateKey(data)
+		if err == nil {
+			key, err := NewKey(parsed.Signer, parsed.Algorithm)
+			require.NoError(t, err)
+			compact, err := key.Sign(nil, nil)
+			require.NoError(t, err)
+			verify(t, parsed.Signer, compact)
+			return
+		}
+		require.Zero(t, parsed)
+		const length = 16
+		for text := err.Error(); len(text) >= length; text = text[1:] {
+			part := text[:length]
+			require.False(t, bytes.Contains(data, []byte(part)) && !strings.Contains(ours, part), err.Error())
+		}
+	})
+}
+
+// literals returns the package's strings: an input may happen to contain them.
+func literals(t testing.TB) string {
+	t.Helper()
+	var all strings.Builder
+	for _, name := range []string{"jws.go", "keys.go"} {
+		parsed, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+				text, err := strconv.Unquote(literal.Value)
+				require.NoError(t, err)
+				all.WriteString(text + "\n")
+			}
+			return true
+		})
+	}
+	return all.String()
+}
+
+func BenchmarkParsePrivateKey(b *testing.B) {
+	for _, name := range []string{"rsa.pkcs8.pem", "rsa.pkcs1.pem", "p256.sec1.pem", "ed25519.pkcs8.pem"} {
+		data := []byte(file(b, name))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := ParsePrivateKey(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
