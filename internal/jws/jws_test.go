@@ -433,7 +433,7 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	seed := edwards.Signer.(ed25519.PrivateKey).Seed()
 	forbidden := []string{canary, "nWGxne", encode(seed), base64.StdEncoding.EncodeToString(seed[:9]), fmt.Sprintf("%x", seed[:9])}
 	for _, bytes := range [][]byte{[]byte(canary), seed} {
-		forbidden = append(forbidden, strings.Trim(fmt.Sprint(bytes[:9]), "[]"), strings.Trim(fmt.Sprintf("%#v", bytes[:9]), "[]byte{}"))
+		forbidden = append(forbidden, strings.Trim(fmt.Sprintf("%d", bytes[:9]), "[]"), strings.Trim(fmt.Sprintf("%#v", bytes[:9]), "[]byte{}"))
 	}
 	for _, value := range []any{secret, *secret, parseKey(t, rfc8037Key), edwards, &edwards} {
 		var texts []string

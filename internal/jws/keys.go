@@ -23,8 +23,8 @@ import (
 
 const (
 	maxKeyData = 64 << 10 // a private key, and a chain of certificates around it
-	maxKeyDER  = 16 << 10 // of the private key alone; RSA with 16384 bits needs 9.3 KiB
-	maxRSABits = 16384    // computing with more takes seconds
+	maxKeyDER  = 8 << 10  // of the private key alone; RSA with 8192 bits needs 4.7 KiB
+	maxRSABits = 8192     // as in crypto/tls; signing with many more takes seconds
 )
 
 // Parsed is what ParsePrivateKey has found. Neither fmt nor encoding/json shows
@@ -111,10 +111,6 @@ func parsePEM(data []byte) (crypto.Signer, error) {
 	if len(private.Bytes) > maxKeyDER {
 		return nil, errors.New("the private key is too large to be used")
 	}
-	var whole asn1.RawValue
-	if tail, err := asn1.Unmarshal(private.Bytes, &whole); err == nil && len(tail) > 0 {
-		return nil, errors.New("something follows the private key inside of its PEM block")
-	}
 	var key any
 	var err error
 	switch private.Type {
@@ -130,7 +126,11 @@ func parsePEM(data []byte) (crypto.Signer, error) {
 		return nil, errors.New("the PEM block is none of PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the private key can't be read; see what openssl pkey -text says of it: %w", err)
+		return nil, fmt.Errorf("the private key can't be read; see what openssl pkey -check says of it: %w", err)
+	}
+	var whole asn1.RawValue // crypto/x509 looks at the beginning.
+	if tail, err := asn1.Unmarshal(private.Bytes, &whole); err != nil || len(tail) > 0 {
+		return nil, errors.New("something follows the private key inside of its PEM block")
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok { // X25519
