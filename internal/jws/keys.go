@@ -292,9 +292,6 @@ func (m jwk) rsa() (crypto.Signer, error) {
 	if e.BitLen() > 31 {
 		return nil, errors.New("the JWK's e is too large to be used")
 	}
-	if bits := n.BitLen(); bits < minRSABits { // crypto/rsa says it in another way.
-		return nil, fmt.Errorf("the RSA key has %d bits; use at least %d", bits, minRSABits)
-	}
 	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: int(e.Int64())}, D: d, Primes: numbers[3:]}
 	key.Precompute()
 	if len(key.Primes) > 0 && key.Validate() != nil {
