@@ -53,7 +53,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return refuse(req, err)
 	}
 	if !permitted {
-		return roundTrip(t.Base, req)
+		return roundTrip(t.Base, withAuthorization(req, "")) // Nor the caller's own, which net/http copies.
 	}
 	if source != nil {
 		return source.roundTrip(t.Base, req)
