@@ -1,0 +1,560 @@
+package clientcredentials
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
+)
+
+// This test puts a canary, a secret that is found nowhere else, into everything
+// that may hold a secret. Servers and RoundTrippers repeat them in every place that
+// they can write to. Then each thing that a program may print is searched.
+
+const (
+	canarySecret    = "SecretCanary/5&Kf+ w<2>=\"Z\"~%41-9xQ"
+	canaryAssertion = "eyJhbGciOiJub25lIn0.AssertionCanaryYm9keQ.8sPz4-Lk_Tq"
+	canaryPassword  = "PasswordCanary&7/b+R u<1>~%2F-3nM"
+	canaryQuery     = "QueryCanary-4hJ_w8Vd.Bc6"
+	canaryToken     = "TokenCanary.e5Gy_t2Wq-7LmX"
+	canaryRefresh   = "RefreshCanary.k9Np_c3Zs-6FvD"
+	canaryIDToken   = "IDTokenCanary.r4Hb_j1Xo-8PiS"
+)
+
+// canarySetups are the ways to authenticate. secrets are those that apply puts in.
+var canarySetups = []struct {
+	name    string
+	apply   func(c *Config)
+	secrets []string
+}{
+	{"client_secret_basic", func(c *Config) {
+		c.ClientSecret, c.AuthStyle = canarySecret, oauth2.AuthStyleInHeader
+	}, []string{canarySecret}},
+	{"client_secret_post", func(c *Config) {
+		c.ClientSecret, c.AuthStyle = canarySecret, oauth2.AuthStyleInParams
+	}, []string{canarySecret}},
+	{"auto-detect", func(c *Config) { c.ClientSecret = canarySecret }, []string{canarySecret}},
+	{"client_assertion in EndpointParams", func(c *Config) {
+		c.AuthStyle = oauth2.AuthStyleInParams
+		c.EndpointParams = url.Values{
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+			"client_assertion":      {canaryAssertion},
+		}
+	}, []string{canaryAssertion}},
+	{"password in EndpointParams", func(c *Config) {
+		c.ClientSecret = canarySecret
+		c.EndpointParams = url.Values{"grant_type": {"password"}, "username": {"u"}, "password": {canaryPassword}}
+	}, []string{canarySecret, canaryPassword}},
+}
+
+// canaryTokens are the secrets that the server adds. An id_token is for the
+// program, which finds it in Token.Extra: the library doesn't print it either.
+var canaryTokens = fmt.Sprintf(`{"access_token":%q,"refresh_token":%q,"id_token":%q,"token_type":"Bearer","expires_in":3600}`,
+	canaryToken, canaryRefresh, canaryIDToken)
+
+// leakyAnswers repeat the request, or what a good answer would have said.
+var leakyAnswers = map[string]http.Handler{
+	"page":    hostile.Echo(500),
+	"page400": hostile.Echo(400),
+	"busy":    hostile.Echo(503),
+	"text": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.Text(401, "text/plain", dump).ServeHTTP(w, nil)
+	}),
+	"description": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.JSON(400, `{"error":"invalid_client","error_description":`+inJSON(dump)+`}`).ServeHTTP(w, nil)
+	}),
+	"code": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.JSON(400, `{"error":`+inJSON(dump)+`}`).ServeHTTP(w, nil)
+	}),
+	"code with 200": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.JSON(200, `{"error":`+inJSON(dump)+`,"access_token":"`+canaryToken+`","refresh_token":"`+canaryRefresh+`"}`).ServeHTTP(w, nil)
+	}),
+	"uri": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.JSON(400, `{"error":"x","error_uri":`+inJSON("https://auth.example/?"+url.QueryEscape(dump))+`}`).ServeHTTP(w, nil)
+	}),
+	"form": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.Text(400, formType, "error=invalid_client&error_description="+url.QueryEscape(dump)).ServeHTTP(w, nil)
+	}),
+	"headers": repeating(func(w http.ResponseWriter, dump string) {
+		line := strings.NewReplacer("\r", " ", "\n", " ").Replace(dump)
+		for _, name := range []string{"WWW-Authenticate", "X-Echo", "Set-Cookie", "Retry-After", "Date", "Content-Location", "Link", "Via"} {
+			w.Header().Set(name, line)
+		}
+		hostile.Text(401, "application/x-"+url.PathEscape(line), "").ServeHTTP(w, nil)
+	}),
+	"headers of 200": repeating(func(w http.ResponseWriter, dump string) {
+		line := strings.NewReplacer("\r", " ", "\n", " ").Replace(dump)
+		w.Header().Set("X-Echo", line)
+		hostile.Text(200, line, "<p>"+dump).ServeHTTP(w, nil)
+	}),
+	"redirect": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.Redirect(307, "https://u:"+url.QueryEscape(dump)+"@other.example/"+url.PathEscape(dump)+"?"+url.QueryEscape(dump)+"#"+url.QueryEscape(dump)).ServeHTTP(w, nil)
+	}),
+	"bad redirect": repeating(func(w http.ResponseWriter, dump string) {
+		hostile.Redirect(302, "https://[other.example/"+url.QueryEscape(dump)).ServeHTTP(w, nil)
+	}),
+	"status line": hostile.Raw(func(req *http.Request) string {
+		return "HTTP/1.1 401 " + url.QueryEscape(hostile.Dump(req)) + "\r\nContent-Length: 0\r\n\r\n"
+	}),
+	"bad status line": hostile.Raw(func(req *http.Request) string {
+		return url.QueryEscape(hostile.Dump(req)) + "\r\n\r\n"
+	}),
+	"bad header": hostile.Raw(func(req *http.Request) string {
+		return "HTTP/1.1 401 Unauthorized\r\n" + url.QueryEscape(hostile.Dump(req)) + "\r\n\r\n"
+	}),
+	"no HTTP": hostile.Raw(hostile.Dump),
+	"cut": hostile.Raw(func(req *http.Request) string {
+		return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 99999\r\n\r\n" + hostile.Dump(req)
+	}),
+	"trailer": hostile.Raw(func(req *http.Request) string {
+		return "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n0\r\nX-Echo: " + url.QueryEscape(hostile.Dump(req)) + "\r\n\r\n"
+	}),
+
+	// Answers that would be good, but for something.
+	"HTML with 200":       hostile.Echo(200),
+	"refused with tokens": hostile.JSON(403, canaryTokens[:len(canaryTokens)-1]+`,"id_token":null}`),
+	"token in a list":     hostile.JSON(200, `{"access_token":["`+canaryToken+`"],"refresh_token":"`+canaryRefresh+`"}`),
+	"token with a space":  hostile.JSON(200, `{"access_token":"`+canaryToken+` ","refresh_token":"`+canaryRefresh+`"}`),
+	"tokens exchanged":    hostile.JSON(200, `{"access_token":"x","token_type":"`+canaryToken+` ","expires_in":"`+canaryRefresh+`"}`),
+	"token twice":         hostile.JSON(200, `{"access_token":"`+canaryToken+`","access_token":"`+canaryRefresh+`"}`),
+	"cut JSON":            hostile.JSON(200, canaryTokens[:len(canaryTokens)-2]),
+	"bad JSON":            hostile.JSON(200, `{"access_token":"`+canaryToken+`" "`+canaryRefresh+`"}`),
+	"a string":            hostile.JSON(200, `"`+canaryToken+`"`),
+	"bad form":            hostile.Text(200, formType, "access_token="+canaryToken+"&expires_in="+canaryRefresh),
+	"worse form":          hostile.Text(200, formType, "access_token="+canaryToken+"&%zz="+canaryRefresh),
+	"partial":             hostile.JSON(206, canaryTokens),
+}
+
+func repeating(answer func(w http.ResponseWriter, dump string)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answer(w, hostile.Dump(req)) })
+}
+
+func inJSON(s string) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// leakyTransports are RoundTrippers that fail and tell what they had to send.
+var leakyTransports = map[string]roundTripFunc{
+	"error": func(req *http.Request) (*http.Response, error) {
+		return nil, errors.New("cannot send " + hostile.Dump(req))
+	},
+	"wrapped error": func(req *http.Request) (*http.Response, error) {
+		return nil, errors.Join(io.EOF, fmt.Errorf("cannot send: %w", &requestError{req, hostile.Dump(req)}))
+	},
+	"url.Error": func(req *http.Request) (*http.Response, error) {
+		return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: &requestError{req, hostile.Dump(req)}}
+	},
+	"error of the body": func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(failingReader{&requestError{req, hostile.Dump(req)}})}, nil
+	},
+	"panic with a string": func(req *http.Request) (*http.Response, error) { panic(hostile.Dump(req)) },
+	"panic with an error": func(req *http.Request) (*http.Response, error) { panic(&requestError{req, hostile.Dump(req)}) },
+	"panic with a struct": func(req *http.Request) (*http.Response, error) { panic(requestError{req, hostile.Dump(req)}) },
+	"panic with a request": func(req *http.Request) (*http.Response, error) {
+		panic(req)
+	},
+}
+
+// A requestError is an error that shows all it knows.
+type requestError struct {
+	Request *http.Request
+	Dump    string
+}
+
+func (e *requestError) Error() string { return "failed: " + e.Dump }
+
+func TestCanary(t *testing.T) {
+	var mu sync.Mutex // protects printed
+	printed := make(map[string]bool)
+	t.Run("setups", func(t *testing.T) {
+		for _, setup := range canarySetups {
+			secrets := append([]string{canaryQuery, canaryToken, canaryRefresh}, setup.secrets...)
+			sub := func(name string, test func(t *testing.T, p *printer, c *Config)) {
+				t.Run(setup.name+"/"+name, func(t *testing.T) {
+					t.Parallel()
+					p := &printer{types: make(map[string]bool)}
+					c := &Config{ClientID: "id", TokenURL: "http://auth.example/token?key=" + url.QueryEscape(canaryQuery), Retry: RetryPolicy{MaxAttempts: 1}}
+					setup.apply(c)
+					c.Observer = p.observer(t)
+					test(t, p, c)
+					p.requireNone(t, secrets)
+					mu.Lock()
+					defer mu.Unlock()
+					for name := range p.types {
+						printed[name] = true
+					}
+				})
+			}
+			for name, answer := range leakyAnswers {
+				sub(name, func(t *testing.T, p *printer, c *Config) {
+					c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": hostile.Start(t, answer)})
+					_, err := c.Token(t.Context())
+					require.Error(t, err)
+					p.showError(err)
+					p.showSource(t, c, false)
+				})
+			}
+			for name, transport := range leakyTransports {
+				sub(name, func(t *testing.T, p *printer, c *Config) {
+					c.HTTPClient = &http.Client{Transport: transport}
+					p.showSource(t, c, false)
+				})
+			}
+			sub("retry and pause", func(t *testing.T, p *printer, c *Config) {
+				busy := repeating(func(w http.ResponseWriter, dump string) {
+					w.Header().Set("Retry-After", "60")
+					hostile.Text(503, "text/plain", dump).ServeHTTP(w, nil)
+				})
+				c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": hostile.Start(t, hostile.Echo(503), busy)})
+				c.Retry.MaxAttempts = 2
+				p.showSource(t, c, false)
+			})
+			sub("success", func(t *testing.T, p *printer, c *Config) {
+				auth := hostile.Start(t, hostile.JSON(200, canaryTokens))
+				other := hostile.Start(t, hostile.Echo(200))
+				// The API repeats the token as well.
+				api := hostile.Start(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					if req.URL.Path == "/away" {
+						hostile.Redirect(307, "http://other.example/?"+url.QueryEscape(hostile.Dump(req))).ServeHTTP(w, req)
+						return
+					}
+					w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+req.Header.Get("Authorization")+`"`)
+					hostile.Echo(401).ServeHTTP(w, req)
+				}))
+				c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": auth, "api.example:80": api, "other.example:80": other})
+				p.showSource(t, c, true)
+				require.NotEmpty(t, api.Find(canaryToken))
+				for _, secret := range setup.secrets {
+					require.NotEmpty(t, auth.Find(secret))
+				}
+			})
+		}
+	})
+	for _, name := range exportedTypes(t) {
+		require.True(t, printed[name], "%s is exported, and TestCanary prints none: have it come up there", name)
+	}
+}
+
+// namedHosts returns a client that finds servers by names of hosts.
+func namedHosts(servers map[string]*hostile.Server) *http.Client {
+	client := hostile.Client()
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s := servers[addr]
+		if s == nil {
+			return nil, fmt.Errorf("nothing is at %s", addr)
+		}
+		return new(net.Dialer).DialContext(ctx, network, strings.SplitAfter(s.URL, "://")[1])
+	}
+	return client
+}
+
+// A printer prints things in every way that there is, and keeps what comes out.
+type printer struct {
+	mu    sync.Mutex // protects what follows
+	out   strings.Builder
+	types map[string]bool // of this package that were printed
+}
+
+// showSource prints a Source, and what belongs to it, before and after it is used.
+func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
+	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
+	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry}
+	for range 2 {
+		for _, v := range all {
+			p.show(v)
+		}
+		p.showConfig(t, c)
+		got, err := source.Token()
+		p.showError(err)
+		require.Equal(t, succeeds, err == nil, err)
+		all[1] = source.Status()
+		for _, client := range []*http.Client{client, {Transport: transport}} {
+			for _, path := range []string{"", "away"} {
+				resp, err := client.Get("http://api.example/" + path)
+				require.Equal(t, succeeds, err == nil, err)
+				if err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				p.showError(err)
+			}
+		}
+		for _, v := range all {
+			p.show(v)
+		}
+		source.Invalidate(got)
+	}
+}
+
+// showConfig prints c. Its JSON has the secrets, and nothing that c learns: see
+// docs/compatibility.md.
+func (p *printer) showConfig(t *testing.T, c *Config) {
+	type embedding struct {
+		*Config
+		Name string
+	}
+	type holding struct {
+		Name string
+		Conf Config
+		List []*Config
+	}
+	p.print(*c)
+	p.print(c)
+	p.print(embedding{c, "x"})
+	p.print(holding{"x", *c, []*Config{c}})
+	p.print(map[string]Config{"x": *c})
+	p.log(*c)
+	p.log(c)
+	p.log(embedding{c, "x"})
+	p.callMethods(c)
+	p.printHidden(c)
+
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	var back Config
+	require.NoError(t, json.Unmarshal(text, &back))
+	require.Equal(t, c.ClientSecret, back.ClientSecret)
+	require.Equal(t, c.EndpointParams, back.EndpointParams)
+	for _, secret := range []string{canaryToken, canaryRefresh, canaryIDToken} {
+		require.Empty(t, hostile.Find(string(text), secret))
+	}
+}
+
+// showError prints err and all that it wraps.
+func (p *printer) showError(err error) {
+	if err == nil {
+		return
+	}
+	text := surfaces(err)
+	p.mu.Lock()
+	p.out.WriteString(text)
+	p.mu.Unlock()
+	p.show(err)
+	switch err := any(err).(type) {
+	case interface{ Unwrap() error }:
+		p.showError(err.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range err.Unwrap() {
+			p.showError(err)
+		}
+	}
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		p.show(refusal)
+	}
+	var quoted *requestError
+	if errors.As(err, &quoted) {
+		p.show(quoted)
+	}
+}
+
+// observer returns an Observer that prints what it is told, and that has
+// SlogObserver log it.
+func (p *printer) observer(t *testing.T) *Observer {
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	return observe(func(info any) {
+		p.show(info)
+		for _, err := range errorsOf(info) {
+			p.showError(err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, options), slog.NewJSONHandler(&p.out, options)} {
+			tell(t, SlogObserver(slog.New(handler)), info)
+		}
+	})
+}
+
+// errorsOf returns the errors among the fields of info.
+func errorsOf(info any) (errs []error) {
+	v := reflect.ValueOf(info)
+	for i := range v.NumField() {
+		if err, ok := v.Field(i).Interface().(error); ok {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// show prints v in every way.
+func (p *printer) show(v any) {
+	p.print(v)
+	p.printHidden(v)
+	p.log(v)
+	p.callMethods(v)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
+		p.out.Write(text)
+	}
+	p.walk(reflect.ValueOf(v), make(map[uintptr]bool))
+}
+
+func (p *printer) print(v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.note(reflect.TypeOf(v))
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%x", "%X", "%d"} {
+		for _, v := range []any{v, []any{v}, map[string]any{"k": v}, struct{ V any }{v}, &struct{ V any }{v}} {
+			fmt.Fprintf(&p.out, verb+"\n", v)
+		}
+	}
+}
+
+// printHidden prints v as a field that isn't exported, of which fmt calls no
+// methods. A Config that is such a field is shown as it is, and with a verb that
+// makes no sense fmt also shows what a pointer points to: its fields are upstream's,
+// so that nothing can be done about it.
+func (p *printer) printHidden(v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, verb := range []string{"%v", "%+v", "%#v"} {
+		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
+	}
+}
+
+func (p *printer) log(v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, nil), slog.NewJSONHandler(&p.out, nil)} {
+		slog.New(handler).With("with", v).Error("failed", "v", v, slog.Group("g", "v", v))
+	}
+}
+
+// callMethods calls the methods of v that describe it.
+func (p *printer) callMethods(v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	value := reflect.ValueOf(v)
+	for i := range value.NumMethod() {
+		method := value.Method(i).Type()
+		if method.NumIn() != 0 || method.NumOut() != 1 {
+			continue
+		}
+		if out := method.Out(0); out.Kind() == reflect.String || out == reflect.TypeFor[slog.Value]() {
+			fmt.Fprintln(&p.out, value.Method(i).Call(nil)[0])
+		}
+	}
+}
+
+// walk writes the texts in v that another package can get at: by exported fields,
+// and what they point to. A Config is left out: its fields are the program's.
+func (p *printer) walk(v reflect.Value, visited map[uintptr]bool) {
+	if !v.IsValid() {
+		return
+	}
+	p.note(v.Type())
+	switch v.Kind() {
+	case reflect.String:
+		fmt.Fprintln(&p.out, v.String())
+	case reflect.Pointer:
+		if !visited[v.Pointer()] {
+			visited[v.Pointer()] = true
+			p.walk(v.Elem(), visited)
+		}
+	case reflect.Interface:
+		p.walk(v.Elem(), visited)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[Config]() {
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				p.walk(v.Field(i), visited)
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+			fmt.Fprintf(&p.out, "%s\n", v.Bytes())
+			return
+		}
+		for i := range v.Len() {
+			p.walk(v.Index(i), visited)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			p.walk(key, visited)
+			p.walk(v.MapIndex(key), visited)
+		}
+	default:
+	}
+}
+
+func (p *printer) note(t reflect.Type) {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
+		p.types[t.Name()] = true
+	}
+}
+
+// requireNone fails the test if there is half a secret in what was printed.
+func (p *printer) requireNone(t *testing.T, secrets []string) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lines := slices.Compact(slices.Sorted(strings.Lines(p.out.String()))) // Most come often.
+	text := strings.Join(lines, "")
+	require.NotEmpty(t, text)
+	for _, secret := range secrets {
+		for _, part := range []string{secret[:len(secret)/2], secret[len(secret)/2:]} {
+			for _, form := range hostile.Forms(part) {
+				if at := strings.Index(text, form.Text); at >= 0 {
+					t.Errorf("%q is in what was printed, %s: …%q…", part, form.Name, text[max(at-300, 0):min(at+len(form.Text)+100, len(text))])
+					return
+				}
+			}
+		}
+	}
+}
+
+// exportedTypes returns the names of the types that this package exports.
+func exportedTypes(t *testing.T) (names []string) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, declaration := range parsed.Decls {
+			general, ok := declaration.(*ast.GenDecl)
+			if !ok || general.Tok != token.TYPE {
+				continue
+			}
+			for _, spec := range general.Specs {
+				if name := spec.(*ast.TypeSpec).Name; name.IsExported() {
+					names = append(names, name.Name)
+				}
+			}
+		}
+	}
+	require.Contains(t, names, "Config")
+	return names
+}
