@@ -2,6 +2,9 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +67,39 @@ var canarySetups = []struct {
 		c.ClientSecret = canarySecret
 		c.EndpointParams = url.Values{"grant_type": {"password"}, "username": {"u"}, "password": {canaryPassword}}
 	}, []string{canarySecret, canaryPassword}},
+	{"assertion by a ClientAuth", func(c *Config) {
+		c.ClientSecret = canarySecret // Which doesn't leave the program.
+		c.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
+			attempt.Form.Set("client_assertion", canaryAssertion)
+			return nil
+		})
+	}, []string{canaryAssertion}},
+	{"raw Basic by a ClientAuth", func(c *Config) {
+		c.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
+			attempt.Header.Set("Authorization", "Basic "+basicCredentials(attempt.ClientID, canarySecret))
+			return nil
+		})
+	}, []string{canarySecret}},
+	{"a bearer token by a ClientAuth", func(c *Config) {
+		c.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
+			attempt.Header.Set("Authorization", "Bearer "+canaryAssertion)
+			return nil
+		})
+	}, []string{canaryAssertion}},
+	{"DPoP", func(c *Config) {
+		c.ClientSecret = canarySecret
+		c.DPoP = canaryKey
+	}, []string{canarySecret}},
 }
+
+// canaryKey is a key whose printed form would be found.
+var canaryKey = func() *ecdsa.PrivateKey {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}()
 
 // canaryTokens are the secrets that the server adds. An id_token is for the
 // program, which finds it in Token.Extra: the library doesn't print it either.
@@ -191,15 +226,16 @@ func TestCanary(t *testing.T) {
 	printed := make(map[string]bool)
 	t.Run("setups", func(t *testing.T) {
 		for _, setup := range canarySetups {
-			secrets := append([]string{canaryQuery, canaryToken, canaryRefresh}, setup.secrets...)
+			secrets := append([]string{canaryQuery, canaryToken, canaryRefresh, canarySecret, canaryKey.D.String(), canaryKey.D.Text(16)}, setup.secrets...)
 			sub := func(name string, test func(t *testing.T, p *printer, c *Config)) {
 				t.Run(setup.name+"/"+name, func(t *testing.T) {
 					t.Parallel()
 					p := &printer{types: make(map[string]bool)}
 					c := &Config{ClientID: "id", TokenURL: "http://auth.example/token?key=" + url.QueryEscape(canaryQuery), Retry: RetryPolicy{MaxAttempts: 1}}
 					setup.apply(c)
-					c.Observer = p.observer(t)
+					c.Observer = p.observer()
 					test(t, p, c)
+					p.showInfos(t)
 					p.requireNone(t, secrets)
 					mu.Lock()
 					defer mu.Unlock()
@@ -223,6 +259,26 @@ func TestCanary(t *testing.T) {
 					p.showSource(t, c, false)
 				})
 			}
+			sub("attempt", func(t *testing.T, p *printer, c *Config) {
+				c.HTTPClient = &http.Client{Transport: leakyTransports["error"]}
+				inner := c.ClientAuth
+				c.ClientAuth = authFunc(func(ctx context.Context, attempt *Attempt) error {
+					if inner != nil {
+						_ = inner.Authenticate(ctx, attempt)
+					}
+					attempt.Form.Set("client_secret", canarySecret)
+					for _, v := range []any{attempt, *attempt} {
+						p.print(v)
+						p.log(v)
+						p.callMethods(v)
+						if text, err := json.Marshal(v); err == nil {
+							p.out.Write(text)
+						}
+					}
+					return errors.New("not sent")
+				})
+				p.showSource(t, c, false)
+			})
 			sub("retry and pause", func(t *testing.T, p *printer, c *Config) {
 				busy := repeating(func(w http.ResponseWriter, dump string) {
 					w.Header().Set("Retry-After", "60")
@@ -233,7 +289,11 @@ func TestCanary(t *testing.T) {
 				p.showSource(t, c, false)
 			})
 			sub("success", func(t *testing.T, p *printer, c *Config) {
-				auth := hostile.Start(t, hostile.JSON(200, canaryTokens))
+				tokens := canaryTokens
+				if c.DPoP != nil {
+					tokens = strings.Replace(tokens, "Bearer", "DPoP", 1)
+				}
+				auth := hostile.Start(t, hostile.JSON(200, tokens))
 				other := hostile.Start(t, hostile.Echo(200))
 				// The API repeats the token as well.
 				api := hostile.Start(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -260,34 +320,34 @@ func TestCanary(t *testing.T) {
 
 // namedHosts returns a client that finds servers by names of hosts.
 func namedHosts(servers map[string]*hostile.Server) *http.Client {
-	client := hostile.Client()
-	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	transport := hostile.Client().Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		s := servers[addr]
 		if s == nil {
 			return nil, fmt.Errorf("nothing is at %s", addr)
 		}
 		return new(net.Dialer).DialContext(ctx, network, strings.SplitAfter(s.URL, "://")[1])
 	}
-	return client
+	// Not the Transport itself: to print one while it is in use is a data race.
+	return &http.Client{Transport: roundTripFunc(transport.RoundTrip)}
 }
 
 // A printer prints things in every way that there is, and keeps what comes out.
 type printer struct {
-	mu    sync.Mutex // protects what follows
 	out   strings.Builder
 	types map[string]bool // of this package that were printed
+
+	mu    sync.Mutex // protects infos
+	infos []any      // what the Observer was told
 }
 
-// showSource prints a Source, and what belongs to it, before and after it is used.
+// showSource prints a Source, and what belongs to it, after it has been used.
 func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
 	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry}
+	p.showConfig(t, c)
 	for range 2 {
-		for _, v := range all {
-			p.show(v)
-		}
-		p.showConfig(t, c)
 		got, err := source.Token()
 		p.showError(err)
 		require.Equal(t, succeeds, err == nil, err)
@@ -306,8 +366,14 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 		for _, v := range all {
 			p.show(v)
 		}
-		source.Invalidate(got)
+		// With a verb that makes no sense fmt looks into what a pointer points to.
+		fmt.Fprintf(&p.out, "%s %d\n", struct{ v any }{source}, struct{ v any }{source})
+		if !succeeds {
+			break
+		}
+		source.Invalidate(got) // Now it knows a previous token, too.
 	}
+	p.showConfig(t, c)
 }
 
 // showConfig prints c. Its JSON has the secrets, and nothing that c learns: see
@@ -349,10 +415,7 @@ func (p *printer) showError(err error) {
 	if err == nil {
 		return
 	}
-	text := surfaces(err)
-	p.mu.Lock()
-	p.out.WriteString(text)
-	p.mu.Unlock()
+	p.out.WriteString(surfaces(err))
 	p.show(err)
 	switch err := any(err).(type) {
 	case interface{ Unwrap() error }:
@@ -372,21 +435,32 @@ func (p *printer) showError(err error) {
 	}
 }
 
-// observer returns an Observer that prints what it is told, and that has
-// SlogObserver log it.
-func (p *printer) observer(t *testing.T) *Observer {
-	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+// observer returns an Observer that keeps what it is told for showInfos.
+func (p *printer) observer() *Observer {
 	return observe(func(info any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.infos = append(p.infos, info)
+	})
+}
+
+// showInfos prints what the Observer was told, and what SlogObserver logs of it. It
+// does so when all is over: what a program may do with an error, like dumping its
+// Response, isn't safe while another goroutine looks at the same.
+func (p *printer) showInfos(t *testing.T) {
+	p.mu.Lock()
+	infos := p.infos
+	p.mu.Unlock()
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	for _, info := range infos {
 		p.show(info)
 		for _, err := range errorsOf(info) {
 			p.showError(err)
 		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, options), slog.NewJSONHandler(&p.out, options)} {
 			tell(t, SlogObserver(slog.New(handler)), info)
 		}
-	})
+	}
 }
 
 // errorsOf returns the errors among the fields of info.
@@ -406,8 +480,6 @@ func (p *printer) show(v any) {
 	p.printHidden(v)
 	p.log(v)
 	p.callMethods(v)
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
 		p.out.Write(text)
 	}
@@ -415,11 +487,9 @@ func (p *printer) show(v any) {
 }
 
 func (p *printer) print(v any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.note(reflect.TypeOf(v))
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%x", "%X", "%d"} {
-		for _, v := range []any{v, []any{v}, map[string]any{"k": v}, struct{ V any }{v}, &struct{ V any }{v}} {
+		for _, v := range []any{v, []any{v}, struct{ V any }{v}} {
 			fmt.Fprintf(&p.out, verb+"\n", v)
 		}
 	}
@@ -430,16 +500,12 @@ func (p *printer) print(v any) {
 // makes no sense fmt also shows what a pointer points to: its fields are upstream's,
 // so that nothing can be done about it.
 func (p *printer) printHidden(v any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, verb := range []string{"%v", "%+v", "%#v"} {
 		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
 	}
 }
 
 func (p *printer) log(v any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, nil), slog.NewJSONHandler(&p.out, nil)} {
 		slog.New(handler).With("with", v).Error("failed", "v", v, slog.Group("g", "v", v))
 	}
@@ -447,8 +513,6 @@ func (p *printer) log(v any) {
 
 // callMethods calls the methods of v that describe it.
 func (p *printer) callMethods(v any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	value := reflect.ValueOf(v)
 	for i := range value.NumMethod() {
 		method := value.Method(i).Type()
@@ -516,19 +580,26 @@ func (p *printer) note(t reflect.Type) {
 // requireNone fails the test if there is half a secret in what was printed.
 func (p *printer) requireNone(t *testing.T, secrets []string) {
 	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	lines := slices.Compact(slices.Sorted(strings.Lines(p.out.String()))) // Most come often.
 	text := strings.Join(lines, "")
 	require.NotEmpty(t, text)
+	var forms []hostile.Form
+	var pairs []string
 	for _, secret := range secrets {
 		for _, part := range []string{secret[:len(secret)/2], secret[len(secret)/2:]} {
 			for _, form := range hostile.Forms(part) {
-				if at := strings.Index(text, form.Text); at >= 0 {
-					t.Errorf("%q is in what was printed, %s: …%q…", part, form.Name, text[max(at-300, 0):min(at+len(form.Text)+100, len(text))])
-					return
-				}
+				forms = append(forms, form)
+				pairs = append(pairs, form.Text, "")
 			}
+		}
+	}
+	if strings.NewReplacer(pairs...).Replace(text) == text {
+		return // One look for all of them.
+	}
+	for _, form := range forms {
+		if at := strings.Index(text, form.Text); at >= 0 {
+			t.Errorf("%q is in what was printed, %s: …%q…", form.Text, form.Name, text[max(at-300, 0):min(at+len(form.Text)+100, len(text))])
+			return
 		}
 	}
 }
@@ -549,8 +620,9 @@ func exportedTypes(t *testing.T) (names []string) {
 				continue
 			}
 			for _, spec := range general.Specs {
-				if name := spec.(*ast.TypeSpec).Name; name.IsExported() {
-					names = append(names, name.Name)
+				spec := spec.(*ast.TypeSpec)
+				if _, isInterface := spec.Type.(*ast.InterfaceType); !isInterface && spec.Name.IsExported() {
+					names = append(names, spec.Name.Name)
 				}
 			}
 		}

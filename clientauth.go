@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -63,6 +65,20 @@ type Attempt struct {
 	// the request is repeated at once, with that. Empty: it isn't.
 	Credential string
 }
+
+// String returns a description of a without anything secret.
+func (a Attempt) String() string {
+	return fmt.Sprintf("clientcredentials.Attempt{TokenURL: %q, ClientID: %q}", printableURL(a.TokenURL), a.ClientID)
+}
+
+// Format prints what String returns, whatever the verb.
+func (a Attempt) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.String()) }
+
+// MarshalText returns what String does, for encodings.
+func (a Attempt) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// LogValue returns what String does, for log/slog.
+func (a Attempt) LogValue() slog.Value { return slog.StringValue(a.String()) }
 
 // errSameCredential ends an attempt that would repeat what has been refused.
 var errSameCredential = errors.New("oauth2: the credential is the one that has been refused")

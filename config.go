@@ -215,12 +215,17 @@ func (c *Config) origins() []string {
 
 // String returns a description of c without anything secret.
 func (c Config) String() string {
-	address := "unusable"
-	if u, err := parseTokenURL(c.TokenURL); err == nil {
-		u.RawQuery = ""
-		address = u.String()
+	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q}", c.ClientID, printableURL(c.TokenURL), c.Scopes)
+}
+
+// printableURL returns a token endpoint's address without its query.
+func printableURL(address string) string {
+	u, err := parseTokenURL(address)
+	if err != nil {
+		return "unusable"
 	}
-	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q}", c.ClientID, address, c.Scopes)
+	u.RawQuery = ""
+	return u.String()
 }
 
 // GoString returns what String does.

@@ -199,11 +199,7 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 // text may be large, and full of what is almost a secret.
 func (r *tokenRequest) masker(parsed *members) func(text string, limit int) string {
 	secrets := []string{r.clientSecret}
-	var query url.Values
-	if u, err := url.Parse(r.url); err == nil {
-		query = u.Query()
-	}
-	for _, parameters := range []url.Values{r.form, query} {
+	for _, parameters := range []url.Values{r.form, r.endpoint.Query()} {
 		for name, values := range parameters {
 			if isSecretParameter(name) {
 				secrets = append(secrets, values...)

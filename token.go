@@ -48,9 +48,9 @@ type Source struct {
 	flight     *flight    // nil: none under way
 	generation uint64     // number of invalidations
 	cooldown   cooldown
-	lastError  error     // of the last flight, or of the check of the Config; nil after success
-	rejected   time.Time // when a token was dropped because of a 401; zero: never
-	previous   string    // Authorization value of the token before current
+	lastError  error        // of the last flight, or of the check of the Config; nil after success
+	rejected   time.Time    // when a token was dropped because of a 401; zero: never
+	previous   *cachedToken // the one before current; nil: none
 
 	certifiedTransports certifiedTransports
 
@@ -308,7 +308,7 @@ func (s *Source) reject(authorization string) bool {
 	s.mu.Lock()
 	if c := s.current.Load(); c == nil || c.authorization != authorization {
 		defer s.mu.Unlock()
-		return authorization != "" && authorization == s.previous // Or it isn't from this Source at all.
+		return s.previous != nil && authorization == s.previous.authorization // Or it isn't from this Source at all.
 	}
 	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection
 	if drop {
@@ -340,7 +340,7 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 // replaceLocked makes c the current token. It requires that s.mu is held.
 func (s *Source) replaceLocked(c *cachedToken) {
 	if old := s.current.Load(); old != nil {
-		s.previous = old.authorization
+		s.previous = old
 	}
 	s.current.Store(c)
 }
