@@ -1,7 +1,9 @@
 package clientcredentialstest
 
 import (
+	"crypto"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -28,8 +30,20 @@ type Client struct {
 	// scope. nil: it may ask for any, and gets none when it names none.
 	Scopes []string
 
-	// AuthMethods is how the client may authenticate: "client_secret_basic",
-	// "client_secret_post" (RFC 7591, Section 2). nil: both.
+	// PublicKeys are those that the client may sign assertions with (RFC 7523):
+	// *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
+	PublicKeys []crypto.PublicKey
+
+	// Certificates are those that the client may present in the TLS handshake
+	// (RFC 8705), to a server that [NewTLSServer] started.
+	Certificates []*x509.Certificate
+
+	// AuthMethods is how the client may authenticate (RFC 7591, Section 2):
+	// "client_secret_basic", "client_secret_post", "client_secret_jwt",
+	// "private_key_jwt", "tls_client_auth" with a certificate that another has
+	// issued, "self_signed_tls_client_auth". nil: in any way for which the fields
+	// above have what it takes. Without a Secret, PublicKeys and Certificates the
+	// client is believed.
 	AuthMethods []string
 
 	// RawBasic compares Basic credentials as they are, without the form
@@ -59,6 +73,10 @@ type Token struct {
 type AuthorizationServer struct {
 	Clients []Client
 
+	// Issuer is the audience that client assertions must have. Empty: the URL of
+	// the token endpoint.
+	Issuer string
+
 	// TokenLifetime is how long a token is valid. The answer tells it in whole
 	// seconds, rounded down. 0: one hour. Negative: for ever, and the answer
 	// has no expires_in.
@@ -74,7 +92,8 @@ type AuthorizationServer struct {
 	script     []Fault
 	outage     *Fault
 	tokens     map[string]Token
-	sweepAt    int // when tokens has this many, the expired ones go
+	sweepAt    int                  // when tokens has this many, the expired ones go
+	assertions map[string]time.Time // that have been used, by sub and jti
 	issued     int
 }
 
@@ -300,6 +319,14 @@ func (s *AuthorizationServer) authenticateLocked(req *Request, r *http.Request) 
 	if methods > 1 {
 		return nil, violation("RFC 6749, Section 2.3", "more than one authentication method")
 	}
+	if asserted {
+		return s.authenticateByAssertionLocked(req, r)
+	}
+	if methods == 0 {
+		if client := s.authenticateByCertificateLocked(req); client != nil {
+			return client, nil
+		}
+	}
 
 	method, raw := "client_secret_post", false
 	if len(credentials) == 1 {
@@ -319,7 +346,7 @@ func (s *AuthorizationServer) authenticateLocked(req *Request, r *http.Request) 
 		id, secret, raw = basicID, basicSecret, isRaw
 	}
 	for _, c := range s.Clients {
-		if !asserted && c.ID == id && c.Secret == secret &&
+		if c.ID == id && c.Secret == secret && (secret != "" || c.PublicKeys == nil && c.Certificates == nil) &&
 			(method == "client_secret_post" || c.RawBasic == raw) &&
 			(c.AuthMethods == nil || slices.Contains(c.AuthMethods, method)) {
 			return &c, nil

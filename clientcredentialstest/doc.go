@@ -4,7 +4,9 @@
 //
 // The authorization server is strict: a request that breaks RFC 6749 is
 // refused and remembered as a violation. It is also scriptable: a [Fault] makes
-// it fail the way servers and networks fail.
+// it fail the way servers and networks fail. Clients authenticate by secrets, by
+// assertions (RFC 7523) or by certificates (RFC 8705), as each [Client] is
+// registered.
 //
 // # Over sockets
 //

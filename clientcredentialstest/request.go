@@ -1,6 +1,7 @@
 package clientcredentialstest
 
 import (
+	"crypto/x509"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,23 +26,29 @@ type Request struct {
 	Form url.Values
 
 	// ClientID and AuthMethod tell who the sender of a token request says it
-	// is, and how: "client_secret_basic", "client_secret_post", or empty for
-	// anything else.
+	// is, and how: one of [Client].AuthMethods, or empty for anything else.
 	ClientID   string
 	AuthMethod string
+
+	// Certificate is what the client presented in the TLS handshake. nil: nothing.
+	Certificate *x509.Certificate
 
 	// AccessToken is the bearer token of a request to a ResourceServer.
 	AccessToken string
 }
 
 func received(r *http.Request) Request {
-	return Request{
+	req := Request{
 		Time:   time.Now(),
 		Method: r.Method,
 		Host:   r.Host,
 		URL:    r.RequestURI,
 		Header: r.Header.Clone(),
 	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		req.Certificate = r.TLS.PeerCertificates[0]
+	}
+	return req
 }
 
 // recent counts all and holds the last of them.

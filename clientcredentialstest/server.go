@@ -2,6 +2,7 @@ package clientcredentialstest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,7 +40,8 @@ func NewServer(clients ...Client) *Server {
 	return newServer(false, clients)
 }
 
-// NewTLSServer is [NewServer] with https. [Server.Client] trusts it.
+// NewTLSServer is [NewServer] with https. [Server.Client] trusts it. Both servers
+// ask for a client certificate, and go on without.
 func NewTLSServer(clients ...Client) *Server {
 	return newServer(true, clients)
 }
@@ -66,17 +68,17 @@ func Start(tb TB, clients ...Client) *Server {
 	return s
 }
 
-func newServer(tls bool, clients []Client) *Server {
+func newServer(secure bool, clients []Client) *Server {
 	if len(clients) == 0 {
 		clients = []Client{{ID: ClientID, Secret: ClientSecret}}
 	}
 	auth := &AuthorizationServer{Clients: clients}
-	s := &Server{Auth: auth, API: &ResourceServer{Issuer: auth}, tls: tls}
+	s := &Server{Auth: auth, API: &ResourceServer{Issuer: auth}, tls: secure}
 	var err error
-	if s.api, err = run("127.0.0.1:0", s.API, tls); err != nil {
+	if s.api, err = run("127.0.0.1:0", s.API, secure); err != nil {
 		panic(fmt.Sprintf("clientcredentialstest: %v", err))
 	}
-	if s.auth, err = run("127.0.0.1:0", s.Auth, tls); err != nil {
+	if s.auth, err = run("127.0.0.1:0", s.Auth, secure); err != nil {
 		panic(fmt.Sprintf("clientcredentialstest: %v", err))
 	}
 	s.addr = s.auth.Listener.Addr().String()
@@ -131,7 +133,7 @@ type running struct {
 	cancel context.CancelFunc // ends the context of every request
 }
 
-func run(addr string, h http.Handler, tls bool) (*running, error) {
+func run(addr string, h http.Handler, secure bool) (*running, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -144,7 +146,8 @@ func run(addr string, h http.Handler, tls bool) (*running, error) {
 			BaseContext: func(net.Listener) context.Context { return ctx },
 		},
 	}
-	if tls {
+	if secure {
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 		s.StartTLS()
 	} else {
 		s.Start()
