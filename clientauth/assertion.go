@@ -1,0 +1,238 @@
+package clientauth
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+)
+
+// The values of client_assertion_type.
+//
+//nolint:gosec // Names, not credentials.
+const (
+	// TypeJWTBearer is the type of a JWT, RFC 7523, Section 2.2.
+	TypeJWTBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+	// TypeJWTSPIFFE is the type of a SPIFFE JWT-SVID,
+	// draft-ietf-oauth-spiffe-client-auth, Section 3.1.
+	TypeJWTSPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+)
+
+// jwtCharacters are those of a JWT, RFC 7515, Sections 2 and 3.1.
+const jwtCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
+// defaultLifetime is short, because an assertion is used at once. It leaves room
+// for a clock that is wrong by less than that.
+const defaultLifetime = time.Minute
+
+// PrivateKeyJWT is private_key_jwt: the client proves that it has a private key by
+// signing an assertion with it, RFC 7523, Section 2.2. The server knows the public
+// key. Each attempt at a token has an assertion of its own.
+//
+// It is safe for concurrent use if Key is.
+type PrivateKeyJWT struct {
+	// Key returns the private key. Required.
+	Key Key
+
+	// Algorithm is the JWS algorithm, such as "PS256". Empty: that of the key
+	// if it is a JWK with an alg, else RS256 for RSA, EdDSA for Ed25519, and
+	// ES256, ES384 or ES512 by the curve. One that doesn't fit the key is an error.
+	Algorithm string
+
+	// KeyID is the kid in the assertion's header, by which the server finds the
+	// public key. Empty: that of the key if it is a JWK with a kid, else none.
+	KeyID string
+
+	// Audience is the aud of the assertion: the server that it is for. Empty:
+	// Issuer of the Config, which newer servers want (draft-ietf-oauth-rfc7523bis,
+	// Section 4), or, without that, TokenURL, which older ones do.
+	Audience string
+
+	// Lifetime is from when the assertion is made to its exp, a second or more.
+	// Zero: a minute.
+	Lifetime time.Duration
+
+	// Type is the typ in the assertion's header. Empty: "JWT".
+	// draft-ietf-oauth-rfc7523bis, Section 4, wants "client-authentication+jwt".
+	Type string
+}
+
+// Method returns "private_key_jwt".
+func (*PrivateKeyJWT) Method() string { return "private_key_jwt" }
+
+// Authenticate signs an assertion and sets client_assertion.
+func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredentials.Attempt) error {
+	if err := checkClientID(attempt); err != nil {
+		return err
+	}
+	if a.Key == nil {
+		return errors.New("there is no key; set Key in the ClientAuth")
+	}
+	signing, err := a.Key(ctx)
+	if err != nil {
+		return err
+	}
+	if signing == nil {
+		return errors.New("Key has returned no key")
+	}
+	key, err := jws.NewKey(signing.Signer, cmp.Or(a.Algorithm, signing.Algorithm))
+	if err != nil {
+		return err
+	}
+	header := map[string]any{}
+	keyID := cmp.Or(a.KeyID, signing.KeyID)
+	if keyID != "" {
+		header["kid"] = keyID
+	}
+	if signing.Certificate != nil {
+		header["x5t#S256"] = thumbprint(signing.Certificate.Raw)
+	}
+	if err := assert(attempt, key, header, a.Type, a.Audience, a.Lifetime); err != nil {
+		return err
+	}
+	attempt.Credential = strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
+	return nil
+}
+
+// ClientSecretJWT is client_secret_jwt: the client proves that it knows its secret
+// by signing an assertion with it, RFC 7523, Section 2.2, and doesn't send it. Each
+// attempt at a token has an assertion of its own.
+//
+// It is safe for concurrent use if Secret is.
+type ClientSecretJWT struct {
+	// Secret returns the secret. Nil: ClientSecret of the Config. It must be as
+	// long as the hash or longer: 32 bytes for HS256 (RFC 7518, Section 3.2).
+	Secret Secret
+
+	// Algorithm is "HS256", "HS384" or "HS512". Empty: HS256.
+	Algorithm string
+
+	// Audience, Lifetime and Type are as in PrivateKeyJWT.
+	Audience string
+	Lifetime time.Duration
+	Type     string
+}
+
+// Method returns "client_secret_jwt".
+func (*ClientSecretJWT) Method() string { return "client_secret_jwt" }
+
+// Authenticate signs an assertion and sets client_assertion.
+func (a *ClientSecretJWT) Authenticate(ctx context.Context, attempt *clientcredentials.Attempt) error {
+	secret, err := clientSecret(ctx, a.Secret, attempt)
+	if err != nil {
+		return err
+	}
+	key, err := jws.NewSecretKey(secret, a.Algorithm)
+	if err != nil {
+		return err
+	}
+	return assert(attempt, key, map[string]any{}, a.Type, a.Audience, a.Lifetime)
+}
+
+// assert makes an assertion and adds it to attempt.
+func assert(attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, typ, audience string, lifetime time.Duration) error {
+	lifetime = cmp.Or(lifetime, defaultLifetime)
+	if lifetime < time.Second {
+		return errors.New("the Lifetime is less than a second; set it to zero for a minute")
+	}
+	header["typ"] = cmp.Or(typ, "JWT")
+	now := time.Now()
+	assertion, err := key.Sign(header, struct {
+		Issuer   string `json:"iss"`
+		Subject  string `json:"sub"`
+		Audience string `json:"aud"` // The only one: no other server can use it.
+		IssuedAt int64  `json:"iat"` // Rounded down: never in the future.
+		Expiry   int64  `json:"exp"`
+		ID       string `json:"jti"`
+	}{
+		Issuer:   attempt.ClientID,
+		Subject:  attempt.ClientID,
+		Audience: cmp.Or(audience, attempt.Issuer, attempt.TokenURL),
+		IssuedAt: now.Unix(),
+		Expiry:   now.Add(lifetime).Unix(),
+		ID:       rand.Text(),
+	})
+	if err != nil {
+		return err
+	}
+	setAssertion(attempt, TypeJWTBearer, assertion)
+	return nil
+}
+
+// setAssertion adds an assertion to attempt. RFC 7521, Section 4.2, needs no
+// client_id, but some servers do.
+func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string) {
+	if attempt.ClientID != "" {
+		attempt.Form.Set("client_id", attempt.ClientID)
+	}
+	attempt.Form.Set("client_assertion_type", typ)
+	attempt.Form.Set("client_assertion", assertion)
+}
+
+// Assertion sends an assertion that somebody else has made, RFC 7521, Section 4.2:
+// a Kubernetes service account token from a projected volume, say, or a SPIFFE
+// JWT-SVID. The Config needs no ClientID if the assertion tells the server all.
+//
+// It is safe for concurrent use if Source is.
+type Assertion struct {
+	// Source returns the assertion. It is called for each attempt at a token, so
+	// that SecretFile always finds the newest in a file. Required.
+	Source Secret
+
+	// Type is the client_assertion_type. Empty: TypeJWTBearer. For a SPIFFE
+	// JWT-SVID: TypeJWTSPIFFE, or what the server takes.
+	Type string
+}
+
+// Method returns "private_key_jwt", which is what RFC 7523 assertions that are
+// signed with a private key are registered as, "spiffe_jwt" for TypeJWTSPIFFE
+// (draft-ietf-oauth-spiffe-client-auth, Section 4), or else Type.
+func (a *Assertion) Method() string {
+	switch a.Type {
+	case "", TypeJWTBearer:
+		return "private_key_jwt"
+	case TypeJWTSPIFFE:
+		return "spiffe_jwt"
+	}
+	return a.Type
+}
+
+// Authenticate sets client_assertion.
+func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials.Attempt) error {
+	if a.Source == nil {
+		return errors.New("there is no assertion; set Source in the ClientAuth")
+	}
+	assertion, err := a.Source(ctx)
+	if err != nil {
+		return err
+	}
+	typ := cmp.Or(a.Type, TypeJWTBearer)
+	switch typ {
+	case TypeJWTBearer, TypeJWTSPIFFE:
+		// What is in a wrong file must not be sent.
+		if strings.Count(assertion, ".") < 2 || strings.Trim(assertion, jwtCharacters) != "" {
+			return errors.New("the assertion is not a JWT; check where Source gets it")
+		}
+	default:
+		if err := checkSecret(assertion); err != nil {
+			return err
+		}
+	}
+	setAssertion(attempt, typ, assertion)
+	attempt.Credential = fingerprint(assertion)
+	return nil
+}
+
+// thumbprint returns a certificate's x5t#S256, RFC 7515, Section 4.1.8.
+func thumbprint(certificate []byte) string {
+	sum := sha256.Sum256(certificate)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}

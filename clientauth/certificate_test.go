@@ -1,0 +1,295 @@
+package clientauth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// pairFiles are the files of a certificate, as a deployment writes them.
+type pairFiles struct {
+	t   *testing.T
+	dir string
+	*certificateFiles
+}
+
+func newPairFiles(t *testing.T) pairFiles {
+	dir := t.TempDir()
+	return pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
+}
+
+func (f pairFiles) write(cert, key string) {
+	f.t.Helper()
+	write(f.t, f.cert, cert)
+	write(f.t, f.key, key)
+}
+
+func (f pairFiles) at(now time.Time) (*tls.Certificate, error) { return f.get(f.t.Context(), now) }
+
+func TestCertificateFilesReload(t *testing.T) {
+	t.Parallel()
+	files := newPairFiles(t)
+	start := time.Now()
+	old := newPair(t, start.Add(-time.Hour), start.Add(time.Hour))
+	next := newPair(t, start.Add(-time.Hour), start.Add(3*time.Hour))
+	files.write(old.cert, old.key)
+	first, err := files.at(start)
+	require.NoError(t, err)
+	require.Equal(t, old.Leaf.Raw, first.Leaf.Raw)
+	for _, step := range []struct {
+		name       string
+		at         time.Duration // since the start
+		cert, key  string        // "-": no such file
+		want       pair
+		err        string
+		sameAsLast bool
+	}{
+		{name: "unchanged", at: 10 * time.Second, cert: old.cert, key: old.key, want: old, sameAsLast: true},
+		{name: "a look has just been taken", at: 10*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
+		{name: "replaced", at: 11 * time.Second, cert: next.cert, key: next.key, want: next},
+		{name: "and back", at: 12 * time.Second, cert: old.cert, key: old.key, want: old},
+		{name: "only the certificate", at: 13 * time.Second, cert: next.cert, key: old.key, want: old, sameAsLast: true},
+		{name: "a failed look counts", at: 13*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
+		{name: "only the key", at: 15 * time.Second, cert: old.cert, key: next.key, want: old, sameAsLast: true},
+		{name: "half written", at: 16 * time.Second, cert: next.cert[:100], key: next.key, want: old, sameAsLast: true},
+		{name: "removed", at: 17 * time.Second, cert: "-", key: "-", want: old, sameAsLast: true},
+		{name: "until it expires", at: 59 * time.Minute, cert: next.cert, key: old.key, want: old, sameAsLast: true},
+		{name: "expired, only one replaced", at: 61 * time.Minute, cert: next.cert, key: old.key, err: "does not match"},
+		{name: "expired, removed", at: 61*time.Minute + 1, cert: "-", key: "-", err: "no such file"},
+		{name: "expired, unchanged", at: 61*time.Minute + 2, cert: old.cert, key: old.key, err: "expired at " + old.Leaf.NotAfter.Format(time.RFC3339)},
+		{name: "expired, replaced", at: 61*time.Minute + 3, cert: next.cert, key: next.key, want: next},
+		{name: "replaced by an expired one", at: 65 * time.Minute, cert: old.cert, key: old.key, want: next, sameAsLast: true},
+	} {
+		last := files.current.Load()
+		files.write(step.cert, step.key)
+		if step.cert == "-" {
+			require.NoError(t, os.Remove(files.cert))
+			require.NoError(t, os.Remove(files.key))
+		}
+		got, err := files.at(start.Add(step.at))
+		if step.err != "" {
+			require.ErrorContains(t, err, step.err, step.name)
+			continue
+		}
+		require.NoError(t, err, step.name)
+		require.Equal(t, step.want.Leaf.Raw, got.Leaf.Raw, step.name)
+		require.Equal(t, step.sameAsLast, got == last.pair, "%s: the pointer", step.name)
+	}
+}
+
+// Kubernetes replaces the files of a secret by another target of a symbolic link.
+func TestCertificateFilesBehindSymlink(t *testing.T) {
+	t.Parallel()
+	files := newPairFiles(t)
+	data := filepath.Join(files.dir, "..data")
+	var pairs [2]pair
+	for i, name := range []string{"..1", "..2"} {
+		pairs[i] = newValidPair(t)
+		version := filepath.Join(files.dir, name)
+		require.NoError(t, os.Mkdir(version, 0o700))
+		write(t, filepath.Join(version, "tls.crt"), pairs[i].cert)
+		write(t, filepath.Join(version, "tls.key"), pairs[i].key)
+	}
+	require.NoError(t, os.Symlink("..1", data))
+	require.NoError(t, os.Symlink("..data/tls.crt", files.cert))
+	require.NoError(t, os.Symlink("..data/tls.key", files.key))
+	now := time.Now()
+	got, err := files.at(now)
+	require.NoError(t, err)
+	require.Equal(t, pairs[0].Leaf.Raw, got.Leaf.Raw)
+
+	require.NoError(t, os.Symlink("..2", data+"_tmp"))
+	require.NoError(t, os.Rename(data+"_tmp", data))
+	got, err = files.at(now.Add(time.Second))
+	require.NoError(t, err)
+	require.Equal(t, pairs[1].Leaf.Raw, got.Leaf.Raw)
+}
+
+func TestCertificateFilesMistakes(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	good, other := newValidPair(t), newValidPair(t)
+	past := newPair(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	future := newPair(t, now.Add(time.Hour), now.Add(2*time.Hour))
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	legacy := string(pem.EncodeToMemory(&pem.Block{
+		Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)[1:],
+	}))
+	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))
+	for name, test := range map[string]struct{ cert, key, err string }{
+		"another key":          {good.cert, other.key, "private key does not match"},
+		"expired":              {past.cert, past.key, "expired at " + past.Leaf.NotAfter.Format(time.RFC3339)},
+		"not yet valid":        {future.cert, future.key, "not valid before " + future.Leaf.NotBefore.Format(time.RFC3339)},
+		"encrypted":            {good.cert, encrypted, "the private key is encrypted"},
+		"encrypted, older way": {good.cert, legacy, "the private key is encrypted"},
+		"empty certificate":    {"", good.key, "failed to find any PEM data in certificate"},
+		"empty key":            {good.cert, "", "failed to find any PEM data in key"},
+		"swapped":              {good.key, good.cert, "tls: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			files := newPairFiles(t)
+			files.write(test.cert, test.key)
+			_, err := CertificateFiles(files.cert, files.key)(t.Context())
+			require.ErrorContains(t, err, test.err)
+			require.ErrorContains(t, err, files.cert)
+			require.ErrorContains(t, err, files.key)
+			files.write(good.cert, good.key)
+			_, err = files.at(now)
+			require.NoError(t, err, "the next call tries again")
+		})
+	}
+	t.Run("missing", func(t *testing.T) {
+		t.Parallel()
+		files := newPairFiles(t)
+		_, err := files.at(now)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.ErrorContains(t, err, files.cert)
+		write(t, files.cert, good.cert)
+		_, err = files.at(now)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.ErrorContains(t, err, files.key)
+	})
+}
+
+// While one caller reads the files, the others don't wait for it.
+func TestCertificateFilesDontBlock(t *testing.T) {
+	t.Parallel()
+	files := newPairFiles(t)
+	now := time.Now()
+	good := newValidPair(t)
+	files.write(good.cert, good.key)
+	files.turn <- struct{}{} // As if somebody looked.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	impatient := errors.New("impatient")
+	cancel(impatient)
+	_, err := files.get(ctx, now)
+	require.ErrorIs(t, err, impatient, "there is no certificate to go on with")
+
+	<-files.turn
+	first, err := files.at(now)
+	require.NoError(t, err)
+	files.turn <- struct{}{}
+	second, err := files.at(now.Add(time.Minute))
+	require.NoError(t, err)
+	require.Same(t, first, second)
+}
+
+// Two looks are a second apart, and an expired certificate isn't used meanwhile.
+func TestCertificateFilesExpireBetweenLooks(t *testing.T) {
+	t.Parallel()
+	files := newPairFiles(t)
+	end := time.Now().Truncate(time.Second).Add(time.Hour)
+	good := newPair(t, end.Add(-2*time.Hour), end)
+	files.write(good.cert, good.key)
+	_, err := files.at(end)
+	require.NoError(t, err)
+	_, err = files.at(end.Add(time.Millisecond))
+	require.ErrorContains(t, err, "expired at")
+}
+
+// All who ask at first get the same pointer.
+func TestCertificateFilesShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := newPairFiles(t)
+		good := newValidPair(t)
+		files.write(good.cert, good.key)
+		files.turn <- struct{}{}
+		var got [8]*tls.Certificate
+		var wg sync.WaitGroup
+		for i := range got {
+			wg.Go(func() { got[i], _ = files.at(time.Now()) })
+		}
+		synctest.Wait()
+		<-files.turn
+		wg.Wait()
+		for i := range got {
+			require.NotNil(t, got[i])
+			require.Same(t, got[0], got[i])
+		}
+	})
+}
+
+func TestCertificatesOnTheWire(t *testing.T) {
+	t.Parallel()
+	own := newValidPair(t)
+	files := newPairFiles(t)
+	files.write(own.cert, own.key)
+	source := CertificateFiles(files.cert, files.key)
+	unparsed := *own.Certificate
+	unparsed.Leaf = nil
+	for name, test := range map[string]struct {
+		auth   clientcredentials.CertificateAuth
+		method string
+	}{
+		"tls":              {&TLSClientAuth{Source: source}, "tls_client_auth"},
+		"self-signed":      {&SelfSignedTLSClientAuth{Source: source}, "self_signed_tls_client_auth"},
+		"by callback":      {&TLSClientAuth{Source: func(context.Context) (*tls.Certificate, error) { return own.Certificate, nil }}, "tls_client_auth"},
+		"without its Leaf": {&TLSClientAuth{Source: func(context.Context) (*tls.Certificate, error) { return &unparsed, nil }}, "tls_client_auth"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := cct.NewTLSServer(cct.Client{ID: "id", Certificates: []*x509.Certificate{own.Leaf}})
+			t.Cleanup(srv.Close)
+			conf := config(srv, test.auth)
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, srv.Client())
+			resp, err := conf.Client(ctx).Get(srv.APIURL)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			request := srv.Auth.Requests()[0]
+			require.Equal(t, own.Leaf.Raw, request.Certificate.Raw)
+			require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw, "for tokens that are bound to it")
+			require.Equal(t, "client_id=id&grant_type=client_credentials", request.Body)
+			require.Equal(t, test.method, test.auth.Method())
+
+			attempt := attempt()
+			require.NoError(t, test.auth.Authenticate(t.Context(), attempt))
+			require.Equal(t, thumbprint(own.Leaf.Raw), attempt.Credential)
+		})
+	}
+}
+
+func TestGetClientCertificate(t *testing.T) {
+	t.Parallel()
+	own := newValidPair(t)
+	srv := cct.NewTLSServer()
+	t.Cleanup(srv.Close)
+	client := srv.Client()
+	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = fixedPair(own).GetClientCertificate
+	resp, err := client.Get(srv.APIURL)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw)
+}
+
+func TestGetClientCertificateFails(t *testing.T) {
+	t.Parallel()
+	srv := cct.NewTLSServer()
+	t.Cleanup(srv.Close)
+	client := srv.Client()
+	broken := errors.New("broken")
+	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = Certificate(func(context.Context) (*tls.Certificate, error) {
+		return nil, broken
+	}).GetClientCertificate
+	_, err := client.Get(srv.APIURL)
+	require.ErrorIs(t, err, broken)
+}

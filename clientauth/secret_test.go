@@ -1,0 +1,158 @@
+package clientauth
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+func TestSecretFile(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ content, secret, err string }{
+		"plain":                 {"secret", "secret", ""},
+		"line break":            {"secret\n", "secret", ""},
+		"CRLF":                  {"secret\r\n", "secret", ""},
+		"spaces stay":           {" secret \n", " secret ", ""},
+		"UTF-8":                 {"gehëim", "gehëim", ""},
+		"as large as can be":    {strings.Repeat("s", 64<<10), strings.Repeat("s", 64<<10), ""},
+		"two line breaks":       {"secret\n\n", "", "contains a control character"},
+		"CR alone":              {"se\rcret", "", "contains a control character"},
+		"NUL":                   {"se\x00cret", "", "contains a control character"},
+		"C1":                    {"se\u0085cret", "", "contains a control character"},
+		"empty":                 {"", "", "the secret is empty"},
+		"only a line break":     {"\n", "", "the secret is empty"},
+		"larger than it may be": {strings.Repeat("s", 64<<10+1), "", "is larger than 64 KiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := file(t, test.content)
+			secret, err := SecretFile(path)(t.Context())
+			require.Equal(t, test.secret, secret)
+			if test.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, test.err)
+			require.ErrorContains(t, err, path)
+		})
+	}
+}
+
+func TestSecretFileUnreadable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing")
+	_, err := SecretFile(missing)(t.Context())
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, missing)
+	for _, path := range []string{dir, os.DevNull} {
+		_, err = SecretFile(path)(t.Context())
+		require.EqualError(t, err, path+" is not a regular file")
+	}
+	_, err = SecretFile("")(t.Context())
+	require.EqualError(t, err, "the name of a file is empty; set it")
+	forbidden := file(t, "secret")
+	require.NoError(t, os.Chmod(forbidden, 0))
+	if _, err := SecretFile(forbidden)(t.Context()); os.Getuid() != 0 {
+		require.ErrorIs(t, err, os.ErrPermission)
+		require.ErrorContains(t, err, forbidden)
+	}
+}
+
+// A secret that is rotated while the server refuses the old one costs nobody an error.
+func TestSecretFileIsReadEachTime(t *testing.T) {
+	t.Parallel()
+	srv := cct.Start(t, cct.Client{ID: "id", Secret: "old"})
+	path := file(t, "old\n")
+	conf := config(srv, &ClientSecretBasic{Secret: SecretFile(path)})
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+
+	srv.Auth.Register(cct.Client{ID: "id", Secret: "new"})
+	_, err = conf.Token(t.Context())
+	require.ErrorContains(t, err, "invalid_client")
+	require.Equal(t, 2, srv.Auth.TokenRequests(), "the same secret isn't sent twice")
+
+	calls := 0
+	conf.ClientAuth = &ClientSecretBasic{Secret: func(ctx context.Context) (string, error) {
+		if calls++; calls == 2 {
+			write(t, path, "new\n")
+		}
+		return SecretFile(path)(ctx)
+	}}
+	_, err = conf.Token(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 4, srv.Auth.TokenRequests())
+}
+
+func TestSecretsOnTheWire(t *testing.T) {
+	t.Parallel()
+	const secret = "s&cr t:100%/é"
+	given := Secret(func(context.Context) (string, error) { return secret, nil })
+	for name, test := range map[string]struct {
+		auth   clientcredentials.ClientAuth
+		client cct.Client
+		config string // ClientSecret of the Config
+		method string
+	}{
+		"basic":             {&ClientSecretBasic{}, cct.Client{}, secret, "client_secret_basic"},
+		"basic by Secret":   {&ClientSecretBasic{Secret: given}, cct.Client{}, "another", "client_secret_basic"},
+		"raw":               {&ClientSecretBasic{Raw: true}, cct.Client{RawBasic: true}, secret, "client_secret_basic"},
+		"raw by Secret":     {&ClientSecretBasic{Secret: given, Raw: true}, cct.Client{RawBasic: true}, "another", "client_secret_basic"},
+		"post":              {&ClientSecretPost{}, cct.Client{}, secret, "client_secret_post"},
+		"post by Secret":    {&ClientSecretPost{Secret: given}, cct.Client{}, "another", "client_secret_post"},
+		"post to post only": {&ClientSecretPost{}, cct.Client{AuthMethods: []string{"client_secret_post"}}, secret, "client_secret_post"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.client.ID, test.client.Secret = "i d/é", secret
+			srv := cct.Start(t, test.client)
+			conf := config(srv, test.auth)
+			conf.ClientID, conf.ClientSecret = test.client.ID, test.config
+			_, err := conf.Token(t.Context())
+			require.NoError(t, err)
+			request := srv.Auth.Requests()[0]
+			require.Equal(t, test.method, request.AuthMethod)
+			require.Equal(t, test.method, test.auth.Method())
+			require.Equal(t, test.method == "client_secret_post", request.Form.Has("client_id"))
+		})
+	}
+}
+
+func TestBasicHeader(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		raw              bool
+		id, secret, want string
+	}{
+		{false, "id", "secret", "id:secret"},
+		{false, "i:d", "s c/=é", "i%3Ad:s+c%2F%3D%C3%A9"}, // RFC 6749, Appendix B.
+		{true, "id", "s:c/=é", "id:s:c/=é"},
+	} {
+		attempt := attempt()
+		attempt.ClientID, attempt.ClientSecret = test.id, test.secret
+		require.NoError(t, (&ClientSecretBasic{Raw: test.raw}).Authenticate(t.Context(), attempt))
+		require.Equal(t, []string{"Basic " + base64.StdEncoding.EncodeToString([]byte(test.want))}, attempt.Header["Authorization"])
+		require.Empty(t, attempt.Form)
+	}
+}
+
+func TestSecretGetsTheContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	cancel(stop)
+	err := (&ClientSecretPost{Secret: func(ctx context.Context) (string, error) {
+		return "", context.Cause(ctx)
+	}}).Authenticate(ctx, attempt())
+	require.ErrorIs(t, err, stop)
+}
