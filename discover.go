@@ -1,0 +1,427 @@
+package clientcredentials
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+const (
+	// discoverTimeout bounds Discover as a whole.
+	discoverTimeout = 10 * time.Second
+
+	// maxQuoted bounds what an error quotes of the server's words at one place.
+	// No error has more than three.
+	maxQuoted = 200
+)
+
+// ServerMetadata is what an authorization server says about itself, RFC 8414,
+// Section 2, as far as a client of the client credentials grant may ask. What the
+// server doesn't say is left zero. The names in JSON are those of the IANA registry
+// "OAuth Authorization Server Metadata", so that a program may keep it in a file.
+type ServerMetadata struct {
+	// Issuer is the server's issuer identifier, RFC 8414, Section 2.
+	Issuer string `json:"issuer"`
+
+	// TokenEndpoint is the address of the token endpoint, RFC 6749, Section 3.2.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+
+	// TokenEndpointAuthMethodsSupported names the ways to authenticate to the
+	// token endpoint, as in the IANA registry "OAuth Token Endpoint Authentication
+	// Methods". Empty: client_secret_basic, RFC 8414, Section 2.
+	TokenEndpointAuthMethodsSupported []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+
+	// TokenEndpointAuthSigningAlgValuesSupported names the algorithms (RFC 7518,
+	// Section 3.1) for private_key_jwt and client_secret_jwt, RFC 8414, Section 2.
+	TokenEndpointAuthSigningAlgValuesSupported []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+
+	// ScopesSupported are scopes that the server knows, RFC 8414, Section 2. It
+	// may know others.
+	ScopesSupported []string `json:"scopes_supported,omitempty"`
+
+	// GrantTypesSupported names the server's grants, RFC 8414, Section 2. Empty:
+	// it doesn't say. The default of the RFC, without client_credentials, isn't
+	// what servers mean that leave it out.
+	GrantTypesSupported []string `json:"grant_types_supported,omitempty"`
+
+	// DPoPSigningAlgValuesSupported names the algorithms for DPoP proofs, RFC
+	// 9449, Section 5.1.
+	DPoPSigningAlgValuesSupported []string `json:"dpop_signing_alg_values_supported,omitempty"`
+
+	// MTLSEndpointAliases are the endpoints for clients that present a
+	// certificate, RFC 8705, Section 5.
+	MTLSEndpointAliases MTLSEndpointAliases `json:"mtls_endpoint_aliases,omitzero"`
+
+	// TLSClientCertificateBoundAccessTokens tells whether the server can bind
+	// tokens to the client's certificate, RFC 8705, Section 3.3.
+	TLSClientCertificateBoundAccessTokens bool `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+
+	// JWKSURI is the address of the server's keys, RFC 8414, Section 2.
+	JWKSURI string `json:"jwks_uri,omitempty"`
+
+	// RevocationEndpoint is an address, RFC 7009, Section 2.
+	RevocationEndpoint string `json:"revocation_endpoint,omitempty"`
+
+	// IntrospectionEndpoint is an address, RFC 7662, Section 2.
+	IntrospectionEndpoint string `json:"introspection_endpoint,omitempty"`
+}
+
+// MTLSEndpointAliases are the endpoints to use with a client certificate, RFC
+// 8705, Section 5.
+type MTLSEndpointAliases struct {
+	// TokenEndpoint takes the place of the usual one. Empty: that is for all.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+}
+
+// Discover asks the authorization server with that issuer identifier for its
+// metadata. The issuer must be trusted: what its server says decides where
+// credentials go, and a token endpoint of another origin is allowed. It must be an
+// https URL without query, fragment and user name; http will do for this host.
+//
+// Three locations are tried, in this order, as long as no metadata is found:
+//
+//   - https://host/.well-known/oauth-authorization-server/path, RFC 8414, Section 3;
+//   - https://host/path/.well-known/openid-configuration, OpenID Connect Discovery
+//     1.0, Section 4;
+//   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5, if the
+//     issuer has a path.
+//
+// Not found is a status such as 404, a redirect, none of which is followed, and a
+// page instead of a JSON object: so do servers answer for addresses they don't
+// know. After a network error, a status that speaks of load or of a fault (408,
+// 429, 5xx), and metadata that can't be used, the next location isn't tried.
+//
+// Metadata is refused as a whole if its issuer isn't the same, character by
+// character (RFC 8414, Section 3.3), if a member of ServerMetadata is there twice or
+// isn't of its type, and if one of the addresses isn't an https URL without fragment
+// and user name, or http on this host when the issuer is. Members are taken by their
+// exact names. Signed metadata (Section 2.1) isn't looked at.
+//
+// The requests go through the client in ctx under oauth2.HTTPClient, without its
+// Jar, else through http.DefaultClient. They take no longer than 10 seconds in
+// total, or than ctx. Nothing is cached and nothing is tried twice: call it once,
+// at the start of a program. It is safe for concurrent use.
+func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
+	if ctx == nil {
+		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
+	}
+	parsed, err := parseIssuer(issuer)
+	if err != nil {
+		return nil, fmt.Errorf("oauth2: cannot discover: %w", err)
+	}
+	client, err := contextClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A redirect would let the server of another origin speak for the issuer.
+	// Cookies are for what a user does.
+	private := *client
+	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	private.Jar = nil
+	ctx, cancel := context.WithTimeoutCause(ctx, discoverTimeout,
+		fmt.Errorf("it took longer than %v: %w", discoverTimeout, context.DeadlineExceeded))
+	defer cancel()
+
+	var notFound []string
+	for _, location := range metadataLocations(parsed) {
+		m, err := fetchMetadata(ctx, &private, location, issuer)
+		var elsewhere notFoundError
+		if errors.As(err, &elsewhere) {
+			notFound = append(notFound, err.Error())
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), err)
+		}
+		return m, nil
+	}
+	return nil, fmt.Errorf("oauth2: cannot discover %s: %s; check the issuer, or set TokenURL instead", quote(issuer), strings.Join(notFound, "; "))
+}
+
+// parseIssuer parses an issuer identifier, RFC 8414, Section 2, or reports what is
+// wrong with it. It never quotes it: a misplaced secret may be in it.
+func parseIssuer(issuer string) (*url.URL, error) {
+	u, err := url.Parse(issuer)
+	switch {
+	case issuer == "":
+		return nil, errors.New("the issuer is empty; set it to the issuer identifier of the authorization server")
+	case err != nil:
+		return nil, errors.New("the issuer cannot be parsed as a URL")
+	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+		return nil, errors.New("the issuer is not a whole URL; write it like https://login.example.com")
+	case isCleartext(u):
+		return nil, errors.New("the issuer is http, which is for this host only; use https")
+	case u.User != nil:
+		return nil, errors.New("the issuer contains a user name or password; remove it")
+	case strings.ContainsAny(issuer, "?#"):
+		return nil, errors.New("the issuer contains a query or a fragment; remove it, and give the issuer itself and not the address of its metadata")
+	}
+	return u, nil
+}
+
+// metadataLocations returns where to look for the metadata of an issuer.
+//
+// That of RFC 8414 comes first: this is no client of OpenID Connect, and where the
+// two differ, that one is meant for it. What Section 5 makes of the other name is
+// served by few.
+func metadataLocations(issuer *url.URL) []string {
+	root := (&url.URL{Scheme: issuer.Scheme, Host: issuer.Host}).String()
+	path := strings.TrimSuffix(issuer.EscapedPath(), "/") // RFC 8414, Section 3.1
+	locations := []string{
+		root + "/.well-known/oauth-authorization-server" + path,
+		root + path + "/.well-known/openid-configuration",
+	}
+	if path != "" {
+		locations = append(locations, root+"/.well-known/openid-configuration"+path)
+	}
+	return locations
+}
+
+// A notFoundError says that there is no metadata at a location.
+type notFoundError string
+
+func (e notFoundError) Error() string { return string(e) }
+
+// fetchMetadata gets the metadata of issuer from one location.
+func fetchMetadata(ctx context.Context, client *http.Client, location, issuer string) (*ServerMetadata, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, new(tokenRequest).withoutSecrets(err)
+	}
+	defer resp.Body.Close()
+
+	switch code := resp.StatusCode; {
+	case code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500:
+		return nil, fmt.Errorf("%s answered %d; try again later", location, code)
+	case code != http.StatusOK:
+		reason := fmt.Sprintf("%s answered %d", location, code)
+		if target, err := resp.Location(); err == nil && 300 <= code && code <= 399 {
+			reason += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(originOf(target).String()))
+		}
+		return nil, notFoundError(reason)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the answer of %s ended early: %w", location, new(tokenRequest).withoutSecrets(err))
+	case len(body) > maxResponseBody:
+		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", location)
+	}
+	// The media type ought to be application/json, RFC 8414, Section 3.2. Servers
+	// of static files send others.
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	if !isObject(body) {
+		mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+		return nil, notFoundError(fmt.Sprintf("%s answered with something else than a JSON object (media type %s)", location, quote(mediaType)))
+	}
+	m, err := parseMetadata(body, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("the metadata at %s cannot be used: %w", location, err)
+	}
+	return m, nil
+}
+
+func isObject(body []byte) bool {
+	return json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
+}
+
+// parseMetadata reads the metadata of issuer from a JSON object.
+func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
+	m := new(ServerMetadata)
+	if err := unmarshalExact(body, reflect.ValueOf(m).Elem()); err != nil {
+		return nil, err
+	}
+	// RFC 8414, Section 3.3. Else one who can publish metadata could pass for
+	// another server, and have the credentials for that one sent here (Section 6.2).
+	if m.Issuer != issuer {
+		return nil, fmt.Errorf("it is that of the issuer %s; if that is the server you mean, use exactly this identifier", quote(m.Issuer))
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// unmarshalExact reads a JSON object, the syntax of which is right, into a struct.
+// Unlike encoding/json it takes a member by its exact name, and no member twice, so
+// that what one reader of it sees is what every other sees. null is as good as
+// absent.
+func unmarshalExact(object []byte, into reflect.Value) error {
+	fields := make(map[string]reflect.Value)
+	for i := range into.NumField() {
+		name, _, _ := strings.Cut(into.Type().Field(i).Tag.Get("json"), ",")
+		fields[name] = into.Field(i)
+	}
+	seen := make(map[string]bool)
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	_, _ = decoder.Token() // The brace. The syntax is right: errors can't be.
+	for decoder.More() {
+		token, _ := decoder.Token()
+		var value json.RawMessage
+		_ = decoder.Decode(&value)
+		name, _ := token.(string)
+		field, known := fields[name]
+		if !known {
+			continue // RFC 8414, Section 3.2
+		}
+		if seen[name] {
+			return fmt.Errorf("%s stands there more than once", name)
+		}
+		seen[name] = true
+		var err error
+		if field.Kind() == reflect.Struct && value[0] == '{' {
+			err = unmarshalExact(value, field)
+		} else if json.Unmarshal(value, field.Addr().Interface()) != nil {
+			err = fmt.Errorf("it is not a %s", map[reflect.Kind]string{
+				reflect.String: "string", reflect.Slice: "list of strings", reflect.Bool: "boolean", reflect.Struct: "JSON object",
+			}[field.Kind()])
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// check reports what is wrong with the addresses in m.
+func (m *ServerMetadata) check() error {
+	issuer, err := parseIssuer(m.Issuer)
+	if err != nil {
+		return err
+	}
+	for _, endpoint := range []struct{ name, address string }{
+		{"token_endpoint", m.TokenEndpoint},
+		{"token_endpoint in mtls_endpoint_aliases", m.MTLSEndpointAliases.TokenEndpoint},
+		{"jwks_uri", m.JWKSURI},
+		{"revocation_endpoint", m.RevocationEndpoint},
+		{"introspection_endpoint", m.IntrospectionEndpoint},
+	} {
+		if endpoint.address == "" {
+			continue
+		}
+		u, err := url.Parse(endpoint.address)
+		switch {
+		case err != nil || u.Hostname() == "": // err quotes the address.
+			return fmt.Errorf("%s is not a whole URL", endpoint.name)
+		case u.Scheme != "https" && (u.Scheme != "http" || issuer.Scheme != "http" || isCleartext(u)):
+			return fmt.Errorf("%s is not https", endpoint.name)
+		case u.User != nil || strings.Contains(endpoint.address, "#"):
+			return fmt.Errorf("%s contains a user name or a fragment", endpoint.name)
+		}
+	}
+	return nil
+}
+
+// Config returns a Config for a client of this server. Its TokenURL and Issuer are
+// the server's, its ClientAuth is the strongest of the given methods among those
+// that the server takes, and the rest is the caller's to set. With a
+// CertificateAuth, TokenURL is the endpoint for those, if there is one (RFC 8705,
+// Section 5).
+//
+// These are the methods in the order of their strength; where it is the same, and
+// among others, which come last, the caller's order counts:
+//
+//   - tls_client_auth, self_signed_tls_client_auth, private_key_jwt
+//   - client_secret_jwt
+//   - client_secret_basic
+//   - client_secret_post
+//
+// Without any method the Config is for a ClientSecret: its AuthStyle is
+// oauth2.AuthStyleInHeader if the server takes client_secret_basic, or lists no
+// methods (RFC 8414, Section 2), else oauth2.AuthStyleInParams.
+//
+// It is an error if the server has no token endpoint, or takes none of the methods,
+// or lists its grants and not client_credentials, and if m isn't fit to be the
+// result of Discover.
+func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config, error) {
+	conf := &Config{ClientID: clientID, TokenURL: m.TokenEndpoint, Issuer: m.Issuer}
+	if err := m.configure(conf, methods); err != nil {
+		return nil, fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
+	}
+	return conf, nil
+}
+
+func (m *ServerMetadata) configure(conf *Config, methods []ClientAuth) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
+		return fmt.Errorf("the server doesn't grant client_credentials, only %s; enable it there, or set TokenURL without metadata", quote(grants))
+	}
+	accepted := m.TokenEndpointAuthMethodsSupported
+	if len(accepted) == 0 {
+		accepted = []string{"client_secret_basic"}
+	}
+	var offered []string
+	for _, method := range methods {
+		if method == nil {
+			return errors.New("one of the given methods is nil; leave it out")
+		}
+		name := method.Method()
+		offered = append(offered, name)
+		if slices.Contains(accepted, name) && (conf.ClientAuth == nil || strength(name) > strength(conf.ClientAuth.Method())) {
+			conf.ClientAuth = method
+		}
+	}
+	switch {
+	case conf.ClientAuth != nil:
+		if _, ok := conf.ClientAuth.(CertificateAuth); ok && m.MTLSEndpointAliases.TokenEndpoint != "" {
+			conf.TokenURL = m.MTLSEndpointAliases.TokenEndpoint
+		}
+	case len(methods) > 0:
+		return fmt.Errorf("clients authenticate to the server by %s, and none of %q is among them; give one that is, or set ClientAuth without metadata", quote(accepted), offered)
+	case slices.Contains(accepted, "client_secret_basic"):
+		conf.AuthStyle = oauth2.AuthStyleInHeader
+	case slices.Contains(accepted, "client_secret_post"):
+		conf.AuthStyle = oauth2.AuthStyleInParams
+	default:
+		return fmt.Errorf("clients authenticate to the server by %s, and not with a ClientSecret alone; give a ClientAuth for one of these", quote(accepted))
+	}
+	if conf.TokenURL == "" {
+		return errors.New("it has no token_endpoint; check that the issuer is an authorization server")
+	}
+	return nil
+}
+
+// strength orders methods of client authentication.
+//
+// A private key stays with the client: neither who reads the request nor who breaks
+// into the server can do anything with what is there (RFC 9700, Section 2.5). Which
+// of its uses is best depends on what there is, certificates or keys, and that the
+// caller knows. A secret that signs is known to both sides, but isn't sent. One that
+// is sent had better be in the header, which logs and proxies treat as confidential;
+// RFC 6749, Section 2.3.1, advises against the body.
+func strength(method string) int {
+	switch method {
+	case "tls_client_auth", "self_signed_tls_client_auth", "private_key_jwt":
+		return 4
+	case "client_secret_jwt":
+		return 3
+	case "client_secret_basic":
+		return 2
+	case "client_secret_post":
+		return 1
+	}
+	return 0
+}
+
+// quote returns what the server says, a string or strings, as a Go literal: without
+// a character that could rewrite a terminal or a log line. It is cut if it is long.
+func quote(said any) string { return clip(fmt.Sprintf("%q", said), maxQuoted) }

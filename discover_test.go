@@ -1,0 +1,695 @@
+package clientcredentials
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
+
+// A metadataSite is a server on the loopback interface that gives its answers in
+// turn.
+type metadataSite struct {
+	issuer  string // the server's address; in an answer's body ISSUER stands for it
+	ctx     context.Context
+	answers []metadataAnswer
+
+	mu       sync.Mutex // protects requests
+	requests []string   // their paths, and what else there is to them
+}
+
+type metadataAnswer struct {
+	status   int // 0: 200
+	header   http.Header
+	body     string
+	instead  http.HandlerFunc
+	encoding string // gzip: the body is compressed
+}
+
+func says200(body string) metadataAnswer { return metadataAnswer{body: body} }
+func says404() metadataAnswer            { return metadataAnswer{status: http.StatusNotFound} }
+
+func newMetadataSite(t *testing.T, start func(http.Handler) *httptest.Server, path string, answers ...metadataAnswer) *metadataSite {
+	site := &metadataSite{answers: answers}
+	server := start(site)
+	t.Cleanup(server.Close)
+	site.issuer = server.URL + path
+	site.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, server.Client())
+	return site
+}
+
+func (s *metadataSite) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	s.mu.Lock()
+	n := len(s.requests)
+	s.requests = append(s.requests, strings.Join([]string{req.Method, req.RequestURI, req.Header.Get("Cookie") + req.Header.Get("Authorization")}, " "))
+	s.mu.Unlock()
+	if n >= len(s.answers) {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	a := s.answers[n]
+	if a.instead != nil {
+		a.instead(w, req)
+		return
+	}
+	w.Header().Set("Content-Type", jsonType)
+	maps.Copy(w.Header(), a.header)
+	body := io.Writer(w)
+	if a.encoding != "" {
+		w.Header().Set("Content-Encoding", a.encoding)
+		compressed := gzip.NewWriter(w)
+		defer compressed.Close()
+		body = compressed
+	}
+	if a.status != 0 {
+		w.WriteHeader(a.status)
+	}
+	_, _ = io.WriteString(body, strings.ReplaceAll(a.body, "ISSUER", s.issuer))
+}
+
+func (s *metadataSite) received() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests
+}
+
+func TestDiscoverAsks(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, path string
+		locations  []string
+	}{
+		{"no path", "", []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"}},
+		{"a slash", "/", []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"}},
+		{"a path", "/a/b", []string{"/.well-known/oauth-authorization-server/a/b", "/a/b/.well-known/openid-configuration", "/.well-known/openid-configuration/a/b"}},
+		{"a path and a slash", "/a/", []string{"/.well-known/oauth-authorization-server/a", "/a/.well-known/openid-configuration", "/.well-known/openid-configuration/a"}},
+		{"an escaped path", "/a%2Fb%20c", []string{"/.well-known/oauth-authorization-server/a%2Fb%20c", "/a%2Fb%20c/.well-known/openid-configuration", "/.well-known/openid-configuration/a%2Fb%20c"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var want []string
+			for i, location := range test.locations {
+				want = append(want, "GET "+location+" ")
+				answers := make([]metadataAnswer, i, i+1)
+				for j := range answers {
+					answers[j] = says404()
+				}
+				site := newMetadataSite(t, httptest.NewTLSServer, test.path, append(answers, says200(goodMetadata))...)
+				m, err := Discover(site.ctx, site.issuer)
+				require.NoError(t, err)
+				require.Equal(t, &ServerMetadata{Issuer: site.issuer, TokenEndpoint: site.issuer + "/token"}, m)
+				require.Equal(t, want, site.received())
+			}
+			site := newMetadataSite(t, httptest.NewTLSServer, test.path, says404(), says404(), says404())
+			_, err := Discover(site.ctx, site.issuer)
+			for _, location := range test.locations {
+				require.ErrorContains(t, err, location+" answered 404")
+			}
+			require.Equal(t, want, site.received())
+		})
+	}
+}
+
+// A wholeMetadata has all that ServerMetadata can hold.
+const wholeMetadata = `{
+	"issuer": "ISSUER",
+	"authorization_endpoint": "http://elsewhere.example/authorize#x",
+	"token_endpoint": "https://tokens.example/token?tenant=1",
+	"token_endpoint_auth_methods_supported": ["private_key_jwt", "tls_client_auth"],
+	"token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+	"scopes_supported": ["read", "write"],
+	"grant_types_supported": ["client_credentials"],
+	"dpop_signing_alg_values_supported": ["EdDSA"],
+	"mtls_endpoint_aliases": {"token_endpoint": "https://mtls.example/token", "jwks_uri": 1},
+	"tls_client_certificate_bound_access_tokens": true,
+	"jwks_uri": "https://keys.example/",
+	"revocation_endpoint": "https://auth.example/revoke",
+	"introspection_endpoint": "https://auth.example/introspect",
+	"Token_Endpoint": "https://other.example/",
+	"unknown": {"issuer": [1e999, null]}, "unknown": 2
+}`
+
+func TestDiscoverReadsAll(t *testing.T) {
+	site := newMetadataSite(t, httptest.NewTLSServer, "", says200("\xef\xbb\xbf"+wholeMetadata))
+	m, err := Discover(site.ctx, site.issuer)
+	require.NoError(t, err)
+	require.Equal(t, &ServerMetadata{
+		Issuer:                            site.issuer,
+		TokenEndpoint:                     "https://tokens.example/token?tenant=1",
+		TokenEndpointAuthMethodsSupported: []string{"private_key_jwt", "tls_client_auth"},
+		TokenEndpointAuthSigningAlgValuesSupported: []string{"ES256"},
+		ScopesSupported:                       []string{"read", "write"},
+		GrantTypesSupported:                   []string{"client_credentials"},
+		DPoPSigningAlgValuesSupported:         []string{"EdDSA"},
+		MTLSEndpointAliases:                   MTLSEndpointAliases{TokenEndpoint: "https://mtls.example/token"},
+		TLSClientCertificateBoundAccessTokens: true,
+		JWKSURI:                               "https://keys.example/",
+		RevocationEndpoint:                    "https://auth.example/revoke",
+		IntrospectionEndpoint:                 "https://auth.example/introspect",
+	}, m)
+	for i := range reflect.ValueOf(*m).NumField() {
+		require.False(t, reflect.ValueOf(*m).Field(i).IsZero(), "the test covers every field")
+	}
+
+	kept, err := json.Marshal(m)
+	require.NoError(t, err)
+	again := new(ServerMetadata)
+	require.NoError(t, json.Unmarshal(kept, again))
+	require.Equal(t, m, again)
+	kept, err = json.Marshal(ServerMetadata{Issuer: "https://a.example"})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"issuer":"https://a.example"}`, string(kept))
+}
+
+// long is more than an error may show.
+var long = strings.Repeat("Z", 5000)
+
+func TestDiscoverHostileAnswers(t *testing.T) {
+	t.Parallel()
+	redirect := func(target string) metadataAnswer {
+		return metadataAnswer{status: 302, header: http.Header{"Location": {target}}}
+	}
+	html := metadataAnswer{header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: "<!DOCTYPE html><p>" + long}
+	with := func(members string) metadataAnswer {
+		return says200(`{"issuer":"ISSUER","token_endpoint":"ISSUER/token",` + members + "}")
+	}
+	endpoint := func(address string) metadataAnswer {
+		return says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`)
+	}
+	good := says200(goodMetadata)
+	for _, test := range []struct {
+		name     string
+		answers  []metadataAnswer
+		requests int    // Of two that there can be.
+		err      string // Empty: none.
+	}{
+		// Not here: the next location may have it.
+		{"400", []metadataAnswer{{status: 400, body: long}, good}, 2, ""},
+		{"401", []metadataAnswer{{status: 401}, good}, 2, ""},
+		{"403", []metadataAnswer{{status: 403}, good}, 2, ""},
+		{"404", []metadataAnswer{says404(), good}, 2, ""},
+		{"405", []metadataAnswer{{status: 405}, good}, 2, ""},
+		{"410", []metadataAnswer{{status: 410}, good}, 2, ""},
+		{"No Content", []metadataAnswer{{status: 204}, good}, 2, ""},
+		{"201", []metadataAnswer{{status: 201, body: goodMetadata}, says404()}, 2, "answered 201"},
+		{"a part", []metadataAnswer{{status: 206, body: goodMetadata}, says404()}, 2, "answered 206"},
+		{"a redirect to a login page", []metadataAnswer{redirect("/login"), good}, 2, ""},
+		{"HTML", []metadataAnswer{html, good}, 2, ""},
+		{"HTML only", []metadataAnswer{html, html}, 2, `answered with something else than a JSON object (media type "text/html")`},
+		{"HTML as JSON", []metadataAnswer{says200("<p>"), says404()}, 2, `answered with something else than a JSON object (media type "application/json")`},
+		{"JSON as HTML", []metadataAnswer{{header: html.header, body: goodMetadata}}, 1, ""},
+		{"JSON without media type", []metadataAnswer{{header: http.Header{"Content-Type": nil}, body: goodMetadata}}, 1, ""},
+		{"long media type", []metadataAnswer{{header: http.Header{"Content-Type": {"a/" + long}}}, says404()}, 2, "something else than a JSON object"},
+		{"empty", []metadataAnswer{says200(""), good}, 2, ""},
+		{"null", []metadataAnswer{says200("null"), says404()}, 2, "something else than a JSON object"},
+		{"array", []metadataAnswer{says200("[" + goodMetadata + "]"), says404()}, 2, "something else than a JSON object"},
+		{"two objects", []metadataAnswer{says200(goodMetadata + goodMetadata), says404()}, 2, "something else than a JSON object"},
+		{"cut", []metadataAnswer{says200(goodMetadata[:20]), says404()}, 2, "something else than a JSON object"},
+
+		// Redirects.
+		{"redirect to the same", []metadataAnswer{redirect("/.well-known/openid-configuration"), says404()}, 2, "answered 302, a redirect to \"https://127.0.0.1:"},
+		{"redirect elsewhere", []metadataAnswer{{status: 308, header: http.Header{"Location": {"https://user:s3cr3t@evil.example/x?token=s3cr3t"}}}, says404()}, 2, `answered 308, a redirect to "https://evil.example:443", which is not followed (if the issuer has moved there, use its final identifier);`},
+		{"redirect nowhere", []metadataAnswer{redirect("https://" + long + ".example/"), redirect("https://" + long)}, 2, `answered 302, a redirect to "https://zzz`},
+		{"redirect without target", []metadataAnswer{{status: 303}, says404()}, 2, "answered 303;"},
+		{"Location that cannot be parsed", []metadataAnswer{redirect("https://[" + long), good}, 1, "failed to parse Location header"},
+		{"404 with Location", []metadataAnswer{{status: 404, header: http.Header{"Location": {"https://evil.example/"}}}, says404()}, 2, "answered 404;"},
+
+		// Load and faults: one request is enough.
+		{"408", []metadataAnswer{{status: 408}, good}, 1, "answered 408; try again later"},
+		{"429", []metadataAnswer{{status: 429}, good}, 1, "answered 429; try again later"},
+		{"500", []metadataAnswer{{status: 500, body: long}, good}, 1, "answered 500; try again later"},
+		{"503", []metadataAnswer{{status: 503}, good}, 1, "answered 503; try again later"},
+		{"503 in the second place", []metadataAnswer{says404(), {status: 503}}, 2, "openid-configuration answered 503; try again later"},
+		{"no answer", []metadataAnswer{{instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}, good}, 1, "EOF"},
+		{"not HTTP", []metadataAnswer{{instead: hijacked(long + "\r\n\r\n")}, good}, 1, "malformed HTTP"},
+		{"half an answer", []metadataAnswer{{instead: hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")}, good}, 1, "ended early: unexpected EOF"},
+		{"huge", []metadataAnswer{with(`"x":"` + strings.Repeat("x", maxResponseBody) + `"`), good}, 1, "is larger than 1 MiB"},
+		{"gzip", []metadataAnswer{{encoding: "gzip", body: goodMetadata}}, 1, ""},
+		{"gzip bomb", []metadataAnswer{{encoding: "gzip", body: goodMetadata + strings.Repeat(" ", 16<<20)}, good}, 1, "is larger than 1 MiB"},
+		{"almost huge", []metadataAnswer{says200(goodMetadata + strings.Repeat(" ", maxResponseBody-200))}, 1, ""},
+
+		// Metadata that is refused: another place can't make it right.
+		{"no issuer", []metadataAnswer{says200(`{"token_endpoint":"https://a.example"}`), good}, 1, `it is that of the issuer ""`},
+		{"another issuer", []metadataAnswer{says200(`{"issuer":"https://evil.example"}`), good}, 1, `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
+		{"the issuer and a slash", []metadataAnswer{says200(`{"issuer":"ISSUER/"}`), good}, 1, `/"; if that is`},
+		{"a long issuer", []metadataAnswer{says200(`{"issuer":"` + long + `"}`), good}, 1, `it is that of the issuer "ZZZ`},
+		{"a hostile issuer", []metadataAnswer{says200(`{"issuer":"a\u001b[2J\r\nb\u202ec\u0000d` + "\xff" + `"}`), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
+		{"two issuers", []metadataAnswer{with(`"issuer":"ISSUER"`), good}, 1, "issuer stands there more than once"},
+		{"two token endpoints", []metadataAnswer{with(`"token_endpoint":"https://evil.example"`), good}, 1, "token_endpoint stands there more than once"},
+		{"two token endpoints, one in disguise", []metadataAnswer{with(`"\u0074oken_endpoint":null`), good}, 1, "token_endpoint stands there more than once"},
+		{"two aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint stands there more than once"},
+		{"two tables of aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}`), good}, 1, "mtls_endpoint_aliases stands there more than once"},
+		{"another letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
+		{"null", []metadataAnswer{with(`"jwks_uri":null,"scopes_supported":null,"mtls_endpoint_aliases":null,"tls_client_certificate_bound_access_tokens":null`)}, 1, ""},
+		{"a number", []metadataAnswer{with(`"jwks_uri":1`), good}, 1, "jwks_uri: it is not a string"},
+		{"not a list", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported: it is not a list of strings"},
+		{"a list of other things", []metadataAnswer{with(`"grant_types_supported":["a",1]`), good}, 1, "grant_types_supported: it is not a list of strings"},
+		{"not a boolean", []metadataAnswer{with(`"tls_client_certificate_bound_access_tokens":"true"`), good}, 1, "tls_client_certificate_bound_access_tokens: it is not a boolean"},
+		{"not an object", []metadataAnswer{with(`"mtls_endpoint_aliases":[]`), good}, 1, "mtls_endpoint_aliases: it is not a JSON object"},
+		{"an alias that is a number", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":1}`), good}, 1, "mtls_endpoint_aliases: token_endpoint: it is not a string"},
+
+		// Addresses.
+		{"no token endpoint", []metadataAnswer{says200(`{"issuer":"ISSUER"}`)}, 1, ""},
+		{"a token endpoint elsewhere", []metadataAnswer{endpoint("https://tokens.example/")}, 1, ""},
+		{"javascript", []metadataAnswer{endpoint("javascript:alert(1)"), good}, 1, "token_endpoint is not a whole URL"},
+		{"javascript with a host", []metadataAnswer{endpoint("javascript://a.example/%0aalert(1)"), good}, 1, "token_endpoint is not https"},
+		{"http", []metadataAnswer{endpoint("http://a.example/token"), good}, 1, "token_endpoint is not https"},
+		{"http on this host", []metadataAnswer{endpoint("http://127.0.0.1/token"), good}, 1, "token_endpoint is not https"},
+		{"relative", []metadataAnswer{endpoint("/token"), good}, 1, "token_endpoint is not a whole URL"},
+		{"without host", []metadataAnswer{endpoint("https:///token"), good}, 1, "token_endpoint is not a whole URL"},
+		{"control character", []metadataAnswer{endpoint(`https://a.example/\r\n`), good}, 1, "token_endpoint is not a whole URL"},
+		{"user name", []metadataAnswer{endpoint("https://user@a.example/"), good}, 1, "token_endpoint contains a user name or a fragment"},
+		{"fragment", []metadataAnswer{endpoint("https://a.example/#"), good}, 1, "token_endpoint contains a user name or a fragment"},
+		{"alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), good}, 1, "token_endpoint in mtls_endpoint_aliases is not https"},
+		{"keys", []metadataAnswer{with(`"jwks_uri":"http://a.example"`), good}, 1, "jwks_uri is not https"},
+		{"revocation", []metadataAnswer{with(`"revocation_endpoint":"http://a.example"`), good}, 1, "revocation_endpoint is not https"},
+		{"introspection", []metadataAnswer{with(`"introspection_endpoint":"http://a.example"`), good}, 1, "introspection_endpoint is not https"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			site := newMetadataSite(t, httptest.NewTLSServer, "", test.answers...)
+			m, err := Discover(site.ctx, site.issuer)
+			require.Len(t, site.received(), test.requests)
+			if test.err == "" {
+				require.NoError(t, err)
+				require.Equal(t, site.issuer, m.Issuer)
+				return
+			}
+			require.ErrorContains(t, err, test.err)
+			require.Nil(t, m)
+			requireModest(t, err)
+		})
+	}
+}
+
+// RFC 8414, Section 3.3: nothing is normalised.
+func TestIssuersAreComparedByCodePoint(t *testing.T) {
+	const issuer = "https://a.example/\u00e9"
+	for _, written := range []string{issuer, `https:\/\/a.example/\u00e9`} {
+		_, err := parseMetadata([]byte(`{"issuer":"`+written+`"}`), issuer)
+		require.NoError(t, err)
+	}
+	for _, other := range []string{
+		"https://A.example/\u00e9", "HTTPS://a.example/\u00e9", "https://a.example/\u00c9", "https://a.example/e\u0301", "https://a.example/%C3%A9",
+		"https://a.example:443/\u00e9", "https://a.example/\u00e9/", "https://a.example//\u00e9", "https://a.example/./\u00e9", " " + issuer, issuer + "?", issuer + "#",
+	} {
+		_, err := parseMetadata([]byte(`{"issuer":"`+other+`"}`), issuer)
+		require.ErrorContains(t, err, "it is that of the issuer", other)
+	}
+}
+
+// requireModest is about what an error of Discover or Config may show.
+func requireModest(t *testing.T, err error) {
+	t.Helper()
+	require.Regexp(t, "^oauth2: ", err.Error())
+	requireHarmless(t, err.Error())
+	require.NotContains(t, err.Error(), "\n")
+	require.NotContains(t, err.Error(), "s3cr3t")
+	require.LessOrEqual(t, strings.Count(strings.ToUpper(err.Error()), "Z"), 1<<10)
+}
+
+// hijacked writes an answer that net/http's server wouldn't give.
+func hijacked(answer string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, answer)
+		conn.Close()
+	}
+}
+
+func TestDiscoverOverHTTP(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ endpoint, err string }{
+		{"ISSUER/token", ""},
+		{"http://localhost:1234/token", ""},
+		{"http://[::1]/token", ""},
+		{"https://a.example/token", ""},
+		{"http://a.example/token", "token_endpoint is not https"},
+		{"http://127.0.0.1.a.example/token", "token_endpoint is not https"},
+		{"ftp://127.0.0.1/token", "token_endpoint is not https"},
+	} {
+		t.Run(test.endpoint, func(t *testing.T) {
+			t.Parallel()
+			site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", test.endpoint, 1)))
+			_, err := Discover(site.ctx, site.issuer)
+			if test.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, test.err)
+			}
+		})
+	}
+}
+
+func TestDiscoverRefusesIssuer(t *testing.T) {
+	for issuer, want := range map[string]string{
+		"":                           "the issuer is empty",
+		"s3cr3t":                     "the issuer is not a whole URL",
+		"//s3cr3t.example":           "the issuer is not a whole URL",
+		"https:s3cr3t.example":       "the issuer is not a whole URL",
+		"https://":                   "the issuer is not a whole URL",
+		"https://:443":               "the issuer is not a whole URL",
+		"ftp://127.0.0.1":            "the issuer is not a whole URL",
+		"https://a.example\n":        "the issuer cannot be parsed",
+		"https://a.example/\x1b":     "the issuer cannot be parsed",
+		"https://[s3cr3t":            "the issuer cannot be parsed",
+		"http://a.example":           "the issuer is http",
+		"HTTP://a.example":           "the issuer is http",
+		"http://10.0.0.1":            "the issuer is http",
+		"https://user:s3cr3t@a.b":    "the issuer contains a user name or password",
+		"https://@a.example":         "the issuer contains a user name or password",
+		"https://a.example?s3cr3t":   "the issuer contains a query or a fragment",
+		"https://a.example/?":        "the issuer contains a query or a fragment",
+		"https://a.example/x#s3cr3t": "the issuer contains a query or a fragment",
+		"https://a.example/x#":       "the issuer contains a query or a fragment",
+	} {
+		t.Run(issuer, func(t *testing.T) {
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+				t.Error("a request")
+				return nil, errors.New("no")
+			})})
+			_, err := Discover(ctx, issuer)
+			require.ErrorContains(t, err, "oauth2: cannot discover: "+want)
+			requireModest(t, err)
+		})
+	}
+}
+
+func TestDiscoverContext(t *testing.T) {
+	_, err := Discover(nil, "https://a.example") //nolint:staticcheck // That nil is what is tested.
+	require.EqualError(t, err, "oauth2: the context is nil; pass context.Background() if there is no other")
+	_, err = Discover(context.WithValue(t.Context(), oauth2.HTTPClient, (*http.Client)(nil)), "https://a.example")
+	require.EqualError(t, err, "oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
+
+	site := newMetadataSite(t, httptest.NewTLSServer, "")
+	ctx, cancel := context.WithCancel(site.ctx)
+	cancel()
+	_, err = Discover(ctx, site.issuer)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, site.received())
+}
+
+// A server that doesn't answer, or doesn't come to an end, is asked once.
+func TestDiscoverHangingServer(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{"before the answer": "", "in the answer": `{"issuer":`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived := make(chan struct{})
+			site := newMetadataSite(t, httptest.NewTLSServer, "", metadataAnswer{instead: func(w http.ResponseWriter, req *http.Request) {
+				if begin != "" {
+					_, _ = io.WriteString(w, begin)
+					_ = http.NewResponseController(w).Flush()
+				}
+				close(arrived)
+				<-req.Context().Done()
+			}})
+			ctx, cancel := context.WithCancelCause(site.ctx)
+			late := errors.New("it is late")
+			go func() {
+				<-arrived
+				cancel(late)
+			}()
+			_, err := Discover(ctx, site.issuer)
+			require.Error(t, err)
+			require.True(t, errors.Is(err, late) || errors.Is(err, context.Canceled), "%v", err)
+			require.Len(t, site.received(), 1)
+		})
+	}
+}
+
+func TestDiscoverTakesTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			requests++
+			select { // The limit is for all locations together.
+			case <-time.After(6 * time.Second):
+				return reply{status: 404}.response(req), nil
+			case <-req.Context().Done():
+				return nil, context.Cause(req.Context())
+			}
+		})}
+		ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
+		start := time.Now()
+		_, err := Discover(ctx, "https://a.example/x")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "it took longer than 10s")
+		require.Equal(t, 10*time.Second, time.Since(start))
+		require.Equal(t, 2, requests)
+
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		start = time.Now()
+		_, err = Discover(ctx, "https://a.example/x")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(start))
+	})
+}
+
+// A body without end isn't read to the end.
+func TestDiscoverEndlessAnswer(t *testing.T) {
+	body := new(zeros)
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		resp := reply{}.response(req)
+		resp.Body = io.NopCloser(io.LimitReader(body, 8<<20))
+		return resp, nil
+	})})
+	_, err := Discover(ctx, "https://a.example")
+	require.ErrorContains(t, err, "is larger than 1 MiB")
+	require.LessOrEqual(t, body.read, 2*maxResponseBody)
+}
+
+// The client in the context lends its Transport and Timeout, and stays as it was.
+func TestDiscoverClient(t *testing.T) {
+	site := newMetadataSite(t, httptest.NewTLSServer, "", metadataAnswer{
+		status: 302,
+		header: http.Header{"Location": {"/"}, "Set-Cookie": {"b=2"}},
+	}, says200(goodMetadata))
+	client := site.ctx.Value(oauth2.HTTPClient).(*http.Client)
+	u, err := url.Parse(site.issuer)
+	require.NoError(t, err)
+	client.Jar, err = cookiejar.New(nil)
+	require.NoError(t, err)
+	cookies := []*http.Cookie{{Name: "a", Value: "1"}}
+	client.Jar.SetCookies(u, cookies)
+	_, err = Discover(site.ctx, site.issuer)
+	require.NoError(t, err)
+	require.Equal(t, []string{"GET /.well-known/oauth-authorization-server ", "GET /.well-known/openid-configuration "}, site.received())
+	require.Len(t, client.Jar.Cookies(u), 1)
+	require.Nil(t, client.CheckRedirect)
+
+	client.Timeout = 1
+	_, err = Discover(site.ctx, site.issuer)
+	var timeout interface{ Timeout() bool }
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+}
+
+// A namedAuth is a ClientAuth with a name.
+type namedAuth struct{ method, note string }
+
+func (a *namedAuth) Method() string                               { return a.method }
+func (a *namedAuth) Authenticate(context.Context, *Attempt) error { return nil }
+
+// A namedCertificate is a CertificateAuth with a name.
+type namedCertificate struct {
+	CertificateAuth
+	method string
+}
+
+func (a namedCertificate) Method() string { return a.method }
+
+func TestServerMetadataConfig(t *testing.T) {
+	const alias = "https://mtls.example/token"
+	auth := func(method string) ClientAuth { return &namedAuth{method, ""} }
+	var (
+		key, otherKey    = &namedAuth{"private_key_jwt", "1"}, &namedAuth{"private_key_jwt", "2"}
+		mac              = auth("client_secret_jwt")
+		basic            = auth("client_secret_basic")
+		post             = auth("client_secret_post")
+		attest, spiffe   = auth("attest_jwt_client_auth"), auth("spiffe_jwt")
+		certificate      = namedCertificate{method: "tls_client_auth"}
+		selfSigned       = namedCertificate{method: "self_signed_tls_client_auth"}
+		keyOnCertificate = namedCertificate{method: "private_key_jwt"}
+	)
+	everything := []string{"client_secret_post", "client_secret_basic", "client_secret_jwt", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth", "spiffe_jwt", "attest_jwt_client_auth"}
+	for _, test := range []struct {
+		name    string
+		change  func(*ServerMetadata)
+		accepts []string
+		methods []ClientAuth
+		want    Config // but for what is the same in all
+		err     string
+	}{
+		{"a secret, no list", nil, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+		{"a secret, an empty list", nil, []string{}, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+		{"a secret, both", nil, everything, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+		{"a secret, post", nil, []string{"none", "client_secret_post"}, nil, Config{AuthStyle: oauth2.AuthStyleInParams}, ""},
+		{"a secret, neither", nil, []string{"none", "private_key_jwt"}, nil, Config{}, `clients authenticate to the server by ["none" "private_key_jwt"], and not with a ClientSecret alone; give a ClientAuth for one of these`},
+		{"a secret, neither, hostile", nil, []string{"a\x1b\n\u202e" + long}, nil, Config{}, `by ["a\x1b\n\u202eZZZ`},
+
+		{"no list", nil, nil, []ClientAuth{key, basic}, Config{ClientAuth: basic}, ""},
+		{"no list, none in common", nil, nil, []ClientAuth{key}, Config{}, `clients authenticate to the server by ["client_secret_basic"], and none of ["private_key_jwt"] is among them`},
+		{"none in common", nil, []string{"private_key_jwt", "Client_Secret_Post"}, []ClientAuth{mac, post}, Config{}, `by ["private_key_jwt" "Client_Secret_Post"], and none of ["client_secret_jwt" "client_secret_post"] is among them; give one that is, or set ClientAuth without metadata`},
+		{"none in common, hostile", nil, []string{long, long}, []ClientAuth{post}, Config{}, "none of"},
+		{"nil", nil, everything, []ClientAuth{post, nil}, Config{}, "one of the given methods is nil; leave it out"},
+
+		{"all", nil, everything, []ClientAuth{post, basic, mac, key}, Config{ClientAuth: key}, ""},
+		{"all, the other way round", nil, everything, []ClientAuth{key, mac, basic, post}, Config{ClientAuth: key}, ""},
+		{"all but keys", nil, everything[:3], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: mac}, ""},
+		{"all that are sent", nil, everything[:2], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: basic}, ""},
+		{"post", nil, everything[:1], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: post}, ""},
+		{"two of the same name", nil, everything, []ClientAuth{post, otherKey, key}, Config{ClientAuth: otherKey}, ""},
+		{"a certificate or a key", nil, everything, []ClientAuth{certificate, key}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
+		{"a key or a certificate", nil, everything, []ClientAuth{key, certificate}, Config{ClientAuth: key}, ""},
+		{"two certificates", nil, everything, []ClientAuth{mac, selfSigned, certificate}, Config{ClientAuth: selfSigned, TokenURL: alias}, ""},
+		{"not known here", nil, everything, []ClientAuth{attest, spiffe}, Config{ClientAuth: attest}, ""},
+		{"not known here, and the weakest", nil, everything, []ClientAuth{attest, post}, Config{ClientAuth: post}, ""},
+
+		{"a key in the handshake", nil, everything, []ClientAuth{keyOnCertificate}, Config{ClientAuth: keyOnCertificate, TokenURL: alias}, ""},
+		{"no alias", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate}, ""},
+		{"an alias only", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
+		{"an alias only, but no certificate", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{key}, Config{}, "it has no token_endpoint; check that the issuer is an authorization server"},
+		{"no token endpoint", func(m *ServerMetadata) { m.TokenEndpoint = "" }, nil, nil, Config{}, "it has no token_endpoint"},
+
+		{"the grant is there", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"implicit", "client_credentials"} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+		{"the grant is missing", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"authorization_code", long} }, nil, nil, Config{}, `the server doesn't grant client_credentials, only ["authorization_code" "ZZZ`},
+		{"an empty list of grants", func(m *ServerMetadata) { m.GrantTypesSupported = []string{} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+
+		// Of a file, say.
+		{"a token endpoint on http", func(m *ServerMetadata) { m.TokenEndpoint = "http://a.example" }, nil, nil, Config{}, "token_endpoint is not https"},
+		{"an alias on http", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "http://a.example" }, everything, []ClientAuth{certificate}, Config{}, "token_endpoint in mtls_endpoint_aliases is not https"},
+		{"no issuer", func(m *ServerMetadata) { m.Issuer = "" }, nil, nil, Config{}, "the issuer is empty"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := &ServerMetadata{
+				Issuer:                            "https://issuer.example/x",
+				TokenEndpoint:                     "https://tokens.example/token",
+				TokenEndpointAuthMethodsSupported: test.accepts,
+				MTLSEndpointAliases:               MTLSEndpointAliases{TokenEndpoint: alias},
+			}
+			if test.change != nil {
+				test.change(m)
+			}
+			conf, err := m.Config("id", test.methods...)
+			if test.err != "" {
+				require.ErrorContains(t, err, test.err)
+				require.Nil(t, conf)
+				requireModest(t, err)
+				return
+			}
+			require.NoError(t, err)
+			test.want.ClientID, test.want.Issuer = "id", m.Issuer
+			if test.want.TokenURL == "" {
+				test.want.TokenURL = m.TokenEndpoint
+			}
+			require.Equal(t, &test.want, conf)
+		})
+	}
+}
+
+// FuzzServerMetadata reads metadata as Discover does, and configures a client.
+func FuzzServerMetadata(f *testing.F) {
+	const issuer = "https://issuer.example/x"
+	f.Add(strings.ReplaceAll(wholeMetadata, "ISSUER", issuer))
+	for _, body := range []string{
+		goodMetadata, strings.Replace(goodMetadata, "token_endpoint", "issuer", 1), `{"issuer":"ISSUER"}`, `{"issuer":"ISSUER/"}`, `{}`, `null`, `[]`, ``,
+		`{"issuer":"ISSUER","token_endpoint":"javascript:alert(1)"}`, `{"issuer":"ISSUER","token_endpoint":"http://127.0.0.1/"}`, `{"issuer":"ISSUER","token_endpoint":"https://a:b@c/#d"}`,
+		`{"issuer":"ISSUER","\u0069ssuer":"x"}`, `{"Issuer":"x","issuer":"ISSUER"}`, `{"issuer":"a\u001b[2J\u202e\ud800` + "\xff" + `"}`,
+		`{"issuer":"ISSUER","mtls_endpoint_aliases":{"token_endpoint":"https://a.example/","token_endpoint":"https://b.example/"}}`,
+		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","token_endpoint_auth_methods_supported":["none",null]}`,
+		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","token_endpoint_auth_methods_supported":{"a":1}}`,
+		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","grant_types_supported":["implicit\n"]}`,
+		`{"issuer":"ISSUER","x":1e999,"x":[[[{}]]],"jwks_uri":null}`,
+	} {
+		f.Add(strings.ReplaceAll(body, "ISSUER", issuer))
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		if !isObject([]byte(body)) {
+			t.Skip("not for parseMetadata")
+		}
+		m, err := parseMetadata([]byte(body), issuer)
+		require.True(t, (m == nil) != (err == nil), "metadata or an error")
+		if err != nil {
+			requireQuiet(t, err)
+			return
+		}
+
+		// What another reader takes by the exact name is what there is.
+		var members map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal([]byte(body), &members))
+		exact := make(map[string]json.RawMessage)
+		for i := range reflect.TypeFor[ServerMetadata]().NumField() {
+			name, _, _ := strings.Cut(reflect.TypeFor[ServerMetadata]().Field(i).Tag.Get("json"), ",")
+			if value, ok := members[name]; ok {
+				exact[name] = value
+			}
+		}
+		var aliases map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(orNull(exact["mtls_endpoint_aliases"]), &aliases))
+		delete(exact, "mtls_endpoint_aliases")
+		canonical, err := json.Marshal(exact)
+		require.NoError(t, err)
+		theirs := new(ServerMetadata)
+		require.NoError(t, json.Unmarshal(canonical, theirs))
+		require.NoError(t, json.Unmarshal(orNull(aliases["token_endpoint"]), &theirs.MTLSEndpointAliases.TokenEndpoint))
+		require.Equal(t, theirs, m)
+
+		require.Equal(t, issuer, m.Issuer)
+		for _, address := range []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint, m.JWKSURI, m.RevocationEndpoint, m.IntrospectionEndpoint} {
+			if address != "" {
+				require.Regexp(t, "^(?i:https)://[^#]+$", address)
+				u, err := url.Parse(address)
+				require.NoError(t, err)
+				require.Nil(t, u.User)
+			}
+		}
+
+		conf, err := m.Config("id", &namedAuth{method: "private_key_jwt"}, namedCertificate{method: "tls_client_auth"}, &namedAuth{method: "client_secret_post"})
+		require.True(t, (conf == nil) != (err == nil), "a Config or an error")
+		if err != nil {
+			requireQuiet(t, err)
+			return
+		}
+		require.Contains(t, m.TokenEndpointAuthMethodsSupported, conf.ClientAuth.Method())
+		require.Contains(t, []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint}, conf.TokenURL)
+		require.NotEmpty(t, conf.TokenURL)
+	})
+}
+
+// requireQuiet is about any error for the answers of FuzzServerMetadata: there is
+// little of the server in it.
+func requireQuiet(t *testing.T, err error) {
+	t.Helper()
+	requireHarmless(t, err.Error())
+	require.NotContains(t, err.Error(), "\n")
+	require.LessOrEqual(t, len(err.Error()), 1<<10)
+}
+
+func orNull(value json.RawMessage) json.RawMessage {
+	if value == nil {
+		return json.RawMessage("null")
+	}
+	return value
+}
