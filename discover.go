@@ -270,13 +270,7 @@ func unmarshalExact(object []byte, into reflect.Value) error {
 		fields[name] = into.Field(i)
 	}
 	seen := make(map[string]bool)
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	_, _ = decoder.Token() // The brace. The syntax is right: errors can't be.
-	for decoder.More() {
-		token, _ := decoder.Token()
-		var value json.RawMessage
-		_ = decoder.Decode(&value)
-		name, _ := token.(string)
+	for name, value := range membersOf(object) {
 		field, known := fields[name]
 		if !known {
 			continue // RFC 8414, Section 3.2

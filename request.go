@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"mime"
 	"net/http"
@@ -297,13 +298,7 @@ func (m *members) parseJSON(body []byte, strict bool) error {
 	exact := make(map[string]bool)                 // known names that stand there
 	variants := make(map[string][]json.RawMessage) // by known name: what stands there in other letter case
 	var faults []error
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	_, _ = decoder.Token() // The brace, or null. The syntax is right: errors can't be.
-	for decoder.More() {
-		token, _ := decoder.Token()
-		var value json.RawMessage
-		_ = decoder.Decode(&value)
-		name, _ := token.(string)
+	for name, value := range membersOf(body) {
 		if lower := asciiLower(name); !m.known(lower) {
 			continue
 		} else if lower != name {
@@ -330,6 +325,24 @@ func (m *members) parseJSON(body []byte, strict bool) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// membersOf returns the members of a JSON object, the syntax of which is right, as
+// they stand there: the same name may come again.
+func membersOf(object []byte) iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		decoder := json.NewDecoder(bytes.NewReader(object))
+		_, _ = decoder.Token() // The brace, or null. The syntax is right: errors can't be.
+		for decoder.More() {
+			token, _ := decoder.Token()
+			var value json.RawMessage
+			_ = decoder.Decode(&value)
+			name, _ := token.(string)
+			if !yield(name, value) {
+				return
+			}
+		}
+	}
 }
 
 // setJSON stores a known member's value.
