@@ -1,86 +1,268 @@
 // An OAuth 2.0 authorization server (oidc-provider) and a protected resource,
 // in one process, for the conformance tests.
 //
-//   node server.mjs '{"scopes":["read"],"clockTolerance":0,"clients":[
-//     {"client_id":"…","client_secret":"…","token_endpoint_auth_method":"client_secret_basic","ttl":60}]}'
+//   node server.mjs '{"scopes":["read"],"clockTolerance":0}'
 //
-// It listens on a free loopback port, says {"issuer":…,"port":…} on one line of
-// standard output when it is ready, and ends when its standard input does, so
-// that it can't outlive the test that started it, however that test ends.
+// Each listens on a free loopback port of its own: they are two servers, with
+// DPoP nonces of their own (RFC 9449, Section 9). When all are ready, one line of
+// standard output says where:
 //
-//   POST /token   the provider's token endpoint
-//   GET  /api     200 with the client's id for a live token, else 401 invalid_token
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { createServer } from 'node:http';
+//   issuer   the provider: /token, /.well-known/openid-configuration, …
+//   token    its token endpoint
+//   api      200 with the client's id for a live token, presented by who it is
+//            bound to, else 401
+//   admin    POST admin/clients   a JSON list of clients to know, as in RFC 7591,
+//                                 with the life of their tokens in seconds: ttl
+//            POST admin/revoke    a token to forget, as it is
+//
+// The process ends when its standard input does, so that it can't outlive the
+// test that started it, however that test ends.
+//
+// Further members of the argument:
+//
+//   requireNonce   whether both want a nonce in each DPoP proof
+//   tls            {key, cert, ca}, in PEM, to serve everything but admin by https.
+//                  token and api then ask for a client certificate; the issuer's
+//                  own token endpoint doesn't, and its metadata names the other
+//                  one in mtls_endpoint_aliases (RFC 8705, Section 5).
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
 
+import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
 import { Provider } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
 
-// ttl is ours; everything else in a client is the provider's own metadata.
-const lives = new Map(config.clients.map(({ client_id: id, ttl }) => [id, ttl]));
-const clients = config.clients.map(({ ttl, ...client }) => ({
-  grant_types: ['client_credentials'],
-  id_token_signed_response_alg: 'ES256',
-  redirect_uris: [],
-  response_types: [],
-  scope: config.scopes.join(' '),
-  ...client,
-}));
+const algorithms = [
+  'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA',
+];
 
-const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-
-const server = createServer();
-server.listen(0, '127.0.0.1', () => {
-  const { port } = server.address();
-  const issuer = `http://127.0.0.1:${port}`;
-
-  // No adapter is named, so the provider keeps its tokens in memory.
-  const provider = new Provider(issuer, {
-    clients,
-    clockTolerance: config.clockTolerance,
-    cookies: { keys: [randomBytes(32).toString('hex')] },
-    features: {
-      clientCredentials: { enabled: true },
-      devInteractions: { enabled: false },
-    },
-    jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' }] },
-    scopes: config.scopes,
-    ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) },
-  });
-
-  const authorize = provider.callback();
-
-  async function api(req, res) {
-    // RFC 6750, Sections 2.1 and 3.
-    const [scheme, value, ...rest] = (req.headers.authorization ?? '').split(' ');
-    const presented = scheme.toLowerCase() === 'bearer' && rest.length === 0;
-    const token = presented ? await provider.ClientCredentials.find(value) : undefined;
-
-    res.setHeader('Cache-Control', 'no-store');
-    res.setHeader('Content-Type', 'application/json');
-    if (!token) {
-      res.statusCode = 401;
-      res.setHeader('WWW-Authenticate', presented ? 'Bearer error="invalid_token"' : 'Bearer');
-      res.end('{"error":"invalid_token"}');
-      return;
-    }
-    res.end(JSON.stringify({ client_id: token.clientId, scope: token.scope }));
+// The provider's own adapter forgets the oldest of a thousand records.
+const stored = new Map();
+class Adapter {
+  constructor(model) {
+    this.model = model;
   }
 
-  server.on('request', (req, res) => {
-    if (new URL(req.url, issuer).pathname !== '/api') {
-      authorize(req, res);
-      return;
+  async upsert(id, record) {
+    stored.set(`${this.model}:${id}`, record);
+  }
+
+  async find(id) {
+    return stored.get(`${this.model}:${id}`);
+  }
+
+  async destroy(id) {
+    stored.delete(`${this.model}:${id}`);
+  }
+}
+
+// listen starts a server on a free port and returns it with its origin.
+async function listen(tls) {
+  const server = tls ? createHttpsServer(tls) : createHttpServer();
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  return { server, origin: `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}` };
+}
+
+const { tls } = config;
+const mutual = tls && { ...tls, requestCert: true, rejectUnauthorized: false };
+const main = await listen(tls);
+const alias = tls ? await listen(mutual) : main;
+const resource = await listen(mutual);
+const admin = await listen();
+
+// ---- client certificates (RFC 8705)
+
+const sha256 = (data) => createHash('sha256').update(data).digest('base64url');
+
+const certificate = (socket) => socket.getPeerX509Certificate?.();
+
+// names returns the values that the certificate has for a tls_client_auth_*
+// member of a client's metadata. The subject is in RFC 4514's order, the last
+// first; nothing is escaped, so a test's subject needs no escapes.
+function names(cert, property) {
+  if (property === 'tls_client_auth_subject_dn') {
+    return [cert.subject.split('\n').reverse().join(',')];
+  }
+  const kind = {
+    tls_client_auth_san_dns: 'DNS:',
+    tls_client_auth_san_email: 'email:',
+    tls_client_auth_san_ip: 'IP Address:',
+    tls_client_auth_san_uri: 'URI:',
+  }[property];
+  return (cert.subjectAltName ?? '').split(', ')
+    .filter((name) => name.startsWith(kind)).map((name) => name.slice(kind.length));
+}
+
+// ---- the authorization server
+
+// ttl is ours; everything else in a client is the provider's own metadata.
+const lives = new Map();
+const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+
+const provider = new Provider(main.origin, {
+  adapter: Adapter,
+  clientAuthMethods: [
+    'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+    ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+  ],
+  clockTolerance: config.clockTolerance,
+  cookies: { keys: [randomBytes(32).toString('hex')] },
+  discovery: tls ? { mtls_endpoint_aliases: { token_endpoint: `${alias.origin}/token` } } : {},
+  enabledJWA: {
+    clientAuthSigningAlgValues: ['HS256', 'HS384', 'HS512', ...algorithms],
+    dPoPSigningAlgValues: algorithms,
+  },
+  features: {
+    clientCredentials: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => !!config.requireNonce },
+    devInteractions: { enabled: false },
+    mTLS: {
+      enabled: !!tls,
+      certificateAuthorized: (ctx) => ctx.socket.authorized,
+      certificateBoundAccessTokens: true,
+      certificateSubjectMatches: (ctx, property, expected) => names(certificate(ctx.socket), property).includes(expected),
+      getCertificate: (ctx) => certificate(ctx.socket),
+      selfSignedTlsClientAuth: true,
+      tlsClientAuth: true,
+    },
+  },
+  jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' }] },
+  scopes: config.scopes,
+  ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) },
+});
+
+main.server.on('request', provider.callback());
+if (alias !== main) {
+  alias.server.on('request', provider.callback());
+}
+
+// ---- the protected resource
+
+// A Refusal is what the resource answers with 401 and as a challenge.
+class Refusal extends Error {
+  constructor(scheme, error) {
+    super(error);
+    this.challenge = [scheme, error && `error="${error}"`].filter(Boolean).join(' ');
+  }
+}
+
+// Nonces are good for one to two seconds, so that a client which doesn't take
+// the new ones from good answers is asked for them again and again.
+let nonces = [randomBytes(16).toString('hex')];
+setInterval(() => { nonces = [randomBytes(16).toString('hex'), nonces[0]]; }, 1000).unref();
+
+const proofs = new Set();
+
+// prove checks a DPoP proof for a token (RFC 9449, Section 4.3).
+async function prove(req, res, url, value, token) {
+  const refuse = (ok) => {
+    if (!ok) throw new Refusal('DPoP', 'invalid_dpop_proof');
+  };
+  const { payload, protectedHeader } = await jwtVerify(req.headers.dpop ?? '', EmbeddedJWK, {
+    algorithms, maxTokenAge: 60, typ: 'dpop+jwt',
+  }).catch(() => refuse(false));
+  refuse(payload.htm === req.method);
+  refuse(payload.htu === url.origin + url.pathname);
+  refuse(payload.ath === sha256(value));
+  refuse(await calculateJwkThumbprint(protectedHeader.jwk) === token.jkt);
+  refuse(typeof payload.jti === 'string' && !proofs.has(payload.jti));
+  if (config.requireNonce) {
+    if (payload.nonce !== nonces[0]) {
+      res.setHeader('DPoP-Nonce', nonces[0]);
     }
-    api(req, res).catch((err) => {
+    if (!nonces.includes(payload.nonce)) {
+      throw new Refusal('DPoP', 'use_dpop_nonce');
+    }
+  }
+  proofs.add(payload.jti);
+}
+
+async function authenticate(req, res, url) {
+  // RFC 6750, Sections 2.1 and 3; RFC 9449, Section 7.1.
+  const [scheme, value, ...rest] = (req.headers.authorization ?? '').split(' ');
+  const kind = { bearer: 'Bearer', dpop: 'DPoP' }[scheme.toLowerCase()];
+  if (!kind || !value || rest.length > 0) {
+    throw new Refusal('Bearer');
+  }
+  const token = await provider.ClientCredentials.find(value);
+  // A token that is bound to a key is no bearer's, and the other way round.
+  if (token?.tokenType !== kind) {
+    throw new Refusal(kind, 'invalid_token');
+  }
+  if (kind === 'DPoP') {
+    await prove(req, res, url, value, token);
+  }
+  const bound = token['x5t#S256'];
+  if (bound && bound !== sha256(certificate(req.socket)?.raw ?? '')) {
+    throw new Refusal(kind, 'invalid_token');
+  }
+  return { client_id: token.clientId, scope: token.scope };
+}
+
+async function api(req, res) {
+  const url = new URL(req.url, resource.origin);
+  res.setHeader('Cache-Control', 'no-store');
+  res.setHeader('Content-Type', 'application/json');
+  if (url.pathname !== '/api') {
+    res.statusCode = 404;
+    return {};
+  }
+  try {
+    return await authenticate(req, res, url);
+  } catch (err) {
+    if (!(err instanceof Refusal)) throw err;
+    res.statusCode = 401;
+    res.setHeader('WWW-Authenticate', err.challenge);
+    return { error: err.message || 'invalid_token' };
+  }
+}
+
+// ---- the test's door
+
+async function administer(req) {
+  const chunks = [];
+  for await (const chunk of req) chunks.push(chunk);
+  const body = Buffer.concat(chunks).toString();
+  switch (req.url) {
+    case '/clients':
+      for (const { ttl, ...client } of JSON.parse(body)) {
+        lives.set(client.client_id, ttl);
+        await provider.Client.adapter.upsert(client.client_id, {
+          grant_types: ['client_credentials'],
+          id_token_signed_response_alg: 'ES256',
+          redirect_uris: [],
+          response_types: [],
+          scope: config.scopes.join(' '),
+          ...client,
+        });
+      }
+      break;
+    case '/revoke':
+      await (await provider.ClientCredentials.find(body))?.destroy();
+      break;
+    default:
+      throw new Error(`no such command: ${req.url}`);
+  }
+  return {};
+}
+
+for (const [{ server }, handle] of [[resource, api], [admin, administer]]) {
+  server.on('request', (req, res) => {
+    handle(req, res).then((answer) => res.end(JSON.stringify(answer)), (err) => {
       console.error(err);
       res.statusCode = 500;
       res.end();
     });
   });
+}
 
-  process.stdout.write(`${JSON.stringify({ issuer, port })}\n`);
-});
+process.stdout.write(`${JSON.stringify({
+  issuer: main.origin,
+  token: `${alias.origin}/token`,
+  api: `${resource.origin}/api`,
+  admin: admin.origin,
+})}\n`);
 
 process.stdin.on('end', () => process.exit(0)).resume();
