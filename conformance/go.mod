@@ -23,6 +23,7 @@ require (
 )
 
 require (
+	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/seed-5bfa0880/clientcredentials v0.0.0
 	go.uber.org/goleak v1.3.0
 )

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -86,7 +87,16 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration, clients oauth2.
 		}
 		_ = json.NewEncoder(w).Encode(map[string]string{"client_id": token.GetClientID(), "scope": token.GetScope()})
 	})
+	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
+		token, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = manager.RemoveAccessToken(r.Context(), string(token))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
-	return endpoints{token: s.URL + "/token", api: s.URL + "/api"}
+	return endpoints{token: s.URL + "/token", api: s.URL + "/api", admin: s.URL}
 }

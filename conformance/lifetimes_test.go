@@ -226,8 +226,8 @@ func testTenLifetimes(t *testing.T, f fixture) {
 // test ends with it.
 func TestTokenThatDiesEarly(t *testing.T) {
 	t.Parallel()
-	c := registration{"early", "secret-of-early", secretBasic, shortLife}
-	at := runOIDCProvider(t, 0, c)[0]
+	c := registration{id: "early", secret: "secret-of-early", method: secretBasic, ttl: shortLife}
+	at := oidcProviderPunctual.start(t, c)[0]
 	w := newWire(t, at.token)
 	conf := &clientcredentials.Config{
 		ClientID:     c.id,
