@@ -83,7 +83,15 @@ func certificate(p *pki, template *x509.Certificate) tls.Certificate {
 func (p *pki) config(shows ...tls.Certificate) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(p.ca)
-	return &tls.Config{RootCAs: roots, Certificates: shows}
+	config := &tls.Config{RootCAs: roots}
+	if len(shows) > 0 {
+		// From Certificates crypto/tls would choose only what is signed by one of
+		// the authorities that the server names: never a self-signed one.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &shows[0], nil
+		}
+	}
+	return config
 }
 
 func (p *pki) serverPEM() *identityPEM {

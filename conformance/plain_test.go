@@ -71,3 +71,14 @@ func requireToken(t *testing.T, at endpoints, id string, got reply, shows ...tls
 	require.Equal(t, http.StatusOK, api.status)
 	require.Equal(t, id, api.ClientID)
 }
+
+// fetch gets a JSON document.
+func fetch(t *testing.T, url string, into any) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: testPKI().config()}}
+	resp, err := client.Get(url)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(into))
+}

@@ -64,11 +64,10 @@ func (p *program) start(t *testing.T, clients ...registration) []endpoints {
 	}
 	require.NoError(t, p.err)
 
-	var list []map[string]any
+	list := make([]map[string]any, len(clients))
 	all := make([]endpoints, len(clients))
 	for i, c := range clients {
-		list = append(list, c.json())
-		all[i] = p.at
+		list[i], all[i] = c.json(), p.at
 	}
 	body, err := json.Marshal(list)
 	require.NoError(t, err)
