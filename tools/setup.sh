@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
-# Installs what the conformance tests need besides Go: Node.js, and the packages
-# of conformance/oidc-provider. Does nothing that was done before.
+# Installs what the conformance tests need besides Go: Node.js with the packages
+# of conformance/oidc-provider, and the authorization servers that Debian has for
+# its own Python. Does nothing that was done before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# The packages for /usr/bin/python3, with the versions that the tests know.
+python=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.)
+
+# version PACKAGE prints the version of an installed Debian package.
+version() {
+	dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p'
+}
 
 # install PACKAGE... installs Debian packages, as root or by sudo.
 install() {
@@ -25,9 +34,27 @@ if [[ ! -d $provider ]]; then
 	exit
 fi
 
+missing=()
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-	install nodejs npm
+	missing+=(nodejs npm)
 fi
+for package in "${python[@]}"; do
+	if [[ -z $(version "${package%=*}") ]]; then
+		missing+=("${package%=*}")
+	fi
+done
+if ((${#missing[@]})); then
+	install "${missing[@]}"
+fi
+
+for package in "${python[@]}"; do
+	installed=$(version "${package%=*}")
+	if [[ $installed != "${package#*=}"* ]]; then
+		echo "${package%=*} is $installed: the tests are for ${package#*=}x, of Debian 12" >&2
+		exit 1
+	fi
+	echo "${package%=*} $installed: up to date"
+done
 
 # npm writes node_modules/.package-lock.json last.
 if [[ $provider/node_modules/.package-lock.json -nt $provider/package-lock.json ]]; then
