@@ -5,9 +5,16 @@
 //
 //   - oidc-provider, a certified OpenID provider for Node.js, as a process of
 //     its own (oidc-provider/server.mjs). Its API asks the provider's own model
-//     whether a token is live.
+//     whether a token is live, and checks DPoP proofs and client certificates.
+//     There is one by http, one that wants a nonce in each DPoP proof, and one by
+//     https that asks for client certificates.
 //   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server
 //     that knows HTTP Basic only, and one that knows the POST body only.
+//   - Authlib, for Python, as a process of its own (authlib/server.py). It takes
+//     HTTP Basic as it is, and assertions for one audience only: its token
+//     endpoint, or for some clients its issuer.
+//   - django-oauth-toolkit, for Python, as a process of its own
+//     (django/server.py). It form-decodes HTTP Basic.
 //
 // What is proven, for each of them and for each of HTTP Basic, POST body and
 // the detection between the two (TestMatrix/server/method/outcome):
@@ -21,12 +28,18 @@
 //   - a style that was chosen is not replaced by the other one;
 //   - through ten lifetimes of a three-second token, under concurrent load, no
 //     call fails, no call waits for a token request, and the number of token
-//     requests stays near the number of lifetimes.
+//     requests stays near the number of lifetimes (with Authlib and
+//     django-oauth-toolkit, which are slow, in one way only).
 //
 // Besides, TestSecrets covers the characters that RFC 6749, Section 2.3.1 and
-// Appendix B have a client encode, and TestTokenThatDiesEarly a server whose
-// tokens die up to a second before it said they would: the API's 401 brings a new
-// token, and the call is made again.
+// Appendix B have a client encode, TestRevoked a token that the server has
+// forgotten, and TestTokenThatDiesEarly a server whose tokens die up to a second
+// before it said they would: the API's 401 brings a new token, and the call is
+// made again.
+//
+// TestAssertions, TestDPoP and TestMutualTLS are about the servers alone: what
+// they take and, so that it means something when they take ours, what they refuse.
+// They keep the processor busy, so they aren't parallel to the load.
 //
 // To run them, from the repository's root:
 //
@@ -34,6 +47,6 @@
 //	cd conformance && go test -race ./...
 //
 // The load takes half a minute of wall clock, all of it in parallel; -short
-// leaves it out. Without Node.js or its packages the tests of oidc-provider
-// are skipped, unless CLIENTCREDENTIALS_REQUIRE_SERVERS=1 makes that a failure.
+// leaves it out. The tests of a server that isn't installed are skipped, unless
+// CLIENTCREDENTIALS_REQUIRE_SERVERS=1 makes that a failure.
 package conformance

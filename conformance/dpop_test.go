@@ -91,10 +91,8 @@ func (p *prover) send(t *testing.T, next func() *http.Request) reply {
 
 // TestDPoP: which proofs the servers take, and that they refuse all others.
 func TestDPoP(t *testing.T) {
-	t.Parallel()
 	for _, s := range dpopServers {
 		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
 			c := registration{id: "dpop-client-" + s.name, secret: "secret", method: secretBasic, ttl: time.Hour}
 			must := registration{
 				id: "dpop-must-" + s.name, secret: "secret", method: secretBasic, ttl: time.Hour,
@@ -104,7 +102,6 @@ func TestDPoP(t *testing.T) {
 
 			for _, alg := range signatureAlgs {
 				t.Run(alg, func(t *testing.T) {
-					t.Parallel()
 					p := &prover{alg, testKeys()[alg], map[string]string{}}
 					got := p.ask(t, must, at, nil)
 					require.Equal(t, http.StatusOK, got.status, "%+v", got)

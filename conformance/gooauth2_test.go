@@ -93,7 +93,7 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration, clients oauth2.
 			err = manager.RemoveAccessToken(r.Context(), string(token))
 		}
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
 	s := httptest.NewServer(mux)

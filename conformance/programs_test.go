@@ -55,7 +55,7 @@ func oidcProviderCommand(arg string) (*exec.Cmd, error) {
 // Python is Debian's too: one of the user's own doesn't see the package.
 func python(dir, pkg string) func(string) (*exec.Cmd, error) {
 	return func(arg string) (*exec.Cmd, error) {
-		if _, err := os.Stat("/usr/share/doc/" + pkg); err != nil {
+		if _, err := os.Stat("/var/lib/dpkg/info/" + pkg + ".list"); err != nil {
 			return nil, fmt.Errorf("the Debian package %s is not installed: %w", pkg, errMissing)
 		}
 		return exec.Command("/usr/bin/python3", "-I", "-B", filepath.Join(dir, "server.py"), arg), nil

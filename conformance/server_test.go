@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,9 +67,7 @@ func (r registration) json() map[string]any {
 	if r.keys != nil {
 		c["jwks"] = jose.JSONWebKeySet{Keys: r.keys}
 	}
-	for name, value := range r.metadata {
-		c[name] = value
-	}
+	maps.Copy(c, r.metadata)
 	return c
 }
 
@@ -115,6 +114,9 @@ type authServer struct {
 	terse bool
 	// printable servers refuse secrets that aren't VSCHAR (RFC 6749, Appendix A.2).
 	printable bool
+	// slow servers take so much of the processor that under the load of several
+	// clients nothing could be said of any.
+	slow bool
 	// decode is what the server does to the id and the secret in HTTP Basic, as
 	// RFC 6749, Section 2.3.1 wants it. It is nil for the many that take them as
 	// they are.
@@ -124,8 +126,8 @@ type authServer struct {
 var authServers = []authServer{
 	{name: "oidc-provider", start: oidcProvider.start, lenient: true, printable: true, decode: formDecode},
 	{name: "go-oauth2", start: startGoOAuth2},
-	{name: "authlib", start: authlib.start, terse: true},
-	{name: "django-oauth-toolkit", start: django.start, lenient: true, terse: true, decode: formDecodeAnyway},
+	{name: "authlib", start: authlib.start, terse: true, slow: true},
+	{name: "django-oauth-toolkit", start: django.start, lenient: true, terse: true, slow: true, decode: formDecodeAnyway},
 }
 
 // formDecode undoes application/x-www-form-urlencoded; what isn't that is nothing.

@@ -55,7 +55,7 @@ class Client(ClientMixin):
         return " ".join(s for s in scope.split() if s in self.metadata["scope"].split())
 
     def check_client_secret(self, client_secret):
-        return self.metadata["client_secret"] == client_secret
+        return self.metadata.get("client_secret") == client_secret
 
     def check_endpoint_auth_method(self, method, endpoint):
         # Authlib has one class for the two methods with an assertion.
