@@ -194,6 +194,9 @@ type notFoundError string
 
 func (e notFoundError) Error() string { return string(e) }
 
+// noSecrets stands for a request in which there are none.
+var noSecrets = &tokenRequest{endpoint: new(url.URL)}
+
 // fetchMetadata gets the metadata of issuer from one location.
 func fetchMetadata(ctx context.Context, client *http.Client, location, issuer string) (*ServerMetadata, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, http.NoBody)
@@ -203,7 +206,7 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	req.Header.Set("Accept", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, new(tokenRequest).withoutSecrets(err)
+		return nil, noSecrets.withoutSecrets(err)
 	}
 	defer resp.Body.Close()
 
@@ -220,7 +223,7 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the answer of %s ended early: %w", location, new(tokenRequest).withoutSecrets(err))
+		return nil, fmt.Errorf("the answer of %s ended early: %w", location, noSecrets.withoutSecrets(err))
 	case len(body) > maxResponseBody:
 		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", location)
 	}
