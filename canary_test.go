@@ -345,7 +345,7 @@ type printer struct {
 func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
-	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry}
+	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata)}
 	p.showConfig(t, c)
 	for range 2 {
 		got, err := source.Token()
