@@ -2,8 +2,8 @@
 //
 // Each entry of guards.txt names a guard, a file, the lines that are the guard and
 // what takes their place. Mutate makes the change in a copy of the repository, runs
-// the tests of the root package, and wants one to fail. It prints which did. The race
-// detector is on for guards whose name speaks of a data race.
+// the tests of the file's package, and wants one to fail. It prints which did. The
+// race detector is on for guards whose name speaks of a data race.
 //
 //	go run ./mutate [-run regexp] repository
 package main
@@ -169,7 +169,12 @@ func try(dir string, g guard) (by string, err error) {
 	if strings.Contains(g.name, "data race") {
 		args = append(args, "-race")
 	}
-	test := exec.Command("go", append(args, ".", "-scenarios", "300")...)
+	folder := filepath.Dir(g.file)
+	args = append(args, "./"+folder)
+	if folder == "." {
+		args = append(args, "-scenarios", "300")
+	}
+	test := exec.Command("go", args...)
 	test.Dir = dir
 	output, failure := test.CombinedOutput()
 	if failure == nil {
