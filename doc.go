@@ -18,6 +18,20 @@
 // want the token itself, and [Config.Token] always requests a new one. Make a
 // client or a source once and keep it: each has a cache of its own.
 //
+// # Client authentication
+//
+// A client secret is sent as [Config.AuthStyle] says. For anything else there is
+// [Config.ClientAuth], and package clientauth has the methods: keys, certificates,
+// assertions from files, secrets that are rotated. [Config.DPoP] binds tokens to a
+// key, so that a stolen one is of no use. [Discover] asks the server what it takes,
+// and where:
+//
+//	metadata, err := clientcredentials.Discover(ctx, "https://login.example.com")
+//	if err != nil {
+//		return err
+//	}
+//	conf, err := metadata.Config("reports", &clientauth.PrivateKeyJWT{Key: clientauth.KeyFile("key.pem")})
+//
 // # Life of a token
 //
 // The first call that needs a token requests it; calls that come meanwhile wait
@@ -50,7 +64,8 @@
 //
 // When an API answers 401, and gives no other reason than the token, that is dropped,
 // at most every 30 seconds. If the answer says invalid_token and the request can be repeated, it is, with a new
-// token: the caller sees nothing of it.
+// token: the caller sees nothing of it. A token is also dropped when the client's
+// certificate is replaced: it may be bound to that.
 //
 // [Config.Observer] is told of all this, [SlogObserver] logs it, and
 // [Source.Status] says how things are.
@@ -67,6 +82,11 @@
 //   - RFC 6749: the grant (Section 4.4), client authentication (2.3), token
 //     responses (5.1) and error responses (5.2).
 //   - RFC 6750: bearer tokens in requests.
+//   - RFC 7521 and 7523: assertions; RFC 7515 to 7518, 7638 and 8037: how they are
+//     signed.
+//   - RFC 8705: client certificates, and tokens bound to them.
+//   - RFC 9449: DPoP, tokens bound to a key.
+//   - RFC 8414 and OpenID Connect Discovery 1.0: metadata.
 //   - RFC 6454: origins.
 //   - RFC 9110: challenges (Section 11.6.1) and Retry-After (10.2.3).
 //   - RFC 8707: resource indicators, through [Config.EndpointParams].
