@@ -15,7 +15,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -246,8 +245,6 @@ func TestCanary(t *testing.T) {
 				encoded, err := json.Marshal(v)
 				require.NoError(t, err)
 				require.Equal(t, `"`+name+`"`, string(encoded))
-				require.Equal(t, name, v.(fmt.Stringer).String())
-				require.Equal(t, name, v.(slog.LogValuer).LogValue().String())
 				shown := surfaces(v)
 				requireHidden(t, shown, canaries...)
 				require.Contains(t, shown, "value="+name+"\n")
@@ -281,6 +278,4 @@ func TestSigningKeyIsHidden(t *testing.T) {
 			require.Equal(t, "[private key]", fmt.Sprintf(verb, signing), verb)
 		}
 	}
-	require.Equal(t, "[private key]", signing.String())
-	require.Equal(t, "[private key]", signing.LogValue().String())
 }
