@@ -848,3 +848,21 @@ func TestF11_GetBodyFails(t *testing.T) {
 		resp.Body.Close()
 	})
 }
+
+// Who has left doesn't want another attempt, and nobody is told of one.
+func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	requests := 0
+	conf := &Config{
+		ClientID: "client", ClientSecret: "secret", TokenURL: "https://auth.example/token",
+		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("told of another attempt", info) }},
+		HTTPClient: &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+			requests++
+			cancel()
+			return nil, errors.New("reset")
+		})},
+	}
+	_, err := conf.Token(ctx)
+	require.Error(t, err)
+	require.Equal(t, 1, requests)
+}
