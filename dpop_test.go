@@ -427,6 +427,15 @@ func TestDPoPSignerFailsLater(t *testing.T) {
 	}
 }
 
+// A TokenSource can't prove anything.
+func TestDPoPThroughATokenSource(t *testing.T) {
+	w := newDPoPWorld(t, false)
+	client := &http.Client{Transport: &Transport{Source: w.conf.TokenSource(w.ctx), Base: w.ctx.Value(oauth2.HTTPClient).(*http.Client).Transport}}
+	_, err := client.Get(w.api.URL)
+	require.ErrorContains(t, err, "oauth2: the token is bound to a key, RFC 9449")
+	require.Equal(t, []string{"token: yes"}, w.take(), "nothing is sent to the API")
+}
+
 // Without a proof a bound token is of no use: there is none at another origin.
 func TestDPoPStaysOnItsOrigin(t *testing.T) {
 	w := newDPoPWorld(t, false)

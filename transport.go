@@ -88,10 +88,15 @@ func (t *Transport) token(ctx context.Context) (token *oauth2.Token, err error) 
 	default:
 		token, err = source.Token()
 	}
-	if err == nil && token == nil {
-		err = errors.New("oauth2: Transport's Source returned neither a token nor an error")
+	switch {
+	case err != nil:
+		return nil, err
+	case token == nil:
+		return nil, errors.New("oauth2: Transport's Source returned neither a token nor an error")
+	case strings.EqualFold(token.TokenType, "DPoP"):
+		return nil, errors.New("oauth2: the token is bound to a key, RFC 9449, and Transport's Source can't prove that it has it; use Config.Transport, or a *Source")
 	}
-	return token, err
+	return token, nil
 }
 
 // A guard is the Base of the oauth2.Transport in Config.Client: it does for that
