@@ -2,18 +2,9 @@ package clientcredentialstest
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/hmac"
-	"crypto/rsa"
-	_ "crypto/sha256" // for crypto.SHA256
-	_ "crypto/sha512" // for crypto.SHA384 and crypto.SHA512
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"maps"
-	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,10 +15,8 @@ const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" //nol
 
 // An assertion is a client's JWT, RFC 7523, Section 3.
 type assertion struct {
-	algorithm string
-	signed    string
-	signature []byte
-	claims    struct {
+	*jwt
+	claims struct {
 		Issuer    string          `json:"iss"`
 		Subject   string          `json:"sub"`
 		Audience  json.RawMessage `json:"aud"`
@@ -38,75 +27,32 @@ type assertion struct {
 	}
 }
 
-func parseAssertion(text string) (*assertion, bool) {
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
-		return nil, false
-	}
-	a := &assertion{signed: parts[0] + "." + parts[1]}
-	header, headerErr := base64.RawURLEncoding.Strict().DecodeString(parts[0])
-	claims, claimsErr := base64.RawURLEncoding.Strict().DecodeString(parts[1])
-	signature, signatureErr := base64.RawURLEncoding.Strict().DecodeString(parts[2])
-	var protected struct {
-		Algorithm string `json:"alg"`
-	}
-	if headerErr != nil || claimsErr != nil || signatureErr != nil ||
-		json.Unmarshal(header, &protected) != nil || json.Unmarshal(claims, &a.claims) != nil {
-		return nil, false
-	}
-	a.algorithm, a.signature = protected.Algorithm, signature
-	return a, true
+func parseAssertion(text string) (a *assertion, ok bool) {
+	a = new(assertion)
+	a.jwt, ok = parseJWT(text, &a.claims)
+	return a, ok
 }
 
 // method returns how a client with such an assertion authenticates.
 func (a *assertion) method() string {
-	if strings.HasPrefix(a.algorithm, "HS") {
+	if strings.HasPrefix(a.algorithm(), "HS") {
 		return "client_secret_jwt"
 	}
 	return "private_key_jwt"
 }
 
-// isSignedBy reports whether the client has made the assertion: RFC 7518, Section
-// 3.1, and RFC 8037, Section 3.1.
-func (a *assertion) isSignedBy(c *Client) bool {
-	if a.algorithm == "EdDSA" || a.algorithm == "Ed25519" {
-		return slices.ContainsFunc(c.PublicKeys, func(key crypto.PublicKey) bool {
-			public, ok := key.(ed25519.PublicKey)
-			return ok && ed25519.Verify(public, []byte(a.signed), a.signature)
-		})
+// isFrom reports whether the client has made the assertion.
+func (a *assertion) isFrom(c *Client) bool {
+	if a.method() == "private_key_jwt" {
+		return slices.ContainsFunc(c.PublicKeys, a.isSignedBy)
 	}
-	if len(a.algorithm) != 5 {
+	hash, ok := a.hash()
+	if !ok || c.Secret == "" {
 		return false
 	}
-	hash, ok := map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}[a.algorithm[2:]]
-	if !ok {
-		return false
-	}
-	if a.algorithm[:2] == "HS" {
-		mac := hmac.New(hash.New, []byte(c.Secret))
-		mac.Write([]byte(a.signed))
-		return c.Secret != "" && hmac.Equal(mac.Sum(nil), a.signature)
-	}
-	h := hash.New()
-	h.Write([]byte(a.signed))
-	digest := h.Sum(nil)
-	return slices.ContainsFunc(c.PublicKeys, func(key crypto.PublicKey) bool {
-		switch public := key.(type) {
-		case *rsa.PublicKey:
-			switch a.algorithm[:2] {
-			case "RS":
-				return rsa.VerifyPKCS1v15(public, hash, digest, a.signature) == nil
-			case "PS":
-				return rsa.VerifyPSS(public, hash, digest, a.signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
-			}
-		case *ecdsa.PublicKey:
-			bits := map[string]int{"ES256": 256, "ES384": 384, "ES512": 521}[a.algorithm]
-			size := (bits + 7) / 8
-			return bits == public.Curve.Params().BitSize && len(a.signature) == 2*size &&
-				ecdsa.Verify(public, digest, new(big.Int).SetBytes(a.signature[:size]), new(big.Int).SetBytes(a.signature[size:]))
-		}
-		return false
-	})
+	mac := hmac.New(hash.New, []byte(c.Secret))
+	mac.Write([]byte(a.signed))
+	return hmac.Equal(mac.Sum(nil), a.signature)
 }
 
 // authenticateByAssertionLocked completes req and returns the client that has
@@ -130,7 +76,7 @@ func (s *AuthorizationServer) authenticateByAssertionLocked(req *Request, r *htt
 	}
 	req.ClientID = id
 	for _, c := range s.Clients {
-		if c.ID == id && (c.AuthMethods == nil || slices.Contains(c.AuthMethods, req.AuthMethod)) && a.isSignedBy(&c) {
+		if c.ID == id && (c.AuthMethods == nil || slices.Contains(c.AuthMethods, req.AuthMethod)) && a.isFrom(&c) {
 			if fault := s.faultLocked(a, r); fault != "" {
 				return nil, violation("RFC 7523, Section 3", fault).as("invalid_client")
 			}
@@ -166,17 +112,9 @@ func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string 
 	case a.claims.ID == "":
 		return "jti is missing"
 	}
-	used := a.claims.Subject + " " + a.claims.ID
-	if _, ok := s.assertions[used]; ok {
+	if !s.assertions.add(a.claims.Subject+" "+a.claims.ID, now, now.Add(maxAssertionLife)) {
 		return "the assertion has been used before"
 	}
-	if s.assertions == nil {
-		s.assertions = make(map[string]time.Time)
-	}
-	if len(s.assertions) >= kept {
-		maps.DeleteFunc(s.assertions, func(_ string, seen time.Time) bool { return now.Sub(seen) > maxAssertionLife })
-	}
-	s.assertions[used] = now
 	return ""
 }
 

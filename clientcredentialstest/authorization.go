@@ -92,8 +92,8 @@ type AuthorizationServer struct {
 	script     []Fault
 	outage     *Fault
 	tokens     map[string]Token
-	sweepAt    int                  // when tokens has this many, the expired ones go
-	assertions map[string]time.Time // that have been used, by sub and jti
+	sweepAt    int  // when tokens has this many, the expired ones go
+	assertions used // by sub and jti
 	issued     int
 }
 
