@@ -46,6 +46,17 @@ type Client struct {
 	// client is believed.
 	AuthMethods []string
 
+	// RequireDPoP refuses token requests without a proof of possession: the client
+	// is registered with dpop_bound_access_tokens (RFC 9449, Section 5.2). Any
+	// client may send one, and gets a token that is bound to the key of the proof.
+	RequireDPoP bool
+
+	// CertificateBound binds tokens to the certificate of the connection, whatever
+	// the client authenticates with, and refuses token requests without one: the
+	// client is registered with tls_client_certificate_bound_access_tokens (RFC
+	// 8705, Section 3.4). It takes servers that [NewTLSServer] started.
+	CertificateBound bool
+
 	// RawBasic compares Basic credentials as they are, without the form
 	// encoding of RFC 6749, Section 2.3.1. Many servers do.
 	RawBasic bool
@@ -58,6 +69,14 @@ type Token struct {
 	Audience []string // the values of resource (RFC 8707) and audience
 	IssuedAt time.Time
 	Expiry   time.Time // zero: never
+
+	// JKT is the thumbprint of the key that the token is bound to (RFC 9449,
+	// Section 6.1). Empty: none.
+	JKT string
+
+	// X5TS256 is the x5t#S256 of the certificate that the token is bound to (RFC
+	// 8705, Section 3.1). Empty: none.
+	X5TS256 string
 }
 
 // AuthorizationServer is the token endpoint of an authorization server that
@@ -65,8 +84,9 @@ type Token struct {
 // and 4.4). As an [http.Handler] it answers at every path that ends in /token.
 //
 // A request that breaks RFC 6749 is answered with an error, issues nothing and
-// is listed by [AuthorizationServer.Violations]. Wrong credentials and unknown
-// scopes are errors too, but break no rule.
+// is listed by [AuthorizationServer.Violations], and so is one whose proof of
+// possession breaks RFC 9449. Wrong credentials, unknown scopes, and what the client
+// is registered for and comes without, are errors too, but break no rule.
 //
 // The zero value is usable and knows no client. Set the fields before the first
 // request; the methods are safe for concurrent use at any time.
@@ -86,7 +106,12 @@ type AuthorizationServer struct {
 	// already issued, and its life runs.
 	Latency time.Duration
 
-	mu         sync.Mutex // protects all below, and Clients once serving; never held while waiting
+	// DPoPNonce is what proofs of possession must contain (RFC 9449, Section 8). The
+	// answer to another one is use_dpop_nonce, and every answer tells the nonce.
+	// Empty: anything will do. [AuthorizationServer.SetDPoPNonce] changes it.
+	DPoPNonce string
+
+	mu         sync.Mutex // protects all below, and Clients and DPoPNonce once serving; never held while waiting
 	requests   recent[Request]
 	violations recent[error]
 	script     []Fault
@@ -94,6 +119,7 @@ type AuthorizationServer struct {
 	tokens     map[string]Token
 	sweepAt    int  // when tokens has this many, the expired ones go
 	assertions used // by sub and jti
+	proofs     used // by key and jti
 	issued     int
 }
 
@@ -106,6 +132,20 @@ func (s *AuthorizationServer) Register(c Client) {
 	s.Clients = append(slices.DeleteFunc(slices.Clone(s.Clients), func(old Client) bool {
 		return old.ID == c.ID
 	}), c)
+}
+
+// SetDPoPNonce changes DPoPNonce: proofs with the one before are refused from now
+// on. Answers that are still held back tell the new one.
+func (s *AuthorizationServer) SetDPoPNonce(nonce string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.DPoPNonce = nonce
+}
+
+func (s *AuthorizationServer) dpopNonce() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.DPoPNonce
 }
 
 // Script queues faults: the next token requests get one each, in order.
@@ -221,6 +261,7 @@ func (s *AuthorizationServer) ServeHTTP(w http.ResponseWriter, r *http.Request) 
 		reset(w)
 		return
 	}
+	offerNonce(w.Header(), s.dpopNonce())
 	a.write(w, r, fault)
 }
 
@@ -293,11 +334,41 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 	if refused != nil {
 		return Token{}, refused
 	}
-	return Token{
+	token := Token{
 		ClientID: client.ID,
 		Scopes:   scopes,
 		Audience: slices.Concat(form["resource"], form["audience"]),
-	}, nil
+	}
+	if client.CertificateBound {
+		if req.Certificate == nil {
+			return Token{}, &refusal{code: "invalid_request", text: "the client is registered for tokens bound to its certificate, and presents none"}
+		}
+		token.X5TS256 = base64urlSHA256(req.Certificate.Raw)
+	}
+	token.JKT, refused = s.proveLocked(client, r)
+	return token, refused
+}
+
+// proveLocked returns the thumbprint of the key that the token is to be bound to, or
+// nothing if the client asks for none: RFC 9449, Section 5.
+func (s *AuthorizationServer) proveLocked(client *Client, r *http.Request) (jkt string, refused *refusal) {
+	if len(r.Header.Values("DPoP")) == 0 {
+		if client.RequireDPoP {
+			return "", &refusal{code: "invalid_dpop_proof", text: "the client is registered for tokens bound to a key, and sends no proof"}
+		}
+		return "", nil
+	}
+	p, fault := readProof(r, "")
+	if fault == "" && !p.use(&s.proofs) {
+		fault = usedProof
+	}
+	switch {
+	case fault != "":
+		return "", violation(proofRule, fault).as("invalid_dpop_proof")
+	case s.DPoPNonce != "" && p.nonce != s.DPoPNonce:
+		return "", &refusal{code: "use_dpop_nonce", text: wrongNonce}
+	}
+	return p.jkt, nil
 }
 
 // authenticateLocked completes req and returns the client that sent it (RFC 6749,
@@ -424,6 +495,9 @@ func (s *AuthorizationServer) issue(t Token) answer {
 	}
 	response.AccessToken = rand.Text()
 	response.TokenType = "Bearer"
+	if t.JKT != "" {
+		response.TokenType = "DPoP" // RFC 9449, Section 5.
+	}
 	response.Scope = strings.Join(t.Scopes, " ")
 	if lifetime > 0 {
 		t.Expiry = t.IssuedAt.Add(lifetime)

@@ -8,6 +8,23 @@
 // assertions (RFC 7523) or by certificates (RFC 8705), as each [Client] is
 // registered.
 //
+// # Tokens that are bound to a key or a certificate
+//
+// A token request with a proof of possession (DPoP, RFC 9449) gets a token that is
+// bound to the key of the proof, and [Client].RequireDPoP insists on that. Both
+// servers check proofs as Section 4.3 says: their type, algorithm, public key,
+// signature, method and URL, the hash of the token, a time no more than 5 minutes
+// off, and that none is used twice. They want a nonce in them where DPoPNonce is
+// set; SetDPoPNonce changes it, and the next proof is refused with use_dpop_nonce:
+//
+//	srv.API.SetDPoPNonce("another")
+//
+// Tokens of a [Client] that is CertificateBound belong to the certificate that it
+// presents to a server of [NewTLSServer] (RFC 8705, Section 3). [Token] tells what a
+// token is bound to. The API refuses one whose key or certificate the sender hasn't,
+// and a token that is bound to a key but is sent as a bearer token, both as
+// violations.
+//
 // # Over sockets
 //
 // [Start] runs both servers on the loopback interface for the length of a

@@ -33,7 +33,8 @@ type Request struct {
 	// Certificate is what the client presented in the TLS handshake. nil: nothing.
 	Certificate *x509.Certificate
 
-	// AccessToken is the bearer token of a request to a ResourceServer.
+	// AccessToken is the token of a request to a ResourceServer, whether bearer
+	// token or bound to a key.
 	AccessToken string
 }
 

@@ -9,8 +9,9 @@ import (
 	"sync"
 )
 
-// ResourceServer is an API guarded by the bearer tokens of an
-// [AuthorizationServer] (RFC 6750).
+// ResourceServer is an API guarded by the tokens of an [AuthorizationServer]:
+// bearer tokens (RFC 6750), those bound to a key (RFC 9449), and those bound to a
+// certificate (RFC 8705).
 //
 // Set the fields before the first request; the methods are safe for concurrent
 // use.
@@ -24,10 +25,28 @@ type ResourceServer struct {
 	// Handler is the API itself. nil: it answers 200 with a short JSON.
 	Handler http.Handler
 
-	mu         sync.Mutex // protects all below
+	// DPoPNonce is what proofs of possession must contain (RFC 9449, Section 9), as
+	// that of [AuthorizationServer]. [ResourceServer.SetDPoPNonce] changes it.
+	DPoPNonce string
+
+	mu         sync.Mutex // protects all below, and DPoPNonce once serving
 	requests   recent[Request]
 	violations recent[error]
+	proofs     used // by key and jti
 	accepted   int
+}
+
+// SetDPoPNonce changes DPoPNonce: proofs with the one before are refused from now on.
+func (s *ResourceServer) SetDPoPNonce(nonce string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.DPoPNonce = nonce
+}
+
+func (s *ResourceServer) dpopNonce() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.DPoPNonce
 }
 
 // Requests returns the requests received, oldest first; of many the last
@@ -52,23 +71,25 @@ func (s *ResourceServer) Rejected() int {
 	return s.requests.total - s.accepted
 }
 
-// Violations returns an error for each request that broke RFC 6750, with the
-// section; of many the last 10,000. No error repeats a token.
+// Violations returns an error for each request that broke RFC 6750, RFC 8705 or RFC
+// 9449, with the section; of many the last 10,000. No error repeats a token.
 func (s *ResourceServer) Violations() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.violations.list()
 }
 
-// ServeHTTP lets a request with a good token pass, and answers any other as
-// RFC 6750, Section 3, says: 401 without a token, 401 invalid_token for one that
-// is unknown, expired or revoked, 403 insufficient_scope, 400 invalid_request
-// for a violation.
+// ServeHTTP lets a request with a good token pass, and answers any other as RFC
+// 6750, Section 3, and RFC 9449, Section 7.1, say: 401 without a token; 401
+// invalid_token for one that is unknown, expired or revoked, or whose key or
+// certificate the sender hasn't; 401 invalid_dpop_proof or use_dpop_nonce for a
+// proof; 403 insufficient_scope; 400 invalid_request for a violation of RFC 6750.
 func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	status, challenge := s.admit(r)
-	if status != http.StatusOK {
-		w.Header().Set("WWW-Authenticate", challenge)
-		http.Error(w, http.StatusText(status), status)
+	denied := s.admit(r)
+	offerNonce(w.Header(), s.dpopNonce())
+	if denied != nil {
+		denied.challenge(w.Header())
+		http.Error(w, http.StatusText(denied.status), denied.status)
 		return
 	}
 	if s.Handler != nil {
@@ -79,53 +100,150 @@ func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(`{"ok":true}`))
 }
 
-// b64token is the grammar of RFC 6750, Section 2.1.
-var b64token = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
-
-// admit records a request and returns 200, or what to answer instead.
-func (s *ResourceServer) admit(r *http.Request) (status int, challenge string) {
+// admit records a request and returns nil, or what to answer instead.
+func (s *ResourceServer) admit(r *http.Request) *denial {
 	req := received(r)
-	rule, text := "", ""
-	credentials := r.Header.Values("Authorization")
-	if len(credentials) == 1 {
-		if scheme, token, _ := strings.Cut(credentials[0], " "); strings.EqualFold(scheme, "Bearer") {
-			req.AccessToken = token
-			if !b64token.MatchString(token) {
-				rule, text = "RFC 6750, Section 2.1", "the token breaks the grammar"
-			}
-		}
-	}
-	if len(credentials) > 1 {
-		rule, text = "RFC 6750, Section 2", "more than one Authorization header"
-	}
-	if r.URL.Query().Has("access_token") {
-		rule, text = "RFC 6750, Section 2.3", "the token is in the URL"
-	}
+	scheme, malformed := credentials(&req, r)
 	token, active := s.Issuer.Introspect(req.AccessToken)
+	var p proof
+	var fault string
+	if scheme == "DPoP" {
+		p, fault = readProof(r, req.AccessToken) // Not under the lock: it takes long.
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests.add(req)
+	denied := malformed
 	switch {
-	case rule != "":
-		s.violations.add(fmt.Errorf("API request %d: %s: %s", s.requests.total, rule, text))
-		return http.StatusBadRequest, bearerChallenge("invalid_request", text)
+	case malformed != nil:
 	case req.AccessToken == "":
 		// RFC 6750, Section 3.1: no error code without credentials.
-		return http.StatusUnauthorized, `Bearer realm="clientcredentialstest"`
+		denied = &denial{status: http.StatusUnauthorized}
 	case !active:
-		return http.StatusUnauthorized, bearerChallenge("invalid_token", "the token is unknown, expired or revoked")
+		denied = invalidToken("", "the token is unknown, expired or revoked")
+	case scheme == "DPoP":
+		denied = s.checkProofLocked(token, p, fault)
+	case token.JKT != "":
+		denied = invalidToken("RFC 9449, Section 7.1", "the token is bound to a key and was sent as a bearer token")
+	}
+	if denied == nil {
+		denied = s.checkToken(token, req)
+	}
+	if denied == nil {
+		s.accepted++
+		return nil
+	}
+	denied.scheme = scheme
+	if denied.rule != "" {
+		s.violations.add(fmt.Errorf("API request %d: %s: %s", s.requests.total, denied.rule, denied.text))
+	}
+	return denied
+}
+
+// b64token is the grammar of RFC 6750, Section 2.1, and RFC 9449, Section 7.1.
+var b64token = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+// credentials completes req and returns the scheme that its token came with, and
+// what is wrong with that.
+func credentials(req *Request, r *http.Request) (scheme string, malformed *denial) {
+	violated := func(rule, text string) *denial {
+		return &denial{status: http.StatusBadRequest, refusal: *violation(rule, text)}
+	}
+	scheme = "Bearer"
+	values := r.Header.Values("Authorization")
+	if len(values) == 1 {
+		name, token, _ := strings.Cut(values[0], " ")
+		bound := strings.EqualFold(name, "DPoP")
+		if bound {
+			scheme = "DPoP"
+		}
+		if bound || strings.EqualFold(name, "Bearer") {
+			req.AccessToken = token
+			if !b64token.MatchString(token) {
+				malformed = violated("RFC 6750, Section 2.1", "the token breaks the grammar")
+			}
+		}
+	}
+	if len(values) > 1 {
+		malformed = violated("RFC 6750, Section 2", "more than one Authorization header")
+	}
+	if r.URL.Query().Has("access_token") {
+		malformed = violated("RFC 6750, Section 2.3", "the token is in the URL")
+	}
+	return scheme, malformed
+}
+
+// checkProofLocked returns nil if the token is bound to the key of the proof, in
+// which that is the fault: RFC 9449, Section 7.1.
+func (s *ResourceServer) checkProofLocked(token Token, p proof, fault string) *denial {
+	if fault == "" && !p.use(&s.proofs) {
+		fault = usedProof
+	}
+	switch {
+	case token.JKT == "":
+		return invalidToken("RFC 9449, Section 7.1", "the token is not bound to a key")
+	case fault != "":
+		return unauthorized("invalid_dpop_proof", proofRule, fault)
+	case p.jkt != token.JKT:
+		return invalidToken("RFC 9449, Section 7.1", "the token is bound to another key")
+	case s.DPoPNonce != "" && p.nonce != s.DPoPNonce:
+		return unauthorized("use_dpop_nonce", "", wrongNonce)
+	}
+	return nil
+}
+
+// checkToken returns nil if the token may be used in the connection of req, and
+// for what s is.
+func (s *ResourceServer) checkToken(token Token, req Request) *denial {
+	if token.X5TS256 != "" && (req.Certificate == nil || base64urlSHA256(req.Certificate.Raw) != token.X5TS256) {
+		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that this connection lacks")
 	}
 	for scope := range strings.FieldsSeq(s.Scope) {
 		if !slices.Contains(token.Scopes, scope) {
-			return http.StatusForbidden, bearerChallenge("insufficient_scope", "the token lacks a scope") +
-				fmt.Sprintf(`, scope="%s"`, s.Scope)
+			return &denial{
+				status:  http.StatusForbidden,
+				refusal: refusal{code: "insufficient_scope", text: "the token lacks a scope"},
+				scope:   s.Scope,
+			}
 		}
 	}
-	s.accepted++
-	return http.StatusOK, ""
+	return nil
 }
 
-func bearerChallenge(code, description string) string {
-	return fmt.Sprintf(`Bearer realm="clientcredentialstest", error="%s", error_description="%s"`, code, description)
+// A denial is an answer of the API that doesn't let a request pass.
+type denial struct {
+	refusal
+	status int
+	scheme string
+	scope  string // that is needed, RFC 6750, Section 3
+}
+
+func unauthorized(code, rule, text string) *denial {
+	return &denial{status: http.StatusUnauthorized, refusal: refusal{code: code, rule: rule, text: text}}
+}
+
+func invalidToken(rule, text string) *denial { return unauthorized("invalid_token", rule, text) }
+
+// challenge says what is wrong in the scheme of the request, and with 401 that there
+// is the other, RFC 9449, Section 7.2.
+func (d *denial) challenge(header http.Header) {
+	const realm = ` realm="clientcredentialstest"`
+	challenges := map[string]string{
+		"Bearer": "Bearer" + realm,
+		"DPoP":   "DPoP" + realm + fmt.Sprintf(`, algs="%s"`, strings.Join(proofAlgorithms, " ")),
+	}
+	if d.code != "" {
+		challenges[d.scheme] += fmt.Sprintf(`, error="%s", error_description="%s"`, d.code, d.text)
+	}
+	if d.scope != "" {
+		challenges[d.scheme] += fmt.Sprintf(`, scope="%s"`, d.scope)
+	}
+	header.Add("WWW-Authenticate", challenges[d.scheme])
+	if d.status == http.StatusUnauthorized {
+		delete(challenges, d.scheme)
+		for _, other := range challenges {
+			header.Add("WWW-Authenticate", other)
+		}
+	}
 }

@@ -54,7 +54,7 @@ type TB interface {
 }
 
 // Start is [NewServer] for a test: at its end the server is closed, and the test
-// fails for each violation of RFC 6749 or RFC 6750.
+// fails for each violation of RFC 6749, RFC 6750 and what builds upon them.
 func Start(tb TB, clients ...Client) *Server {
 	tb.Helper()
 	s := NewServer(clients...)

@@ -1,0 +1,660 @@
+package clientcredentialstest_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+)
+
+const apiURL = "https://api.example/things"
+
+func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+func hashOf(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64url(sum[:])
+}
+
+// changed returns members with changes, of which nil deletes.
+func changed(members, changes map[string]any) map[string]any {
+	members = maps.Clone(members)
+	maps.Copy(members, changes)
+	maps.DeleteFunc(members, func(_ string, value any) bool { return value == nil })
+	return members
+}
+
+func jwkOf(t *testing.T, signer crypto.Signer) (jwk map[string]any, thumbprint string) {
+	t.Helper()
+	key, err := jws.NewKey(signer, "")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(key.JWK(), &jwk))
+	return jwk, key.Thumbprint()
+}
+
+// A prover makes proofs of P-256, good ones and others.
+type prover struct {
+	key    *ecdsa.PrivateKey
+	jwk    map[string]any
+	jkt    string
+	method string
+	url    string
+	token  string
+}
+
+// provers returns those of a token request, and of an API request with that token.
+func provers(t *testing.T, token string) (auth, api *prover) {
+	key := p256(t)
+	jwk, jkt := jwkOf(t, key)
+	return &prover{key, jwk, jkt, "POST", tokenURL, ""}, &prover{key, jwk, jkt, "GET", apiURL, token}
+}
+
+func (p *prover) proof(t *testing.T, header, claims map[string]any) string {
+	t.Helper()
+	all := map[string]any{"jti": rand.Text(), "htm": p.method, "htu": p.url, "iat": time.Now().Unix()}
+	if p.token != "" {
+		all["ath"] = hashOf(p.token)
+	}
+	protected, err := json.Marshal(changed(map[string]any{"typ": "dpop+jwt", "alg": "ES256", "jwk": p.jwk}, header))
+	require.NoError(t, err)
+	payload, err := json.Marshal(changed(all, claims))
+	require.NoError(t, err)
+	message := base64url(protected) + "." + base64url(payload)
+	digest := sha256.Sum256([]byte(message))
+	r, s, err := ecdsa.Sign(rand.Reader, p.key, digest[:])
+	require.NoError(t, err)
+	return message + "." + base64url(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+}
+
+// proven makes a token request with these proofs.
+func proven(t *testing.T, proofs ...string) *http.Request {
+	t.Helper()
+	req := post(t, "id", "secret", grant)
+	req.Header["Dpop"] = proofs
+	return req
+}
+
+// call calls the API with these proofs.
+func call(t *testing.T, api *cct.ResourceServer, authorization string, proofs ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, apiURL+"?query", http.NoBody)
+	r.Header.Set("Authorization", authorization)
+	r.Header["Dpop"] = proofs
+	w := httptest.NewRecorder()
+	api.ServeHTTP(w, r)
+	return w
+}
+
+const algorithms = `, algs="ES256 ES384 ES512 RS256 PS256 EdDSA"`
+
+// requireChallenge wants one of DPoP in w, and that of Bearer beside it.
+func requireChallenge(t *testing.T, w *httptest.ResponseRecorder, code, text string) {
+	t.Helper()
+	require.Equal(t, http.StatusUnauthorized, w.Code)
+	require.Equal(t, []string{
+		`DPoP realm="clientcredentialstest"` + algorithms + fmt.Sprintf(`, error="%s", error_description="%s"`, code, text),
+		`Bearer realm="clientcredentialstest"`,
+	}, w.Header().Values("WWW-Authenticate"))
+}
+
+func newAuth(clients ...cct.Client) *cct.AuthorizationServer {
+	if clients == nil {
+		clients = []cct.Client{{ID: "id", Secret: "secret"}}
+	}
+	return &cct.AuthorizationServer{Clients: clients}
+}
+
+// The examples of RFC 9449, Figures 2 and 12.
+func TestProofsOfRFC9449(t *testing.T) {
+	const (
+		header = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19"
+		first  = header + ".eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg"
+		second = header + ".eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA"
+		token  = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
+		jkt    = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+	)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Unix(1562262616, 0)))
+		auth := newAuth()
+		req := proven(t, first)
+		req.URL.Host, req.Host = "server.example.com", ""
+		got := send(t, auth, req)
+		require.Equal(t, "DPoP", got.TokenType)
+		known, _ := auth.Introspect(got.AccessToken)
+		require.Equal(t, jkt, known.JKT)
+
+		auth.Remember(token, known)
+		api := &cct.ResourceServer{Issuer: auth}
+		r := httptest.NewRequest(http.MethodGet, "https://resource.example.org/protectedresource", http.NoBody)
+		r.Header.Set("Authorization", "DPoP "+token)
+		r.Header.Set("DPoP", second)
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, r)
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, token, api.Requests()[0].AccessToken)
+	})
+}
+
+func TestProofAlgorithms(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	require.NoError(t, err)
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	require.NoError(t, err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	for _, test := range []struct {
+		algorithm string
+		signer    crypto.Signer
+		ok        bool
+	}{
+		{"ES256", p256(t), true},
+		{"ES384", p384, true},
+		{"ES512", p521, true},
+		{"RS256", rsaKey, true},
+		{"PS256", rsaKey, true},
+		{"EdDSA", ed, true},
+		{"RS512", rsaKey, false},
+		{"PS384", rsaKey, false},
+		{"Ed25519", ed, false},
+	} {
+		t.Run(test.algorithm, func(t *testing.T) {
+			key, err := jws.NewKey(test.signer, test.algorithm)
+			require.NoError(t, err)
+			proof, err := key.Sign(map[string]any{"typ": "dpop+jwt", "jwk": key.JWK()}, map[string]any{
+				"jti": rand.Text(), "htm": "POST", "htu": tokenURL, "iat": time.Now().Unix(),
+			})
+			require.NoError(t, err)
+			auth := newAuth()
+			if !test.ok {
+				requireRefused(t, auth, proven(t, proof), "invalid_dpop_proof", "RFC 9449, Section 4.3: alg is none of")
+				return
+			}
+			at := strings.LastIndex(proof, ".") + 5
+			other := map[bool]string{true: "B", false: "A"}[proof[at] == 'A']
+			requireRefused(t, auth, proven(t, proof[:at]+other+proof[at+1:]), "invalid_dpop_proof", "the signature is not that of jwk")
+			got := send(t, auth, proven(t, proof))
+			require.Equal(t, "DPoP", got.TokenType)
+			known, _ := auth.Introspect(got.AccessToken)
+			require.Equal(t, key.Thumbprint(), known.JKT)
+		})
+	}
+}
+
+// A proof is checked in the same way by both servers.
+func TestProofRefused(t *testing.T) {
+	now := time.Now().Unix()
+	other, _ := jwkOf(t, p256(t))
+	for _, test := range []struct {
+		name           string
+		header, claims map[string]any
+		fault          string
+	}{
+		{"typ", map[string]any{"typ": "JWT"}, nil, "typ is not dpop+jwt"},
+		{"no typ", map[string]any{"typ": nil}, nil, "typ is not dpop+jwt"},
+		{"TYP", map[string]any{"typ": nil, "TYP": "dpop+jwt"}, nil, "typ is not dpop+jwt"},
+		{"none", map[string]any{"alg": "none"}, nil, "alg is none of"},
+		{"secret", map[string]any{"alg": "HS256"}, nil, "alg is none of"},
+		{"no alg", map[string]any{"alg": nil}, nil, "alg is none of"},
+		{"alg of another key", map[string]any{"alg": "ES384"}, nil, "the signature is not that of jwk"},
+		{"crit", map[string]any{"crit": []string{"x"}, "x": 1}, nil, "crit is not understood"},
+		{"no jwk", map[string]any{"jwk": nil}, nil, "jwk is not a public key"},
+		{"another jwk", map[string]any{"jwk": other}, nil, "the signature is not that of jwk"},
+		{"jti", nil, map[string]any{"jti": ""}, "jti is missing"},
+		{"no jti", nil, map[string]any{"jti": nil}, "jti is missing"},
+		{"jti that is no string", nil, map[string]any{"jti": 1}, "jti is missing"},
+		{"htm", nil, map[string]any{"htm": "PUT"}, "htm is not the method"},
+		{"htm in lower case", nil, map[string]any{"htm": "get"}, "htm is not the method"},
+		{"no htm", nil, map[string]any{"htm": nil}, "htm is not the method"},
+		{"htu", nil, map[string]any{"htu": "https://other.example/"}, "htu is not the URL"},
+		{"no htu", nil, map[string]any{"htu": nil}, "htu is not the URL"},
+		{"old", nil, map[string]any{"iat": now - 310}, "iat is more than 5 minutes off"},
+		{"early", nil, map[string]any{"iat": now + 360}, "iat is more than 5 minutes off"},
+		{"no iat", nil, map[string]any{"iat": nil}, "iat is more than 5 minutes off"},
+		{"iat that is no number", nil, map[string]any{"iat": "now"}, "iat is more than 5 minutes off"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			requireRejected(t, func(p *prover) []string { return []string{p.proof(t, test.header, test.claims)} }, test.fault)
+		})
+	}
+	for _, test := range []struct {
+		name  string
+		bend  func(proof string) []string
+		fault string
+	}{
+		{"two parts", func(proof string) []string { return []string{proof[:strings.LastIndex(proof, ".")]} }, "the proof is not a JWT"},
+		{"not base64url", func(proof string) []string { return []string{proof + "="} }, "the proof is not a JWT"},
+		{"not JSON", func(string) []string { return []string{"AAAA.e30."} }, "the proof is not a JWT"},
+		{"claims that are no object", func(string) []string { return []string{"e30.W10."} }, "the proof is not a JWT"},
+		{"empty", func(string) []string { return []string{""} }, "the proof is not a JWT"},
+		{"two", func(proof string) []string { return []string{proof, proof} }, "more than one proof"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			requireRejected(t, func(p *prover) []string { return test.bend(p.proof(t, nil, nil)) }, test.fault)
+		})
+	}
+}
+
+// requireRejected wants that neither server takes such proofs.
+func requireRejected(t *testing.T, proofs func(*prover) []string, fault string) {
+	t.Helper()
+	auth := newAuth()
+	forToken, forAPI := provers(t, "token")
+	got := send(t, auth, proven(t, proofs(forToken)...))
+	require.Equal(t, http.StatusBadRequest, got.status)
+	require.Equal(t, "invalid_dpop_proof", got.Error)
+	require.Len(t, auth.Violations(), 1)
+	require.ErrorContains(t, auth.Violations()[0], "token request 1: RFC 9449, Section 4.3: "+fault)
+
+	auth.Remember("token", cct.Token{JKT: forAPI.jkt})
+	api := &cct.ResourceServer{Issuer: auth}
+	w := call(t, api, "DPoP token", proofs(forAPI)...)
+	require.Equal(t, http.StatusUnauthorized, w.Code)
+	require.Contains(t, w.Header().Get("WWW-Authenticate"), `error="invalid_dpop_proof", error_description="`+fault)
+	require.Len(t, api.Violations(), 1)
+	require.ErrorContains(t, api.Violations()[0], "API request 1: RFC 9449, Section 4.3: "+fault)
+	require.Zero(t, api.Accepted())
+}
+
+func TestProofKeys(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	ecJWK, _ := jwkOf(t, p256(t))
+	rsaJWK, _ := jwkOf(t, rsaKey)
+	edJWK, _ := jwkOf(t, ed)
+	decoded := func(s any) []byte {
+		b, err := base64.RawURLEncoding.DecodeString(s.(string))
+		require.NoError(t, err)
+		return b
+	}
+	padded := func(s any) string { return base64url(append([]byte{0}, decoded(s)...)) }
+	short := base64url(new(big.Int).Lsh(big.NewInt(1), 2046).Bytes())
+	for _, test := range []struct {
+		name    string
+		jwk     map[string]any
+		changes map[string]any
+	}{
+		{"EC, private", ecJWK, map[string]any{"d": "AA"}},
+		{"RSA, private", rsaJWK, map[string]any{"d": "AA"}},
+		{"RSA, a prime", rsaJWK, map[string]any{"p": "AA"}},
+		{"private and empty", edJWK, map[string]any{"d": ""}},
+		{"secret", map[string]any{"kty": "oct", "k": "AA"}, nil},
+		{"no kty", ecJWK, map[string]any{"kty": nil}},
+		{"no crv", ecJWK, map[string]any{"crv": nil}},
+		{"another curve", ecJWK, map[string]any{"crv": "P-224"}},
+		{"a larger curve", ecJWK, map[string]any{"crv": "P-521"}},
+		{"no y", ecJWK, map[string]any{"y": nil}},
+		{"not on the curve", ecJWK, map[string]any{"y": ecJWK["x"]}},
+		{"padded", ecJWK, map[string]any{"x": padded(ecJWK["x"])}},
+		{"both coordinates elsewhere", ecJWK, map[string]any{"x": base64url(append(decoded(ecJWK["x"]), decoded(ecJWK["y"])[:1]...)), "y": base64url(decoded(ecJWK["y"])[1:])}},
+		{"x is no string", ecJWK, map[string]any{"x": 1}},
+		{"RSA, padded modulus", rsaJWK, map[string]any{"n": padded(rsaJWK["n"])}},
+		{"RSA, padded exponent", rsaJWK, map[string]any{"e": padded(rsaJWK["e"])}},
+		{"RSA, short", rsaJWK, map[string]any{"n": short}},
+		{"RSA, no modulus", rsaJWK, map[string]any{"n": nil}},
+		{"RSA, no exponent", rsaJWK, map[string]any{"e": nil}},
+		{"RSA, a huge exponent", rsaJWK, map[string]any{"e": "_____w"}},
+		{"X25519", edJWK, map[string]any{"crv": "X25519"}},
+		{"Ed25519, cut", edJWK, map[string]any{"x": "AAAA"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			auth := newAuth()
+			prover, _ := provers(t, "")
+			jwk := changed(test.jwk, nil)
+			for name, value := range test.changes {
+				jwk[name] = value
+				if value == nil {
+					delete(jwk, name)
+				}
+			}
+			requireRefused(t, auth, proven(t, prover.proof(t, map[string]any{"jwk": jwk}, nil)), "invalid_dpop_proof", "jwk is not a public key")
+		})
+	}
+	// What else a public key may say of itself changes nothing.
+	prover, _ := provers(t, "")
+	auth := newAuth()
+	jwk := changed(prover.jwk, map[string]any{"kid": "1", "use": "sig", "alg": "ES256"})
+	got := send(t, auth, proven(t, prover.proof(t, map[string]any{"jwk": jwk}, nil)))
+	known, _ := auth.Introspect(got.AccessToken)
+	require.Equal(t, prover.jkt, known.JKT)
+}
+
+func TestProofURL(t *testing.T) {
+	for _, test := range []struct {
+		url, htu string
+		ok       bool
+	}{
+		{"https://api.example/a", "https://api.example/a", true},
+		{"https://api.example/a?b=c", "https://api.example/a", true},
+		{"https://api.example:443/a", "https://API.example/a", true},
+		{"https://API.example/a", "HTTPS://api.example:443/a", true},
+		{"https://api.example/", "https://api.example", true},
+		{"https://api.example/%7Ea%2fb", "https://api.example/~a%2Fb", true},
+		{"http://api.example/a", "http://api.example:80/a", true},
+		{"http://api.example/a", "https://api.example/a", true}, // In memory, https looks like that.
+		{"https://api.example/a", "http://api.example/a", false},
+		{"https://api.example/a", "https://api.example/a?b=c", false},
+		{"https://api.example/a", "https://api.example/a#", false},
+		{"https://api.example/a", "https://user@api.example/a", false},
+		{"https://api.example/a", "https://api.example/A", false},
+		{"https://api.example/a", "https://api.example/a/", false},
+		{"https://api.example/a%2Fb", "https://api.example/a/b", false},
+		{"https://api.example:444/a", "https://api.example/a", false},
+		{"https://api.example:80/a", "https://api.example/a", false},
+		{"https://api.example/a", "/a", false},
+		{"https://api.example/a", "ftp://api.example/a", false},
+		{"http://api.example/a", "ftp://api.example/a", false},
+		{"https://api.example/a", "https://api.example/%zz", false},
+	} {
+		t.Run(test.url+" "+test.htu, func(t *testing.T) {
+			auth := newAuth()
+			_, prover := provers(t, "token")
+			auth.Remember("token", cct.Token{JKT: prover.jkt})
+			r := httptest.NewRequest(http.MethodGet, test.url, http.NoBody)
+			r.Header.Set("Authorization", "DPoP token")
+			r.Header.Set("DPoP", prover.proof(t, nil, map[string]any{"htu": test.htu}))
+			w := httptest.NewRecorder()
+			(&cct.ResourceServer{Issuer: auth}).ServeHTTP(w, r)
+			require.Equal(t, test.ok, w.Code == http.StatusOK)
+		})
+	}
+}
+
+func TestProofIsUsedOnceAndSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := newAuth()
+		forToken, forAPI := provers(t, "token")
+		auth.Remember("token", cct.Token{JKT: forAPI.jkt})
+		api := &cct.ResourceServer{Issuer: auth}
+		used, usedAtAPI := forToken.proof(t, nil, nil), forAPI.proof(t, nil, nil)
+		late, lateAtAPI := forToken.proof(t, nil, nil), forAPI.proof(t, nil, nil)
+		early := forToken.proof(t, nil, map[string]any{"iat": time.Now().Unix() + 600})
+		require.Equal(t, 200, send(t, auth, proven(t, used)).status)
+		require.Equal(t, 200, call(t, api, "DPoP token", usedAtAPI).Code)
+
+		time.Sleep(5 * time.Minute)
+		require.Equal(t, "invalid_dpop_proof", send(t, auth, proven(t, used)).Error)
+		require.ErrorContains(t, auth.Violations()[0], "the proof has been used before")
+		requireChallenge(t, call(t, api, "DPoP token", usedAtAPI), "invalid_dpop_proof", "the proof has been used before")
+		require.Equal(t, 200, send(t, auth, proven(t, late)).status)
+		require.Equal(t, 200, call(t, api, "DPoP token", lateAtAPI).Code)
+		require.Equal(t, 200, send(t, auth, proven(t, early)).status)
+
+		// Two keys may happen to choose the same jti.
+		for range 2 {
+			another, _ := provers(t, "")
+			require.Equal(t, 200, send(t, auth, proven(t, another.proof(t, nil, map[string]any{"jti": "1"}))).status)
+		}
+
+		late, early = forToken.proof(t, nil, nil), forToken.proof(t, nil, map[string]any{"iat": time.Now().Unix() + 301})
+		require.Equal(t, "invalid_dpop_proof", send(t, auth, proven(t, early)).Error)
+		time.Sleep(5*time.Minute + 1)
+		require.Equal(t, "invalid_dpop_proof", send(t, auth, proven(t, late)).Error)
+	})
+}
+
+func TestRequireDPoP(t *testing.T) {
+	auth := newAuth(cct.Client{ID: "id", Secret: "secret", RequireDPoP: true})
+	got := send(t, auth, proven(t))
+	require.Equal(t, http.StatusBadRequest, got.status)
+	require.Equal(t, "invalid_dpop_proof", got.Error)
+	require.Empty(t, auth.Violations())
+	prover, _ := provers(t, "")
+	require.Equal(t, "DPoP", send(t, auth, proven(t, prover.proof(t, nil, nil))).TokenType)
+
+	// Nobody but the client can use its proofs up.
+	proof := prover.proof(t, nil, nil)
+	req := proven(t, proof)
+	req.SetBasicAuth("id", "wrong")
+	require.Equal(t, "invalid_client", send(t, auth, req).Error)
+	require.Equal(t, http.StatusOK, send(t, auth, proven(t, proof)).status)
+}
+
+func TestDPoPNonce(t *testing.T) {
+	auth := newAuth()
+	forToken, forAPI := provers(t, "token")
+	auth.Remember("token", cct.Token{JKT: forAPI.jkt})
+	api := &cct.ResourceServer{Issuer: auth}
+	request := func(nonce any) answer {
+		return send(t, auth, proven(t, forToken.proof(t, nil, map[string]any{"nonce": nonce})))
+	}
+	ask := func(nonce any) *httptest.ResponseRecorder {
+		return call(t, api, "DPoP token", forAPI.proof(t, nil, map[string]any{"nonce": nonce}))
+	}
+	require.NotContains(t, request(nil).header, "Dpop-Nonce")
+	require.Equal(t, 200, request("any").status)
+	w := ask("any")
+	require.Equal(t, 200, w.Code)
+	require.NotContains(t, w.Header(), "Dpop-Nonce")
+	require.NotContains(t, w.Header(), "Cache-Control")
+
+	for _, nonce := range []string{"1", "2"} {
+		apiNonce := "api-" + nonce
+		auth.SetDPoPNonce(nonce)
+		api.SetDPoPNonce(apiNonce)
+		for _, wrong := range []any{nil, "", "other", "0", 1} {
+			got := request(wrong)
+			require.Equal(t, http.StatusBadRequest, got.status)
+			require.Equal(t, "use_dpop_nonce", got.Error)
+			require.Equal(t, nonce, got.header.Get("DPoP-Nonce"))
+			w := ask(wrong)
+			requireChallenge(t, w, "use_dpop_nonce", "the proof needs the nonce that comes with this answer")
+			require.Equal(t, apiNonce, w.Header().Get("DPoP-Nonce"))
+			require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+		}
+		got := request(nonce)
+		require.Equal(t, "DPoP", got.TokenType)
+		require.Equal(t, nonce, got.header.Get("DPoP-Nonce"))
+		w = ask(apiNonce)
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, apiNonce, w.Header().Get("DPoP-Nonce"))
+	}
+	require.Equal(t, http.StatusOK, send(t, auth, proven(t)).status, "a client that asks for bearer tokens needs no nonce")
+	auth.Script(cct.Fault{Header: http.Header{"DPoP-Nonce": nil}}, cct.Unavailable())
+	require.NotContains(t, request("2").header, "Dpop-Nonce")
+	require.Equal(t, []string{"2"}, request("2").header["Dpop-Nonce"])
+	require.Empty(t, auth.Violations())
+	require.Empty(t, api.Violations())
+
+	auth.SetDPoPNonce("")
+	api.SetDPoPNonce("")
+	require.Equal(t, 200, request("1").status)
+	require.Equal(t, 200, ask("api-1").Code)
+}
+
+// A nonce that is refused uses the proof up.
+func TestDPoPNonceNeedsAnotherProof(t *testing.T) {
+	auth := newAuth()
+	forToken, forAPI := provers(t, "token")
+	auth.Remember("token", cct.Token{JKT: forAPI.jkt})
+	api := &cct.ResourceServer{Issuer: auth}
+	same := map[string]any{"jti": "same"}
+	auth.DPoPNonce, api.DPoPNonce = "1", "a"
+	require.Equal(t, "use_dpop_nonce", send(t, auth, proven(t, forToken.proof(t, nil, same))).Error)
+	requireChallenge(t, call(t, api, "DPoP token", forAPI.proof(t, nil, same)), "use_dpop_nonce", "the proof needs the nonce that comes with this answer")
+	require.Equal(t, "invalid_dpop_proof", send(t, auth, proven(t, forToken.proof(t, nil, map[string]any{"jti": "same", "nonce": "1"}))).Error)
+	requireChallenge(t, call(t, api, "DPoP token", forAPI.proof(t, nil, map[string]any{"jti": "same", "nonce": "a"})), "invalid_dpop_proof", "the proof has been used before")
+}
+
+func TestTokensBoundToAKey(t *testing.T) {
+	forToken, good := provers(t, "")
+	auth := newAuth(cct.Client{ID: "id", Secret: "secret", Scopes: []string{"read"}})
+	bound := send(t, auth, proven(t, forToken.proof(t, nil, nil))).AccessToken
+	unbound := send(t, auth, proven(t)).AccessToken
+	known, _ := auth.Introspect(unbound)
+	require.Empty(t, known.JKT)
+	good.token = bound
+	_, stranger := provers(t, bound)
+	revoked := send(t, auth, proven(t, forToken.proof(t, nil, nil))).AccessToken
+	auth.Revoke(revoked)
+
+	const bearer, dpop = `Bearer realm="clientcredentialstest"`, `DPoP realm="clientcredentialstest"` + algorithms
+	unknown := `, error="invalid_token", error_description="the token is unknown, expired or revoked"`
+	invalid := func(text string) string {
+		return `, error="invalid_token", error_description="` + text + `"`
+	}
+	for _, test := range []struct {
+		name          string
+		scope         string
+		authorization string
+		proofs        []string
+		status        int
+		challenges    []string
+		violation     string
+	}{
+		{"good", "read", "DPoP " + bound, []string{good.proof(t, nil, nil)}, 200, nil, ""},
+		{"lower case", "", "dpop " + bound, []string{good.proof(t, nil, nil)}, 200, nil, ""},
+		{"bearer token", "read", "Bearer " + unbound, nil, 200, nil, ""},
+		{"as a bearer token", "", "Bearer " + bound, nil, 401, []string{bearer + invalid("the token is bound to a key and was sent as a bearer token"), dpop}, "RFC 9449, Section 7.1: the token is bound to a key and was sent"},
+		{"as a bearer token, with a proof", "", "Bearer " + bound, []string{good.proof(t, nil, nil)}, 401, []string{bearer + invalid("the token is bound to a key and was sent as a bearer token"), dpop}, "RFC 9449, Section 7.1: the token is bound to a key and was sent"},
+		{"bearer token as another", "", "DPoP " + unbound, []string{good.proof(t, nil, map[string]any{"ath": hashOf(unbound)})}, 401, []string{dpop + invalid("the token is not bound to a key"), bearer}, "RFC 9449, Section 7.1: the token is not bound to a key"},
+		{"another key", "", "DPoP " + bound, []string{stranger.proof(t, nil, nil)}, 401, []string{dpop + invalid("the token is bound to another key"), bearer}, "RFC 9449, Section 7.1: the token is bound to another key"},
+		{"no proof", "", "DPoP " + bound, nil, 401, []string{dpop + `, error="invalid_dpop_proof", error_description="there is no proof"`, bearer}, "RFC 9449, Section 4.3: there is no proof"},
+		{"no ath", "", "DPoP " + bound, []string{good.proof(t, nil, map[string]any{"ath": nil})}, 401, []string{dpop + `, error="invalid_dpop_proof", error_description="ath is not the hash of the token"`, bearer}, "RFC 9449, Section 4.3: ath"},
+		{"ath of another", "", "DPoP " + bound, []string{good.proof(t, nil, map[string]any{"ath": hashOf(unbound)})}, 401, []string{dpop + `, error="invalid_dpop_proof", error_description="ath is not the hash of the token"`, bearer}, "RFC 9449, Section 4.3: ath"},
+		{"revoked", "", "DPoP " + revoked, []string{good.proof(t, nil, map[string]any{"ath": hashOf(revoked)})}, 401, []string{dpop + unknown, bearer}, ""},
+		{"scope", "write", "DPoP " + bound, []string{good.proof(t, nil, nil)}, 403, []string{dpop + `, error="insufficient_scope", error_description="the token lacks a scope", scope="write"`}, ""},
+		{"grammar", "", "DPoP a b", nil, 400, []string{dpop + `, error="invalid_request", error_description="the token breaks the grammar"`}, "RFC 6750, Section 2.1"},
+		{"no token", "", "Basic eDp5", nil, 401, []string{bearer, dpop}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			api := &cct.ResourceServer{Issuer: auth, Scope: test.scope}
+			w := call(t, api, test.authorization, test.proofs...)
+			require.Equal(t, test.status, w.Code)
+			require.Equal(t, test.challenges, w.Header().Values("WWW-Authenticate"))
+			require.Equal(t, test.status == 200, api.Accepted() == 1)
+			if test.violation == "" {
+				require.Empty(t, api.Violations())
+				return
+			}
+			require.Len(t, api.Violations(), 1)
+			require.ErrorContains(t, api.Violations()[0], "API request 1: "+test.violation)
+			require.NotContains(t, api.Violations()[0].Error(), bound)
+		})
+	}
+}
+
+func TestTokensBoundToACertificate(t *testing.T) {
+	own, other := certificate(t, nil), certificate(t, nil)
+	srv := cct.NewTLSServer(
+		cct.Client{ID: "certified", Certificates: []*x509.Certificate{own.Leaf}, CertificateBound: true},
+		cct.Client{ID: "secret", Secret: "secret", CertificateBound: true},
+		cct.Client{ID: "unbound", Certificates: []*x509.Certificate{own.Leaf}},
+	)
+	t.Cleanup(srv.Close)
+	with := func(presented *tls.Certificate) *http.Client {
+		transport := srv.Client().Transport.(*http.Transport).Clone()
+		if presented != nil {
+			transport.TLSClientConfig.Certificates = []tls.Certificate{*presented}
+		}
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport}
+	}
+	request := func(presented *tls.Certificate, form string) (got answer) {
+		resp, err := with(presented).Post(srv.TokenURL, "application/x-www-form-urlencoded", strings.NewReader(grant+form))
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		got.status = resp.StatusCode
+		require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
+		return got
+	}
+	ask := func(presented *tls.Certificate, token string) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.APIURL, http.NoBody)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := with(presented).Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		return resp
+	}
+	violations := 0
+	for _, form := range []string{"&client_id=certified", "&client_id=secret&client_secret=secret"} {
+		got := request(own, form)
+		require.Equal(t, "Bearer", got.TokenType)
+		known, _ := srv.Auth.Introspect(got.AccessToken)
+		require.Equal(t, hashOf(string(own.Leaf.Raw)), known.X5TS256)
+		require.Equal(t, 200, ask(own, got.AccessToken).StatusCode)
+		for _, presented := range []*tls.Certificate{nil, other} {
+			resp := ask(presented, got.AccessToken)
+			require.Equal(t, 401, resp.StatusCode)
+			require.Contains(t, resp.Header.Get("WWW-Authenticate"), `Bearer realm="clientcredentialstest", error="invalid_token"`)
+			violations++
+			require.Len(t, srv.API.Violations(), violations)
+			require.ErrorContains(t, srv.API.Violations()[violations-1], "RFC 8705, Section 3: ")
+		}
+	}
+	require.Equal(t, "invalid_request", request(nil, "&client_id=secret&client_secret=secret").Error)
+
+	got := request(own, "&client_id=unbound")
+	known, _ := srv.Auth.Introspect(got.AccessToken)
+	require.Empty(t, known.X5TS256)
+	require.Equal(t, 200, ask(nil, got.AccessToken).StatusCode)
+	require.Empty(t, srv.Auth.Violations())
+}
+
+// A token that is bound to both needs both.
+func TestTokensBoundToAKeyAndACertificate(t *testing.T) {
+	own := certificate(t, nil)
+	auth := newAuth()
+	_, prover := provers(t, "token")
+	auth.Remember("token", cct.Token{JKT: prover.jkt, X5TS256: hashOf(string(own.Leaf.Raw))})
+	for name, test := range map[string]struct {
+		certificate   *x509.Certificate
+		authorization string
+		status        int
+	}{
+		"both":                      {own.Leaf, "DPoP token", 200},
+		"no certificate":            {nil, "DPoP token", 401},
+		"no proof, as bearer token": {own.Leaf, "Bearer token", 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, apiURL, http.NoBody)
+			r.Header.Set("Authorization", test.authorization)
+			r.Header.Set("DPoP", prover.proof(t, nil, nil))
+			if test.certificate != nil {
+				r.TLS.PeerCertificates = []*x509.Certificate{test.certificate}
+			}
+			w := httptest.NewRecorder()
+			(&cct.ResourceServer{Issuer: auth}).ServeHTTP(w, r)
+			require.Equal(t, test.status, w.Code)
+		})
+	}
+}
+
+// A token that was held back comes with the nonce of the time when it is sent.
+func TestDPoPNonceOfAnswerHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		auth := newAuth()
+		auth.DPoPNonce = "1"
+		auth.Latency = time.Minute
+		time.AfterFunc(time.Second, func() { auth.SetDPoPNonce("2") })
+		prover, _ := provers(t, "")
+		got := send(t, auth, proven(t, prover.proof(t, nil, map[string]any{"nonce": "1"})))
+		require.Equal(t, "DPoP", got.TokenType)
+		require.Equal(t, "2", got.header.Get("DPoP-Nonce"))
+	})
+}

@@ -1,0 +1,35 @@
+package clientcredentialstest
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestUsed(t *testing.T) {
+	var u used
+	now := time.Now()
+	for i := range 5 * kept {
+		now = now.Add(time.Second)
+		require.True(t, u.add(strconv.Itoa(i), now, now.Add(time.Minute)))
+		require.LessOrEqual(t, len(u.until), kept, "what is past is forgotten")
+	}
+	require.False(t, u.add(strconv.Itoa(5*kept-1), now.Add(time.Minute), now.Add(time.Hour)))
+
+	// Those that must be kept are not looked through with each one that is added.
+	for i := range 3 * kept {
+		require.True(t, u.add("new"+strconv.Itoa(i), now, now.Add(time.Minute)))
+	}
+	require.Greater(t, u.sweepAt, 2*kept)
+	require.False(t, u.add("new0", now, now.Add(time.Minute)))
+}
+
+// A proof is remembered for as long as its time is accepted.
+func TestProofIsRemembered(t *testing.T) {
+	var u used
+	p := proof{jkt: "key", id: "1", issuedAt: time.Now().Add(time.Minute)}
+	require.True(t, p.use(&u))
+	require.Equal(t, p.issuedAt.Add(maxProofAge), u.until["key 1"])
+}
