@@ -47,6 +47,8 @@ type programConfig struct {
 	// token of three seconds lives between two and three, at 1 between three
 	// and four. (Its own default is 15.)
 	ClockTolerance int `json:"clockTolerance"`
+	// ClockOffset is by how many seconds the program's clock is wrong.
+	ClockOffset int `json:"clockOffset,omitempty"`
 	// RequireNonce says that each DPoP proof needs a nonce.
 	RequireNonce bool         `json:"requireNonce,omitempty"`
 	TLS          *identityPEM `json:"tls,omitempty"`

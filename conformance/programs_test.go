@@ -21,6 +21,10 @@ var (
 	oidcProviderNonce = &program{name: "oidc-provider, nonces", command: oidcProviderCommand, config: func() programConfig {
 		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, RequireNonce: true}
 	}}
+	// oidcProviderAhead has a clock that is wrong by an hour.
+	oidcProviderAhead = &program{name: "oidc-provider, ahead", command: oidcProviderCommand, config: func() programConfig {
+		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, ClockOffset: 3600}
+	}}
 	// oidcProviderTLS serves by https, and asks for client certificates.
 	oidcProviderTLS = &program{name: "oidc-provider, https", command: oidcProviderCommand, config: func() programConfig {
 		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, TLS: testPKI().serverPEM()}
@@ -34,7 +38,7 @@ var (
 		return programConfig{Scopes: []string{scopeRead, scopeAdmin}}
 	}}
 
-	programs = []*program{oidcProvider, oidcProviderPunctual, oidcProviderNonce, oidcProviderTLS, authlib, django}
+	programs = []*program{oidcProvider, oidcProviderPunctual, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django}
 )
 
 func oidcProviderCommand(arg string) (*exec.Cmd, error) {

@@ -9,8 +9,8 @@
 //
 //   issuer   the provider: /token, /.well-known/openid-configuration, …
 //   token    its token endpoint
-//   api      200 with the client's id for a live token, presented by who it is
-//            bound to, else 401
+//   api      200 with the client's id and the length of the request's body for a
+//            live token, presented by who it is bound to, else 401
 //   admin    POST admin/clients   a JSON list of clients to know, as in RFC 7591,
 //                                 with the life of their tokens in seconds: ttl
 //            POST admin/revoke    a token to forget, as it is
@@ -21,18 +21,33 @@
 // Further members of the argument:
 //
 //   requireNonce   whether both want a nonce in each DPoP proof
-//   tls            {key, cert, ca}, in PEM, to serve everything but admin by https.
+//   clockOffset    by how many seconds the clock of both is wrong
+//   tls            {key, cert, ca}, in PEM, to serve everything but admin by https,
+//                  HTTP/2 included.
 //                  token and api then ask for a client certificate; the issuer's
 //                  own token endpoint doesn't, and its metadata names the other
 //                  one in mtls_endpoint_aliases (RFC 8705, Section 5).
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer as createHttpServer } from 'node:http';
-import { createServer as createHttpsServer } from 'node:https';
+import { createSecureServer } from 'node:http2';
 
 import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
 import { Provider } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
+
+if (config.clockOffset) {
+  const now = () => performance.timeOrigin + performance.now() + config.clockOffset * 1000;
+  globalThis.Date = class extends Date {
+    constructor(...args) {
+      super(...(args.length > 0 ? args : [now()]));
+    }
+
+    static now() {
+      return Math.floor(now());
+    }
+  };
+}
 
 const algorithms = [
   'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA',
@@ -60,7 +75,7 @@ class Adapter {
 
 // listen starts a server on a free port and returns it with its origin.
 async function listen(tls) {
-  const server = tls ? createHttpsServer(tls) : createHttpServer();
+  const server = tls ? createSecureServer({ ...tls, allowHTTP1: true }) : createHttpServer();
   await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
   return { server, origin: `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}` };
 }
@@ -161,20 +176,27 @@ async function prove(req, res, url, value, token) {
     if (!ok) throw new Refusal('DPoP', 'invalid_dpop_proof');
   };
   const { payload, protectedHeader } = await jwtVerify(req.headers.dpop ?? '', EmbeddedJWK, {
-    algorithms, maxTokenAge: 60, typ: 'dpop+jwt',
+    algorithms, requiredClaims: ['iat'], typ: 'dpop+jwt',
   }).catch(() => refuse(false));
   refuse(payload.htm === req.method);
   refuse(payload.htu === url.origin + url.pathname);
   refuse(payload.ath === sha256(value));
   refuse(await calculateJwkThumbprint(protectedHeader.jwk) === token.jkt);
   refuse(typeof payload.jti === 'string' && !proofs.has(payload.jti));
+  const current = nonces.includes(payload.nonce);
   if (config.requireNonce) {
     if (payload.nonce !== nonces[0]) {
       res.setHeader('DPoP-Nonce', nonces[0]);
     }
-    if (!nonces.includes(payload.nonce)) {
+    if (!current) {
       throw new Refusal('DPoP', 'use_dpop_nonce');
     }
+  }
+  // A nonce shows that the proof is new, whatever the client's clock says. One
+  // comes with the refusal, which doesn't say what is wrong: so do some servers.
+  if (!current && Math.abs(Date.now() / 1000 - payload.iat) > 60) {
+    res.setHeader('DPoP-Nonce', nonces[0]);
+    refuse(false);
   }
   proofs.add(payload.jti);
 }
@@ -203,6 +225,8 @@ async function authenticate(req, res, url) {
 
 async function api(req, res) {
   const url = new URL(req.url, resource.origin);
+  let length = 0;
+  for await (const chunk of req) length += chunk.length;
   res.setHeader('Cache-Control', 'no-store');
   res.setHeader('Content-Type', 'application/json');
   if (url.pathname !== '/api') {
@@ -210,7 +234,7 @@ async function api(req, res) {
     return {};
   }
   try {
-    return await authenticate(req, res, url);
+    return { ...await authenticate(req, res, url), length };
   } catch (err) {
     if (!(err instanceof Refusal)) throw err;
     res.statusCode = 401;
