@@ -88,6 +88,11 @@ fuzz: ## run each fuzz target for FUZZTIME (60s)
 		done
 	done
 
+.PHONY: providers
+providers: setup ## write what the tests find into docs/providers.md
+	@cd conformance
+	go test -count=1 -timeout $(TIMEOUT) -run '^(TestMatrix|TestSecrets)$$' -update .
+
 # Half an hour on two cores: not part of `make test`.
 .PHONY: mutate
 mutate: ## remove each guard in turn, and see a test fail; RUN=regexp chooses some

@@ -6,8 +6,8 @@
 //   - oidc-provider, a certified OpenID provider for Node.js, as a process of
 //     its own (oidc-provider/server.mjs). Its API asks the provider's own model
 //     whether a token is live, and checks DPoP proofs and client certificates.
-//     There is one by http, one that wants a nonce in each DPoP proof, and one by
-//     https that asks for client certificates.
+//     There is one by http, one that wants a nonce in each DPoP proof, one by
+//     https that asks for client certificates, and one whose clock is wrong.
 //   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server
 //     that knows HTTP Basic only, and one that knows the POST body only.
 //   - Authlib, for Python, as a process of its own (authlib/server.py). It takes
@@ -16,30 +16,39 @@
 //   - django-oauth-toolkit, for Python, as a process of its own
 //     (django/server.py). It form-decodes HTTP Basic.
 //
-// What is proven, for each of them and for each of HTTP Basic, POST body and
-// the detection between the two (TestMatrix/server/method/outcome):
+// TestMatrix tries each of them with each method of client authentication that
+// it takes (TestMatrix/server/method/outcome); docs/providers.md says what the
+// outcomes are, and holds what came of them. In words:
 //
 //   - the token works at the API;
-//   - a wrong secret is a bare *oauth2.RetrieveError with invalid_client, is
-//     not tried more often than detection has to, and setting the right one
-//     heals the same token source;
-//   - a refused scope is invalid_scope, and detection doesn't take it for a
-//     question of authentication;
+//   - a wrong credential is a bare *oauth2.RetrieveError with invalid_client, is
+//     not tried more often than detection has to, and the right one heals the same
+//     token source;
+//   - a refused scope is invalid_scope, and is not taken for a question of
+//     authentication;
+//   - a token that the server has forgotten is replaced, in the call that was refused;
+//   - a credential that is replaced counts from the next request on, and at once if
+//     the old one has just been refused, while the valid token serves on;
+//   - assertions and proofs can't be used again, and new attempts have new ones;
+//   - a bound token is of no use without what it is bound to;
 //   - a style that was chosen is not replaced by the other one;
 //   - through ten lifetimes of a three-second token, under concurrent load, no
 //     call fails, no call waits for a token request, and the number of token
-//     requests stays near the number of lifetimes (with Authlib and
-//     django-oauth-toolkit, which are slow, in one way only).
+//     requests stays near the number of lifetimes (for some of the methods).
 //
 // Besides, TestSecrets covers the characters that RFC 6749, Section 2.3.1 and
-// Appendix B have a client encode, TestRevoked a token that the server has
-// forgotten, and TestTokenThatDiesEarly a server whose tokens die up to a second
-// before it said they would: the API's 401 brings a new token, and the call is
-// made again.
+// Appendix B have a client encode, TestNonces DPoP where the server has its own idea
+// of time, TestRenewedCertificate certificates in files, TestDiscover the way from an
+// issuer to a token, and TestTokenThatDiesEarly a server whose tokens die up to a
+// second before it said they would: the API's 401 brings a new token, and the call
+// is made again. TestVerifiers and TestDPoPVerifiers have others verify what the
+// library signs.
 //
 // TestAssertions, TestDPoP and TestMutualTLS are about the servers alone: what
 // they take and, so that it means something when they take ours, what they refuse.
-// They keep the processor busy, so they aren't parallel to the load.
+//
+// All that keeps the processor busy comes first, one test at a time, so that it is
+// out of the way of the load.
 //
 // To run them, from the repository's root:
 //

@@ -27,26 +27,27 @@ func startGoOAuth2(t *testing.T, clients ...registration) []endpoints {
 		method string
 		ttl    time.Duration
 	}
-	stores := make(map[kind]*store.ClientStore)
 	urls := make(map[kind]endpoints)
 
 	all := make([]endpoints, len(clients))
 	for i, c := range clients {
 		k := kind{c.method, c.ttl}
-		if stores[k] == nil {
-			stores[k] = store.NewClientStore()
-			urls[k] = runGoOAuth2(t, k.method, k.ttl, stores[k])
+		at, ok := urls[k]
+		if !ok {
+			at = runGoOAuth2(t, k.method, k.ttl)
+			urls[k] = at
 		}
-		require.NoError(t, stores[k].Set(c.id, &models.Client{ID: c.id, Secret: c.secret}))
-		all[i] = urls[k]
+		at.register(t, c)
+		all[i] = at
 	}
 	return all
 }
 
 // runGoOAuth2 serves one go-oauth2 server, and an API that asks it about tokens.
-func runGoOAuth2(t *testing.T, method string, ttl time.Duration, clients oauth2.ClientStore) endpoints {
+func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 	t.Helper()
 
+	clients := store.NewClientStore()
 	manager := manage.NewDefaultManager()
 	manager.SetClientTokenCfg(&manage.Config{AccessTokenExp: ttl})
 	manager.MapClientStorage(clients)
@@ -86,6 +87,18 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration, clients oauth2.
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]string{"client_id": token.GetClientID(), "scope": token.GetScope()})
+	})
+	mux.HandleFunc("POST /clients", func(w http.ResponseWriter, r *http.Request) {
+		var list []struct {
+			ID     string `json:"client_id"`
+			Secret string `json:"client_secret"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		for _, c := range list {
+			_ = clients.Set(c.ID, &models.Client{ID: c.ID, Secret: c.Secret}) // never an error
+		}
 	})
 	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
 		token, err := io.ReadAll(r.Body)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
 const (
@@ -51,19 +52,19 @@ type interlude struct{ from, to time.Time }
 
 // runLoad calls the API at a steady rate, from several goroutines, for ten
 // lifetimes of its client's tokens.
-func runLoad(t *testing.T, conf *clientcredentials.Config, w *wire, api string) load {
+func runLoad(t *testing.T, c *testClient) load {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
-	w.hold = hold
-	client := conf.Client(w.context(t))
+	c.wire.hold = hold
+	client := c.conf.Client(c.ctx)
 
 	// The first token is one to wait for.
-	first := do(t.Context(), client, api)
+	first := do(t.Context(), client, c.at.api)
 	require.NoError(t, first.err)
 	require.Equal(t, http.StatusOK, first.status)
-	before := w.tokenRequests()
+	before := c.wire.tokenRequests()
 
 	end := time.Now().Add(lifetimes * shortLife)
 	calls := make([][]call, callers)
@@ -78,7 +79,7 @@ func runLoad(t *testing.T, conf *clientcredentials.Config, w *wire, api string) 
 				if now.After(end) {
 					return
 				}
-				calls[i] = append(calls[i], do(t.Context(), client, api))
+				calls[i] = append(calls[i], do(t.Context(), client, c.at.api))
 			}
 		})
 	}
@@ -97,7 +98,7 @@ func runLoad(t *testing.T, conf *clientcredentials.Config, w *wire, api string) 
 
 	l := load{
 		calls:   slices.Concat(calls...),
-		flights: append(before[len(before)-1:], w.tokenRequests()...),
+		flights: append(before[len(before)-1:], c.wire.tokenRequests()...),
 		stalls:  stalls,
 	}
 	t.Logf("%d calls, %d tokens, %d stalls of the machine", len(l.calls), len(l.flights), len(l.stalls))
@@ -119,7 +120,7 @@ func do(ctx context.Context, client *http.Client, api string) call {
 		return c
 	}
 	defer func() { _ = resp.Body.Close() }()
-	c.status = resp.StatusCode
+	c.status, c.proto = resp.StatusCode, resp.Proto
 	_, c.err = io.Copy(io.Discard, resp.Body)
 	c.ended = time.Now()
 	return c
@@ -194,15 +195,13 @@ func (l load) assertNoCallWaited(t *testing.T) {
 }
 
 // testTenLifetimes: nobody notices that tokens expire.
-func testTenLifetimes(t *testing.T, f fixture) {
-	w := newWire(t, f.shortAt.token)
-	l := runLoad(t, &clientcredentials.Config{
-		ClientID:     f.short.id,
-		ClientSecret: f.short.secret,
-		TokenURL:     f.shortAt.token,
-		Scopes:       []string{scopeRead},
-		AuthStyle:    f.method.style,
-	}, w, f.shortAt.api)
+func testTenLifetimes(t *testing.T, c *testClient) string {
+	if c.usesCertificate() {
+		// A RoundTripper that isn't an *http.Transport is used as it is.
+		c.wire.base.TLSClientConfig.GetClientCertificate = clientauth.Certificate(c.wallet.certificate).GetClientCertificate
+		c.ctx = c.wire.context(t)
+	}
+	l := runLoad(t, c)
 
 	l.assertNoCallFailed(t)
 	l.assertNoCallWaited(t)
@@ -217,6 +216,7 @@ func testTenLifetimes(t *testing.T, f fixture) {
 		assert.Equal(t, l.flights[0].method, r.method)
 		assert.False(t, i > 0 && r.begun.Before(l.flights[i-1].answered), "a token request began while another was under way")
 	}
+	return "no call failed or waited"
 }
 
 // TestTokenThatDiesEarly: oidc-provider keeps time in whole seconds, rounded

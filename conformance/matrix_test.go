@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,223 +19,467 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-const wrongSecret = "not-the-secret"
-
-// A method is how a client authenticates, and how the server expects it to.
-type method struct {
-	name       string
-	style      oauth2.AuthStyle
-	registered string
+// A column is what is tried with each server and method.
+type column struct {
+	name string
+	// test returns what the matrix in docs/providers.md says of it: "" is that it
+	// doesn't apply.
+	test func(*testing.T, *testClient) string
 }
 
-var authMethods = []method{
-	{"basic", oauth2.AuthStyleInHeader, secretBasic},
-	{"post", oauth2.AuthStyleInParams, secretPost},
-	{"auto_basic", oauth2.AuthStyleAutoDetect, secretBasic},
-	{"auto_post", oauth2.AuthStyleAutoDetect, secretPost},
+var columns = []column{
+	{"token works", testTokenWorks},
+	{"wrong credential", testWrongCredential},
+	{"refused scope", testRefusedScope},
+	{"revoked token", testRevokedToken},
+	{"credential replaced", testReplacedCredential},
+	{"sent again", testReplay},
+	{"token alone", testTokenAlone},
+	{"by the other of basic and post", testOtherMethod},
 }
 
-// refused returns the methods that a client tries, in order, when the server
+const lifetimesColumn = "ten lifetimes"
+
+// A matrixServer is a server with the methods that it takes.
+type matrixServer struct {
+	authServer
+	methods []clientMethod
+	// audience says that the server takes assertions for its issuer.
+	audience bool
+	// nonces says that the server wants them in DPoP proofs.
+	nonces bool
+	// metadata are members that each client needs.
+	metadata map[string]any
+}
+
+func matrixServers() []matrixServer {
+	provider, goOAuth2, authlib, django := authServers[0], authServers[1], authServers[2], authServers[3]
+	variant := func(s authServer, name string, start func(*testing.T, ...registration) []endpoints) authServer {
+		s.name, s.start = name, start
+		return s
+	}
+	all := func(lists ...[]clientMethod) (methods []clientMethod) {
+		for _, list := range lists {
+			methods = append(methods, list...)
+		}
+		return methods
+	}
+	return []matrixServer{
+		{authServer: provider, methods: all(basicMethods, assertionMethods(), dpopMethods()), audience: true},
+		{
+			authServer: variant(provider, "oidc-provider, https", oidcProviderTLS.start),
+			methods:    all(certificateMethods, quick(assertionMethods()), quick(dpopMethods())), audience: true,
+		},
+		{
+			authServer: variant(provider, "oidc-provider, nonces for DPoP", oidcProviderNonce.start),
+			methods:    dpopMethods(), audience: true, nonces: true,
+		},
+		{authServer: goOAuth2, methods: basicMethods},
+		{authServer: authlib, methods: all(basicMethods, assertionMethods())},
+		{
+			authServer: variant(authlib, "authlib, by issuer", authlib.start),
+			methods:    assertionMethods(), audience: true, metadata: map[string]any{"assertion_audience": "issuer"},
+		},
+		{authServer: django, methods: basicMethods},
+	}
+}
+
+// quick returns the methods without those of ten lifetimes.
+func quick(methods []clientMethod) []clientMethod {
+	for i := range methods {
+		methods[i].lifetimes = false
+	}
+	return methods
+}
+
+// sees reports whether ten lifetimes are tried with a method. Slow servers see
+// one client only: under the load of several nothing could be said of any.
+func (s matrixServer) sees(m clientMethod) bool {
+	return m.lifetimes && (!s.slow || m.name == "client_secret_post, detected")
+}
+
+// A testClient is a client of a server, for one test.
+type testClient struct {
+	server matrixServer
+	method clientMethod
+	at     endpoints
+	known  registration
+	wallet *wallet
+	wire   *wire
+	conf   *clientcredentials.Config
+	ctx    context.Context // the library's
+}
+
+// newClient registers a client with the first credential, which it holds.
+func newClient(t *testing.T, s matrixServer, m clientMethod, ttl time.Duration) *testClient {
+	t.Helper()
+	c := &testClient{server: s, method: m, known: m.registration("client of "+t.Name(), ttl, first)}
+	c.known.id = strings.NewReplacer(" ", "_", ",", "", "/", "-").Replace(c.known.id)
+	maps.Copy(c.known.metadata, s.metadata)
+	c.at = s.start(t, c.known)[0]
+	c.wire = newWire(t, c.at.token)
+	c.wallet = &wallet{t: t, dir: t.TempDir(), method: m, id: c.known.id, audience: c.at.token}
+	c.conf = &clientcredentials.Config{
+		ClientID: c.known.id, TokenURL: c.at.token, Scopes: []string{scopeRead}, AuthStyle: m.style,
+	}
+	if s.audience {
+		c.conf.Issuer, c.wallet.audience = c.at.issuer, c.at.issuer
+	}
+	if m.auth != nil {
+		c.conf.ClientAuth = m.auth(c.wallet)
+	}
+	if m.dpop {
+		c.conf.DPoP = testKeys()["ES256"]
+	}
+	c.ctx = c.wire.context(t)
+	if c.usesCertificate() {
+		c.ctx = c.wire.certified(t)
+	}
+	c.put(first)
+	return c
+}
+
+func (c *testClient) usesCertificate() bool {
+	return c.method.registered == tlsAuth || c.method.registered == selfSignedTLS
+}
+
+// put gives the client the credential of a generation.
+func (c *testClient) put(generation int) {
+	c.wallet.put(generation)
+	if c.method.auth == nil {
+		c.conf.ClientSecret = secrets[generation]
+	}
+}
+
+// replace has the server know another credential, and no more the one before.
+func (c *testClient) replace(t *testing.T, generation int) {
+	t.Helper()
+	known := c.method.registration(c.known.id, c.known.ttl, generation)
+	maps.Copy(known.metadata, c.server.metadata)
+	c.at.register(t, known)
+}
+
+// refused returns the methods that the client tries, in order, when the server
 // refuses them all.
-func (m method) refused() []string {
-	switch m.style {
-	case oauth2.AuthStyleInHeader:
-		return []string{secretBasic}
-	case oauth2.AuthStyleInParams:
-		return []string{secretPost}
-	default:
+func (c *testClient) refused() []string {
+	switch {
+	case c.usesCertificate():
+		return []string{tlsAuth} // as much as can be seen
+	case c.method.detects():
 		return []string{secretBasic, secretPost}
+	default:
+		return []string{c.method.registered}
 	}
 }
 
-// accepted returns the methods that a client with the right secret tries, in
-// order, until s has authenticated it.
-func (m method) accepted(s authServer) []string {
-	if m.registered == secretBasic || m.style == oauth2.AuthStyleAutoDetect && s.lenient {
-		return []string{secretBasic}
+// accepted returns the methods that the client with the right credential tries,
+// in order, until the server has authenticated it.
+func (c *testClient) accepted() []string {
+	if c.method.detects() && (c.server.lenient || c.method.registered == secretBasic) {
+		return c.refused()[:1]
 	}
-	return m.refused()
+	return c.refused()
 }
 
-// A fixture is a client of a server that expects the method.
-type fixture struct {
-	server authServer
-	method method
-	// day's tokens last longer than the test, short's for shortLife.
-	day, short registration
-	dayAt      endpoints
-	shortAt    endpoints
-}
-
-// config returns a Config for day.
-func (f fixture) config() *clientcredentials.Config {
-	return &clientcredentials.Config{
-		ClientID:     f.day.id,
-		ClientSecret: f.day.secret,
-		TokenURL:     f.dayAt.token,
-		Scopes:       []string{scopeRead},
-		AuthStyle:    f.method.style,
+// granted is accepted, until the client's proof has the server's nonce too.
+func (c *testClient) granted() []string {
+	if c.server.nonces {
+		return append(c.accepted(), c.accepted()...) // The first without a nonce.
 	}
+	return c.accepted()
 }
 
+// requireGood requires that the API takes a token of the client for the client's.
+func (c *testClient) requireGood(t *testing.T, client *http.Client) {
+	t.Helper()
+	got, err := get(client, c.at.api)
+	require.NoError(t, err)
+	require.Equal(t, answer{http.StatusOK, c.known.id, scopeRead}, got)
+}
+
+// TestMatrix tries each outcome with each server and method, and keeps the matrix
+// in docs/providers.md true.
 func TestMatrix(t *testing.T) {
-	t.Parallel()
-	outcomes := []struct {
-		name string
-		test func(*testing.T, fixture)
-		// chosen outcomes are those of a style that was chosen.
-		chosen bool
-		// heavy outcomes load the server.
-		heavy bool
-	}{
-		{name: "token_works", test: testTokenWorks},
-		{name: "wrong_secret", test: testWrongSecret},
-		{name: "refused_scope", test: testRefusedScope},
-		{name: "other_method", test: testOtherMethod, chosen: true},
-		{name: "ten_lifetimes", test: testTenLifetimes, heavy: true},
-	}
-
-	for _, s := range authServers {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			day := 24 * time.Hour
-			clients := []registration{
-				{id: "basic-day", secret: "secret-of-basic-day", method: secretBasic, ttl: day},
-				{id: "post-day", secret: "secret-of-post-day", method: secretPost, ttl: day},
-				{id: "basic-short", secret: "secret-of-basic-short", method: secretBasic, ttl: shortLife},
-				{id: "post-short", secret: "secret-of-post-short", method: secretPost, ttl: shortLife},
-			}
-			at := s.start(t, clients...)
-			for _, m := range authMethods {
-				f := fixture{server: s, method: m, day: clients[0], short: clients[2], dayAt: at[0], shortAt: at[2]}
-				if m.registered == secretPost {
-					f.day, f.short, f.dayAt, f.shortAt = clients[1], clients[3], at[1], at[3]
-				}
-				t.Run(m.name, func(t *testing.T) {
-					t.Parallel()
-					for _, o := range outcomes {
-						if o.chosen && m.style == oauth2.AuthStyleAutoDetect || o.heavy && s.slow && m.name != "auto_post" {
-							continue
-						}
-						t.Run(o.name, func(t *testing.T) {
-							t.Parallel()
-							o.test(t, f)
+	servers := matrixServers()
+	found := newMatrix(servers)
+	for _, s := range servers {
+		t.Run(slug(s.name), func(t *testing.T) {
+			for _, m := range s.methods {
+				t.Run(slug(m.name+" "+m.alg), func(t *testing.T) {
+					for _, column := range columns {
+						t.Run(slug(column.name), func(t *testing.T) {
+							c := newClient(t, s, m, 24*time.Hour)
+							if cell := column.test(t, c); !t.Failed() {
+								found.set(s, m, column.name, cell)
+							}
 						})
 					}
 				})
 			}
 		})
 	}
+
+	// What follows waits rather than computes, and has to be alone with what does so too.
+	t.Parallel()
+	t.Run("ten_lifetimes", func(t *testing.T) {
+		for _, s := range servers {
+			for _, m := range s.methods {
+				if !s.sees(m) {
+					found.set(s, m, lifetimesColumn, "")
+					continue
+				}
+				t.Run(slug(s.name+" "+m.name), func(t *testing.T) {
+					t.Parallel()
+					c := newClient(t, s, m, shortLife)
+					if cell := testTenLifetimes(t, c); !t.Failed() {
+						found.set(s, m, lifetimesColumn, cell)
+					}
+				})
+			}
+		}
+	})
+	found.compare(t)
+}
+
+// slug returns a name as it is good for a test.
+func slug(name string) string {
+	return strings.NewReplacer(", ", "-", " ", "_").Replace(strings.TrimSpace(name))
 }
 
 // testTokenWorks: the API takes the token and knows whose it is, and the way
 // in that was found is remembered.
-func testTokenWorks(t *testing.T, f fixture) {
-	w := newWire(t, f.dayAt.token)
-	ctx := w.context(t)
-	conf := f.config()
-	client := conf.Client(ctx)
-
+func testTokenWorks(t *testing.T, c *testClient) string {
+	client := c.conf.Client(c.ctx)
 	for range 3 {
-		got, err := get(client, f.dayAt.api)
-		require.NoError(t, err)
-		require.Equal(t, answer{http.StatusOK, f.day.id, scopeRead}, got)
+		c.requireGood(t, client)
 	}
-	assert.Equal(t, f.method.accepted(f.server), methods(w.tokenRequests()), "three calls, one token")
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()), "three calls, one token")
 
-	token, err := conf.Token(ctx)
+	c.put(first) // A ready-made assertion can't be used again.
+	token, err := c.conf.Token(c.ctx)
 	require.NoError(t, err)
-	assert.Equal(t, "Bearer", token.Type())
 	assert.Equal(t, scopeRead, token.Extra("scope"))
-	assert.WithinDuration(t, time.Now().Add(f.day.ttl), token.Expiry, time.Minute)
-	last := f.method.accepted(f.server)
-	assert.Equal(t, last[len(last)-1:], methods(w.tokenRequests()), "Token asks again, with the style that worked")
+	assert.WithinDuration(t, time.Now().Add(c.known.ttl), token.Expiry, time.Minute)
+	again := c.granted()
+	if c.method.detects() {
+		again = again[len(again)-1:]
+	}
+	assert.Equal(t, again, methods(c.wire.tokenRequests()), "Token asks again, with the style that worked")
 
-	cached, err := conf.TokenSource(ctx).Token()
+	c.put(first)
+	cached, err := c.conf.TokenSource(c.ctx).Token()
 	require.NoError(t, err)
 	assert.True(t, cached.Valid(), "a token of a TokenSource says that it is valid")
+
+	kind := "Bearer"
+	if c.method.dpop {
+		kind = "DPoP"
+	}
+	assert.Equal(t, kind, token.Type())
+	return "yes"
 }
 
-// testWrongSecret: the error, what it costs, and that it isn't for ever.
-func testWrongSecret(t *testing.T, f fixture) {
-	w := newWire(t, f.dayAt.token)
-	ctx := w.context(t)
-	conf := f.config()
-	conf.ClientSecret = wrongSecret
+// testWrongCredential: the error, what it costs, and that it isn't for ever.
+func testWrongCredential(t *testing.T, c *testClient) string {
+	c.put(second)
+	_, err := c.conf.Token(c.ctx)
+	cell := requireRefusal(t, c.server.authServer, err, "invalid_client")
+	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
-	_, err := conf.Token(ctx)
-	requireRefusal(t, f.server, err, "invalid_client", http.StatusUnauthorized)
-	assert.Equal(t, f.method.refused(), methods(w.tokenRequests()))
-
-	_, err = get(conf.Client(ctx), f.dayAt.api)
+	_, err = get(c.conf.Client(c.ctx), c.at.api)
 	var refusal *oauth2.RetrieveError
 	require.ErrorAs(t, err, &refusal)
 	assert.Equal(t, "invalid_client", refusal.ErrorCode)
-	assert.Equal(t, f.method.refused(), methods(w.tokenRequests()))
+	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
-	// Secrets are rotated by assigning the field.
-	source := conf.TokenSource(ctx)
+	source := c.conf.TokenSource(c.ctx)
 	_, err = source.Token()
-	requireRefusal(t, f.server, err, "invalid_client", http.StatusUnauthorized)
-	assert.Equal(t, f.method.refused(), methods(w.tokenRequests()))
-	conf.ClientSecret = f.day.secret
+	requireRefusal(t, c.server.authServer, err, "invalid_client")
+	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
+	c.put(first)
 	token, err := source.Token()
 	require.NoError(t, err)
 	assert.NotEmpty(t, token.AccessToken)
-	assert.Equal(t, f.method.accepted(f.server), methods(w.tokenRequests()))
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
+	return cell
 }
 
 // testRefusedScope: the server authenticated the client, so there is nothing
 // to detect any more.
-func testRefusedScope(t *testing.T, f fixture) {
-	w := newWire(t, f.dayAt.token)
-	ctx := w.context(t)
-	conf := f.config()
-	conf.Scopes = []string{scopeRead, scopeAdmin}
+func testRefusedScope(t *testing.T, c *testClient) string {
+	c.conf.Scopes = []string{scopeRead, scopeAdmin}
+	_, err := c.conf.Token(c.ctx)
+	cell := requireRefusal(t, c.server.authServer, err, "invalid_scope")
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
+	return cell
+}
 
-	_, err := conf.Token(ctx)
-	requireRefusal(t, f.server, err, "invalid_scope", http.StatusBadRequest)
-	assert.Equal(t, f.method.accepted(f.server), methods(w.tokenRequests()))
+// testRevokedToken: the server forgets a token long before its end. The API's
+// 401 says so, in the server's own words, and the call is made again with a new one.
+func testRevokedToken(t *testing.T, c *testClient) string {
+	client := c.conf.Client(c.ctx)
+	before := do(t.Context(), client, c.at.api)
+	require.NoError(t, before.err)
+	require.Equal(t, http.StatusOK, before.status)
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
+	c.at.revoke(t, before.token)
+	c.put(first)
+
+	after := do(t.Context(), client, c.at.api)
+	require.NoError(t, after.err)
+	assert.Equal(t, http.StatusOK, after.status)
+	assert.Equal(t, before.token, after.token, "the token was revoked, nobody told the client")
+	if !c.server.nonces { // One may have got too old meanwhile.
+		assert.Equal(t, 2, after.hops)
+	}
+	accepted := c.accepted()
+	assert.Equal(t, accepted[len(accepted)-1:], methods(c.wire.tokenRequests()))
+
+	last := do(t.Context(), client, c.at.api)
+	require.NoError(t, last.err)
+	assert.NotEqual(t, before.token, last.token)
+	return "new one, call repeated"
+}
+
+// testReplacedCredential: the server knows another credential from now on.
+func testReplacedCredential(t *testing.T, c *testClient) string {
+	client := c.conf.Client(c.ctx)
+	c.requireGood(t, client)
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
+	c.replace(t, second)
+
+	// The client hasn't got it yet. It has a token.
+	c.put(first)
+	_, err := c.conf.Token(c.ctx)
+	requireRefusal(t, c.server.authServer, err, "invalid_client")
+	if !c.method.detects() { // The style is known by now.
+		assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
+	}
+	c.requireGood(t, client)
+
+	c.put(second)
+	c.wire.tokenRequests()
+	_, err = c.conf.Token(c.ctx)
+	require.NoError(t, err)
+	granted := c.granted()
+	if c.method.detects() {
+		granted = granted[len(granted)-1:]
+	}
+	assert.Equal(t, granted, methods(c.wire.tokenRequests()), "the next token request has the new one")
+	if c.method.auth == nil {
+		return "next request"
+	}
+
+	// The client gets it just when the server refuses the old one.
+	c.put(first)
+	c.wire.during(func() { c.put(second) })
+	_, err = c.conf.Token(c.ctx)
+	require.NoError(t, err)
+	assert.Equal(t, append(c.refused(), c.granted()...), methods(c.wire.tokenRequests()), "it is used at once")
+	return "at once"
+}
+
+// testReplay: what the client has sent is of no use for anybody else, and when
+// it asks again by itself it sends something new.
+func testReplay(t *testing.T, c *testClient) string {
+	if c.method.dpop {
+		client := c.conf.Client(c.ctx)
+		seen := do(t.Context(), client, c.at.api)
+		require.NoError(t, seen.err)
+		require.Equal(t, http.StatusOK, seen.status)
+		r := plainCall(t, c.at, "DPoP", seen.token)
+		r.Header.Set("DPoP", seen.proof)
+		got := send(t, r)
+		assert.Equal(t, http.StatusUnauthorized, got.status)
+		return fmt.Sprintf("%d %s", got.status, got.Error)
+	}
+	if c.method.registered != secretJWT && c.method.registered != privateKeyJWT {
+		return ""
+	}
+	if c.method.lifetimes { // That takes up to a second, so it is not for all.
+		c.wire.loseAnswer()
+	}
+	_, err := c.conf.Token(c.ctx)
+	require.NoError(t, err)
+	seen := c.wire.tokenRequests()
+	if c.method.lifetimes {
+		require.Len(t, seen, 2)
+		assert.Equal(t, http.StatusOK, seen[0].status, "the server has used the first one up")
+		assert.NotEqual(t, jwtID(t, seen[0].assertion), jwtID(t, seen[1].assertion))
+	}
+	form := url.Values{
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		"client_assertion":      {seen[0].assertion},
+	}
+	got := send(t, plainRequest(t, c.at, form))
+	assert.Equal(t, "invalid_client", got.Error)
+
+	_, err = c.conf.Token(c.ctx)
+	if c.method.readyMade {
+		requireRefusal(t, c.server.authServer, err, "invalid_client")
+		assert.Len(t, c.wire.tokenRequests(), 1)
+	} else {
+		require.NoError(t, err)
+	}
+	return fmt.Sprintf("%d %s", got.status, got.Error)
+}
+
+// testTokenAlone: a bound token is of no use without the key (RFC 8705, Section
+// 3, and RFC 9449, Section 7.2).
+func testTokenAlone(t *testing.T, c *testClient) string {
+	if !c.method.dpop && !c.usesCertificate() {
+		return ""
+	}
+	c.requireGood(t, c.conf.Client(c.ctx))
+	token, err := c.conf.Token(c.ctx)
+	require.NoError(t, err)
+	got := send(t, plainCall(t, c.at, "Bearer", token.AccessToken))
+	assert.Equal(t, http.StatusUnauthorized, got.status)
+	return fmt.Sprintf("%d %s", got.status, got.Error)
 }
 
 // testOtherMethod: the client insists on the method that the server doesn't
 // expect of it. The secret must not go out in the other one.
-func testOtherMethod(t *testing.T, f fixture) {
-	w := newWire(t, f.dayAt.token)
-	ctx := w.context(t)
-	conf := f.config()
+func testOtherMethod(t *testing.T, c *testClient) string {
+	if c.method.auth != nil || c.method.detects() || c.method.dpop {
+		return ""
+	}
 	other := secretPost
-	conf.AuthStyle = oauth2.AuthStyleInParams
-	if f.method.style == oauth2.AuthStyleInParams {
+	c.conf.AuthStyle = oauth2.AuthStyleInParams
+	if c.method.style == oauth2.AuthStyleInParams {
 		other = secretBasic
-		conf.AuthStyle = oauth2.AuthStyleInHeader
+		c.conf.AuthStyle = oauth2.AuthStyleInHeader
 	}
 
-	token, err := conf.Token(ctx)
-	if f.server.lenient {
+	cell := "works too"
+	token, err := c.conf.Token(c.ctx)
+	if c.server.lenient {
 		require.NoError(t, err)
 		assert.True(t, token.Valid())
 	} else {
-		requireRefusal(t, f.server, err, "invalid_client", http.StatusUnauthorized)
+		cell = requireRefusal(t, c.server.authServer, err, "invalid_client")
 	}
-	assert.Equal(t, []string{other}, methods(w.tokenRequests()))
+	assert.Equal(t, []string{other}, methods(c.wire.tokenRequests()))
+	return cell
 }
 
 // requireRefusal requires a bare *oauth2.RetrieveError, which is what programs
-// assert, that tells the server's answer and no secret.
-func requireRefusal(t *testing.T, s authServer, err error, code string, status int) {
+// assert, that tells the server's answer and no secret. It returns the answer.
+func requireRefusal(t *testing.T, s authServer, err error, code string) string {
 	t.Helper()
 	require.Error(t, err)
 	refusal, ok := err.(*oauth2.RetrieveError)
 	require.Truef(t, ok, "a bare *oauth2.RetrieveError, not %T: %v", err, err)
 	assert.Equal(t, code, refusal.ErrorCode)
 	require.NotNil(t, refusal.Response)
-	assert.Equal(t, status, refusal.Response.StatusCode)
 	if !s.terse {
 		assert.NotEmpty(t, refusal.ErrorDescription)
 	}
-	assert.NotContains(t, err.Error(), wrongSecret)
+	for _, secret := range secrets {
+		assert.NotContains(t, err.Error(), secret)
+	}
 	assert.False(t, errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+	return fmt.Sprintf("%d %s", refusal.Response.StatusCode, refusal.ErrorCode)
 }
 
 // An answer is what the API says.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -66,15 +67,8 @@ func (p *program) start(t *testing.T, clients ...registration) []endpoints {
 	}
 	require.NoError(t, p.err)
 
-	list := make([]map[string]any, len(clients))
-	all := make([]endpoints, len(clients))
-	for i, c := range clients {
-		list[i], all[i] = c.json(), p.at
-	}
-	body, err := json.Marshal(list)
-	require.NoError(t, err)
-	require.NoError(t, administer(p.at.admin+"/clients", bytes.NewReader(body)))
-	return all
+	p.at.register(t, clients...)
+	return slices.Repeat([]endpoints{p.at}, len(clients))
 }
 
 // run starts the program and waits until it is ready.

@@ -21,9 +21,9 @@ var (
 	oidcProviderNonce = &program{name: "oidc-provider, nonces", command: oidcProviderCommand, config: func() programConfig {
 		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, RequireNonce: true}
 	}}
-	// oidcProviderAhead has a clock that is wrong by an hour.
+	// oidcProviderAhead serves by https, and its clock is an hour fast.
 	oidcProviderAhead = &program{name: "oidc-provider, ahead", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, ClockOffset: 3600}
+		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, ClockOffset: 3600, TLS: testPKI().serverPEM()}
 	}}
 	// oidcProviderTLS serves by https, and asks for client certificates.
 	oidcProviderTLS = &program{name: "oidc-provider, https", command: oidcProviderCommand, config: func() programConfig {

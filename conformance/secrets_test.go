@@ -1,9 +1,13 @@
 package conformance
 
 import (
+	"cmp"
+	"errors"
+	"flag"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
 // TestSecrets: ids and secrets arrive as they are.
@@ -42,17 +47,19 @@ func TestSecrets(t *testing.T) {
 		{name: "id_without_colon", id: "client/a+b c%20", secret: "secret"},
 		{name: "unicode", id: "unicode", secret: "pässwörd-密碼-🔑", unprintable: true},
 	}
+	found := &secretsTable{cells: map[string][]string{}}
+	t.Cleanup(func() { found.compare(t) })
 	asIs := func(s string) string { return s }
 	ways := []struct {
 		name   string
 		method string
 		// encode is what the client does to both; nil is for the POST body.
 		encode func(string) string
-		get    func(*testing.T, registration, endpoints) (answer, string)
+		auth   clientcredentials.ClientAuth
 	}{
-		{"basic", secretBasic, url.QueryEscape, getWith(oauth2.AuthStyleInHeader)},
-		{"raw_basic", secretBasic, asIs, getRaw},
-		{"post", secretPost, nil, getWith(oauth2.AuthStyleInParams)},
+		{"basic", secretBasic, url.QueryEscape, new(clientauth.ClientSecretBasic)},
+		{"raw_basic", secretBasic, asIs, &clientauth.ClientSecretBasic{Raw: true}},
+		{"post", secretPost, nil, new(clientauth.ClientSecretPost)},
 	}
 
 	for _, s := range authServers {
@@ -80,7 +87,8 @@ func TestSecrets(t *testing.T) {
 						understood = understood && decode(id) == c.id && decode(secret) == c.secret
 					}
 					t.Run(tt.name+"/"+way.name, func(t *testing.T) {
-						got, refusal := way.get(t, c, at)
+						got, refusal := getWith(t, way.auth, c, at)
+						found.add(s.name, way.name, tt.name, refusal)
 						if understood {
 							assert.Empty(t, refusal)
 							assert.Equal(t, answer{http.StatusOK, c.id, ""}, got)
@@ -89,6 +97,8 @@ func TestSecrets(t *testing.T) {
 						switch {
 						case s.printable && tt.unprintable && way.encode == nil:
 							assert.Equal(t, "invalid_client_metadata", refusal)
+						case way.name == "raw_basic" && strings.Contains(tt.id, ":"):
+							assert.Equal(t, "nothing sent", refusal)
 						case s.name == "go-oauth2" && tt.id != tt.name:
 							assert.Equal(t, "server_error", refusal, "its 500 for an unknown client")
 						default:
@@ -101,37 +111,65 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// getWith returns a function that calls the API through the library, and
-// returns what the API said, or the error code of the token endpoint.
-func getWith(style oauth2.AuthStyle) func(*testing.T, registration, endpoints) (answer, string) {
-	return func(t *testing.T, c registration, at endpoints) (answer, string) {
-		w := newWire(t, at.token)
-		conf := &clientcredentials.Config{
-			ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, AuthStyle: style,
-		}
-		got, err := get(conf.Client(w.context(t)), at.api)
-		requests := methods(w.tokenRequests())
-		if err != nil {
-			for _, method := range requests {
-				assert.Equal(t, c.method, method)
-			}
-			var refusal *oauth2.RetrieveError
-			require.ErrorAs(t, err, &refusal)
-			return answer{}, refusal.ErrorCode
-		}
+// getWith calls the API through the library, and returns what the API said, or
+// the error code of the token endpoint.
+func getWith(t *testing.T, auth clientcredentials.ClientAuth, c registration, at endpoints) (answer, string) {
+	w := newWire(t, at.token)
+	conf := &clientcredentials.Config{
+		ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, ClientAuth: auth,
+	}
+	got, err := get(conf.Client(w.context(t)), at.api)
+	requests := methods(w.tokenRequests())
+	var refusal *oauth2.RetrieveError
+	switch {
+	case err == nil:
 		assert.Equal(t, []string{c.method}, requests)
 		return got, ""
+	case errors.As(err, &refusal):
+		for _, method := range requests {
+			assert.Equal(t, c.method, method)
+		}
+		return answer{}, refusal.ErrorCode
+	default:
+		require.ErrorContains(t, err, "ClientID contains a colon")
+		assert.Empty(t, requests)
+		return answer{}, "nothing sent"
 	}
 }
 
-// getRaw does the same with HTTP Basic of RFC 7617: nothing is encoded.
-func getRaw(t *testing.T, c registration, at endpoints) (answer, string) {
-	r := plainRequest(t, at, nil)
-	r.SetBasicAuth(c.id, c.secret)
-	got := send(t, r)
-	if got.status != http.StatusOK {
-		return answer{}, got.Error
+// A secretsTable is which secrets were refused.
+type secretsTable struct {
+	mu    sync.Mutex // protects cells
+	cells map[string][]string
+}
+
+func (s *secretsTable) add(server, way, name, refusal string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.cells[server+"|"+way]
+	if refusal != "" {
+		row = append(row, strings.ReplaceAll(name, "_", " "))
 	}
-	api := send(t, plainCall(t, at, "Bearer", got.AccessToken))
-	return answer{api.status, api.ClientID, ""}, ""
+	s.cells[server+"|"+way] = row
+}
+
+func (s *secretsTable) compare(t *testing.T) {
+	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
+		return
+	}
+	var rows [][]string
+	for _, server := range authServers {
+		row := []string{server.name}
+		for _, way := range []string{"basic", "raw_basic", "post"} {
+			refused, ok := s.cells[server.name+"|"+way]
+			if !ok {
+				return // The server isn't installed.
+			}
+			row = append(row, cmp.Or(strings.Join(refused, ", "), "none"))
+		}
+		rows = append(rows, row)
+	}
+	var text strings.Builder
+	writeTable(&text, []string{"server", "client_secret_basic", "client_secret_basic, raw", "client_secret_post"}, rows)
+	compareSection(t, "secrets", text.String()+"\n")
 }

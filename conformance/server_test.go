@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -78,6 +80,18 @@ type endpoints struct {
 	issuer string
 	// admin is the test's own door.
 	admin string
+}
+
+// register makes clients known to the server, or changes what it knows of them.
+func (e endpoints) register(t *testing.T, clients ...registration) {
+	t.Helper()
+	list := make([]map[string]any, len(clients))
+	for i, c := range clients {
+		list[i] = c.json()
+	}
+	body, err := json.Marshal(list)
+	require.NoError(t, err)
+	require.NoError(t, administer(e.admin+"/clients", bytes.NewReader(body)))
 }
 
 // revoke has the server forget a token.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -23,15 +25,21 @@ type wire struct {
 	// hold is for how long a token request is kept from the server.
 	hold time.Duration
 
-	mu       sync.Mutex // protects requests
+	mu       sync.Mutex // protects the rest
 	requests []tokenRequest
+	// under is called once, while a token request is under way.
+	under func()
+	// lose has the next token request's answer lost: an error is all that comes.
+	lose bool
 }
 
 // A tokenRequest is one request to the token endpoint.
 type tokenRequest struct {
 	begun, answered time.Time
-	method          string // secretBasic or secretPost
-	status          int    // 0 if no answer came
+	method          string // as a client is registered; tlsAuth for both with a certificate
+	assertion       string // the client_assertion, if any
+	proof           string // the DPoP proof, if any
+	status          int    // 0 if no answer came, or if the wire can't see it
 	token           string // the access token of the answer, if any
 }
 
@@ -42,6 +50,8 @@ type call struct {
 	ended   time.Time // when all of the answer was there
 	token   string    // the token it then carried
 	hops    int       // how often the wire saw it
+	proof   string    // the DPoP proof that it carried last, if any
+	proto   string    // of the answer: "HTTP/2.0"
 	status  int
 	err     error
 }
@@ -57,6 +67,7 @@ func newWire(t *testing.T, tokenURL string) *wire {
 	t.Helper()
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = 32
+	base.TLSClientConfig = testPKI().config()
 	t.Cleanup(base.CloseIdleConnections)
 	return &wire{base: base, tokenURL: tokenURL}
 }
@@ -67,29 +78,75 @@ func (w *wire) context(t *testing.T) context.Context {
 	return context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: w})
 }
 
+// certified does the same where the library makes the connections present a
+// certificate: it can do so with an *http.Transport only. So w sees the requests,
+// about each of which a transport asks for a proxy, and not the answers. (With
+// HTTP/2 it asks about the first only.)
+func (w *wire) certified(t *testing.T) context.Context {
+	t.Helper()
+	w.base.ForceAttemptHTTP2 = false
+	transport := w.base.Clone()
+	transport.Proxy = func(r *http.Request) (*url.URL, error) {
+		if r.URL.String() == w.tokenURL {
+			w.interrupt()
+			w.note(tokenRequest{method: tlsAuth})
+		} else {
+			noteCall(r)
+		}
+		return nil, nil
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: transport})
+}
+
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.String() == w.tokenURL {
 		return w.tokenRequest(r)
 	}
-	if c, ok := r.Context().Value(callKey{}).(*call); ok {
-		if c.hops++; c.hops == 1 {
-			c.reached = time.Now()
-			c.token = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-		}
-	}
+	noteCall(r)
 	return w.base.RoundTrip(r)
 }
 
+// noteCall writes down one hop of a call.
+func noteCall(r *http.Request) {
+	c, ok := r.Context().Value(callKey{}).(*call)
+	if !ok {
+		return
+	}
+	if c.hops++; c.hops == 1 {
+		c.reached = time.Now()
+		_, c.token, _ = strings.Cut(r.Header.Get("Authorization"), " ")
+	}
+	c.proof = r.Header.Get("DPoP")
+}
+
 func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
-	seen := tokenRequest{begun: time.Now(), method: secretPost}
-	if r.Header.Get("Authorization") != "" {
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	seen := tokenRequest{begun: time.Now(), method: tlsAuth, proof: r.Header.Get("DPoP")}
+	form, _ := url.ParseQuery(string(body))
+	seen.assertion = form.Get("client_assertion")
+	switch {
+	case r.Header.Get("Authorization") != "":
 		seen.method = secretBasic
+	case form.Has("client_secret"):
+		seen.method = secretPost
+	case strings.HasPrefix(jwsHeader(seen.assertion).Algorithm, "HS"):
+		seen.method = secretJWT
+	case seen.assertion != "":
+		seen.method = privateKeyJWT
 	}
 	if w.hold > 0 {
 		time.Sleep(w.hold)
 	}
 
 	resp, err := w.base.RoundTrip(r)
+	w.interrupt()
 	if err == nil {
 		seen.status = resp.StatusCode
 		var body []byte
@@ -104,14 +161,49 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}
 
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	seen.answered = time.Now()
-	w.requests = append(w.requests, seen)
+	if w.note(seen) {
+		return nil, errLost
+	}
 	if err != nil {
 		return nil, err
 	}
 	return resp, nil
+}
+
+var errLost = errors.New("the answer was lost")
+
+// note writes down a token request, and reports whether its answer is to be lost.
+func (w *wire) note(seen tokenRequest) (lose bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = append(w.requests, seen)
+	lose, w.lose = w.lose, false
+	return lose
+}
+
+// loseAnswer has the next token request's answer lost.
+func (w *wire) loseAnswer() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lose = true
+}
+
+// during has f called while the next token request is under way.
+func (w *wire) during(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.under = f
+}
+
+func (w *wire) interrupt() {
+	w.mu.Lock()
+	f := w.under
+	w.under = nil
+	w.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }
 
 // tokenRequests returns the token requests that were answered since the last call of it.
@@ -130,4 +222,13 @@ func methods(requests []tokenRequest) []string {
 		names = append(names, r.method)
 	}
 	return names
+}
+
+// statuses returns those of the answers to the requests, in their order.
+func statuses(requests []tokenRequest) []int {
+	var all []int
+	for _, r := range requests {
+		all = append(all, r.status)
+	}
+	return all
 }

@@ -1,0 +1,204 @@
+package conformance
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+)
+
+// TestNonces: a server that answers with a nonce gets what it wants, by HTTP/1.1
+// and by HTTP/2. Of the two here one wants nonces always. The clock of the other
+// one is an hour fast, so that each proof is too old for it, until it has one of
+// its nonces in it (RFC 9449, Section 11.1).
+func TestNonces(t *testing.T) {
+	servers := []struct {
+		name, proto string
+		start       func(*testing.T, ...registration) []endpoints
+	}{
+		{"wanted", "HTTP/1.1", oidcProviderNonce.start},
+		{"for_a_wrong_clock", "HTTP/2.0", oidcProviderAhead.start},
+	}
+	const body = "a body of some length"
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			c := registration{
+				id: "nonces", secret: "secret", method: secretBasic, ttl: time.Hour,
+				metadata: map[string]any{"dpop_bound_access_tokens": true},
+			}
+			at := s.start(t, c)[0]
+			w := newWire(t, at.token)
+			conf := &clientcredentials.Config{
+				ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, AuthStyle: oauth2.AuthStyleInHeader,
+				DPoP: testKeys()["ES256"],
+			}
+			granted := []int{http.StatusBadRequest, http.StatusOK}
+			transports := map[string]func() *http.Client{
+				"Client":    func() *http.Client { return conf.Client(w.context(t)) },
+				"Transport": func() *http.Client { return &http.Client{Transport: conf.Transport(w.context(t))} },
+			}
+			for name, newClient := range transports {
+				t.Run(name, func(t *testing.T) {
+					client := newClient()
+					first := post(t, client, at.api, strings.NewReader(body))
+					assert.Equal(t, http.StatusOK, first.status)
+					assert.Equal(t, s.proto, first.proto)
+					assert.Equal(t, 2, first.hops, "again with the nonce")
+					assert.Equal(t, len(body), first.length, "and with all of the body")
+					assert.Equal(t, granted, statuses(w.tokenRequests()))
+
+					// Nonces live for a second or two: one of these calls is in time.
+					requireRemembered(t, func() int { return post(t, client, at.api, strings.NewReader(body)).hops })
+
+					// A new token, with the nonce of the token endpoint that is known.
+					at.revoke(t, tokenOf(t, client, at))
+					again := post(t, client, at.api, strings.NewReader(body))
+					assert.Equal(t, http.StatusOK, again.status)
+					assert.Equal(t, len(body), again.length)
+					assert.Equal(t, granted[1:], statuses(w.tokenRequests()))
+				})
+				t.Run(name+"_with_a_body_to_read_once", func(t *testing.T) {
+					client := newClient()
+					first := post(t, client, at.api, io.MultiReader(strings.NewReader(body)))
+					assert.Equal(t, http.StatusUnauthorized, first.status, "nobody but the caller can send it again")
+					assert.Equal(t, 1, first.hops)
+					again := post(t, client, at.api, strings.NewReader(body))
+					assert.Equal(t, http.StatusOK, again.status)
+					w.tokenRequests()
+				})
+			}
+
+			t.Run("Authorize", func(t *testing.T) {
+				source := conf.Source(w.context(t))
+				send := func() (status int, again bool) {
+					r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at.api, strings.NewReader(body))
+					require.NoError(t, err)
+					require.NoError(t, source.Authorize(r))
+					resp, err := w.RoundTrip(r)
+					require.NoError(t, err)
+					defer func() { _ = resp.Body.Close() }()
+					return resp.StatusCode, source.AdoptNonce(resp)
+				}
+				status, again := send()
+				assert.Equal(t, http.StatusUnauthorized, status)
+				assert.True(t, again)
+				status, again = send()
+				assert.Equal(t, http.StatusOK, status)
+				assert.False(t, again)
+			})
+		})
+	}
+}
+
+// TestRenewedCertificate: certificates in files are replaced, and so is what is
+// bound to them, through HTTP/2, with nothing but a *tls.Config of the program's own.
+func TestRenewedCertificate(t *testing.T) {
+	subject := pkix.Name{CommonName: "renewed"}
+	old := testPKI().client(x509.Certificate{Subject: subject})
+	renewed := testPKI().client(x509.Certificate{Subject: subject})
+	c := registration{id: "renewed", method: tlsAuth, ttl: time.Hour, metadata: map[string]any{
+		"tls_client_auth_subject_dn":                 old.Leaf.Subject.String(),
+		"tls_client_certificate_bound_access_tokens": true,
+	}}
+	at := oidcProviderTLS.start(t, c)[0]
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	writeCertificate(t, old, cert, key)
+	w := newWire(t, at.token)
+	conf := &clientcredentials.Config{
+		ClientID: c.id, TokenURL: at.token,
+		HTTPClient: &http.Client{Transport: w.base},
+		ClientAuth: &clientauth.TLSClientAuth{Source: clientauth.CertificateFiles(cert, key)},
+	}
+	source := conf.Source(t.Context())
+	client := &http.Client{Transport: &clientcredentials.Transport{Source: source, Base: w.base}}
+	call := func() *oauth2.Token {
+		used := post(t, client, at.api, strings.NewReader("body"))
+		require.Equal(t, http.StatusOK, used.status)
+		require.Equal(t, "HTTP/2.0", used.proto)
+		require.Equal(t, 4, used.length)
+		token, err := source.TokenContext(t.Context())
+		require.NoError(t, err)
+		return token
+	}
+	before := call()
+	require.Equal(t, http.StatusOK, send(t, plainCall(t, at, "Bearer", before.AccessToken), old).status)
+	require.Equal(t, http.StatusUnauthorized, send(t, plainCall(t, at, "Bearer", before.AccessToken), renewed).status)
+
+	// The files are looked at once a second.
+	writeCertificate(t, renewed, cert, key)
+	after := before
+	end := time.Now().Add(30 * time.Second)
+	for tick := time.Tick(50 * time.Millisecond); after.AccessToken == before.AccessToken; <-tick {
+		require.True(t, time.Now().Before(end), "the token is still that of the old certificate")
+		after = call()
+	}
+	require.Equal(t, http.StatusUnauthorized, send(t, plainCall(t, at, "Bearer", after.AccessToken), old).status)
+	require.Equal(t, http.StatusOK, send(t, plainCall(t, at, "Bearer", after.AccessToken), renewed).status)
+}
+
+// A posted is what came of a call with a body.
+type posted struct {
+	call
+	length int // of the body that the API got
+}
+
+func post(t *testing.T, client *http.Client, api string, body io.Reader) posted {
+	t.Helper()
+	var p posted
+	r, err := http.NewRequestWithContext(withCall(t.Context(), &p.call), http.MethodPost, api, body)
+	require.NoError(t, err)
+	resp, err := client.Do(r)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	p.status, p.proto = resp.StatusCode, resp.Proto
+	var got struct {
+		Length int `json:"length"`
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
+	p.length = got.Length
+	return p
+}
+
+func tokenOf(t *testing.T, client *http.Client, at endpoints) string {
+	t.Helper()
+	used := do(t.Context(), client, at.api)
+	require.NoError(t, used.err)
+	return used.token
+}
+
+// requireRemembered requires that one of some calls takes a single hop.
+func requireRemembered(t *testing.T, hops func() int) {
+	t.Helper()
+	for range 10 {
+		if hops() == 1 {
+			return
+		}
+	}
+	require.Fail(t, "each call asked for a nonce first")
+}
+
+func writeCertificate(t *testing.T, c tls.Certificate, certFile, keyFile string) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	require.NoError(t, err)
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
+	require.NoError(t, os.WriteFile(keyFile, keyPEM, 0o600))
+	require.NoError(t, os.WriteFile(certFile, certPEM, 0o600))
+}

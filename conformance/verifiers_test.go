@@ -1,0 +1,164 @@
+package conformance
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	jose_jwt "github.com/go-jose/go-jose/v4/jwt"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+)
+
+// requireVerified requires that others find a JWT good that the library has made,
+// and returns its claims: go-jose, golang-jwt, and for PS256, PS384 and PS512 one
+// that takes a salt of the length of the hash only (RFC 7518, Section 3.5).
+func requireVerified(t *testing.T, token, alg string, key any) jwt.MapClaims {
+	t.Helper()
+	parsed, err := jose_jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
+	require.NoError(t, err)
+	byJose := map[string]any{}
+	require.NoError(t, parsed.Claims(key, &byJose))
+
+	claims := jwt.MapClaims{}
+	checked, err := jwt.NewParser(jwt.WithValidMethods([]string{alg}), jwt.WithIssuedAt()).
+		ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return key, nil })
+	require.NoError(t, err)
+	assert.Equal(t, byJose, map[string]any(claims))
+
+	if strings.HasPrefix(alg, "PS") {
+		signed := strings.TrimSuffix(token, "."+token[strings.LastIndexByte(token, '.')+1:])
+		require.NoError(t, strictPSS(alg).Verify(signed, checked.Signature, key))
+	}
+	return claims
+}
+
+// strictPSS returns a method that verifies as strictly as it signs.
+func strictPSS(alg string) *jwt.SigningMethodRSAPSS {
+	method := *jwt.GetSigningMethod(alg).(*jwt.SigningMethodRSAPSS)
+	method.Options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: method.Hash}
+	method.VerifyOptions = method.Options
+	return &method
+}
+
+// TestStrictPSS: a salt of another length is refused.
+func TestStrictPSS(t *testing.T) {
+	for _, alg := range []string{"PS256", "PS384", "PS512"} {
+		method := strictPSS(alg)
+		digest := method.Hash.New()
+		digest.Write([]byte("signed"))
+		signature, err := testKeys()[alg].Sign(rand.Reader, digest.Sum(nil),
+			&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: method.Hash})
+		require.NoError(t, err)
+		assert.Error(t, method.Verify("signed", signature, testKeys()[alg].Public()))
+	}
+}
+
+// TestVerifiers: others verify the assertions that the library signs, as a server gets them.
+func TestVerifiers(t *testing.T) {
+	for _, c := range jwtClients("verified-") {
+		t.Run(c.alg, func(t *testing.T) {
+			at := oidcProvider.start(t, c)[0]
+			w := newWire(t, at.token)
+			conf := &clientcredentials.Config{ClientID: c.id, TokenURL: at.token, Issuer: at.issuer}
+			var key any = []byte(c.secret)
+			if c.method == secretJWT {
+				conf.ClientSecret = c.secret
+				conf.ClientAuth = &clientauth.ClientSecretJWT{Algorithm: c.alg}
+			} else {
+				key = testKeys()[c.alg].Public()
+				conf.ClientAuth = &clientauth.PrivateKeyJWT{
+					Key: clientauth.Signer(testKeys()[c.alg]), Algorithm: c.alg, KeyID: c.alg,
+				}
+			}
+			_, err := conf.Token(w.context(t))
+			require.NoError(t, err)
+			seen := w.tokenRequests()
+			require.Equal(t, []string{c.method}, methods(seen))
+
+			claims := requireVerified(t, seen[0].assertion, c.alg, key)
+			assert.Equal(t, c.id, claims["iss"])
+			assert.Equal(t, c.id, claims["sub"])
+			assert.Equal(t, at.issuer, claims["aud"])
+			assert.NotEmpty(t, claims["jti"])
+			issued, err := claims.GetIssuedAt()
+			require.NoError(t, err)
+			expires, err := claims.GetExpirationTime()
+			require.NoError(t, err)
+			assert.LessOrEqual(t, expires.Sub(issued.Time), 61*time.Second)
+			header := jwsHeader(seen[0].assertion)
+			assert.Equal(t, "JWT", header.Type)
+			if c.method == privateKeyJWT {
+				assert.Equal(t, c.alg, header.KeyID)
+			} else {
+				assert.Empty(t, header.KeyID)
+			}
+		})
+	}
+}
+
+// TestDPoPVerifiers: servers take the proofs of the library, with each kind of
+// key, and others verify them.
+func TestDPoPVerifiers(t *testing.T) {
+	for _, s := range dpopServers {
+		t.Run(s.name, func(t *testing.T) {
+			for _, alg := range []string{"RS256", "ES256", "ES384", "ES512", "EdDSA"} {
+				t.Run(alg, func(t *testing.T) {
+					c := registration{
+						id: "proven-" + s.name + alg, secret: "secret", method: secretBasic, ttl: time.Hour,
+						metadata: map[string]any{"dpop_bound_access_tokens": true},
+					}
+					at := s.start(t, c)[0]
+					w := newWire(t, at.token)
+					conf := &clientcredentials.Config{
+						ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, AuthStyle: oauth2.AuthStyleInHeader,
+						DPoP: testKeys()[alg],
+					}
+					used := do(t.Context(), conf.Client(w.context(t)), at.api+"?a=query#and-more")
+					require.NoError(t, used.err)
+					require.Equal(t, http.StatusOK, used.status)
+					ids := map[any]bool{}
+					check := func(proof, method, url string, bound bool) {
+						header := jwsHeader(proof)
+						assert.Equal(t, "dpop+jwt", header.Type)
+						assert.True(t, header.JWK.IsPublic())
+						thumbprint, err := header.JWK.Thumbprint(crypto.SHA256)
+						require.NoError(t, err)
+						own, err := (&jose.JSONWebKey{Key: testKeys()[alg].Public()}).Thumbprint(crypto.SHA256)
+						require.NoError(t, err)
+						assert.Equal(t, own, thumbprint)
+						claims := requireVerified(t, proof, alg, header.JWK.Key)
+						assert.Equal(t, method, claims["htm"])
+						assert.Equal(t, url, claims["htu"])
+						assert.Equal(t, bound, claims["ath"] != nil)
+						assert.False(t, ids[claims["jti"]])
+						ids[claims["jti"]] = true
+					}
+					requests := w.tokenRequests()
+					for _, r := range requests {
+						check(r.proof, "POST", at.token, false)
+					}
+					check(used.proof, "GET", at.api, true)
+					wanted := []int{http.StatusOK}
+					hops := 1
+					if s.nonces {
+						wanted = []int{http.StatusBadRequest, http.StatusOK}
+						hops = 2
+					}
+					assert.Equal(t, wanted, statuses(requests))
+					assert.Equal(t, hops, used.hops)
+				})
+			}
+		})
+	}
+}
