@@ -1,0 +1,92 @@
+package clientcredentials
+
+import (
+	"encoding/binary"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestS18_StoreKey(t *testing.T) {
+	base := func() tokenIdentity {
+		return tokenIdentity{
+			tokenURL: "https://auth.example/token", clientID: "client", method: "client_secret_basic",
+			form: url.Values{"grant_type": {"client_credentials"}, "scope": {"a b"}, "resource": {"https://a.example", "https://b.example"}},
+		}
+	}
+	same := base()
+	same.form["scope"] = []string{"b a"}
+	require.Equal(t, base().storeKey(), same.storeKey(), "the order of scopes has no meaning")
+	require.Len(t, base().storeKey(), 64)
+
+	seen := map[string]string{base().storeKey(): "base"}
+	for name, change := range map[string]func(i *tokenIdentity){
+		"token URL":         func(i *tokenIdentity) { i.tokenURL += "2" },
+		"client id":         func(i *tokenIdentity) { i.clientID += "2" },
+		"method":            func(i *tokenIdentity) { i.method = "private_key_jwt" },
+		"binding":           func(i *tokenIdentity) { i.binding = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" },
+		"moved":             func(i *tokenIdentity) { i.clientID, i.method = i.clientID+"c", i.method[1:] },
+		"fewer scopes":      func(i *tokenIdentity) { i.form["scope"] = []string{"a"} },
+		"more scopes":       func(i *tokenIdentity) { i.form["scope"] = []string{"a b c"} },
+		"scopes in one":     func(i *tokenIdentity) { i.form["scope"] = []string{"ab"} },
+		"scope twice":       func(i *tokenIdentity) { i.form["scope"] = []string{"a", "b"} },
+		"no scope":          func(i *tokenIdentity) { delete(i.form, "scope") },
+		"empty scope":       func(i *tokenIdentity) { i.form["scope"] = []string{""} },
+		"audience":          func(i *tokenIdentity) { i.form["audience"] = []string{"x"} },
+		"order of resource": func(i *tokenIdentity) { slices.Reverse(i.form["resource"]) },
+		"resources in one":  func(i *tokenIdentity) { i.form["resource"] = []string{"https://a.examplehttps://b.example"} },
+		"name and value":    func(i *tokenIdentity) { i.form["resourc"] = i.form["resource"]; delete(i.form, "resource") },
+	} {
+		changed := base()
+		change(&changed)
+		key := changed.storeKey()
+		require.NotContains(t, seen, key, "%s and %s", name, seen[key])
+		seen[key] = name
+	}
+}
+
+// Each identity can be read back from its encoding: no two have the same.
+func FuzzStoreKey(f *testing.F) {
+	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "scope=a+b&resource=x&resource=y")
+	f.Add("", "", "", "", "")
+	f.Add("a", "bc", "d", "e", "=&=&a=&a=b")
+	f.Add("ab", "c", "d", "e", "scope=b+a++a&scope=")
+	f.Add("\x00\x00\x00\x00\x00\x00\x00\x01", "\x00", "", "\x00\x00", "%00=%00")
+	f.Fuzz(func(t *testing.T, tokenURL, clientID, method, binding, query string) {
+		form, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		identity := tokenIdentity{tokenURL, clientID, method, form, binding}
+		encoded := identity.encode()
+		number := func() int {
+			n := binary.BigEndian.Uint64(encoded)
+			encoded = encoded[8:]
+			return int(n)
+		}
+		text := func() string {
+			n := number()
+			s := string(encoded[:n])
+			encoded = encoded[n:]
+			return s
+		}
+		back := tokenIdentity{tokenURL: text(), clientID: text(), method: text(), binding: text(), form: make(url.Values)}
+		for range number() {
+			name := text()
+			back.form[name] = make([]string, number())
+			for i := range back.form[name] {
+				back.form[name][i] = text()
+			}
+		}
+		require.Empty(t, encoded)
+		for i, scopes := range form["scope"] {
+			list := strings.Split(scopes, " ")
+			slices.Sort(list)
+			form["scope"][i] = strings.Join(list, " ")
+		}
+		require.Equal(t, identity, back)
+	})
+}
