@@ -132,15 +132,10 @@ func writeTable(text *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// sectionMu protects the document.
-var sectionMu sync.Mutex
-
 // compareSection compares a text with what stands between two marks in the
 // document, and with -update replaces that.
 func compareSection(t *testing.T, name, text string) {
 	t.Helper()
-	sectionMu.Lock()
-	defer sectionMu.Unlock()
 	doc, err := os.ReadFile(providersDoc)
 	require.NoError(t, err)
 	begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->\n"
