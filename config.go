@@ -107,6 +107,14 @@ type Config struct {
 	// token that the server has not bound is refused. Nil: bearer tokens.
 	DPoP crypto.Signer `json:"-" yaml:"-"`
 
+	// Store shares tokens with other replicas of the service, so that they request
+	// one between them: with those whose Config is the same but for ClientSecret and
+	// what only says how to ask. Package redisstore has one. It is never needed to
+	// get a token: when it is down, slow or refuses, each replica requests its own.
+	// Config.Token doesn't use it. EndpointParams must hold no credentials then. Nil:
+	// each Source has its own.
+	Store *SharedStore `json:"-" yaml:"-"`
+
 	// Observer is told what happens to tokens. Nil: nobody is.
 	Observer *Observer `json:"-" yaml:"-"`
 

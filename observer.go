@@ -2,6 +2,8 @@ package clientcredentials
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -36,6 +38,12 @@ type Observer struct {
 	// RefreshFailed: there isn't, in spite of retries.
 	RefreshFailed func(RefreshFailedInfo)
 
+	// TraceRefresh: a token is about to be requested, before RefreshStarted. The
+	// request goes on with the context that is returned, so that a span in it is the
+	// parent of those of Config.HTTPClient. The function that is returned, if not
+	// nil, is called at the end, with nil or why there is no token.
+	TraceRefresh func(context.Context) (context.Context, func(error))
+
 	// Retry: an attempt at a token failed, and another one follows.
 	Retry func(RetryInfo)
 
@@ -44,6 +52,9 @@ type Observer struct {
 
 	// Invalidated: a token was dropped before it expired.
 	Invalidated func(InvalidatedInfo)
+
+	// StoreOperation: Config.Store was called.
+	StoreOperation func(StoreOperationInfo)
 
 	// OriginRefused: a redirect led away from where the token may go, and was
 	// followed without it; or a request went there and was refused.
@@ -57,9 +68,34 @@ type Observer struct {
 
 // TokenServedInfo tells of a token that a caller got.
 type TokenServedInfo struct {
-	FromServer bool          // it is new; false: it was in memory
-	Waited     time.Duration // how long the caller did
-	State      State         // Fresh or Stale
+	From   TokenFrom
+	Waited time.Duration // how long the caller did
+	State  State         // Fresh or Stale
+}
+
+// TokenFrom says where a token came from.
+type TokenFrom int
+
+const (
+	// FromMemory: the Source had it.
+	FromMemory TokenFrom = iota
+	// FromStore: another replica had put it into Config.Store.
+	FromStore
+	// FromServer: the authorization server has just issued it.
+	FromServer
+)
+
+// String returns "memory", "store" or "server".
+func (f TokenFrom) String() string {
+	switch f {
+	case FromMemory:
+		return "memory"
+	case FromStore:
+		return "store"
+	case FromServer:
+		return "server"
+	}
+	return fmt.Sprintf("TokenFrom(%d)", int(f))
 }
 
 // RefreshStartedInfo tells of the start of a token request.
@@ -69,9 +105,11 @@ type RefreshStartedInfo struct {
 
 // RefreshDoneInfo tells of a new token.
 type RefreshDoneInfo struct {
-	Duration time.Duration // since the start, with retries
-	Attempts int           // without the one that found out the auth style
-	Life     time.Duration // of the new token; 0: it doesn't expire
+	Duration  time.Duration // since the start, with retries
+	Attempts  int           // without the one that found out the auth style; 0: another replica made them
+	Life      time.Duration // of the new token; 0: it doesn't expire
+	From      TokenFrom     // FromStore or FromServer
+	LeaseWait time.Duration // for another replica that was requesting a token
 }
 
 // RefreshFailedInfo tells of a failure to get a token.
@@ -97,6 +135,14 @@ type CooldownInfo struct {
 type InvalidatedInfo struct {
 	Rejected            bool // an API answered 401
 	CertificateReplaced bool // the client has another certificate; neither: by Source.Invalidate
+}
+
+// StoreOperationInfo tells of a call of Config.Store.
+type StoreOperationInfo struct {
+	Operation string        // "acquire", "publish", "abort" or "invalidate"
+	State     ClaimState    // what acquire has found out; 0: nothing, or another operation
+	Duration  time.Duration // no more than 250 milliseconds: it isn't waited for longer
+	Err       error         // ErrLeaseLost is no failure of the store
 }
 
 // OriginRefusedInfo tells of an origin that didn't get the token.
@@ -133,6 +179,28 @@ func (o *Observer) refreshFailed(info RefreshFailedInfo) {
 	}
 }
 
+// traceRefresh returns the context to request a token with, and what to call at the end.
+func (o *Observer) traceRefresh(ctx context.Context) (context.Context, func(error)) {
+	end := func(error) {}
+	if o == nil || o.TraceRefresh == nil {
+		return ctx, end
+	}
+	traced, ended := o.TraceRefresh(ctx)
+	if ended != nil {
+		end = ended
+	}
+	if traced == nil {
+		traced = ctx
+	}
+	return traced, end
+}
+
+func (o *Observer) storeOperation(info StoreOperationInfo) {
+	if o != nil && o.StoreOperation != nil {
+		o.StoreOperation(info)
+	}
+}
+
 func (o *Observer) retry(info RetryInfo) {
 	if o != nil && o.Retry != nil {
 		o.Retry(info)
@@ -164,6 +232,60 @@ func (o *Observer) insecureOnce(told *atomic.Bool, u *url.URL) {
 	}
 }
 
+// JoinObservers returns an Observer that tells each of them, in that order. Those that
+// are nil are skipped. A function that none has stays nil.
+func JoinObservers(observers ...*Observer) *Observer {
+	var joined Observer
+	for _, o := range observers {
+		if o == nil {
+			continue
+		}
+		joined.TokenServed = join(joined.TokenServed, o.TokenServed)
+		joined.RefreshStarted = join(joined.RefreshStarted, o.RefreshStarted)
+		joined.RefreshDone = join(joined.RefreshDone, o.RefreshDone)
+		joined.RefreshFailed = join(joined.RefreshFailed, o.RefreshFailed)
+		joined.TraceRefresh = joinTraces(joined.TraceRefresh, o.TraceRefresh)
+		joined.Retry = join(joined.Retry, o.Retry)
+		joined.Cooldown = join(joined.Cooldown, o.Cooldown)
+		joined.Invalidated = join(joined.Invalidated, o.Invalidated)
+		joined.StoreOperation = join(joined.StoreOperation, o.StoreOperation)
+		joined.OriginRefused = join(joined.OriginRefused, o.OriginRefused)
+		joined.Insecure = join(joined.Insecure, o.Insecure)
+	}
+	return &joined
+}
+
+func join[T any](first, second func(T)) func(T) {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return func(info T) {
+		first(info)
+		second(info)
+	}
+}
+
+// joinTraces nests the second in the first: their spans are parent and child.
+func joinTraces(first, second func(context.Context) (context.Context, func(error))) func(context.Context) (context.Context, func(error)) {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return func(ctx context.Context) (context.Context, func(error)) {
+		ctx, endFirst := (&Observer{TraceRefresh: first}).traceRefresh(ctx)
+		ctx, endSecond := (&Observer{TraceRefresh: second}).traceRefresh(ctx)
+		return ctx, func(err error) {
+			endSecond(err)
+			endFirst(err)
+		}
+	}
+}
+
 // SlogObserver returns an Observer that logs to logger: what needs attention as
 // warnings, what explains them as information, the ordinary life of tokens for
 // debugging. It doesn't log tokens that come from memory.
@@ -173,15 +295,15 @@ func SlogObserver(logger *slog.Logger) *Observer {
 	}
 	return &Observer{
 		TokenServed: func(info TokenServedInfo) {
-			if info.FromServer {
-				log(slog.LevelDebug, "waited for a token", slog.Duration("waited", info.Waited))
+			if info.From != FromMemory {
+				log(slog.LevelDebug, "waited for a token", slog.String("from", info.From.String()), slog.Duration("waited", info.Waited))
 			}
 		},
 		RefreshStarted: func(info RefreshStartedInfo) {
 			log(slog.LevelDebug, "requesting a token", slog.Bool("background", info.Background))
 		},
 		RefreshDone: func(info RefreshDoneInfo) {
-			log(slog.LevelDebug, "got a token", slog.Duration("duration", info.Duration), slog.Int("attempts", info.Attempts), slog.Duration("life", info.Life))
+			log(slog.LevelDebug, "got a token", slog.Duration("duration", info.Duration), slog.String("from", info.From.String()), slog.Int("attempts", info.Attempts), slog.Duration("life", info.Life))
 		},
 		RefreshFailed: func(info RefreshFailedInfo) {
 			log(slog.LevelWarn, "got no token", slog.Duration("duration", info.Duration), slog.String("error", info.Err.Error()))
@@ -194,6 +316,17 @@ func SlogObserver(logger *slog.Logger) *Observer {
 		},
 		Invalidated: func(info InvalidatedInfo) {
 			log(slog.LevelInfo, "dropped a token", slog.Bool("rejected", info.Rejected))
+		},
+		StoreOperation: func(info StoreOperationInfo) {
+			attrs := []slog.Attr{slog.String("operation", info.Operation), slog.Duration("duration", info.Duration)}
+			if info.Err != nil && !errors.Is(info.Err, ErrLeaseLost) {
+				log(slog.LevelWarn, "the store of shared tokens failed; going on without it", append(attrs, slog.String("error", info.Err.Error()))...)
+				return
+			}
+			if info.State != 0 {
+				attrs = append(attrs, slog.String("state", info.State.String()))
+			}
+			log(slog.LevelDebug, "called the store of shared tokens", attrs...)
 		},
 		OriginRefused: func(info OriginRefusedInfo) {
 			log(slog.LevelWarn, "kept the token from an origin", slog.String("origin", info.Origin))

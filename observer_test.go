@@ -103,8 +103,8 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 		wg.Wait()
 		gotServed, events := r.take()
 		require.ElementsMatch(t, served{
-			{FromServer: true, Waited: 3 * time.Second, State: Fresh},
-			{FromServer: true, Waited: 2 * time.Second, State: Fresh},
+			{From: FromServer, Waited: 3 * time.Second, State: Fresh},
+			{From: FromServer, Waited: 2 * time.Second, State: Fresh},
 		}, gotServed)
 		require.Equal(t, []any{RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour}}, events)
 
@@ -119,7 +119,7 @@ func TestObserverTokenWithoutExpiry(t *testing.T) {
 	bubble(t, -1, func(t *testing.T, w *world) {
 		r := w.record()
 		promptly(t, w.conf.Source(w.ctx))
-		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1})
 	})
 }
 
@@ -135,7 +135,7 @@ func TestObserverIsToldOfEveryRequest(t *testing.T) {
 					require.NoError(t, err)
 				}
 				get()
-				r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+				r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
 				get()
 				r.expect(t, fromMemory)
 			})
@@ -165,7 +165,7 @@ func TestObserverBackgroundRefresh(t *testing.T) {
 // is a valid token, and get the old one or the new one.
 func TestObserverShortlyBeforeExpiry(t *testing.T) {
 	for latency, want := range map[time.Duration]served{
-		time.Second / 2: {{FromServer: true, Waited: time.Second / 2, State: Fresh}},
+		time.Second / 2: {{From: FromServer, Waited: time.Second / 2, State: Fresh}},
 		5 * time.Second: {{Waited: hardPatience, State: Stale}},
 	} {
 		t.Run(latency.String(), func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestObserverRetry(t *testing.T) {
 		require.NoError(t, err)
 		took := time.Since(start)
 		gotServed, events := r.take()
-		require.Equal(t, []TokenServedInfo{{FromServer: true, Waited: took, State: Fresh}}, gotServed)
+		require.Equal(t, []TokenServedInfo{{From: FromServer, Waited: took, State: Fresh}}, gotServed)
 		require.Len(t, events, 4)
 		require.Equal(t, RefreshStartedInfo{}, events[0])
 		pauses := took - 2*time.Second
@@ -264,7 +264,7 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 		w.auth.SetFault(nil)
 		time.Sleep(minCooldown)
 		promptly(t, s)
-		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
 	})
 }
 
@@ -310,7 +310,7 @@ func TestObserverInvalidate(t *testing.T) {
 		r.expect(t, nil, InvalidatedInfo{})
 		promptly(t, s)
 		s.Invalidate(token)
-		r.expect(t, served{{FromServer: true, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
 	})
 }
 
@@ -329,7 +329,7 @@ func TestObserverInvalidationDuringTheFlight(t *testing.T) {
 		s.Invalidate(token)
 		_, err := s.Token()
 		require.NoError(t, err)
-		r.expect(t, served{{State: Stale}, {FromServer: true, Waited: 3 * time.Second, State: Fresh}},
+		r.expect(t, served{{State: Stale}, {From: FromServer, Waited: 3 * time.Second, State: Fresh}},
 			RefreshStartedInfo{Background: true},
 			InvalidatedInfo{},
 			RefreshDoneInfo{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour})
@@ -661,7 +661,7 @@ func TestSlogObserver(t *testing.T) {
 		{TokenServedInfo{State: Fresh}, slog.LevelDebug, ``, ``},
 		{TokenServedInfo{State: Stale}, slog.LevelDebug, ``, ``},
 		{
-			TokenServedInfo{FromServer: true, Waited: 1500 * time.Millisecond, State: Fresh},
+			TokenServedInfo{From: FromServer, Waited: 1500 * time.Millisecond, State: Fresh},
 			slog.LevelDebug,
 			`msg="oauth2: waited for a token" waited=1.5s`,
 			`"msg":"oauth2: waited for a token","waited":1500000000`,

@@ -84,6 +84,9 @@ type tokenResponse struct {
 	members
 	sent, received time.Time
 	attempts       int
+	from           TokenFrom
+	version        string           // of the record in Config.Store; empty: it isn't shared
+	leaseWait      time.Duration    // for another replica
 	certificate    *tls.Certificate // that the client has presented; nil: none
 	proofKey       *jws.Key         // of the proof of possession; nil: none
 }
@@ -151,7 +154,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.refreshToken == "" {
 		parsed.refreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), certificate: r.certificate, proofKey: r.proofKey}, nil
+	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), from: FromServer, certificate: r.certificate, proofKey: r.proofKey}, nil
 }
 
 // judge decides whether an answer of the token endpoint is a token response and

@@ -111,6 +111,8 @@ type Status struct {
 // never handed out, only copies of it.
 type cachedToken struct {
 	token         oauth2.Token
+	from          TokenFrom        // FromStore or FromServer
+	version       string           // of the record in Config.Store; empty: it isn't shared
 	authorization string           // the value of the Authorization header
 	sent          time.Time        // just before the token request was sent
 	sentWall      time.Time        // the same without monotonic reading
@@ -134,6 +136,8 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	}
 	c := &cachedToken{
 		token:         *token,
+		from:          response.from,
+		version:       response.version,
 		authorization: scheme + " " + token.AccessToken,
 		sent:          response.sent,
 		sentWall:      response.sent.Round(0),
@@ -238,6 +242,7 @@ type flight struct {
 	wanted     atomic.Bool   // somebody was since
 	generation uint64        // of the Source when the request was sent; protected by its mu
 	announced  chan struct{} // closed when the Observer knows of the start
+	traced     func(error)   // Observer.TraceRefresh wants to be told of the end; nil: written before announced is closed
 	done       chan struct{}
 	token      *cachedToken
 	err        error
@@ -300,15 +305,15 @@ func (s *Source) drop(meant func(*cachedToken) bool, info InvalidatedInfo) {
 	}
 }
 
-// reject drops the token whose Authorization value an API has refused, unless it
-// has been replaced meanwhile or the last such was dropped a moment ago. It
-// reports whether there is another token to be had.
-func (s *Source) reject(authorization string) bool {
+// reject drops the token that an API has refused, unless it has been replaced
+// meanwhile or the last such was dropped a moment ago. It reports whether there is
+// another token to be had.
+func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	now := time.Now()
 	s.mu.Lock()
-	if c := s.current.Load(); c == nil || c.authorization != authorization {
+	if c := s.current.Load(); c == nil || !refused(c) {
 		defer s.mu.Unlock()
-		return s.previous != nil && authorization == s.previous.authorization // Or it isn't from this Source at all.
+		return s.previous != nil && refused(s.previous) // Or it isn't from this Source at all.
 	}
 	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection
 	if drop {
@@ -327,6 +332,17 @@ func (s *Source) reject(authorization string) bool {
 func (s *Source) dropLocked() {
 	s.replaceLocked(nil)
 	s.generation++
+}
+
+// Reject drops the cached token if it is t, by its AccessToken, like Invalidate, but
+// no more than once in 30 seconds: for an API that has refused it, and may refuse any.
+// It reports whether there is, or will be, another token, so that it is worth to
+// repeat the call. Client and Transport do this by themselves.
+func (s *Source) Reject(t *oauth2.Token) bool {
+	if s == nil || t == nil {
+		return false
+	}
+	return s.reject(func(c *cachedToken) bool { return c.token.AccessToken == t.AccessToken })
 }
 
 // String returns the state of s and nothing secret.
@@ -385,20 +401,20 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
 		return c, nil
 	}
-	c, fromServer, err := s.getSlowly(ctx, now, early)
+	c, from, err := s.getSlowly(ctx, now, early)
 	if err == nil {
 		end := time.Now()
-		s.conf.Observer.tokenServed(TokenServedInfo{FromServer: fromServer, Waited: end.Sub(now), State: c.state(end)})
+		s.conf.Observer.tokenServed(TokenServedInfo{From: from, Waited: end.Sub(now), State: c.state(end)})
 	}
 	return c, err
 }
 
-// getSlowly is get for when there is something to do. It reports whether the token
-// is new.
-func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (_ *cachedToken, fromServer bool, _ error) {
+// getSlowly is get for when there is something to do. It tells where the token came
+// from.
+func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (*cachedToken, TokenFrom, error) {
 	c, f, err := s.board(ctx, now, early)
 	if f == nil {
-		return c, false, err
+		return c, FromMemory, err
 	}
 	if c != nil {
 		// c is about to expire, but until then it is better than a long wait, and
@@ -410,16 +426,18 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 		patience, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if c2, err := f.wait(patience); err == nil {
-			return c2, true, nil
+			return c2, c2.from, nil
 		}
 		now = time.Now()
 		if s.current.Load() == c && c.usable(now) {
-			return c, false, nil
+			return c, FromMemory, nil
 		}
 		return s.getSlowly(ctx, now, early) // Dropped meanwhile, or the machine slept.
 	}
-	c, err = f.wait(ctx)
-	return c, true, err
+	if c, err = f.wait(ctx); err != nil {
+		return nil, FromMemory, err
+	}
+	return c, c.from, nil
 }
 
 // wait returns what f lands with, or an error if ctx ends first.
@@ -513,6 +531,7 @@ func (s *Source) fly(f *flight) {
 	}()
 	func() {
 		defer close(f.announced)
+		ctx, f.traced = f.request.observer.traceRefresh(ctx)
 		f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
 	}()
 	if isCleartext(f.request.endpoint) {
@@ -571,9 +590,12 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	// f has landed: what the Observer does, nobody waits for, and it harms nobody.
 	defer func() { _ = recover() }()
 	<-f.announced
+	if f.traced != nil {
+		defer f.traced(err)
+	}
 	observer, duration := f.request.observer, now.Sub(f.started)
 	if err == nil {
-		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second})
+		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second, From: response.from, LeaseWait: response.leaseWait})
 		return true
 	}
 	observer.refreshFailed(RefreshFailedInfo{Duration: duration, Err: err})

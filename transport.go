@@ -168,7 +168,7 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 	if code != "" && code != "invalid_token" {
 		return resp, nil // A new token wouldn't help, RFC 6750, Section 3.1.
 	}
-	if !s.reject(authorization) || code == "" {
+	if !s.reject(func(c *cachedToken) bool { return c.authorization == authorization }) || code == "" {
 		return resp, nil
 	}
 	body, ok := bodyAgain(req)

@@ -1,0 +1,202 @@
+package clientcredentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	// storeBudget bounds each call of a Store, and what one costs those who wait for a
+	// token while the store hangs.
+	storeBudget = 250 * time.Millisecond
+
+	// maxStoreCalls bounds the calls that are under way, also those that nobody
+	// waits for anymore because the store is deaf to its context.
+	maxStoreCalls = 100
+
+	storeFailuresFree = 3               // failures in a row before the store is left alone,
+	minStorePause     = time.Second     // for so long,
+	maxStorePause     = 5 * time.Second // to this, doubling
+)
+
+// A SharedStore is a Store that tokens may be kept in, with what protects the service
+// from it: no call is waited for longer than 250 milliseconds, and after three
+// failures in a row the store is left alone for 1 second, then 2, up to 5, while
+// tokens are requested as if there were none. Get one from Seal, or from an adapter.
+// It is for any number of Configs, and safe for concurrent use.
+type SharedStore struct {
+	store   Store
+	keyring *Keyring // nil: nothing is encrypted
+	fault   error    // for which it can't be used
+	calls   chan struct{}
+
+	mu       sync.Mutex // protects what follows
+	failures int        // in a row
+	pause    time.Duration
+	resume   time.Time // when there may be calls again
+	probing  bool      // the first of them is under way
+}
+
+// Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM:
+// who reads the store learns neither tokens nor clients, and who writes to it can't
+// forge any. What is missing is reported by the first call that needs a token.
+func Seal(store Store, keyring *Keyring) *SharedStore {
+	s := newSharedStore(store)
+	s.keyring = keyring
+	if s.fault == nil && (keyring == nil || len(keyring.keys) == 0) {
+		s.fault = errors.New("oauth2: the Store has no Keyring; get one from NewKeyring")
+	}
+	return s
+}
+
+// ShareInPlaintext returns a SharedStore that encrypts nothing: whoever can read the
+// store, its backups or its traffic gets the tokens, and whoever can write to it
+// chooses which tokens the service uses. Prefer Seal.
+func ShareInPlaintext(store Store) *SharedStore { return newSharedStore(store) }
+
+func newSharedStore(store Store) *SharedStore {
+	s := &SharedStore{store: store, calls: make(chan struct{}, maxStoreCalls)}
+	if store == nil {
+		s.fault = errors.New("oauth2: there is no Store in the SharedStore")
+	}
+	return s
+}
+
+// String returns a description of s without its keys.
+func (s *SharedStore) String() string {
+	switch {
+	case s == nil:
+		return "clientcredentials.SharedStore(nil)"
+	case s.keyring == nil:
+		return fmt.Sprintf("clientcredentials.SharedStore(%T, in plaintext)", s.store)
+	}
+	return fmt.Sprintf("clientcredentials.SharedStore(%T, %d keys)", s.store, len(s.keyring.keys))
+}
+
+// Format prints what String returns, whatever the verb.
+func (s *SharedStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue returns what String does, for log/slog.
+func (s *SharedStore) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText returns what String does, for encodings.
+func (s *SharedStore) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// seal prepares text, a record's data or a note, for the store.
+func (s *SharedStore) seal(key, version string, text []byte) ([]byte, error) {
+	if s.keyring == nil {
+		return text, nil
+	}
+	return s.keyring.seal(key, version, text)
+}
+
+// open undoes seal.
+func (s *SharedStore) open(key, version string, sealed []byte) ([]byte, error) {
+	if s.keyring == nil {
+		return sealed, nil
+	}
+	return s.keyring.open(key, version, sealed)
+}
+
+var (
+	errStoreSkipped = errors.New("oauth2: the store of shared tokens has failed, and is left alone for a while")
+	errStoreSlow    = fmt.Errorf("oauth2: the store of shared tokens took longer than %v: %w", storeBudget, context.DeadlineExceeded)
+)
+
+// call makes one call of the store in a goroutine of its own, and waits for it no
+// longer than that, nor than ctx allows. ended is told once how the call has ended,
+// at the latest when its time is up; it isn't called for a call that isn't made.
+func (s *SharedStore) call(ctx context.Context, wait time.Duration, f func(context.Context) error, ended func(time.Duration, error)) error {
+	start := time.Now()
+	probe, ok := s.admit(start)
+	if !ok {
+		return errStoreSkipped
+	}
+	callContext, cancel := context.WithTimeout(ctx, storeBudget)
+	done := make(chan struct{})
+	var result error // written before done is closed
+	var once sync.Once
+	settle := func(err error) {
+		once.Do(func() {
+			if errors.Is(callContext.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil && !errors.Is(err, ErrLeaseLost) {
+				err = errStoreSlow
+			}
+			s.settle(probe, err, ctx.Err() != nil)
+			result = err
+			close(done)
+			ended(time.Since(start), err)
+		})
+	}
+	stop := context.AfterFunc(callContext, func() { settle(callContext.Err()) })
+	go func() {
+		err := errors.New("oauth2: the store of shared tokens ended its goroutine") // by runtime.Goexit
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("oauth2: the store of shared tokens panicked with a value of type %T", v)
+			}
+			settle(err)
+			stop()
+			cancel()
+		}()
+		select {
+		case s.calls <- struct{}{}:
+			defer func() { <-s.calls }()
+		case <-callContext.Done():
+			err = callContext.Err()
+			return
+		}
+		err = f(callContext)
+	}()
+
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return result
+	case <-timer.C:
+		return errStoreSlow
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// admit reports whether a call may be made now, and whether it is the first after a
+// pause: until that has succeeded there is no other.
+func (s *SharedStore) admit(now time.Time) (probe, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures < storeFailuresFree {
+		return false, true
+	}
+	if s.probing || now.Before(s.resume) {
+		return false, false
+	}
+	s.probing = true
+	return true, true
+}
+
+// settle notes how a call has ended. One that was given up says nothing of the store.
+func (s *SharedStore) settle(probe bool, err error, givenUp bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if probe {
+		s.probing = false
+	}
+	switch {
+	case err == nil || errors.Is(err, ErrLeaseLost):
+		s.failures, s.pause = 0, 0
+	case givenUp:
+	default:
+		s.failures++
+		if s.failures == storeFailuresFree || probe {
+			s.pause = min(max(2*s.pause, minStorePause), maxStorePause)
+			s.resume = time.Now().Add(time.Duration(float64(s.pause) * (0.75 + 0.25*rand.Float64())))
+		}
+	}
+}
