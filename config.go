@@ -278,6 +278,9 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 	if c.Strict && isCleartext(endpoint) {
 		return nil, errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
 	}
+	if err := c.checkStore(); err != nil {
+		return nil, err
+	}
 	retry, err := c.Retry.withDefaults()
 	if err != nil {
 		return nil, err
@@ -320,8 +323,27 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 		strict:       c.Strict,
 		earlyRefresh: c.EarlyRefresh,
 		retry:        retry,
+		store:        c.Store,
 		observer:     c.Observer,
 	}, nil
+}
+
+// checkStore reports what doesn't go together with c.Store.
+func (c *Config) checkStore() error {
+	if c.Store == nil {
+		return nil
+	}
+	if c.Store.calls == nil {
+		return errors.New("oauth2: Config.Store is empty; get one from Seal, or from an adapter such as redisstore.New")
+	}
+	for name := range c.EndpointParams {
+		// Two that differ in it have different tokens, and a key that is made of it
+		// would help to guess it.
+		if isSecretParameter(name) {
+			return fmt.Errorf("oauth2: EndpointParams contains %s, which looks like a credential: such tokens can't be shared; remove Store", name)
+		}
+	}
+	return c.Store.fault
 }
 
 // parseTokenURL parses a token endpoint's address, or reports what is wrong with

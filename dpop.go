@@ -132,12 +132,8 @@ func (r *tokenRequest) prove(attempt *Attempt) error {
 	if r.dpop == nil {
 		return nil
 	}
-	if r.proofKey == nil {
-		key, err := jws.NewKey(r.dpop, "")
-		if err != nil {
-			return &authError{"DPoP", err}
-		}
-		r.proofKey = key
+	if err := r.prepareProofs(); err != nil {
+		return err
 	}
 	r.nonce = r.nonces.get(originOf(r.endpoint))
 	proof, err := newProof(r.proofKey, http.MethodPost, r.endpoint, "", "", r.nonce, time.Now())
@@ -145,6 +141,19 @@ func (r *tokenRequest) prove(attempt *Attempt) error {
 		return &authError{"DPoP", err}
 	}
 	attempt.Header.Set("DPoP", proof)
+	return nil
+}
+
+// prepareProofs makes r.proofKey, if tokens are to be bound to one.
+func (r *tokenRequest) prepareProofs() error {
+	if r.dpop == nil || r.proofKey != nil {
+		return nil
+	}
+	key, err := jws.NewKey(r.dpop, "")
+	if err != nil {
+		return &authError{"DPoP", err}
+	}
+	r.proofKey = key
 	return nil
 }
 

@@ -480,7 +480,7 @@ func FuzzExpiresIn(f *testing.F) {
 		// Whatever it says, the token is used for a second at least.
 		if err == nil {
 			sent := time.Unix(1e9, 0)
-			c := newCachedToken(&tokenResponse{members: members{accessToken: "a", expiresIn: seconds}, sent: sent, received: sent.Add(time.Second)}, 0, 0.5)
+			c := newCachedToken(&tokenResponse{members: members{accessToken: "a", expiresIn: seconds}, sent: sent, floor: time.Second + minReuse}, 0, 0.5)
 			require.LessOrEqual(t, c.soft, c.hard)
 			require.LessOrEqual(t, c.hard, c.dead)
 			require.Equal(t, Fresh, c.state(sent.Add(2*time.Second-1)))

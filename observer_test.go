@@ -23,12 +23,15 @@ import (
 )
 
 // observe returns an Observer that hands whatever it is told to call. It sets
-// every field, also those that are added one day.
+// every field that takes an info, also those that are added one day.
 func observe(call func(info any)) *Observer {
 	o := new(Observer)
 	fields := reflect.ValueOf(o).Elem()
 	for i := range fields.NumField() {
 		field := fields.Field(i)
+		if field.Type() == reflect.TypeOf(o.TraceRefresh) {
+			continue
+		}
 		field.Set(reflect.MakeFunc(field.Type(), func(args []reflect.Value) []reflect.Value {
 			call(args[0].Interface())
 			return nil
@@ -106,7 +109,7 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 			{From: FromServer, Waited: 3 * time.Second, State: Fresh},
 			{From: FromServer, Waited: 2 * time.Second, State: Fresh},
 		}, gotServed)
-		require.Equal(t, []any{RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour}}, events)
+		require.Equal(t, []any{RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer}}, events)
 
 		promptly(t, s)
 		r.expect(t, fromMemory)
@@ -119,7 +122,7 @@ func TestObserverTokenWithoutExpiry(t *testing.T) {
 	bubble(t, -1, func(t *testing.T, w *world) {
 		r := w.record()
 		promptly(t, w.conf.Source(w.ctx))
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, From: FromServer})
 	})
 }
 
@@ -135,7 +138,7 @@ func TestObserverIsToldOfEveryRequest(t *testing.T) {
 					require.NoError(t, err)
 				}
 				get()
-				r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+				r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
 				get()
 				r.expect(t, fromMemory)
 			})
@@ -155,7 +158,7 @@ func TestObserverBackgroundRefresh(t *testing.T) {
 		promptly(t, s)
 		r.expect(t, served{{State: Stale}, {State: Stale}}, RefreshStartedInfo{Background: true})
 		time.Sleep(3 * time.Second)
-		r.expect(t, nil, RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour})
+		r.expect(t, nil, RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer})
 		promptly(t, s)
 		r.expect(t, fromMemory)
 	})
@@ -179,7 +182,7 @@ func TestObserverShortlyBeforeExpiry(t *testing.T) {
 				_, err := s.Token()
 				require.NoError(t, err)
 				time.Sleep(latency)
-				r.expect(t, want, RefreshStartedInfo{Background: true}, RefreshDoneInfo{Duration: latency, Attempts: 1, Life: time.Hour})
+				r.expect(t, want, RefreshStartedInfo{Background: true}, RefreshDoneInfo{Duration: latency, Attempts: 1, Life: time.Hour, From: FromServer})
 			})
 		})
 	}
@@ -214,7 +217,7 @@ func TestObserverRetry(t *testing.T) {
 			require.Equal(t, i == 0, errors.As(retry.Err, &refusal), "%v", retry.Err)
 		}
 		require.Zero(t, pauses)
-		require.Equal(t, RefreshDoneInfo{Duration: took, Attempts: 3, Life: time.Hour}, events[3])
+		require.Equal(t, RefreshDoneInfo{Duration: took, Attempts: 3, Life: time.Hour, From: FromServer}, events[3])
 	})
 }
 
@@ -264,7 +267,7 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 		w.auth.SetFault(nil)
 		time.Sleep(minCooldown)
 		promptly(t, s)
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
 	})
 }
 
@@ -310,7 +313,7 @@ func TestObserverInvalidate(t *testing.T) {
 		r.expect(t, nil, InvalidatedInfo{})
 		promptly(t, s)
 		s.Invalidate(token)
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour})
+		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
 	})
 }
 
@@ -332,7 +335,7 @@ func TestObserverInvalidationDuringTheFlight(t *testing.T) {
 		r.expect(t, served{{State: Stale}, {From: FromServer, Waited: 3 * time.Second, State: Fresh}},
 			RefreshStartedInfo{Background: true},
 			InvalidatedInfo{},
-			RefreshDoneInfo{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour})
+			RefreshDoneInfo{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer})
 	})
 }
 
@@ -350,7 +353,7 @@ func TestObserverRejectedToken(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, http.StatusOK, resp.StatusCode)
 			_, events := r.take() // TestObserverIsToldOfEveryRequest looks at what was served.
-			require.Equal(t, []any{InvalidatedInfo{Rejected: true}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour}}, events, kind)
+			require.Equal(t, []any{InvalidatedInfo{Rejected: true}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer}}, events, kind)
 
 			// Soon after, a rejected token is kept.
 			w.auth.RevokeAll()
@@ -447,7 +450,7 @@ func TestF16_CleartextTokenEndpoint(t *testing.T) {
 				w.anywhere()
 				r := w.record()
 				w.conf.TokenURL = host.address + "/token?key=value"
-				done := RefreshDoneInfo{Attempts: 1, Life: time.Hour}
+				done := RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer}
 				for range 2 { // Each Source tells.
 					s := w.conf.Source(w.ctx)
 					token := promptly(t, s)
@@ -567,6 +570,10 @@ func everything(t *testing.T, w *world, client *http.Client) {
 	synctest.Wait()
 }
 
+// withoutStore is how many fields of Observer everything leaves out: StoreOperation,
+// and TraceRefresh, which takes no info.
+const withoutStore = 2
+
 func TestEverything(t *testing.T) {
 	for _, kind := range []string{"Client", "Transport"} {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -578,7 +585,7 @@ func TestEverything(t *testing.T) {
 			for _, event := range events {
 				kinds[reflect.TypeOf(event)] = true
 			}
-			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField())
+			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField()-withoutStore)
 		})
 	}
 }
@@ -617,7 +624,7 @@ func TestObserverMayAskTheSource(t *testing.T) {
 			asked[reflect.TypeOf(info)] = true
 		})
 		everything(t, w, &http.Client{Transport: transport})
-		require.Len(t, asked, reflect.TypeFor[Observer]().NumField())
+		require.Len(t, asked, reflect.TypeFor[Observer]().NumField()-withoutStore)
 	})
 }
 
@@ -663,8 +670,8 @@ func TestSlogObserver(t *testing.T) {
 		{
 			TokenServedInfo{From: FromServer, Waited: 1500 * time.Millisecond, State: Fresh},
 			slog.LevelDebug,
-			`msg="oauth2: waited for a token" waited=1.5s`,
-			`"msg":"oauth2: waited for a token","waited":1500000000`,
+			`msg="oauth2: waited for a token" from=server waited=1.5s`,
+			`"msg":"oauth2: waited for a token","from":"server","waited":1500000000`,
 		},
 		{
 			RefreshStartedInfo{Background: true},
@@ -673,10 +680,10 @@ func TestSlogObserver(t *testing.T) {
 			`"msg":"oauth2: requesting a token","background":true`,
 		},
 		{
-			RefreshDoneInfo{Duration: time.Second, Attempts: 2, Life: time.Hour},
+			RefreshDoneInfo{Duration: time.Second, Attempts: 2, Life: time.Hour, From: FromServer},
 			slog.LevelDebug,
-			`msg="oauth2: got a token" duration=1s attempts=2 life=1h0m0s`,
-			`"msg":"oauth2: got a token","duration":1000000000,"attempts":2,"life":3600000000000`,
+			`msg="oauth2: got a token" duration=1s from=server attempts=2 life=1h0m0s`,
+			`"msg":"oauth2: got a token","duration":1000000000,"from":"server","attempts":2,"life":3600000000000`,
 		},
 		{
 			RefreshFailedInfo{Duration: time.Second, Err: failure},
@@ -736,6 +743,9 @@ func tell(t *testing.T, o *Observer, info any) {
 	fields := reflect.ValueOf(o).Elem()
 	for i := range fields.NumField() {
 		field := fields.Field(i)
+		if field.Type() == reflect.TypeOf(o.TraceRefresh) {
+			continue
+		}
 		require.False(t, field.IsNil(), "a function is missing")
 		if field.Type().In(0) == reflect.TypeOf(info) {
 			field.Call([]reflect.Value{reflect.ValueOf(info)})

@@ -48,6 +48,7 @@ type tokenRequest struct {
 	strict                 bool
 	earlyRefresh           time.Duration
 	retry                  RetryPolicy
+	store                  *SharedStore // nil: none
 	observer               *Observer
 
 	// Of the attempts so far; used by one goroutine at a time.
@@ -82,13 +83,17 @@ func (r *tokenRequest) sameAs(other *tokenRequest) bool {
 // A tokenResponse is a successful answer, RFC 6749, Section 5.1.
 type tokenResponse struct {
 	members
-	sent, received time.Time
-	attempts       int
-	from           TokenFrom
-	version        string           // of the record in Config.Store; empty: it isn't shared
-	leaseWait      time.Duration    // for another replica
-	certificate    *tls.Certificate // that the client has presented; nil: none
-	proofKey       *jws.Key         // of the proof of possession; nil: none
+	sent        time.Time     // just before the request was
+	floor       time.Duration // how long its token is used at least, counted from sent
+	attempts    int
+	from        TokenFrom
+	shared      *sharedVersion   // where it is in Config.Store; nil: it isn't
+	leaseWait   time.Duration    // for another replica
+	certificate *tls.Certificate // that the client has presented; nil: none
+	proofKey    *jws.Key         // of the proof of possession; nil: none
+
+	body      []byte // what members were read from, for a store
+	mediaType string
 }
 
 // token returns a new token with what the response says.
@@ -154,13 +159,22 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.refreshToken == "" {
 		parsed.refreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	return &tokenResponse{members: *parsed, sent: sent, received: time.Now(), from: FromServer, certificate: r.certificate, proofKey: r.proofKey}, nil
+	response := &tokenResponse{members: *parsed, sent: sent, floor: time.Since(sent) + minReuse, from: FromServer, certificate: r.certificate, proofKey: r.proofKey}
+	if r.store != nil {
+		response.body, response.mediaType = body, mediaTypeOf(resp)
+	}
+	return response, nil
+}
+
+func mediaTypeOf(resp *http.Response) string {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return mediaType
 }
 
 // judge decides whether an answer of the token endpoint is a token response and
 // returns its members, or the error that it stands for.
 func (r *tokenRequest) judge(resp *http.Response, body []byte) (*members, error) {
-	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	mediaType := mediaTypeOf(resp)
 	fault := func(prefix string, err error) error {
 		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(new(members))(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
 	}

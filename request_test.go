@@ -278,9 +278,9 @@ func TestP1c_Floor(t *testing.T) {
 				for _, early := range []time.Duration{0, time.Nanosecond, time.Minute, forever} {
 					for _, draw := range []float64{0, 0.5, math.Nextafter(1, 0)} {
 						response := &tokenResponse{
-							members:  members{accessToken: "a", expiresIn: expiresIn, refreshIn: refreshIn},
-							sent:     sent,
-							received: sent.Add(took),
+							members: members{accessToken: "a", expiresIn: expiresIn, refreshIn: refreshIn},
+							sent:    sent,
+							floor:   took + minReuse,
 						}
 						c := newCachedToken(response, early, draw)
 						about := fmt.Sprintf("expires_in %d, refresh_in %d, received after %v, EarlyRefresh %v, draw %v: %v %v %v",
@@ -294,7 +294,7 @@ func TestP1c_Floor(t *testing.T) {
 						require.GreaterOrEqual(t, c.soft, life/2, about)
 
 						// Where it counts: a token is used for a second at least.
-						last := response.received.Add(time.Second - 1)
+						last := sent.Add(response.floor - 1)
 						require.Equal(t, Fresh, c.state(last), about)
 						require.False(t, c.awaited(last, 0), about)
 						require.False(t, c.usable(sent.Add(c.dead)), about)

@@ -109,56 +109,76 @@ var (
 	errStoreSlow    = fmt.Errorf("oauth2: the store of shared tokens took longer than %v: %w", storeBudget, context.DeadlineExceeded)
 )
 
-// call makes one call of the store in a goroutine of its own, and waits for it no
-// longer than that, nor than ctx allows. ended is told once how the call has ended,
-// at the latest when its time is up; it isn't called for a call that isn't made.
-func (s *SharedStore) call(ctx context.Context, wait time.Duration, f func(context.Context) error, ended func(time.Duration, error)) error {
+// A storeCall is one call of a Store, in a goroutine of its own. It ends once, at the
+// latest when its time is up, though the Store may be deaf to that.
+type storeCall struct {
+	done chan struct{} // closed at the end
+	err  error         // written before done is closed
+}
+
+// start starts a call of the store, unless that is to be left alone. ended is told how
+// a call that is made has ended.
+func (s *SharedStore) start(ctx context.Context, f func(context.Context) error, ended func(time.Duration, error)) *storeCall {
 	start := time.Now()
+	call := &storeCall{done: make(chan struct{})}
 	probe, ok := s.admit(start)
 	if !ok {
-		return errStoreSkipped
+		call.err = errStoreSkipped
+		close(call.done)
+		return call
 	}
-	callContext, cancel := context.WithTimeout(ctx, storeBudget)
-	done := make(chan struct{})
-	var result error // written before done is closed
+	limited, cancel := context.WithTimeout(ctx, storeBudget)
 	var once sync.Once
-	settle := func(err error) {
+	end := func(err error) {
 		once.Do(func() {
-			if errors.Is(callContext.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil && !errors.Is(err, ErrLeaseLost) {
+			if err != nil && !errors.Is(err, ErrLeaseLost) && limited.Err() != nil && ctx.Err() == nil {
 				err = errStoreSlow
 			}
-			s.settle(probe, err, ctx.Err() != nil)
-			result = err
-			close(done)
+			s.judge(probe, err, ctx.Err() != nil)
+			call.err = err
+			close(call.done)
+			defer func() { _ = recover() }() // What the Observer does harms nobody.
 			ended(time.Since(start), err)
 		})
 	}
-	stop := context.AfterFunc(callContext, func() { settle(callContext.Err()) })
+	stop := context.AfterFunc(limited, func() { end(limited.Err()) })
 	go func() {
 		err := errors.New("oauth2: the store of shared tokens ended its goroutine") // by runtime.Goexit
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("oauth2: the store of shared tokens panicked with a value of type %T", v)
 			}
-			settle(err)
+			end(err)
 			stop()
 			cancel()
 		}()
 		select {
 		case s.calls <- struct{}{}:
 			defer func() { <-s.calls }()
-		case <-callContext.Done():
-			err = callContext.Err()
-			return
+			err = f(limited)
+		case <-limited.Done():
+			err = limited.Err()
 		}
-		err = f(callContext)
 	}()
+	return call
+}
 
-	timer := time.NewTimer(wait)
+func (c *storeCall) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end of the call, no longer than limit, nor than ctx allows.
+func (c *storeCall) wait(ctx context.Context, limit time.Duration) error {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-done:
-		return result
+	case <-c.done:
+		return c.err
 	case <-timer.C:
 		return errStoreSlow
 	case <-ctx.Done():
@@ -181,8 +201,8 @@ func (s *SharedStore) admit(now time.Time) (probe, ok bool) {
 	return true, true
 }
 
-// settle notes how a call has ended. One that was given up says nothing of the store.
-func (s *SharedStore) settle(probe bool, err error, givenUp bool) {
+// judge notes how a call has ended. One that was given up says nothing of the store.
+func (s *SharedStore) judge(probe bool, err error, givenUp bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if probe {

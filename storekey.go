@@ -1,7 +1,9 @@
 package clientcredentials
 
 import (
+	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"maps"
@@ -16,7 +18,35 @@ import (
 type tokenIdentity struct {
 	tokenURL, clientID, method string
 	form                       url.Values // scope and other parameters
-	binding                    string     // thumbprint of the key or certificate; empty: none
+	binding                    string     // thumbprints of certificate and key; empty: none
+}
+
+// storeKey returns the key under which r's token is kept in a store. What the token
+// will be bound to is part of it.
+func (r *tokenRequest) storeKey(ctx context.Context) (string, error) {
+	certificate, err := certificateOf(ctx, r.clientAuth)
+	if err != nil {
+		return "", err
+	}
+	return r.storeKeyOf(certificate)
+}
+
+// storeKeyOf is storeKey for a client that presents that certificate; nil: none.
+func (r *tokenRequest) storeKeyOf(certificate *tls.Certificate) (string, error) {
+	if err := r.prepareProofs(); err != nil {
+		return "", err
+	}
+	identity := tokenIdentity{tokenURL: r.url, clientID: r.clientID, method: "client_secret", form: r.form}
+	if r.clientAuth != nil {
+		identity.method = r.clientAuth.Method()
+	}
+	if certificate != nil {
+		identity.binding = "x5t#S256=" + certificateThumbprint(certificate)
+	}
+	if r.proofKey != nil {
+		identity.binding += " jkt=" + r.proofKey.Thumbprint()
+	}
+	return identity.storeKey(), nil
 }
 
 // storeKey returns the key of the token in a store that replicas share: the SHA-256

@@ -52,6 +52,9 @@ type Source struct {
 	rejected   time.Time    // when a token was dropped because of a 401; zero: never
 	previous   *cachedToken // the one before current; nil: none
 
+	spentVersion string     // of the last shared token that was current; empty: none was
+	invalidation *storeCall // the last that removed one from the store; nil: none did
+
 	certifiedTransports certifiedTransports
 
 	nonces nonceCache // has its own lock
@@ -112,7 +115,7 @@ type Status struct {
 type cachedToken struct {
 	token         oauth2.Token
 	from          TokenFrom        // FromStore or FromServer
-	version       string           // of the record in Config.Store; empty: it isn't shared
+	shared        *sharedVersion   // where it is in Config.Store; nil: it isn't
 	authorization string           // the value of the Authorization header
 	sent          time.Time        // just before the token request was sent
 	sentWall      time.Time        // the same without monotonic reading
@@ -137,7 +140,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	c := &cachedToken{
 		token:         *token,
 		from:          response.from,
-		version:       response.version,
+		shared:        response.shared,
 		authorization: scheme + " " + token.AccessToken,
 		sent:          response.sent,
 		sentWall:      response.sent.Round(0),
@@ -162,10 +165,9 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	}
 	// A token that comes with no life left is used for a moment all the same:
 	// otherwise each call to the API would be a token request.
-	floor := response.received.Sub(response.sent) + minReuse
-	c.soft = max(c.soft, floor)
+	c.soft = max(c.soft, response.floor)
 	c.hard = max(life-min(maxHardWindow, life/10), c.soft)
-	c.dead = max(life, floor)
+	c.dead = max(life, response.floor)
 	return c
 }
 
@@ -298,6 +300,9 @@ func (s *Source) drop(meant func(*cachedToken) bool, info InvalidatedInfo) {
 	drop := c != nil && meant(c)
 	if drop {
 		s.dropLocked()
+		if !info.CertificateReplaced { // Then it is still good for who has the old one.
+			s.invalidateSharedLocked(c.shared)
+		}
 	}
 	s.mu.Unlock()
 	if drop {
@@ -311,7 +316,8 @@ func (s *Source) drop(meant func(*cachedToken) bool, info InvalidatedInfo) {
 func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	now := time.Now()
 	s.mu.Lock()
-	if c := s.current.Load(); c == nil || !refused(c) {
+	c := s.current.Load()
+	if c == nil || !refused(c) {
 		defer s.mu.Unlock()
 		return s.previous != nil && refused(s.previous) // Or it isn't from this Source at all.
 	}
@@ -319,6 +325,7 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	if drop {
 		s.rejected = now
 		s.dropLocked()
+		s.invalidateSharedLocked(c.shared)
 	}
 	s.mu.Unlock()
 	if drop {
@@ -357,6 +364,9 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 func (s *Source) replaceLocked(c *cachedToken) {
 	if old := s.current.Load(); old != nil {
 		s.previous = old
+		if old.shared != nil {
+			s.spentVersion = old.shared.version
+		}
 	}
 	s.current.Store(c)
 }
@@ -538,7 +548,7 @@ func (s *Source) fly(f *flight) {
 		f.request.observer.insecureOnce(&s.insecureTokens, f.request.endpoint)
 	}
 	for {
-		response, failure := f.request.do(ctx, f.wanted.Load)
+		response, failure := s.obtain(ctx, f)
 		if failure != nil {
 			err = failure
 			if ctx.Err() != nil {
@@ -568,6 +578,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	}
 	if err == nil && f.generation != s.generation {
 		f.generation = s.generation
+		s.invalidateSharedLocked(response.shared)
 		s.mu.Unlock()
 		return false
 	}

@@ -395,7 +395,7 @@ func TestH2_ReturnedTokensAreCopies(t *testing.T) {
 }
 
 func TestH3_EarlierOfWallAndMonotonicClock(t *testing.T) {
-	c := newCachedToken(&tokenResponse{members: members{accessToken: "x", expiresIn: 3600}, sent: time.Now(), received: time.Now()}, 0, 0)
+	c := newCachedToken(&tokenResponse{members: members{accessToken: "x", expiresIn: 3600}, sent: time.Now(), floor: minReuse}, 0, 0)
 	require.Equal(t, Fresh, c.state(c.sent.Add(time.Minute)))
 	require.Equal(t, Expired, c.state(c.sent.Add(time.Hour)))
 
@@ -544,9 +544,9 @@ func TestWindows(t *testing.T) {
 	} {
 		sent := time.Now()
 		c := newCachedToken(&tokenResponse{
-			members:  members{accessToken: "x", expiresIn: int64(test.life), refreshIn: int64(test.refreshIn)},
-			sent:     sent,
-			received: sent.Add(test.latency),
+			members: members{accessToken: "x", expiresIn: int64(test.life), refreshIn: int64(test.refreshIn)},
+			sent:    sent,
+			floor:   test.latency + minReuse,
 		}, test.early, test.draw)
 		require.Equal(t, []time.Duration{test.soft, test.hard, test.dead}, []time.Duration{c.soft, c.hard, c.dead}, "%+v", test)
 	}

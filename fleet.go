@@ -1,0 +1,467 @@
+package clientcredentials
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// This file is about the tokens that replicas share through Config.Store: what a
+// flight does with it before and after its token request.
+
+const (
+	// leaseTime is how long a replica that has died while requesting a token keeps
+	// the others waiting. One that is alive renews its lease every third of it, so
+	// that it needn't be as long as a token request may take.
+	leaseTime = 5 * time.Second
+
+	// Who waits for another replica asks again after a quarter of the time it has
+	// waited so far, within these limits: little of the wait is lost, and the
+	// store isn't asked often when it gets long.
+	minPoll = 25 * time.Millisecond
+	maxPoll = time.Second
+
+	// maxLeaders is how many replicas are waited for, one after the other. When they
+	// all end without a token, waiting in line costs more than it saves.
+	maxLeaders = 2
+
+	// maxRecordBody is up to which size an answer of the authorization server is
+	// shared. Larger tokens don't fit into a request header anyway.
+	maxRecordBody = 48 << 10
+
+	// maxRecordTTL bounds how long a record is kept: tokens may live for ever, and
+	// those who use them may not.
+	maxRecordTTL = 24 * time.Hour
+)
+
+// A sharing is what one flight does with Config.Store. As soon as the store fails it
+// is done with that, and what remains is a token request like any other.
+type sharing struct {
+	request *tokenRequest
+	store   *SharedStore
+	key     string // of the token in the store
+	owner   string // of the lease
+	stale   string // version of a record that won't do; empty: there is none
+	wanted  func() bool
+
+	acquired  time.Duration // that the last call of Acquire has taken
+	leaseWait time.Duration // for other replicas
+}
+
+// A sharedVersion says where a token is in a store.
+type sharedVersion struct {
+	store        *SharedStore
+	key, version string
+}
+
+// obtain gets what f is to land with: from another replica, by way of the store, or
+// from the server.
+func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
+	wanted := f.wanted.Load
+	if f.request.store == nil {
+		return f.request.do(ctx, wanted)
+	}
+	key, err := f.request.storeKey(ctx)
+	if err != nil {
+		return f.request.do(ctx, wanted) // Reports the same.
+	}
+	sharing := &sharing{request: f.request, store: f.request.store, key: key, owner: rand.Text(), wanted: wanted}
+	var invalidation *storeCall
+	sharing.stale, invalidation = s.spent()
+	if invalidation != nil && invalidation.wait(ctx, storeBudget) != nil {
+		return f.request.do(ctx, wanted)
+	}
+	return sharing.obtain(ctx)
+}
+
+// spent returns the version of the shared token that is to be replaced, or that has
+// been, and the call that removes it from the store; nil: none is under way.
+func (s *Source) spent() (version string, invalidation *storeCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version, invalidation = s.spentVersion, s.invalidation
+	if c := s.current.Load(); c != nil && c.shared != nil {
+		version = c.shared.version
+	}
+	s.invalidation = nil
+	if invalidation != nil && invalidation.ended() {
+		return version, nil // If it has failed, version does: it counts as stale.
+	}
+	return version, invalidation
+}
+
+// invalidateSharedLocked removes a token from the store, in the background. The next
+// flight waits for that. It requires that s.mu is held.
+func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
+	if shared == nil {
+		return
+	}
+	observer := s.conf.Observer
+	s.spentVersion = shared.version
+	s.invalidation = shared.store.start(context.WithoutCancel(s.ctx), func(ctx context.Context) error {
+		return shared.store.store.Invalidate(ctx, shared.key, shared.version)
+	}, func(d time.Duration, err error) {
+		observer.storeOperation(StoreOperationInfo{Operation: "invalidate", Duration: d, Err: err})
+	})
+}
+
+// obtain gets a token. When the lease is lost to an invalidation, what has been
+// requested may be as invalid, and it begins anew, once.
+func (s *sharing) obtain(ctx context.Context) (*tokenResponse, error) {
+	response, err := s.obtainOnce(ctx)
+	if !errors.Is(err, ErrLeaseLost) {
+		return response, err
+	}
+	if again, err := s.obtainOnce(ctx); err == nil || errors.Is(err, ErrLeaseLost) {
+		response = again
+	}
+	return response, nil // Not shared, perhaps, but good for this replica.
+}
+
+// obtainOnce returns ErrLeaseLost together with a response that couldn't be shared
+// for it.
+func (s *sharing) obtainOnce(ctx context.Context) (*tokenResponse, error) {
+	response, lead, err := s.claim(ctx)
+	switch {
+	case err != nil || response != nil:
+		return response, err
+	case lead:
+		response, err = s.lead(ctx)
+	default:
+		response, err = s.request.do(ctx, s.wanted)
+	}
+	if response != nil {
+		response.leaseWait = s.leaseWait
+	}
+	return response, err
+}
+
+// errOthersFailed ends a flight that nobody needs, rather than trying what others have
+// just tried.
+var errOthersFailed = errors.New("oauth2: cannot fetch token: other replicas have just tried, and failed")
+
+// claim finds out what to do: use the response that it returns, lead, or, if neither,
+// request a token without the store. It waits for other replicas while that makes
+// sense. The error is that of a server which has told another replica to stay away.
+func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool, _ error) {
+	var (
+		start    = time.Now()
+		patience = start.Add(min(s.request.retry.AttemptTimeout, s.request.retry.TotalTimeout/2))
+		leader   string
+		leaders  int
+		old      int
+	)
+	for {
+		claim, asked, err := s.acquire(ctx)
+		if ctx.Err() != nil {
+			return nil, false, ctx.Err()
+		}
+		if err != nil {
+			return nil, false, nil
+		}
+		var pause time.Duration
+		switch claim.State {
+		case ClaimLead:
+			return nil, true, nil
+		case ClaimHit:
+			response, err := s.read(ctx, claim, asked)
+			if err != nil {
+				return nil, false, nil // Whoever can read it may need it: it stays.
+			}
+			if !response.almostExpired(asked) {
+				response.leaseWait = s.leaseWait
+				return response, false, nil
+			}
+			if old++; old > maxLeaders {
+				return nil, false, nil
+			}
+			s.stale = claim.Record.Version
+			continue
+		case ClaimWait:
+			if claim.Owner != leader {
+				leader = claim.Owner
+				leaders++
+			}
+			switch wanted := s.wanted(); {
+			case leaders > maxLeaders && !wanted:
+				return nil, false, errOthersFailed
+			case leaders > maxLeaders || wanted && asked.After(patience):
+				return nil, false, nil
+			}
+			pause = min(max(time.Since(start)/4, minPoll), maxPoll)
+		case ClaimCooling:
+			failure, cooldown := s.readNote(claim)
+			if failure == nil {
+				return nil, false, nil
+			}
+			if !s.wanted() || asked.Add(cooldown).After(patience) {
+				return nil, false, failure
+			}
+			pause = cooldown + minPoll
+		default:
+			return nil, false, nil
+		}
+		pause = time.Duration(float64(pause) * (1 + mathrand.Float64()/4)) // So that nobody asks in step.
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+		if claim.State == ClaimWait {
+			s.leaseWait += time.Since(asked)
+		}
+	}
+}
+
+// acquire also returns when it was called: what the store says is no older.
+func (s *sharing) acquire(ctx context.Context) (claim Claim, asked time.Time, err error) {
+	asked = time.Now()
+	var answer Claim // Written by a goroutine that may be late: read only after success.
+	call := s.store.start(ctx, func(ctx context.Context) (err error) {
+		answer, err = s.store.store.Acquire(ctx, s.key, s.stale, s.owner, leaseTime)
+		return err
+	}, func(d time.Duration, err error) {
+		info := StoreOperationInfo{Operation: "acquire", Duration: d, Err: err}
+		if err == nil {
+			info.State = answer.State
+		}
+		s.request.observer.storeOperation(info)
+	})
+	err = call.wait(ctx, storeBudget)
+	s.acquired = time.Since(asked)
+	if err != nil {
+		return Claim{}, asked, err
+	}
+	return answer, asked, nil
+}
+
+// lead requests a token for all, and tells them.
+func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
+	left := storeBudget - s.acquired // All calls that somebody waits for together.
+	ended := false
+	var failure error
+	defer func() {
+		if !ended {
+			s.abort(ctx, failure) // Also after a panic.
+		}
+	}()
+	stop := s.keepLease(ctx)
+	defer stop()
+	response, err := s.request.do(ctx, s.wanted)
+	if err != nil {
+		failure = err
+		stop()
+		return nil, err
+	}
+	if !stop() {
+		ended = true // The store fails; the lease runs out.
+		return response, nil
+	}
+	record, ttl, ok := s.record(response)
+	if !ok {
+		return response, nil
+	}
+	ended = true
+	call := s.store.start(ctx, func(ctx context.Context) error {
+		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
+	}, func(d time.Duration, err error) {
+		s.request.observer.storeOperation(StoreOperationInfo{Operation: "publish", Duration: d, Err: err})
+	})
+	err = call.wait(ctx, max(left, minPoll))
+	if errors.Is(err, ErrLeaseLost) {
+		return response, ErrLeaseLost
+	}
+	if err == nil {
+		response.shared = &sharedVersion{s.store, s.key, record.Version}
+	}
+	return response, nil
+}
+
+// keepLease renews the lease until the function that it returns is called, which
+// reports whether that has worked. It may be called twice.
+func (s *sharing) keepLease(ctx context.Context) (stop func() bool) {
+	stopped := make(chan struct{})
+	done := make(chan struct{})
+	works := true
+	renewal := *s // Its acquired is the other goroutine's.
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-time.After(leaseTime / 3):
+			case <-stopped:
+				return
+			case <-ctx.Done():
+				return
+			}
+			_, _, err := renewal.acquire(ctx) // That the lease is lost, Publish will tell.
+			works = err == nil
+		}
+	}()
+	return sync.OnceValue(func() bool {
+		close(stopped)
+		<-done
+		return works
+	})
+}
+
+// abort ends the lease after a failure, in the background. What the server says of
+// its own state is shared; what may be due to this replica alone, such as its
+// network or its secret, is not.
+func (s *sharing) abort(ctx context.Context, failure error) {
+	var note []byte
+	var cooldown time.Duration
+	var refusal *oauth2.RetrieveError
+	if errors.As(failure, &refusal) && isTransient(failure) {
+		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
+		note = s.note(refusal, cooldown)
+	}
+	if note == nil {
+		cooldown = 0
+	}
+	s.store.start(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		return s.store.store.Abort(ctx, s.key, s.owner, note, cooldown)
+	}, func(d time.Duration, err error) {
+		s.request.observer.storeOperation(StoreOperationInfo{Operation: "abort", Duration: d, Err: err})
+	})
+}
+
+// A sharedResponse is what a record holds, as JSON: the server's answer as it is, so
+// that each replica reads it by its own rules.
+type sharedResponse struct {
+	MediaType string        `json:"media_type"`
+	Body      []byte        `json:"body"`
+	Age       time.Duration `json:"age"` // of the token when it was published
+	TTL       time.Duration `json:"ttl"` // of the record
+}
+
+// record returns what to publish of a response, and for how long; false: nothing.
+func (s *sharing) record(response *tokenResponse) (Record, time.Duration, bool) {
+	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL}
+	if response.expiresIn != 0 {
+		life := time.Duration(response.expiresIn) * time.Second
+		// What is published arrives later, but while the lease holds.
+		shared.Age = time.Since(response.sent) + min(leaseTime, life/20)
+		shared.TTL = min(life-shared.Age, maxRecordTTL)
+	}
+	if shared.TTL < time.Millisecond || len(response.body) > maxRecordBody {
+		return Record{}, 0, false
+	}
+	if key, err := s.request.storeKeyOf(response.certificate); err != nil || key != s.key {
+		return Record{}, 0, false // The certificate was replaced just now.
+	}
+	version := rand.Text()
+	text, err := json.Marshal(shared)
+	if err != nil {
+		return Record{}, 0, false
+	}
+	sealed, err := s.store.seal(s.key, version, text)
+	return Record{Version: version, Data: sealed}, shared.TTL, err == nil
+}
+
+// read returns the response that another replica has published. How old its token is
+// tells what is left of the record, by the store's clock alone.
+func (s *sharing) read(ctx context.Context, claim Claim, asked time.Time) (*tokenResponse, error) {
+	text, err := s.store.open(s.key, claim.Record.Version, claim.Record.Data)
+	if err != nil {
+		return nil, err
+	}
+	var shared sharedResponse
+	if err := json.Unmarshal(text, &shared); err != nil {
+		return nil, errNotOpened
+	}
+	parsed, _, err := parseMembers(shared.Body, shared.MediaType, s.request.strict)
+	if err != nil {
+		return nil, err
+	}
+	if parsed.accessToken == "" || claim.TTL > shared.TTL || shared.Age < 0 {
+		return nil, errNotOpened
+	}
+	if err := parsed.check(s.request.strict, s.request.dpop != nil); err != nil {
+		return nil, err
+	}
+	certificate, err := certificateOf(ctx, s.request.clientAuth)
+	if err != nil {
+		return nil, err
+	}
+	response := &tokenResponse{
+		members:     *parsed,
+		sent:        asked,
+		from:        FromStore,
+		shared:      &sharedVersion{s.store, s.key, claim.Record.Version},
+		certificate: certificate,
+		proofKey:    s.request.proofKey,
+	}
+	if parsed.expiresIn != 0 {
+		response.sent = asked.Add(-shared.Age - (shared.TTL - claim.TTL))
+	}
+	return response, nil
+}
+
+// almostExpired reports whether callers would have to wait for the replacement of
+// the response's token at once.
+func (r *tokenResponse) almostExpired(now time.Time) bool {
+	life := time.Duration(r.expiresIn) * time.Second
+	return r.expiresIn != 0 && now.Sub(r.sent) >= life-min(maxHardWindow, life/10)
+}
+
+// A sharedRefusal is what a note holds, as JSON: why the server wants to be left
+// alone.
+type sharedRefusal struct {
+	Status      int           `json:"status"`
+	Code        string        `json:"error,omitempty"`
+	Description string        `json:"error_description,omitempty"`
+	URI         string        `json:"error_uri,omitempty"`
+	Cooldown    time.Duration `json:"cooldown"`
+}
+
+// note returns what to leave for other replicas, or nil if that fails.
+func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []byte {
+	text, err := json.Marshal(sharedRefusal{refusal.Response.StatusCode, refusal.ErrorCode, refusal.ErrorDescription, refusal.ErrorURI, cooldown})
+	if err != nil {
+		return nil
+	}
+	sealed, err := s.store.seal(s.key, "", text)
+	if err != nil {
+		return nil
+	}
+	return sealed
+}
+
+// readNote returns the error that another replica has got, and for how long it holds;
+// nil: the note can't be read.
+func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
+	text, err := s.store.open(s.key, "", claim.Note)
+	if err != nil {
+		return nil, 0
+	}
+	var shared sharedRefusal
+	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
+		return nil, 0
+	}
+	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
+	endpoint := *s.request.endpoint
+	endpoint.RawQuery = ""
+	seconds := int64((cooldown + time.Second - 1) / time.Second)
+	return &oauth2.RetrieveError{
+		Response: &http.Response{
+			Status:     fmt.Sprintf("%d %s", shared.Status, http.StatusText(shared.Status)),
+			StatusCode: shared.Status,
+			Header:     http.Header{"Retry-After": {strconv.FormatInt(seconds, 10)}},
+			Body:       http.NoBody,
+			Request:    &http.Request{Method: http.MethodPost, URL: &endpoint, Host: endpoint.Host, Header: make(http.Header)},
+		},
+		ErrorCode:        shared.Code,
+		ErrorDescription: shared.Description,
+		ErrorURI:         shared.URI,
+	}, cooldown
+}
