@@ -1,0 +1,364 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+// kept bounds what a Store remembers: of its calls the last of them, and of its
+// contents what is over.
+const kept = 10_000
+
+// A Store is a clientcredentials.Store in memory, that fails when it is told to. It
+// is exact: TTLs are in milliseconds, rounded down.
+//
+// The zero value is an empty store. All methods are safe for concurrent use. A Store
+// must not be copied.
+type Store struct {
+	mu       sync.Mutex // protects all below; never held while waiting
+	contents *contents  // nil: nobody has asked yet
+	calls    int        // in all
+	last     []*Call    // the last of them
+	script   []Fault
+	outage   *Fault
+	hanging  []chan struct{}
+}
+
+var _ clientcredentials.Store = (*Store)(nil)
+
+// A Call is what a Store remembers of a call.
+type Call struct {
+	Time      time.Time
+	Operation string // "acquire", "publish", "abort" or "invalidate"
+	Key       string
+	Owner     string        // of all but Invalidate
+	Version   string        // the stale one, the one published, the one invalidated
+	Data      []byte        // the published record's, or the note of Abort; read only
+	Duration  time.Duration // the lease, ttl or cooldown that was asked for
+
+	Pending bool // it hasn't returned yet
+	State   clientcredentials.ClaimState
+	Err     error
+}
+
+// Connect returns another client of the same store: what one writes the other reads,
+// but each has faults and calls of its own. Give one to each replica, and the network
+// can fail for one of them.
+func (s *Store) Connect() *Store { return &Store{contents: s.shared()} }
+
+func (s *Store) shared() *contents {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contents == nil {
+		s.contents = new(contents)
+	}
+	return s.contents
+}
+
+// Acquire implements clientcredentials.Store.
+func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+	var claim clientcredentials.Claim
+	call := Call{Operation: "acquire", Key: key, Owner: owner, Version: stale, Duration: lease}
+	err := s.do(ctx, &call, &claim, func(e *entry, now time.Time) error {
+		switch {
+		case e.hasRecord() && (stale == "" || e.record.Version != stale):
+			claim.State, claim.TTL = clientcredentials.ClaimHit, left(e.recordUntil, now)
+			claim.Record = clone(e.record)
+		case e.hasLease() && e.owner != owner:
+			claim.State, claim.TTL = clientcredentials.ClaimWait, left(e.leaseUntil, now)
+			claim.Owner = e.owner
+		case e.hasCooldown():
+			claim.State, claim.TTL = clientcredentials.ClaimCooling, left(e.cooldownUntil, now)
+			claim.Note = bytes.Clone(e.note)
+		default:
+			e.owner, e.leaseUntil = owner, now.Add(lease)
+			claim.State, claim.TTL = clientcredentials.ClaimLead, left(e.leaseUntil, now)
+		}
+		return nil
+	})
+	if err != nil {
+		return clientcredentials.Claim{}, err
+	}
+	return claim, nil
+}
+
+// Publish implements clientcredentials.Store.
+func (s *Store) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+	call := Call{Operation: "publish", Key: key, Owner: owner, Version: record.Version, Data: bytes.Clone(record.Data), Duration: ttl}
+	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
+		if !e.hasLease() || e.owner != owner {
+			return clientcredentials.ErrLeaseLost
+		}
+		*e = entry{record: clone(record), recordUntil: now.Add(ttl)}
+		return nil
+	})
+}
+
+// Abort implements clientcredentials.Store.
+func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
+	call := Call{Operation: "abort", Key: key, Owner: owner, Data: bytes.Clone(note), Duration: cooldown}
+	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
+		if e.hasLease() && e.owner == owner {
+			e.endLease()
+			e.note, e.cooldownUntil = bytes.Clone(note), now.Add(cooldown)
+		}
+		return nil
+	})
+}
+
+// Invalidate implements clientcredentials.Store.
+func (s *Store) Invalidate(ctx context.Context, key, version string) error {
+	call := Call{Operation: "invalidate", Key: key, Version: version}
+	return s.do(ctx, &call, nil, func(e *entry, _ time.Time) error {
+		if e.hasRecord() && e.record.Version == version {
+			e.endRecord()
+			e.endLease()
+		}
+		return nil
+	})
+}
+
+// do remembers call and carries it out with f, or not, as its fault says.
+func (s *Store) do(ctx context.Context, call *Call, claim *clientcredentials.Claim, f func(*entry, time.Time) error) (err error) {
+	fault, hang := s.receive(ctx, call)
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		call.Pending, call.Err = false, err
+		if claim != nil && err == nil {
+			call.State = claim.State
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !fault.Reply {
+		if err := fault.happen(ctx, hang); err != nil {
+			return err
+		}
+	}
+	err = s.shared().update(call.Key, f)
+	if fault.Reply {
+		if err := fault.happen(ctx, hang); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if claim != nil && fault.Claim != nil {
+		fault.Claim(claim)
+	}
+	return nil
+}
+
+// receive remembers call and takes its fault. One whose context is done already never
+// gets as far as that.
+func (s *Store) receive(ctx context.Context, call *Call) (Fault, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call.Time, call.Pending = time.Now(), true
+	s.calls++
+	if len(s.last) == kept {
+		s.last[0] = nil // the array behind the slice lives on for a while
+		s.last = s.last[1:]
+	}
+	s.last = append(s.last, call)
+	if ctx.Err() != nil {
+		return Fault{}, nil
+	}
+	var fault Fault
+	if i := slices.IndexFunc(s.script, func(f Fault) bool { return f.concerns(call) }); i >= 0 {
+		fault = s.script[i]
+		s.script = slices.Delete(s.script, i, i+1)
+	} else if s.outage != nil && s.outage.concerns(call) {
+		fault = *s.outage
+	}
+	if !fault.Hang {
+		return fault, nil
+	}
+	hang := make(chan struct{})
+	s.hanging = append(s.hanging, hang)
+	return fault, hang
+}
+
+// Script queues faults: each is for the next call that it concerns, in order.
+func (s *Store) Script(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = append(s.script, faults...)
+}
+
+// SetFault is an outage: every call that the fault concerns gets it, until it is set
+// to nil. What [Store.Script] queued goes first. Calls that hang go on.
+func (s *Store) SetFault(f *Fault) {
+	if f != nil {
+		c := *f
+		f = &c
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outage = f
+	for _, hang := range s.hanging {
+		close(hang)
+	}
+	s.hanging = nil
+}
+
+// Calls returns the calls of these operations, oldest first; of any operation, if
+// none is named. It remembers the last 10,000 calls.
+func (s *Store) Calls(operations ...string) []Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var calls []Call
+	for _, call := range s.last {
+		if len(operations) == 0 || slices.Contains(operations, call.Operation) {
+			calls = append(calls, *call)
+		}
+	}
+	return calls
+}
+
+// Keys returns the keys under which there is anything, sorted.
+func (s *Store) Keys() []string {
+	c := s.shared()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sweepLocked(time.Now())
+	return slices.Sorted(maps.Keys(c.entries))
+}
+
+// Record returns the record under key, and how long it will last. 0: there is none.
+func (s *Store) Record(key string) (record clientcredentials.Record, ttl time.Duration) {
+	s.inspect(key, func(e *entry, now time.Time) {
+		record, ttl = clone(e.record), max(0, e.recordUntil.Sub(now))
+	})
+	return record, ttl
+}
+
+// Lease returns who holds the lease on key, and for how long. 0: nobody does.
+func (s *Store) Lease(key string) (owner string, ttl time.Duration) {
+	s.inspect(key, func(e *entry, now time.Time) {
+		owner, ttl = e.owner, max(0, e.leaseUntil.Sub(now))
+	})
+	return owner, ttl
+}
+
+// Cooldown returns the note that Abort has left under key, and how long nobody gets
+// the lease. 0: there is no cooldown.
+func (s *Store) Cooldown(key string) (note []byte, ttl time.Duration) {
+	s.inspect(key, func(e *entry, now time.Time) {
+		note, ttl = bytes.Clone(e.note), max(0, e.cooldownUntil.Sub(now))
+	})
+	return note, ttl
+}
+
+// SetRecord replaces the record under key, for ttl, and nothing else: what somebody
+// does who can write to the store.
+func (s *Store) SetRecord(key string, record clientcredentials.Record, ttl time.Duration) {
+	s.inspect(key, func(e *entry, now time.Time) {
+		e.record, e.recordUntil = clone(record), now.Add(ttl)
+	})
+}
+
+// Flush removes all that is under these keys; everything, if none is named.
+func (s *Store) Flush(keys ...string) {
+	c := s.shared()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(keys) == 0 {
+		clear(c.entries)
+	}
+	for _, key := range keys {
+		delete(c.entries, key)
+	}
+}
+
+func (s *Store) inspect(key string, f func(*entry, time.Time)) {
+	_ = s.shared().update(key, func(e *entry, now time.Time) error {
+		f(e, now)
+		return nil
+	})
+}
+
+// contents is what the clients of a store share.
+type contents struct {
+	mu      sync.Mutex // protects what follows
+	entries map[string]entry
+	sweepAt int // when entries has this many, the expired ones go
+}
+
+// update does f with the entry of key, in which nothing is over.
+func (c *contents) update(key string, f func(*entry, time.Time) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	e := c.entries[key]
+	e.pass(now)
+	err := f(&e, now)
+	e.pass(now) // what has been put into it may have no life at all
+	if e.empty() {
+		delete(c.entries, key)
+		return err
+	}
+	if c.entries == nil {
+		c.entries = make(map[string]entry)
+	}
+	if len(c.entries) >= max(c.sweepAt, kept) {
+		c.sweepLocked(now)
+		c.sweepAt = 2 * len(c.entries)
+	}
+	c.entries[key] = e
+	return err
+}
+
+func (c *contents) sweepLocked(now time.Time) {
+	maps.DeleteFunc(c.entries, func(_ string, e entry) bool {
+		e.pass(now)
+		return e.empty()
+	})
+}
+
+// entry is what is under a key. A zero time: there is none.
+type entry struct {
+	record        clientcredentials.Record
+	recordUntil   time.Time
+	owner         string
+	leaseUntil    time.Time
+	note          []byte
+	cooldownUntil time.Time
+}
+
+func (e *entry) hasRecord() bool   { return !e.recordUntil.IsZero() }
+func (e *entry) hasLease() bool    { return !e.leaseUntil.IsZero() }
+func (e *entry) hasCooldown() bool { return !e.cooldownUntil.IsZero() }
+func (e *entry) empty() bool       { return !e.hasRecord() && !e.hasLease() && !e.hasCooldown() }
+
+func (e *entry) endRecord()   { e.record, e.recordUntil = clientcredentials.Record{}, time.Time{} }
+func (e *entry) endLease()    { e.owner, e.leaseUntil = "", time.Time{} }
+func (e *entry) endCooldown() { e.note, e.cooldownUntil = nil, time.Time{} }
+
+// pass ends what is over at now.
+func (e *entry) pass(now time.Time) {
+	if !now.Before(e.recordUntil) {
+		e.endRecord()
+	}
+	if !now.Before(e.leaseUntil) {
+		e.endLease()
+	}
+	if !now.Before(e.cooldownUntil) {
+		e.endCooldown()
+	}
+}
+
+func clone(r clientcredentials.Record) clientcredentials.Record {
+	return clientcredentials.Record{Version: r.Version, Data: bytes.Clone(r.Data)}
+}
+
+func left(until, now time.Time) time.Duration { return until.Sub(now).Truncate(time.Millisecond) }

@@ -1,0 +1,323 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	cc "github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+)
+
+var record = cc.Record{Version: "v1", Data: []byte("data")}
+
+// lead makes owner hold the lease on "key" for an hour.
+func lead(t *testing.T, s *storetest.Store, owner string) {
+	t.Helper()
+	claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, cc.Claim{State: cc.ClaimLead, TTL: time.Hour}, claim)
+}
+
+func TestStoreByTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s storetest.Store
+		acquire := func(stale, owner string) cc.Claim {
+			t.Helper()
+			claim, err := s.Acquire(t.Context(), "key", stale, owner, time.Hour)
+			require.NoError(t, err)
+			return claim
+		}
+
+		// The lease ends at the nanosecond, and TTLs are in milliseconds, rounded down.
+		lead(t, &s, "a")
+		time.Sleep(time.Hour - 1)
+		require.Equal(t, cc.Claim{State: cc.ClaimWait, Owner: "a"}, acquire("", "b"))
+		owner, ttl := s.Lease("key")
+		require.Equal(t, "a", owner)
+		require.EqualValues(t, 1, ttl)
+		time.Sleep(1)
+		_, ttl = s.Lease("key")
+		require.Zero(t, ttl)
+		require.Empty(t, s.Keys())
+		require.ErrorIs(t, s.Publish(t.Context(), "key", "a", record, time.Hour), cc.ErrLeaseLost)
+		lead(t, &s, "b")
+
+		// So does the cooldown,
+		require.NoError(t, s.Abort(t.Context(), "key", "b", []byte("note"), time.Second))
+		time.Sleep(time.Second - 1)
+		require.Equal(t, cc.Claim{State: cc.ClaimCooling, Note: []byte("note")}, acquire("", "a"))
+		note, ttl := s.Cooldown("key")
+		require.Equal(t, "note", string(note))
+		require.EqualValues(t, 1, ttl)
+		time.Sleep(1)
+		lead(t, &s, "a")
+
+		// and the record.
+		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
+		time.Sleep(time.Hour - time.Second - 1)
+		require.Equal(t, cc.Claim{State: cc.ClaimHit, TTL: time.Second, Record: record}, acquire("", "b"))
+		kept, ttl := s.Record("key")
+		require.Equal(t, record, kept)
+		require.Equal(t, time.Second+1, ttl)
+		require.Equal(t, []string{"key"}, s.Keys())
+		time.Sleep(time.Second + 1)
+		_, ttl = s.Record("key")
+		require.Zero(t, ttl)
+		lead(t, &s, "b")
+
+		// What has no life is none.
+		require.NoError(t, s.Publish(t.Context(), "key", "b", record, 0))
+		require.Empty(t, s.Keys())
+	})
+}
+
+func TestFault(t *testing.T) {
+	failure := errors.New("failure")
+	tests := []struct {
+		name  string
+		fault storetest.Fault
+		err   error
+		after time.Duration
+		done  bool // the call has been carried out
+	}{
+		{"none", storetest.Fault{}, nil, 0, true},
+		{"Err", storetest.Fault{Err: failure}, failure, 0, false},
+		{"Delay", storetest.Fault{Delay: time.Second}, nil, time.Second, true},
+		{"Delay and Err", storetest.Fault{Delay: time.Second, Err: failure}, failure, time.Second, false},
+		{"Delay beyond the context", storetest.Fault{Delay: time.Hour}, context.DeadlineExceeded, time.Minute, false},
+		{"Reply", storetest.Fault{Reply: true}, nil, 0, true},
+		{"Reply and Err", storetest.Fault{Reply: true, Err: failure}, failure, 0, true},
+		{"Reply and Delay", storetest.Fault{Reply: true, Delay: time.Second}, nil, time.Second, true},
+		{"Reply and Delay beyond the context", storetest.Fault{Reply: true, Delay: time.Hour}, context.DeadlineExceeded, time.Minute, true},
+		{"Hang", storetest.Fault{Hang: true}, nil, 90 * time.Second, true},
+		{"Hang and Err", storetest.Fault{Hang: true, Err: failure}, failure, 90 * time.Second, false},
+		{"Hang and Delay", storetest.Fault{Hang: true, Delay: time.Second}, context.DeadlineExceeded, 90 * time.Second, false},
+		{"Hang and Reply", storetest.Fault{Hang: true, Reply: true}, nil, 90 * time.Second, true},
+		{"of another operation", storetest.Fault{Operation: "acquire", Err: failure}, nil, 0, true},
+		{"of this operation", storetest.Fault{Operation: "publish", Err: failure}, failure, 0, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var s storetest.Store
+				lead(t, &s, "a")
+				s.Script(test.fault)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				time.AfterFunc(90*time.Second, func() { s.SetFault(nil) })
+				start := time.Now()
+				err := s.Publish(ctx, "key", "a", record, 24*time.Hour)
+				require.Equal(t, test.after, time.Since(start))
+				require.ErrorIs(t, err, test.err)
+				_, ttl := s.Record("key")
+				require.Equal(t, test.done, ttl > 0)
+				call := s.Calls("publish")[0]
+				require.Equal(t, err, call.Err)
+				require.False(t, call.Pending)
+				time.Sleep(time.Hour) // the SetFault
+			})
+		})
+	}
+}
+
+func TestFaultsInOrder(t *testing.T) {
+	failure := errors.New("failure")
+	var s storetest.Store
+	acquire := func() error {
+		_, err := s.Acquire(t.Context(), "key", "", "a", time.Minute)
+		return err
+	}
+	s.SetFault(&storetest.Fault{Operation: "acquire", Err: failure})
+	s.Script(storetest.ReplyLost(), storetest.Fault{Operation: "abort", Err: failure}, storetest.Fault{})
+	require.ErrorContains(t, acquire(), "reset")
+	require.NoError(t, acquire(), "the fault of another operation waits for it")
+	require.ErrorIs(t, acquire(), failure)
+	require.ErrorIs(t, s.Abort(t.Context(), "key", "a", nil, 0), failure)
+	require.NoError(t, s.Abort(t.Context(), "key", "a", nil, 0))
+	require.ErrorIs(t, acquire(), failure)
+	unavailable := storetest.Unavailable()
+	s.SetFault(&unavailable)
+	unavailable.Err = nil
+	require.ErrorContains(t, s.Invalidate(t.Context(), "key", "v1"), "refused")
+	s.SetFault(nil)
+	require.NoError(t, acquire())
+}
+
+func TestCorrupted(t *testing.T) {
+	var s storetest.Store
+	acquire := func(key string) cc.Claim {
+		claim, err := s.Acquire(t.Context(), key, "", "a", time.Hour)
+		require.NoError(t, err)
+		return claim
+	}
+	lead(t, &s, "a")
+	require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
+	acquire("other")
+	require.NoError(t, s.Abort(t.Context(), "other", "a", []byte("note"), time.Hour))
+	acquire("empty")
+	require.NoError(t, s.Publish(t.Context(), "empty", "a", cc.Record{Version: "v1"}, time.Hour))
+
+	fault := storetest.Corrupted()
+	s.SetFault(&fault)
+	require.Equal(t, "da\x75a", string(acquire("key").Record.Data))
+	require.Equal(t, "no\x75e", string(acquire("other").Note))
+	require.Empty(t, acquire("empty").Record.Data)
+	s.SetFault(nil)
+	require.Equal(t, record, acquire("key").Record)
+	require.Equal(t, "note", string(acquire("other").Note))
+}
+
+// Nobody can reach into the store by what it was given or has given away.
+func TestStoreKeepsCopies(t *testing.T) {
+	var s storetest.Store
+	lead(t, &s, "a")
+	data, note := []byte("data"), []byte("note")
+	require.NoError(t, s.Abort(t.Context(), "key", "a", note, time.Hour))
+	s.SetRecord("key", cc.Record{Version: "v1", Data: data}, time.Hour)
+	read := func() [][]byte {
+		hit, err := s.Acquire(t.Context(), "key", "", "a", time.Hour)
+		require.NoError(t, err)
+		cooling, err := s.Acquire(t.Context(), "key", "v1", "a", time.Hour)
+		require.NoError(t, err)
+		record, _ := s.Record("key")
+		cooldown, _ := s.Cooldown("key")
+		return [][]byte{hit.Record.Data, record.Data, cooling.Note, cooldown, s.Calls("abort")[0].Data}
+	}
+	data[0], note[0] = 'X', 'X'
+	for _, b := range read()[:4] {
+		b[0] = 'X'
+	}
+	for i, want := range []string{"data", "data", "note", "note", "note"} {
+		require.Equal(t, want, string(read()[i]))
+	}
+}
+
+// Replicas share what is in the store, and nothing else.
+func TestConnect(t *testing.T) {
+	var a storetest.Store
+	b := a.Connect()
+	c := b.Connect()
+	unavailable := storetest.Unavailable()
+	b.SetFault(&unavailable)
+	lead(t, &a, "a")
+	_, err := b.Acquire(t.Context(), "key", "", "b", time.Minute)
+	require.Error(t, err)
+	claim, err := c.Acquire(t.Context(), "key", "", "c", time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, cc.ClaimWait, claim.State)
+	for _, s := range []*storetest.Store{&a, b, c} {
+		require.Len(t, s.Calls(), 1)
+		owner, _ := s.Lease("key")
+		require.Equal(t, "a", owner)
+	}
+}
+
+func TestFlush(t *testing.T) {
+	var s storetest.Store
+	for _, key := range []string{"3", "1", "2"} {
+		s.SetRecord(key, record, time.Hour)
+	}
+	s.Flush("1", "4")
+	require.Equal(t, []string{"2", "3"}, s.Keys())
+	s.Flush()
+	require.Empty(t, s.Keys())
+}
+
+func TestCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s storetest.Store
+		start := time.Now()
+		lead(t, &s, "a")
+		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Minute))
+		require.ErrorIs(t, s.Publish(t.Context(), "key", "b", record, time.Second), cc.ErrLeaseLost)
+		time.Sleep(1)
+		require.NoError(t, s.Abort(t.Context(), "key", "a", []byte("note"), 0))
+		require.NoError(t, s.Invalidate(t.Context(), "key", "v2"))
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled)
+		_, ttl := s.Record("key")
+		require.NotZero(t, ttl, "that call did nothing,")
+		s.Script(storetest.Fault{Hang: true})
+		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled, "and takes no fault")
+		go s.Invalidate(t.Context(), "other", "v1")
+		synctest.Wait()
+		require.Equal(t, []storetest.Call{
+			{Time: start, Operation: "acquire", Key: "key", Owner: "a", Duration: time.Hour, State: cc.ClaimLead},
+			{Time: start, Operation: "publish", Key: "key", Owner: "a", Version: "v1", Data: []byte("data"), Duration: time.Minute},
+			{Time: start, Operation: "publish", Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: cc.ErrLeaseLost},
+			{Time: start.Add(1), Operation: "abort", Key: "key", Owner: "a", Data: []byte("note")},
+			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v2"},
+			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v1", Err: context.Canceled},
+			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v1", Err: context.Canceled},
+			{Time: start.Add(1), Operation: "invalidate", Key: "other", Version: "v1", Pending: true},
+		}, s.Calls())
+		require.Len(t, s.Calls("abort", "acquire"), 2)
+		s.SetFault(nil)
+		synctest.Wait()
+		require.False(t, s.Calls()[7].Pending)
+	})
+}
+
+// What is over doesn't stay in memory for ever, and neither do calls.
+func TestStoreIsBounded(t *testing.T) {
+	const many = 25_000
+	synctest.Test(t, func(t *testing.T) {
+		var s storetest.Store
+		for i := range many {
+			_, err := s.Acquire(t.Context(), strconv.Itoa(i), "", "a", time.Millisecond)
+			require.NoError(t, err)
+			time.Sleep(time.Millisecond)
+		}
+		require.Less(t, storetest.Held(&s), many/2)
+		require.Len(t, s.Calls(), 10_000)
+		require.Equal(t, strconv.Itoa(many-1), s.Calls()[9_999].Key)
+	})
+}
+
+func TestStoreConcurrently(t *testing.T) {
+	var s storetest.Store
+	var wg sync.WaitGroup
+	for i := range 20 {
+		owner := strconv.Itoa(i)
+		wg.Go(func() {
+			for range 50 {
+				claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
+				if err == nil && claim.State == cc.ClaimLead {
+					_ = s.Publish(t.Context(), "key", owner, record, time.Hour)
+				}
+				_ = s.Abort(t.Context(), "key", owner, nil, 0)
+				_ = s.Invalidate(t.Context(), "key", "v1")
+				s.Script(storetest.Fault{Hang: true, Claim: func(*cc.Claim) {}})
+				s.SetFault(nil)
+				s.Calls()
+				s.Keys()
+				s.Record("key")
+				s.Lease("key")
+				s.Cooldown("key")
+				s.SetRecord("key", record, time.Hour)
+				s.Connect().Flush()
+			}
+		})
+	}
+	stop := make(chan struct{})
+	go func() { // for the last that hangs
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.SetFault(nil)
+			}
+		}
+	}()
+	wg.Wait()
+	close(stop)
+}
