@@ -48,9 +48,10 @@ const (
 type sharing struct {
 	request *tokenRequest
 	store   *SharedStore
-	key     string // of the token in the store
-	owner   string // of the lease
-	stale   string // version of a record that won't do; empty: there is none
+	key     string    // of the token in the store
+	owner   string    // of the lease
+	stale   string    // version of a record that won't do; empty: there is none
+	until   time.Time // when the token that the replica has expires; zero: it has none
 	wanted  func() bool
 
 	acquired  time.Duration // that the last call of Acquire has taken
@@ -76,7 +77,7 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 	}
 	sharing := &sharing{request: f.request, store: f.request.store, key: key, owner: rand.Text(), wanted: wanted}
 	var invalidation *storeCall
-	sharing.stale, invalidation = s.spent()
+	sharing.stale, sharing.until, invalidation = s.spent()
 	if invalidation != nil && invalidation.wait(ctx, storeBudget) != nil {
 		return f.request.do(ctx, wanted)
 	}
@@ -84,19 +85,23 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 }
 
 // spent returns the version of the shared token that is to be replaced, or that has
-// been, and the call that removes it from the store; nil: none is under way.
-func (s *Source) spent() (version string, invalidation *storeCall) {
+// been, when the one that there is expires, and the call that removes a version from
+// the store; nil: none is under way.
+func (s *Source) spent() (version string, until time.Time, invalidation *storeCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	version, invalidation = s.spentVersion, s.invalidation
-	if c := s.current.Load(); c != nil && c.shared != nil {
-		version = c.shared.version
+	if c := s.current.Load(); c != nil {
+		until = c.sent.Add(c.dead)
+		if c.shared != nil {
+			version = c.shared.version
+		}
 	}
 	s.invalidation = nil
 	if invalidation != nil && invalidation.ended() {
-		return version, nil // If it has failed, version does: it counts as stale.
+		invalidation = nil // If it has failed, version does: it counts as stale.
 	}
-	return version, invalidation
+	return version, until, invalidation
 }
 
 // invalidateSharedLocked removes a token from the store, in the background. The next
@@ -177,7 +182,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			if err != nil {
 				return nil, false, nil // Whoever can read it may need it: it stays.
 			}
-			if !response.almostExpired(asked) {
+			if !response.almostExpired(asked, s.until) {
 				response.leaseWait = s.leaseWait
 				return response, false, nil
 			}
@@ -271,12 +276,9 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 		return response, nil
 	}
 	ended = true
-	call := s.store.start(ctx, func(ctx context.Context) error {
+	err = s.call(ctx, max(left, minPoll), "publish", func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
-	}, func(d time.Duration, err error) {
-		s.request.observer.storeOperation(StoreOperationInfo{Operation: "publish", Duration: d, Err: err})
 	})
-	err = call.wait(ctx, max(left, minPoll))
 	if errors.Is(err, ErrLeaseLost) {
 		return response, ErrLeaseLost
 	}
@@ -287,15 +289,14 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 }
 
 // keepLease renews the lease until the function that it returns is called, which
-// reports whether that has worked. It may be called twice.
+// reports whether the store works. It may be called twice.
 func (s *sharing) keepLease(ctx context.Context) (stop func() bool) {
 	stopped := make(chan struct{})
 	done := make(chan struct{})
 	works := true
-	renewal := *s // Its acquired is the other goroutine's.
 	go func() {
 		defer close(done)
-		for {
+		for works {
 			select {
 			case <-time.After(leaseTime / 3):
 			case <-stopped:
@@ -303,7 +304,12 @@ func (s *sharing) keepLease(ctx context.Context) (stop func() bool) {
 			case <-ctx.Done():
 				return
 			}
-			_, _, err := renewal.acquire(ctx) // That the lease is lost, Publish will tell.
+			err := s.call(ctx, storeBudget, "renew", func(ctx context.Context) error {
+				return s.store.store.Renew(ctx, s.key, s.owner, leaseTime)
+			})
+			if errors.Is(err, ErrLeaseLost) {
+				return // Publish will tell.
+			}
 			works = err == nil
 		}
 	}()
@@ -328,11 +334,21 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	if note == nil {
 		cooldown = 0
 	}
-	s.store.start(context.WithoutCancel(ctx), func(ctx context.Context) error {
+	s.start(context.WithoutCancel(ctx), "abort", func(ctx context.Context) error {
 		return s.store.store.Abort(ctx, s.key, s.owner, note, cooldown)
-	}, func(d time.Duration, err error) {
-		s.request.observer.storeOperation(StoreOperationInfo{Operation: "abort", Duration: d, Err: err})
 	})
+}
+
+// start starts an operation of the store.
+func (s *sharing) start(ctx context.Context, operation string, f func(context.Context) error) *storeCall {
+	return s.store.start(ctx, f, func(d time.Duration, err error) {
+		s.request.observer.storeOperation(StoreOperationInfo{Operation: operation, Duration: d, Err: err})
+	})
+}
+
+// call starts an operation of the store, and waits for its end no longer than limit.
+func (s *sharing) call(ctx context.Context, limit time.Duration, operation string, f func(context.Context) error) error {
+	return s.start(ctx, operation, f).wait(ctx, limit)
 }
 
 // A sharedResponse is what a record holds, as JSON: the server's answer as it is, so
@@ -408,10 +424,14 @@ func (s *sharing) read(ctx context.Context, claim Claim, asked time.Time) (*toke
 }
 
 // almostExpired reports whether callers would have to wait for the replacement of
-// the response's token at once.
-func (r *tokenResponse) almostExpired(now time.Time) bool {
+// the response's token at once, or as soon as for that of one which expires then.
+func (r *tokenResponse) almostExpired(now, until time.Time) bool {
+	if r.expiresIn == 0 {
+		return false
+	}
 	life := time.Duration(r.expiresIn) * time.Second
-	return r.expiresIn != 0 && now.Sub(r.sent) >= life-min(maxHardWindow, life/10)
+	expiry := r.sent.Add(life)
+	return !expiry.After(until) || expiry.Sub(now) <= min(maxHardWindow, life/10)
 }
 
 // A sharedRefusal is what a note holds, as JSON: why the server wants to be left

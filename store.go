@@ -38,6 +38,10 @@ type Store interface {
 	// stale record stays for those who ask with another version.
 	Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (Claim, error)
 
+	// Renew has the lease hold for lease from now. If owner doesn't hold it, it changes
+	// nothing and returns ErrLeaseLost: unlike Acquire it never begins one.
+	Renew(ctx context.Context, key, owner string, lease time.Duration) error
+
 	// Publish replaces the record, for ttl, and ends the lease and the cooldown.
 	// If owner doesn't hold the lease it changes nothing and returns ErrLeaseLost.
 	Publish(ctx context.Context, key, owner string, record Record, ttl time.Duration) error
@@ -54,8 +58,8 @@ type Store interface {
 	Invalidate(ctx context.Context, key, version string) error
 }
 
-// ErrLeaseLost is the error of Store.Publish for an owner that doesn't hold the
-// lease: it has run out, or was ended by Invalidate.
+// ErrLeaseLost is the error of Store.Publish and Store.Renew for an owner that doesn't
+// hold the lease: it has run out, or was ended by Invalidate.
 var ErrLeaseLost = errors.New("oauth2: the lease on the shared token is lost")
 
 // A Record is what a Store keeps under a key.

@@ -11,8 +11,8 @@ import (
 // Fault says what goes wrong with one call of a [Store]. Its fields combine; one that
 // sets neither Err nor Claim only takes time.
 type Fault struct {
-	// Operation is the only one that the fault concerns: "acquire", "publish",
-	// "abort" or "invalidate". Empty: any.
+	// Operation is the only one that the fault concerns: "acquire", "renew",
+	// "publish", "abort" or "invalidate". Empty: any.
 	Operation string
 
 	// Reply is when the fault happens: the call has been carried out, and its reply

@@ -35,7 +35,7 @@ var _ clientcredentials.Store = (*Store)(nil)
 // A Call is what a Store remembers of a call.
 type Call struct {
 	Time      time.Time
-	Operation string // "acquire", "publish", "abort" or "invalidate"
+	Operation string // "acquire", "renew", "publish", "abort" or "invalidate"
 	Key       string
 	Owner     string        // of all but Invalidate
 	Version   string        // the stale one, the one published, the one invalidated
@@ -86,6 +86,18 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 		return clientcredentials.Claim{}, err
 	}
 	return claim, nil
+}
+
+// Renew implements clientcredentials.Store.
+func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
+	call := Call{Operation: "renew", Key: key, Owner: owner, Duration: lease}
+	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
+		if !e.hasLease() || e.owner != owner {
+			return clientcredentials.ErrLeaseLost
+		}
+		e.leaseUntil = now.Add(lease)
+		return nil
+	})
 }
 
 // Publish implements clientcredentials.Store.
