@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -34,13 +35,14 @@ import (
 // they can write to. Then each thing that a program may print is searched.
 
 const (
-	canarySecret    = "SecretCanary/5&Kf+ w<2>=\"Z\"~%41-9xQ"
-	canaryAssertion = "eyJhbGciOiJub25lIn0.AssertionCanaryYm9keQ.8sPz4-Lk_Tq"
-	canaryPassword  = "PasswordCanary&7/b+R u<1>~%2F-3nM"
-	canaryQuery     = "QueryCanary-4hJ_w8Vd.Bc6"
-	canaryToken     = "TokenCanary.e5Gy_t2Wq-7LmX"
-	canaryRefresh   = "RefreshCanary.k9Np_c3Zs-6FvD"
-	canaryIDToken   = "IDTokenCanary.r4Hb_j1Xo-8PiS"
+	canarySecret     = "SecretCanary/5&Kf+ w<2>=\"Z\"~%41-9xQ"
+	canarySealingKey = "SealingCanary_k3Y_of_32_bytes_or_more"
+	canaryAssertion  = "eyJhbGciOiJub25lIn0.AssertionCanaryYm9keQ.8sPz4-Lk_Tq"
+	canaryPassword   = "PasswordCanary&7/b+R u<1>~%2F-3nM"
+	canaryQuery      = "QueryCanary-4hJ_w8Vd.Bc6"
+	canaryToken      = "TokenCanary.e5Gy_t2Wq-7LmX"
+	canaryRefresh    = "RefreshCanary.k9Np_c3Zs-6FvD"
+	canaryIDToken    = "IDTokenCanary.r4Hb_j1Xo-8PiS"
 )
 
 // canarySetups are the ways to authenticate. secrets are those that apply puts in.
@@ -90,6 +92,38 @@ var canarySetups = []struct {
 		c.ClientSecret = canarySecret
 		c.DPoP = canaryKey
 	}, []string{canarySecret}},
+	{"Store", func(c *Config) {
+		c.ClientSecret = canarySecret
+		ring, err := NewKeyring([]byte(canarySealingKey))
+		if err != nil {
+			panic(err)
+		}
+		c.Store = Seal(new(leakyStore), ring)
+	}, []string{canarySecret}},
+}
+
+// A leakyStore shows all it knows, in errors.
+type leakyStore struct{ claim Claim }
+
+func (s *leakyStore) Acquire(context.Context, string, string, string, time.Duration) (Claim, error) {
+	return Claim{State: ClaimLead}, nil
+}
+
+func (s *leakyStore) Renew(_ context.Context, key, owner string, _ time.Duration) error {
+	return fmt.Errorf("%q %q", key, owner)
+}
+
+func (s *leakyStore) Publish(_ context.Context, key, owner string, record Record, _ time.Duration) error {
+	s.claim = Claim{State: ClaimHit, Record: record}
+	return fmt.Errorf("%q %q %q", key, owner, record)
+}
+
+func (s *leakyStore) Abort(_ context.Context, key, owner string, note []byte, _ time.Duration) error {
+	return fmt.Errorf("%q %q %q", key, owner, note)
+}
+
+func (s *leakyStore) Invalidate(_ context.Context, key, version string) error {
+	return fmt.Errorf("%q %q", key, version)
 }
 
 // canaryKey is a key whose printed form would be found.
@@ -226,7 +260,7 @@ func TestCanary(t *testing.T) {
 	printed := make(map[string]bool)
 	t.Run("setups", func(t *testing.T) {
 		for _, setup := range canarySetups {
-			secrets := append([]string{canaryQuery, canaryToken, canaryRefresh, canarySecret, canaryKey.D.String(), canaryKey.D.Text(16)}, setup.secrets...)
+			secrets := append([]string{canaryQuery, canaryToken, canaryRefresh, canarySecret, canarySealingKey, canaryKey.D.String(), canaryKey.D.Text(16)}, setup.secrets...)
 			sub := func(name string, test func(t *testing.T, p *printer, c *Config)) {
 				t.Run(setup.name+"/"+name, func(t *testing.T) {
 					t.Parallel()
@@ -346,6 +380,9 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
 	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata)}
+	if c.Store != nil {
+		all = append(all, c.Store, c.Store.keyring, *c.Store.keyring)
+	}
 	p.showConfig(t, c)
 	for range 2 {
 		got, err := source.Token()
@@ -362,6 +399,10 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 				}
 				p.showError(err)
 			}
+		}
+		if c.Store != nil {
+			claim := c.Store.store.(*leakyStore).claim
+			all = append(all, claim, claim.Record)
 		}
 		for _, v := range all {
 			p.show(v)

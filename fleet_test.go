@@ -1116,7 +1116,7 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 		case 7:
 			f.store.Flush()
 		case 8:
-			f.auth.Latency = time.Duration(random.Int64N(int64(3 * time.Second)))
+			f.auth.SetFault(&clientcredentialstest.Fault{Delay: time.Duration(random.Int64N(int64(3 * time.Second)))})
 		case 9:
 			if token, err := r.Token(); err == nil {
 				f.auth.Revoke(token.AccessToken)
@@ -1135,4 +1135,64 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 		require.True(t, token.Expiry.After(time.Now()), "an expired token is served")
 		time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
 	}
+}
+
+func TestStoreOperationsAreObserved(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		var mu sync.Mutex // protects from and done
+		var from []clientcredentials.TokenFrom
+		var done []clientcredentials.RefreshDoneInfo
+		watch := func(c *clientcredentials.Config) {
+			c.Observer = clientcredentials.JoinObservers(c.Observer, &clientcredentials.Observer{
+				TokenServed: func(info clientcredentials.TokenServedInfo) {
+					mu.Lock()
+					defer mu.Unlock()
+					from = append(from, info.From)
+				},
+				RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
+					mu.Lock()
+					defer mu.Unlock()
+					done = append(done, info)
+				},
+			})
+		}
+		f.auth.Latency = 4 * time.Second
+		leader, follower := f.replica(watch), f.replica(watch)
+		var wg sync.WaitGroup
+		wg.Go(func() { leader.get(t) })
+		time.Sleep(time.Second)
+		follower.get(t)
+		wg.Wait()
+		token, err := leader.Token()
+		require.NoError(t, err)
+		leader.Invalidate(token)
+		f.auth.Script(clientcredentialstest.InvalidClient())
+		_, err = leader.Token()
+		require.Error(t, err)
+		synctest.Wait()
+
+		require.Equal(t, []clientcredentials.TokenFrom{clientcredentials.FromServer, clientcredentials.FromStore, clientcredentials.FromMemory}, from)
+		require.Len(t, done, 2)
+		require.Equal(t, clientcredentials.FromServer, done[0].From)
+		require.Equal(t, 1, done[0].Attempts)
+		require.Zero(t, done[0].LeaseWait)
+		require.Equal(t, clientcredentials.FromStore, done[1].From)
+		require.Zero(t, done[1].Attempts)
+		require.Equal(t, done[1].Duration, done[1].LeaseWait)
+		require.Equal(t, time.Hour, done[1].Life)
+
+		names := func(r *replica) (names []string) {
+			for _, info := range r.operations {
+				require.NoError(t, info.Err)
+				name := info.Operation
+				if info.State != 0 {
+					name += " " + info.State.String()
+				}
+				names = append(names, name)
+			}
+			return slices.Compact(names)
+		}
+		require.Equal(t, []string{"acquire lead", "renew", "publish", "invalidate", "acquire lead", "renew", "abort"}, names(leader))
+		require.Equal(t, []string{"acquire wait", "acquire hit"}, names(follower))
+	})
 }

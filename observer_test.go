@@ -710,6 +710,24 @@ func TestSlogObserver(t *testing.T) {
 			`"msg":"oauth2: dropped a token","rejected":true`,
 		},
 		{
+			StoreOperationInfo{Operation: "acquire", State: ClaimHit, Duration: time.Millisecond},
+			slog.LevelDebug,
+			`msg="oauth2: called the store of shared tokens" operation=acquire duration=1ms state=hit`,
+			`"msg":"oauth2: called the store of shared tokens","operation":"acquire","duration":1000000,"state":"hit"`,
+		},
+		{
+			StoreOperationInfo{Operation: "publish", Duration: time.Millisecond, Err: ErrLeaseLost},
+			slog.LevelDebug,
+			`msg="oauth2: called the store of shared tokens" operation=publish duration=1ms`,
+			`"msg":"oauth2: called the store of shared tokens","operation":"publish","duration":1000000`,
+		},
+		{
+			StoreOperationInfo{Operation: "publish", Duration: time.Millisecond, Err: failure},
+			slog.LevelWarn,
+			`msg="oauth2: the store of shared tokens failed; going on without it" operation=publish duration=1ms error="first line\nsecond line"`,
+			`"msg":"oauth2: the store of shared tokens failed; going on without it","operation":"publish","duration":1000000,"error":"first line\nsecond line"`,
+		},
+		{
 			OriginRefusedInfo{Origin: "https://other.example:443"},
 			slog.LevelWarn,
 			`msg="oauth2: kept the token from an origin" origin=https://other.example:443`,
@@ -935,4 +953,92 @@ func TestObserverThatMisbehaves(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestJoinObservers(t *testing.T) {
+	var order []string
+	note := func(name string) *Observer {
+		o := observe(func(info any) { order = append(order, fmt.Sprintf("%s %T", name, info)) })
+		o.TraceRefresh = func(ctx context.Context) (context.Context, func(error)) {
+			outer, _ := ctx.Value(flightKey{}).(string)
+			order = append(order, name+" begins in "+outer)
+			return context.WithValue(ctx, flightKey{}, name), func(err error) { order = append(order, fmt.Sprint(name, " ends: ", err)) }
+		}
+		return o
+	}
+	joined := JoinObservers(nil, note("a"), new(Observer), note("b"), nil)
+	joined.TokenServed(TokenServedInfo{})
+	joined.StoreOperation(StoreOperationInfo{})
+	ctx, end := joined.traceRefresh(t.Context())
+	require.Equal(t, "b", ctx.Value(flightKey{}))
+	end(io.EOF)
+	require.Equal(t, []string{
+		"a clientcredentials.TokenServedInfo", "b clientcredentials.TokenServedInfo",
+		"a clientcredentials.StoreOperationInfo", "b clientcredentials.StoreOperationInfo",
+		"a begins in ", "b begins in a", "b ends: EOF", "a ends: EOF",
+	}, order)
+
+	// Every field is joined, also those that are added one day.
+	fields := reflect.ValueOf(joined).Elem()
+	for i := range fields.NumField() {
+		require.False(t, fields.Field(i).IsNil(), fields.Type().Field(i).Name)
+	}
+	require.Equal(t, Observer{}, *JoinObservers(nil, new(Observer)), "what nobody wants to know isn't asked for")
+	alone := note("alone")
+	joined = JoinObservers(alone)
+	for i := range fields.NumField() {
+		require.Equal(t, reflect.ValueOf(alone).Elem().Field(i).Pointer(), reflect.ValueOf(joined).Elem().Field(i).Pointer())
+	}
+}
+
+func TestTraceRefresh(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		type key struct{}
+		var events []string
+		w.conf.Observer = &Observer{
+			TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
+				events = append(events, "trace")
+				return context.WithValue(ctx, key{}, "span"), func(err error) { events = append(events, fmt.Sprint("end ", err != nil)) }
+			},
+			RefreshStarted: func(RefreshStartedInfo) { events = append(events, "started") },
+			RefreshDone:    func(RefreshDoneInfo) { events = append(events, "done") },
+			RefreshFailed:  func(RefreshFailedInfo) { events = append(events, "failed") },
+		}
+		inner := w.ctx.Value(oauth2.HTTPClient).(*http.Client)
+		w.conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			events = append(events, fmt.Sprint("request in ", req.Context().Value(key{})))
+			return inner.Transport.RoundTrip(req)
+		})}
+		s := w.conf.Source(w.ctx)
+		promptly(t, s)
+		synctest.Wait()
+		require.Equal(t, []string{"trace", "started", "request in span", "done", "end false"}, events)
+		events = nil
+		w.auth.Script(clientcredentialstest.InvalidClient())
+		token, err := s.Token()
+		require.NoError(t, err)
+		s.Invalidate(token)
+		_, err = s.Token()
+		require.Error(t, err)
+		synctest.Wait()
+		require.Equal(t, []string{"trace", "started", "request in span", "failed", "end true"}, events)
+
+		// What it returns may be nil.
+		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { return nil, nil }} //nolint:staticcheck // A mistake of a user's.
+		promptly(t, s)
+
+		// A panic in it fails the token request, and no more.
+		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { panic("here") }}
+		_, err = w.conf.Source(w.ctx).Token()
+		require.ErrorContains(t, err, "panic")
+		w.conf.Observer = &Observer{TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
+			return ctx, func(error) { panic("here") }
+		}}
+		promptly(t, w.conf.Source(w.ctx))
+	})
+}
+
+func TestTokenFrom(t *testing.T) {
+	require.Equal(t, "memory store server TokenFrom(3)", fmt.Sprint(FromMemory, " ", FromStore, " ", FromServer, " ", TokenFrom(3)))
+	require.Equal(t, "lead hit wait cooling ClaimState(0)", fmt.Sprint(ClaimLead, " ", ClaimHit, " ", ClaimWait, " ", ClaimCooling, " ", ClaimState(0)))
 }

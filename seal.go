@@ -47,21 +47,18 @@ func NewKeyring(keys ...[]byte) (*Keyring, error) {
 }
 
 // String returns a description of k without its keys.
-func (k *Keyring) String() string {
-	if k == nil {
-		return "clientcredentials.Keyring(nil)"
-	}
+func (k Keyring) String() string {
 	return fmt.Sprintf("clientcredentials.Keyring(%d keys)", len(k.keys))
 }
 
 // Format prints what String returns, whatever the verb.
-func (k *Keyring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+func (k Keyring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue returns what String does, for log/slog.
-func (k *Keyring) LogValue() slog.Value { return slog.StringValue(k.String()) }
+func (k Keyring) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalText returns what String does, for encodings.
-func (k *Keyring) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (k Keyring) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // sealFormat is the first byte of what is sealed: the format of the rest. Others
 // are left alone.
@@ -74,8 +71,12 @@ const keyIDSize = 8
 // its tag (AES-256-GCM). Authenticated with it is where it belongs, so that nothing
 // can be moved.
 type sealingKey struct {
-	id     [keyIDSize]byte
-	secret []byte // of which subkeys are made
+	id [keyIDSize]byte
+	// aead returns the cipher for one key of a store. Each has a subkey, so that the
+	// number of messages that random nonces allow (2^32, NIST SP 800-38D, Section
+	// 8.3) is one of the messages for one token. It is a function, because what a
+	// function holds can't be printed.
+	aead func(storeKey string) (cipher.AEAD, error)
 }
 
 func newSealingKey(key []byte) (sealingKey, error) {
@@ -85,26 +86,22 @@ func newSealingKey(key []byte) (sealingKey, error) {
 		return k, fmt.Errorf("oauth2: the key can't be used: %w", err)
 	}
 	copy(k.id[:], id)
-	k.secret, err = hkdf.Key(sha256.New, key, nil, "clientcredentials sealing", minKeySize)
+	secret, err := hkdf.Key(sha256.New, key, nil, "clientcredentials sealing", minKeySize)
 	if err != nil {
 		return k, fmt.Errorf("oauth2: the key can't be used: %w", err)
 	}
+	k.aead = func(storeKey string) (cipher.AEAD, error) {
+		subkey, err := hkdf.Key(sha256.New, secret, nil, "clientcredentials store key "+storeKey, minKeySize)
+		if err != nil {
+			return nil, err
+		}
+		block, err := aes.NewCipher(subkey)
+		if err != nil {
+			return nil, err
+		}
+		return cipher.NewGCMWithRandomNonce(block)
+	}
 	return k, nil
-}
-
-// aead returns the cipher for one key of a store. Each has a subkey, so that the
-// number of messages that random nonces allow (2^32, NIST SP 800-38D, Section 8.3)
-// is one of the messages for one token.
-func (k sealingKey) aead(storeKey string) (cipher.AEAD, error) {
-	subkey, err := hkdf.Key(sha256.New, k.secret, nil, "clientcredentials store key "+storeKey, minKeySize)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(subkey)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // place returns the associated data of what is kept under a store key. version is

@@ -780,3 +780,22 @@ func (c *closeCounter) Close() error {
 	c.closed.Add(1)
 	return nil
 }
+
+func TestReject(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		require.False(t, s.Reject(nil))
+		require.False(t, (*Source)(nil).Reject(new(oauth2.Token)))
+		old := promptly(t, s)
+		require.False(t, s.Reject(&oauth2.Token{AccessToken: "other"}), "it isn't from this Source")
+		require.True(t, s.Reject(old))
+		current := promptly(t, s)
+		require.NotEqual(t, old.AccessToken, current.AccessToken)
+		require.True(t, s.Reject(old), "there is another already")
+		require.False(t, s.Reject(current), "whatever the token, it is refused")
+		require.Equal(t, current.AccessToken, promptly(t, s).AccessToken)
+		time.Sleep(minRejection)
+		require.True(t, s.Reject(current))
+		require.Equal(t, Expired, s.Status().State)
+	})
+}

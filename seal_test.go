@@ -1,0 +1,154 @@
+package clientcredentials
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testKey returns a key that isn't random.
+func testKey(n byte) []byte { return append(bytes.Repeat([]byte{n}, minKeySize-1), n+1) }
+
+func testKeyring(t testing.TB, numbers ...byte) *Keyring {
+	t.Helper()
+	var keys [][]byte
+	for _, n := range numbers {
+		keys = append(keys, testKey(n))
+	}
+	ring, err := NewKeyring(keys...)
+	require.NoError(t, err)
+	return ring
+}
+
+func TestNewKeyring(t *testing.T) {
+	for text, keys := range map[string][][]byte{
+		"needs a key":              {},
+		"key 1 of the Keyring has": {testKey(1)[1:]},
+		"key 2 of the Keyring has": {testKey(1), nil},
+		"again and again":          {make([]byte, 32)},
+	} {
+		_, err := NewKeyring(keys...)
+		require.ErrorContains(t, err, text)
+		require.ErrorContains(t, err, "oauth2: ")
+	}
+	long, err := NewKeyring(bytes.Repeat([]byte("0123456789"), 10))
+	require.NoError(t, err)
+	require.Len(t, long.keys, 1)
+
+	// The keys may be wiped, or changed, afterwards.
+	key := testKey(1)
+	ring, err := NewKeyring(key)
+	require.NoError(t, err)
+	clear(key)
+	sealed, err := ring.seal("key", "version", []byte("text"))
+	require.NoError(t, err)
+	text, err := testKeyring(t, 1).open("key", "version", sealed)
+	require.NoError(t, err)
+	require.Equal(t, "text", string(text))
+}
+
+func TestSeal(t *testing.T) {
+	ring := testKeyring(t, 1)
+	sealed, err := ring.seal("key", "version", []byte("text"))
+	require.NoError(t, err)
+	again, err := ring.seal("key", "version", []byte("text"))
+	require.NoError(t, err)
+	require.NotEqual(t, sealed, again, "each has a nonce of its own")
+	require.NotContains(t, string(sealed), "text")
+	require.Len(t, sealed, 1+keyIDSize+12+len("text")+16)
+
+	for name, other := range map[string]struct {
+		ring         *Keyring
+		key, version string
+		change       func([]byte) []byte
+	}{
+		"key":            {ring, "kez", "version", nil},
+		"version":        {ring, "key", "versioo", nil},
+		"note":           {ring, "key", "", nil},
+		"moved boundary": {ring, "keyv", "ersion", nil},
+		"keyring":        {testKeyring(t, 2), "key", "version", nil},
+		"format":         {ring, "key", "version", func(b []byte) []byte { b[0]++; return b }},
+		"cut":            {ring, "key", "version", func(b []byte) []byte { return b[:len(b)-1] }},
+		"head only":      {ring, "key", "version", func(b []byte) []byte { return b[:1+keyIDSize] }},
+		"less":           {ring, "key", "version", func(b []byte) []byte { return b[:keyIDSize] }},
+		"longer":         {ring, "key", "version", func(b []byte) []byte { return append(b, 0) }},
+	} {
+		text := slices.Clone(sealed)
+		if other.change != nil {
+			text = other.change(text)
+		}
+		_, err := other.ring.open(other.key, other.version, text)
+		require.ErrorIs(t, err, errNotOpened, name)
+	}
+	for i := range sealed {
+		text := slices.Clone(sealed)
+		text[i] ^= 1
+		_, err := ring.open("key", "version", text)
+		require.ErrorIs(t, err, errNotOpened, "bit in byte %d", i)
+	}
+	for _, numbers := range [][]byte{{1}, {1, 2}, {2, 1}, {3, 2, 1}} {
+		text, err := testKeyring(t, numbers...).open("key", "version", sealed)
+		require.NoError(t, err)
+		require.Equal(t, "text", string(text))
+	}
+}
+
+// What is sealed today can be opened by later versions: this was sealed by the first.
+func TestS19_FirstFormat(t *testing.T) {
+	ring := testKeyring(t, 1)
+	text, err := ring.open("key", "version", []byte(firstSealed))
+	require.NoError(t, err)
+	require.Equal(t, "text", string(text))
+}
+
+const firstSealed = "\x01\x95\xb5\x86\xbe\xe9H\xbf\xd3\v\x84\xb6\x8bl\x1b&\xfb\xae\vr\x10\x01C|KF\xaeSE\xe9\x1da\xc8S6ם\x98\x88\x8b0"
+
+func FuzzOpen(f *testing.F) {
+	ring := testKeyring(f, 1, 2)
+	sealed, err := ring.seal("key", "version", []byte("text"))
+	require.NoError(f, err)
+	f.Add(sealed)
+	f.Add([]byte(nil))
+	f.Add([]byte{sealFormat})
+	f.Fuzz(func(t *testing.T, sealed2 []byte) {
+		text, err := ring.open("key", "version", sealed2)
+		if bytes.Equal(sealed, sealed2) || string(sealed2) == firstSealed {
+			require.NoError(t, err)
+			return
+		}
+		require.ErrorIs(t, err, errNotOpened, "forged: %q", text)
+	})
+}
+
+func TestKeyringShowsNoKey(t *testing.T) {
+	ring := testKeyring(t, 'K')
+	shared := Seal(nil, ring)
+	var text strings.Builder
+	for _, v := range []any{ring, *ring, shared, []any{ring, shared}, struct{ R *Keyring }{ring}, struct{ r Keyring }{*ring}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+			fmt.Fprintf(&text, verb, v)
+		}
+		encoded, err := json.Marshal(v)
+		require.NoError(t, err)
+		text.Write(encoded)
+		slog.New(slog.NewTextHandler(&text, nil)).Info("", "v", v)
+		slog.New(slog.NewJSONHandler(&text, nil)).Info("", "v", v)
+	}
+	made, err := hkdf.Key(sha256.New, testKey('K'), nil, "clientcredentials sealing", minKeySize)
+	require.NoError(t, err)
+	for _, secret := range [][]byte{testKey('K'), made} {
+		for _, form := range []string{"%s", "%x", "%X", "%d", "%#v"} {
+			require.NotContains(t, text.String(), strings.Trim(fmt.Sprintf(form, secret[:8]), "[]{}"))
+		}
+	}
+	require.Contains(t, text.String(), "1 keys")
+	require.Equal(t, "<nil>", fmt.Sprint((*Keyring)(nil)))
+}
