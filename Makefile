@@ -93,6 +93,10 @@ providers: setup ## write what the tests find into docs/providers.md
 	@cd conformance
 	go test -count=1 -timeout $(TIMEOUT) -run '^(TestMatrix|TestSecrets)$$' -update .
 
+.PHONY: fleet-figures
+fleet-figures: ## simulate fleets, and write the figures into docs/fleet.md
+	@go test -count=1 -timeout 20m -run '^TestFleetFigures$$' -update-figures .
+
 # Half an hour on two cores: not part of `make test`.
 .PHONY: mutate
 mutate: ## remove each guard in turn, and see a test fail; RUN=regexp chooses some

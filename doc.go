@@ -70,6 +70,16 @@
 // [Config.Observer] is told of all this, [SlogObserver] logs it, and
 // [Source.Status] says how things are.
 //
+// # Fleets
+//
+// Replicas of a service can share one token, through a store that they use anyway:
+// set [Config.Store], for example to what redisstore.New returns. Then one of them
+// requests a token, and the others wait for it, or find it there; before it expires
+// one of them replaces it. What is kept in the store is encrypted: see [Seal] and
+// [Keyring]. The store is never needed: when it is down, slow or refuses, each replica
+// requests a token of its own, at most 250 milliseconds later than it would have
+// without. docs/fleet.md tells when it is worth it, and what it costs.
+//
 // # Migration
 //
 // Replace the import path golang.org/x/oauth2/clientcredentials by
