@@ -28,6 +28,9 @@ func newLongTokenWorld(t testing.TB) *world {
 	return w
 }
 
+// The value of authorization, 1 kB here, is made for each RPC: that costs 1 of these
+// allocations, and with the others about 1 µs, where an RPC in memory takes 30 µs and
+// 150 allocations without a token. It isn't worth a cache beside that of the Source.
 func TestGetRequestMetadataAllocations(t *testing.T) {
 	c := grpccredentials.New(newLongTokenWorld(t).source(t))
 	ctx := tlsContext(t)
@@ -36,7 +39,7 @@ func TestGetRequestMetadataAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	require.LessOrEqual(t, allocations, 4.0) // the token's copy, the value, and two for a map
+	require.LessOrEqual(t, allocations, 4.0) // the token's copy, the value, and 2 for the map
 }
 
 func BenchmarkGetRequestMetadata(b *testing.B) {

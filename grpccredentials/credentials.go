@@ -20,7 +20,7 @@ import (
 type Credentials struct {
 	source    *clientcredentials.Source
 	cleartext bool                                // tokens may go over connections that anybody can read
-	replayIf  func(method string, err error) bool // nil: any call may be replayed
+	replayIf  func(method string, err error) bool // nil: unless the response has begun
 }
 
 var _ credentials.PerRPCCredentials = (*Credentials)(nil)
@@ -35,12 +35,13 @@ func DangerouslySendTokensInCleartext() Option {
 	return func(c *Credentials) { c.cleartext = true }
 }
 
-// ReplayIf restricts which unary calls are replayed with a new token, to those for
-// which allowed returns true: of method, like "/package.Service/Method", that the
-// server has answered with err, whose status is Unauthenticated. It is for services
-// whose handlers may answer so after they have had an effect, be it only because they
-// pass on the status of another service. The token is dropped all the same. allowed may
-// be called concurrently.
+// ReplayIf decides which unary calls are replayed with a new token: those for which
+// allowed returns true, of method, like "/package.Service/Method", that the server has
+// answered with err, whose status is Unauthenticated. It takes the place of the rule
+// that the response must not have begun, and may be stricter, for a service whose
+// handlers answer so after they have had an effect, or more lenient, for one that sends
+// headers with every answer. The token is dropped in any case. allowed may be called
+// concurrently.
 func ReplayIf(allowed func(method string, err error) bool) Option {
 	return func(c *Credentials) { c.replayIf = allowed }
 }

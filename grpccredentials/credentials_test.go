@@ -5,7 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +21,12 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
@@ -142,7 +150,7 @@ func TestCleartextIsRefused(t *testing.T) {
 	// A wrapper that says they can do without doesn't get a token for it.
 	err = call(t.Context(), w.client(t, grpc.WithPerRPCCredentials(carefree{grpccredentials.New(source)})))
 	requireCode(t, codes.Unauthenticated, err)
-	require.ErrorContains(t, err, "not encrypted")
+	require.ErrorContains(t, err, "isn't encrypted")
 	require.Zero(t, w.auth.TokenRequests())
 	require.Empty(t, w.api.arrivals())
 }
@@ -178,4 +186,55 @@ func TestMisuse(t *testing.T) {
 		require.ErrorContains(t, err, "get one from Config.Source", name)
 	}
 	require.Empty(t, w.api.arrivals())
+}
+
+// A token that is bound to a certificate serves a ClientConn that presents it.
+func TestCertificateBoundTokens(t *testing.T) {
+	mine, _ := newCertificate()
+	another, _ := newCertificate()
+	leaf, err := x509.ParseCertificate(mine.Certificate[0])
+	require.NoError(t, err)
+	servers := cct.NewTLSServer(cct.Client{ID: "client", Certificates: []*x509.Certificate{leaf}, CertificateBound: true})
+	t.Cleanup(servers.Close)
+	httpClient := servers.Client()
+	t.Cleanup(httpClient.CloseIdleConnections)
+	certificate := clientauth.Certificate(func(context.Context) (*tls.Certificate, error) { return mine, nil })
+	conf := &clientcredentials.Config{
+		ClientID:   "client",
+		TokenURL:   servers.TokenURL,
+		HTTPClient: httpClient,
+		ClientAuth: &clientauth.SelfSignedTLSClientAuth{Source: certificate},
+	}
+
+	w := newWorld(t)
+	w.api.judge = func(ctx context.Context, _ int) error {
+		md, _ := metadata.FromIncomingContext(ctx)
+		token, _ := servers.Auth.Introspect(strings.TrimPrefix(md.Get("authorization")[0], "Bearer "))
+		p, _ := peer.FromContext(ctx)
+		sum := sha256.Sum256(p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].Raw)
+		if token.X5TS256 != base64.RawURLEncoding.EncodeToString(sum[:]) {
+			return errUnauthenticated
+		}
+		return nil
+	}
+	serverCertificate, roots := newCertificate()
+	listener := listen()
+	serve(t, w.api, listener, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{*serverCertificate},
+		ClientAuth:   tls.RequireAnyClientCert,
+	})))
+	for _, test := range []struct {
+		certificate clientauth.Certificate
+		want        codes.Code
+	}{
+		{certificate, codes.OK},
+		{func(context.Context) (*tls.Certificate, error) { return another, nil }, codes.Unauthenticated},
+	} {
+		conn := dial(t, listener.Addr().String(), append(grpccredentials.DialOptions(conf.Source(t.Context())),
+			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+				RootCAs:              roots,
+				GetClientCertificate: test.certificate.GetClientCertificate,
+			})))...)
+		requireCode(t, test.want, call(t.Context(), testpb.NewTestServiceClient(conn)))
+	}
 }

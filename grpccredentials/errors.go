@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	errCleartext = errors.New("oauth2: the token isn't sent over a connection that is not encrypted; give grpc.NewClient transport credentials with TLS")
+	errCleartext = errors.New("oauth2: the token isn't sent over a connection that isn't encrypted; give grpc.NewClient transport credentials with TLS")
 	errDPoP      = errors.New("oauth2: the token is bound to a key, RFC 9449, and gRPC has no way to prove that the client has it; use a Config without DPoP for gRPC")
 )
 
@@ -41,8 +41,7 @@ func (e *rpcError) GRPCStatus() *status.Status { return e.status }
 // codeOf returns the code for an error of the Source, when an RPC with ctx asked for a
 // token.
 func codeOf(ctx context.Context, err error) codes.Code {
-	// Of the RPC. A token request has deadlines of its own, which are none of the RPC's.
-	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
+	if ended := ctx.Err(); ended != nil { // Rather than by err: a token request has deadlines of its own.
 		return status.FromContextError(ended).Code()
 	}
 	var refusal *oauth2.RetrieveError

@@ -31,48 +31,45 @@ type call struct {
 // may use the context for another ClientConn.
 type callKey struct{ credentials *Credentials }
 
-// begin returns a new call, and ctx with it.
-func (c *Credentials) begin(ctx context.Context) (context.Context, *call) {
-	begun := new(call)
-	return context.WithValue(ctx, callKey{c}, begun), begun
+// watch returns a new call, and ctx with it.
+func (c *Credentials) watch(ctx context.Context) (context.Context, *call) {
+	watched := new(call)
+	return context.WithValue(ctx, callKey{c}, watched), watched
 }
 
-// callOf returns the call of an interceptor in ctx, or nil.
+// callOf returns the call that an interceptor watches with ctx, or nil.
 func (c *Credentials) callOf(ctx context.Context) *call {
-	begun, _ := ctx.Value(callKey{c}).(*call)
-	return begun
+	watched, _ := ctx.Value(callKey{c}).(*call)
+	return watched
 }
 
 // sends notes which token an attempt goes out with; nil: with none. Nothing is noted
 // in a nil call.
-func (l *call) sends(token *oauth2.Token) {
-	if l != nil {
-		l.token.Store(token)
+func (w *call) sends(token *oauth2.Token) {
+	if w != nil {
+		w.token.Store(token)
 	}
 }
 
 // refused returns the token that the server has refused with err, or nil: err may also
 // be one of our own, and then no token has been sent.
-func (l *call) refused(err error) *oauth2.Token {
+func (w *call) refused(err error) *oauth2.Token {
 	if err == nil || status.Code(err) != codes.Unauthenticated {
 		return nil
 	}
-	return l.token.Load()
+	return w.token.Load()
 }
 
 // UnaryClientInterceptor is a grpc.UnaryClientInterceptor. When the server answers
 // Unauthenticated it drops the token, at most every 30 seconds, and makes the call a
-// second time if there is another token, the server hadn't begun its response (by the
-// rule of gRFC A6 for retries), and ReplayIf allows it. When no other token is to be
-// had, the server's answer stands.
+// second time, if there is another token, and if the server has sent no headers ahead of
+// its status, by the rule of gRFC A6 for retries, or ReplayIf allows it. When no other
+// token is to be had, the server's answer stands.
 func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	callCtx, begun := c.begin(ctx)
-	err := invoker(callCtx, method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&begun.header))...)
-	token := begun.refused(err)
-	if token == nil || !c.source.Reject(token) || begun.header != nil {
-		return err
-	}
-	if c.replayIf != nil && !c.replayIf(method, err) {
+	ctx, watched := c.watch(ctx)
+	err := invoker(ctx, method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&watched.header))...)
+	token := watched.refused(err)
+	if token == nil || !c.source.Reject(token) || !c.mayReplay(method, err, watched) {
 		return err
 	}
 	if next, failure := c.source.TokenContext(ctx); failure != nil || next.AccessToken == token.AccessToken {
@@ -81,17 +78,27 @@ func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string,
 	return invoker(ctx, method, req, reply, cc, opts...)
 }
 
+// mayReplay reports whether a unary call that the server has refused with err may be made
+// again: if its handler hasn't run. That it has not is what Unauthenticated means, but
+// handlers can answer so, too.
+func (c *Credentials) mayReplay(method string, err error, refused *call) bool {
+	if c.replayIf != nil {
+		return c.replayIf(method, err)
+	}
+	return refused.header == nil
+}
+
 // StreamClientInterceptor is a grpc.StreamClientInterceptor. When a stream ends with
 // Unauthenticated it drops the stream's token, at most every 30 seconds. A stream is
 // never replayed: that takes a program that knows how far it got.
 func (c *Credentials) StreamClientInterceptor(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	callCtx, begun := c.begin(ctx)
-	s, err := streamer(callCtx, desc, cc, method, opts...)
+	ctx, watched := c.watch(ctx)
+	s, err := streamer(ctx, desc, cc, method, opts...)
 	if err != nil {
-		c.source.Reject(begun.refused(err))
+		c.source.Reject(watched.refused(err))
 		return nil, err
 	}
-	return &stream{ClientStream: s, credentials: c, call: begun}, nil
+	return &stream{ClientStream: s, credentials: c, call: watched}, nil
 }
 
 // A stream is a ClientStream that drops its token when the server refuses it. RecvMsg

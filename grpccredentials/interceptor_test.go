@@ -2,6 +2,7 @@ package grpccredentials_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -87,6 +88,19 @@ func TestServiceThatRefusesEveryToken(t *testing.T) {
 	})
 }
 
+// When no other token is in sight, the Source isn't asked for one.
+func TestRefusalThatChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	served := 0
+	w.conf.Observer.TokenServed = func(clientcredentials.TokenServedInfo) { served++ }
+	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
+	client := w.withTokens(t)
+	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
+	require.Equal(t, 3, served, "to the call, to see whether a replay is worth it, and to that")
+	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
+	require.Equal(t, 4, served)
+}
+
 func TestStreamDropsItsToken(t *testing.T) {
 	for name, rpc := range streams {
 		w := newWorld(t)
@@ -129,18 +143,21 @@ func TestStreamThatEndsForItsToken(t *testing.T) {
 	require.Equal(t, 2, w.auth.TokenRequests())
 }
 
+// headerFirst refuses the first RPC as servers do that send headers with every answer.
+func headerFirst(ctx context.Context, rpc int) error {
+	if rpc > 1 {
+		return nil
+	}
+	if err := grpc.SendHeader(ctx, metadata.Pairs("x", "y")); err != nil {
+		return err
+	}
+	return errUnauthenticated
+}
+
 // Of a call that the server has begun to answer nobody knows what it has done.
 func TestBegunResponseIsNotReplayed(t *testing.T) {
 	w := newWorld(t)
-	w.api.judge = func(ctx context.Context, rpc int) error {
-		if rpc > 1 {
-			return nil
-		}
-		if err := grpc.SendHeader(ctx, metadata.Pairs("x", "y")); err != nil {
-			return err
-		}
-		return errUnauthenticated
-	}
+	w.api.judge = headerFirst
 	client := w.withTokens(t)
 	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
 	require.Len(t, w.api.arrivals(), 1)
@@ -151,20 +168,29 @@ func TestBegunResponseIsNotReplayed(t *testing.T) {
 
 func TestReplayIf(t *testing.T) {
 	for _, allowed := range []bool{false, true} {
-		w := newWorld(t)
-		client := w.withTokens(t, grpccredentials.ReplayIf(func(method string, err error) bool {
-			if method != testpb.TestService_EmptyCall_FullMethodName || status.Convert(err).Message() != "the service knows no such token" {
-				t.Errorf("%s: %v", method, err)
-			}
-			return allowed
-		}))
-		require.NoError(t, call(t.Context(), client))
-		w.auth.RevokeAll()
-		err := call(t.Context(), client)
-		require.Equal(t, allowed, err == nil, "%v", err)
-		require.EqualValues(t, 1, w.dropped.Load())
-		require.NoError(t, call(t.Context(), client))
-		require.Equal(t, 2, w.auth.TokenRequests())
+		for name, judge := range map[string]func(context.Context, int) error{
+			"headers": headerFirst,
+			"none": func(_ context.Context, rpc int) error {
+				if rpc == 1 {
+					return errUnauthenticated
+				}
+				return nil
+			},
+		} {
+			w := newWorld(t)
+			w.api.judge = judge
+			client := w.withTokens(t, grpccredentials.ReplayIf(func(method string, err error) bool {
+				if method != testpb.TestService_EmptyCall_FullMethodName || !errors.Is(err, errUnauthenticated) {
+					t.Errorf("%s: %v", method, err)
+				}
+				return allowed
+			}))
+			err := call(t.Context(), client)
+			require.Equal(t, allowed, err == nil, "%s: %v", name, err)
+			require.EqualValues(t, 1, w.dropped.Load(), name)
+			require.NoError(t, call(t.Context(), client))
+			require.Equal(t, 2, w.auth.TokenRequests())
+		}
 	}
 }
 
@@ -286,6 +312,18 @@ func TestHedgedCalls(t *testing.T) {
 	require.Equal(t, 2, w.auth.TokenRequests())
 }
 
+// Options may be shared by calls: they are not appended to.
+func TestSharedOptions(t *testing.T) {
+	w := newWorld(t)
+	opts := make([]grpc.CallOption, 0, 1)
+	client := w.client(t, append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, _ ...grpc.CallOption) error {
+			return invoker(ctx, method, req, reply, cc, opts...)
+		})}, grpccredentials.DialOptions(w.source(t), cleartext)...)...)
+	require.NoError(t, call(t.Context(), client))
+	require.Nil(t, opts[:1][0])
+}
+
 // Interceptors of a connection without Credentials see to nothing.
 func TestInterceptorsWithoutCredentials(t *testing.T) {
 	w := newWorld(t)
@@ -316,7 +354,7 @@ func TestUnauthorizedByAProxy(t *testing.T) {
 	proxy.EnableHTTP2 = true
 	proxy.StartTLS()
 	t.Cleanup(proxy.Close)
-	_, roots := newCertificate(t)
+	_, roots := newCertificate()
 	roots.AddCert(proxy.Certificate())
 	conn := dial(t, proxy.Listener.Addr().String(), append(grpccredentials.DialOptions(w.source(t)),
 		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(roots, "")))...)

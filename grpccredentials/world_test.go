@@ -101,14 +101,19 @@ func (w *world) dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
 
 // dialTLS returns a connection to the service over TLS on the loopback interface.
 func (w *world) dialTLS(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
-	certificate, roots := newCertificate(t)
-	var config net.ListenConfig
-	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	certificate, roots := newCertificate()
+	listener := listen()
 	serve(t, w.api, listener, grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
 	return dial(t, listener.Addr().String(), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(roots, "")),
 	}, opts...)...)
+}
+
+func listen() net.Listener {
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	must(err)
+	return listener
 }
 
 func serve(t testing.TB, api *service, listener net.Listener, opts ...grpc.ServerOption) {
@@ -134,9 +139,9 @@ func dial(t testing.TB, target string, opts ...grpc.DialOption) *grpc.ClientConn
 
 // newCertificate returns a certificate for the loopback interface, and what to verify
 // it with.
-func newCertificate(t testing.TB) (*tls.Certificate, *x509.CertPool) {
+func newCertificate() (*tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
+	must(err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "grpccredentials test"},
@@ -145,12 +150,18 @@ func newCertificate(t testing.TB) (*tls.Certificate, *x509.CertPool) {
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
+	must(err)
 	leaf, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	must(err)
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }
 
 // A service is a gRPC service that wants a token of auth for each RPC.
