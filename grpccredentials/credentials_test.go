@@ -1,0 +1,240 @@
+package grpccredentials_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+)
+
+// requireCode fails the test unless err is a status with that code.
+func requireCode(t testing.TB, code codes.Code, err error) {
+	t.Helper()
+	require.Equal(t, code.String(), status.Code(err).String(), "%v", err)
+}
+
+// Everything over sockets: TLS to the service, HTTP to the authorization server.
+func TestTokenArrivesOverTLS(t *testing.T) {
+	servers := cct.Start(t)
+	w := newWorld(t)
+	w.api.auth = servers.Auth
+	transport := new(http.Transport)
+	t.Cleanup(transport.CloseIdleConnections)
+	w.conf.TokenURL, w.conf.HTTPClient = servers.TokenURL, &http.Client{Transport: transport}
+	client := testpb.NewTestServiceClient(w.dialTLS(t, grpccredentials.DialOptions(w.source(t))...))
+
+	require.NoError(t, call(t.Context(), client))
+	for name, rpc := range streams {
+		require.NoError(t, rpc(t.Context(), client), name)
+	}
+	require.Equal(t, 1+len(streams), w.api.handlings())
+	require.Equal(t, 1, servers.Auth.TokenRequests())
+
+	servers.Auth.RevokeAll()
+	require.NoError(t, call(t.Context(), client))
+	require.Equal(t, 2, servers.Auth.TokenRequests())
+}
+
+func TestTokenArrivesInMemory(t *testing.T) {
+	w := newWorld(t)
+	client := w.withTokens(t)
+	require.NoError(t, call(t.Context(), client))
+	for name, rpc := range streams {
+		require.NoError(t, rpc(t.Context(), client), name)
+	}
+	require.Equal(t, 1, w.auth.TokenRequests())
+	for _, value := range w.api.arrivals() {
+		require.Regexp(t, "^Bearer [^| ]+$", value)
+	}
+}
+
+// Credentials can also be given to one call, on a connection without them.
+func TestCredentialsOfOneCall(t *testing.T) {
+	w := newWorld(t)
+	source := w.source(t)
+	secure := testpb.NewTestServiceClient(w.dialTLS(t))
+	require.NoError(t, call(t.Context(), secure, grpc.PerRPCCredentials(grpccredentials.New(source))))
+	requireCode(t, codes.InvalidArgument, call(t.Context(), secure))
+
+	requests := w.auth.TokenRequests()
+	source = w.source(t) // With no token yet.
+	requireCode(t, codes.Unauthenticated, call(t.Context(), w.client(t), grpc.PerRPCCredentials(grpccredentials.New(source))))
+	require.Equal(t, requests, w.auth.TokenRequests())
+}
+
+func TestColdStart(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.Script(cct.Fault{Delay: time.Second})
+		client := w.withTokens(t)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if err := call(t.Context(), client); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, w.auth.TokenRequests())
+		require.Equal(t, 100, w.api.handlings())
+	})
+}
+
+func TestDeadlineBoundsTheWait(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.Script(cct.Fault{Delay: 5 * time.Second})
+		client := w.withTokens(t)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := call(ctx, client)
+		requireCode(t, codes.DeadlineExceeded, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(start))
+
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		err = streams["both ways"](ctx, client)
+		requireCode(t, codes.Canceled, err)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 2*time.Second, time.Since(start))
+
+		require.NoError(t, call(t.Context(), client), "the token request goes on")
+		require.Equal(t, 5*time.Second, time.Since(start))
+		require.Equal(t, 1, w.auth.TokenRequests())
+		require.Len(t, w.api.arrivals(), 1)
+	})
+}
+
+// A deadline of the token request isn't one of the RPC.
+func TestTokenRequestTimesOut(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.SetFault(&cct.Fault{Delay: time.Hour})
+		requireCode(t, codes.Unavailable, call(t.Context(), w.withTokens(t)))
+	})
+}
+
+func TestCleartextIsRefused(t *testing.T) {
+	w := newWorld(t)
+	source := w.source(t)
+	_, err := grpc.NewClient("passthrough:///memory", append(grpccredentials.DialOptions(source), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	require.ErrorContains(t, err, "transport level security")
+
+	require.True(t, grpccredentials.New(source).RequireTransportSecurity())
+	require.False(t, grpccredentials.New(source, cleartext).RequireTransportSecurity())
+
+	// A wrapper that says they can do without doesn't get a token for it.
+	err = call(t.Context(), w.client(t, grpc.WithPerRPCCredentials(carefree{grpccredentials.New(source)})))
+	requireCode(t, codes.Unauthenticated, err)
+	require.ErrorContains(t, err, "isn't encrypted")
+	require.Zero(t, w.auth.TokenRequests())
+	require.Empty(t, w.api.arrivals())
+}
+
+type carefree struct{ credentials.PerRPCCredentials }
+
+func (carefree) RequireTransportSecurity() bool { return false }
+
+func TestDPoPIsRefused(t *testing.T) {
+	w := newWorld(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	w.conf.DPoP = key
+	client := w.withTokens(t)
+	for range 3 {
+		err = call(t.Context(), client)
+		requireCode(t, codes.Unauthenticated, err)
+		require.ErrorContains(t, err, "use a Config without DPoP")
+	}
+	require.Empty(t, w.api.arrivals())
+	require.Equal(t, 1, w.auth.TokenRequests())
+	require.Zero(t, w.dropped.Load())
+}
+
+func TestMisuse(t *testing.T) {
+	w := newWorld(t)
+	for name, c := range map[string]*grpccredentials.Credentials{
+		"no source":    grpccredentials.New(nil, cleartext),
+		"empty source": grpccredentials.New(new(clientcredentials.Source), cleartext),
+	} {
+		err := call(t.Context(), w.client(t, grpc.WithPerRPCCredentials(c), grpc.WithUnaryInterceptor(c.UnaryClientInterceptor)))
+		requireCode(t, codes.Unauthenticated, err)
+		require.ErrorContains(t, err, "get one from Config.Source", name)
+	}
+	require.Empty(t, w.api.arrivals())
+}
+
+// A token that is bound to a certificate serves a ClientConn that presents it.
+func TestCertificateBoundTokens(t *testing.T) {
+	mine, _ := newCertificate()
+	another, _ := newCertificate()
+	leaf, err := x509.ParseCertificate(mine.Certificate[0])
+	require.NoError(t, err)
+	servers := cct.NewTLSServer(cct.Client{ID: "client", Certificates: []*x509.Certificate{leaf}, CertificateBound: true})
+	t.Cleanup(servers.Close)
+	httpClient := servers.Client()
+	t.Cleanup(httpClient.CloseIdleConnections)
+	certificate := clientauth.Certificate(func(context.Context) (*tls.Certificate, error) { return mine, nil })
+	conf := &clientcredentials.Config{
+		ClientID:   "client",
+		TokenURL:   servers.TokenURL,
+		HTTPClient: httpClient,
+		ClientAuth: &clientauth.SelfSignedTLSClientAuth{Source: certificate},
+	}
+
+	w := newWorld(t)
+	w.api.judge = func(ctx context.Context, _ int) error {
+		md, _ := metadata.FromIncomingContext(ctx)
+		token, _ := servers.Auth.Introspect(strings.TrimPrefix(md.Get("authorization")[0], "Bearer "))
+		p, _ := peer.FromContext(ctx)
+		sum := sha256.Sum256(p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].Raw)
+		if token.X5TS256 != base64.RawURLEncoding.EncodeToString(sum[:]) {
+			return errUnauthenticated
+		}
+		return nil
+	}
+	serverCertificate, roots := newCertificate()
+	listener := listen()
+	serve(t, w.api, listener, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{*serverCertificate},
+		ClientAuth:   tls.RequireAnyClientCert,
+	})))
+	for _, test := range []struct {
+		certificate clientauth.Certificate
+		want        codes.Code
+	}{
+		{certificate, codes.OK},
+		{func(context.Context) (*tls.Certificate, error) { return another, nil }, codes.Unauthenticated},
+	} {
+		conn := dial(t, listener.Addr().String(), append(grpccredentials.DialOptions(conf.Source(t.Context())),
+			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+				RootCAs:              roots,
+				GetClientCertificate: test.certificate.GetClientCertificate,
+			})))...)
+		requireCode(t, test.want, call(t.Context(), testpb.NewTestServiceClient(conn)))
+	}
+}

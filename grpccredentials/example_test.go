@@ -1,0 +1,85 @@
+package grpccredentials_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+)
+
+// A token serves many calls. When it is revoked, the call that finds out is made again
+// with another.
+func Example() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	address, roots, stop := startService(server.Auth)
+	defer stop()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     server.TokenURL,
+	}
+	source := conf.Source(context.Background())
+	conn, err := grpc.NewClient(address, append(
+		grpccredentials.DialOptions(source),
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})),
+	)...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+
+	client := healthpb.NewHealthClient(conn)
+	for i := range 4 {
+		if i == 2 {
+			server.Auth.RevokeAll()
+		}
+		resp, err := client.Check(context.Background(), new(healthpb.HealthCheckRequest))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(resp.GetStatus(), "after", server.Auth.TokenRequests(), "token requests")
+	}
+	// Output:
+	// SERVING after 1 token requests
+	// SERVING after 1 token requests
+	// SERVING after 2 token requests
+	// SERVING after 2 token requests
+}
+
+// startService starts a gRPC service that wants tokens of auth. Its certificate is
+// verified with roots.
+func startService(auth *clientcredentialstest.AuthorizationServer) (address string, roots *x509.CertPool, stop func()) {
+	certificate, roots := newCertificate()
+	server := grpc.NewServer(
+		grpc.Creds(credentials.NewServerTLSFromCert(certificate)),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			token := strings.TrimPrefix(strings.Join(md.Get("authorization"), ""), "Bearer ")
+			if _, active := auth.Introspect(token); !active {
+				return nil, status.Error(codes.Unauthenticated, "no valid token")
+			}
+			return handler(ctx, req)
+		}),
+	)
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	listener := listen()
+	go func() { must(server.Serve(listener)) }()
+	return listener.Addr().String(), roots, server.Stop
+}

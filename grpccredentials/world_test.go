@@ -1,0 +1,334 @@
+package grpccredentials_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+)
+
+// cleartext is for connections in memory.
+var cleartext = grpccredentials.DangerouslySendTokensInCleartext()
+
+// A world is an authorization server, a gRPC service behind it, and a Config that
+// knows them, all in memory.
+type world struct {
+	auth    *cct.AuthorizationServer
+	api     *service
+	conf    *clientcredentials.Config
+	dropped atomic.Int32 // tokens, because the service has refused them
+}
+
+func newWorld(t testing.TB, client ...cct.Client) *world {
+	w := &world{auth: &cct.AuthorizationServer{Clients: client}}
+	if client == nil {
+		w.auth.Clients = []cct.Client{{ID: "client", Secret: "secret"}}
+	}
+	w.api = &service{auth: w.auth}
+	w.conf = &clientcredentials.Config{
+		ClientID:     "client",
+		ClientSecret: "secret",
+		TokenURL:     "https://auth.example/token",
+		HTTPClient:   &http.Client{Transport: cct.HandlerTransport(w.auth)},
+		Observer: &clientcredentials.Observer{Invalidated: func(info clientcredentials.InvalidatedInfo) {
+			if info.Rejected {
+				w.dropped.Add(1)
+			}
+		}},
+	}
+	t.Cleanup(func() {
+		for _, violation := range w.auth.Violations() {
+			t.Error(violation)
+		}
+	})
+	return w
+}
+
+// bubble runs a test of a world under synctest.
+func bubble(t *testing.T, test func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t)) })
+}
+
+func (w *world) source(t testing.TB) *clientcredentials.Source { return w.conf.Source(t.Context()) }
+
+// client returns a client of the service over a connection in memory.
+func (w *world) client(t testing.TB, opts ...grpc.DialOption) testpb.TestServiceClient {
+	return testpb.NewTestServiceClient(w.dial(t, opts...))
+}
+
+// withTokens is client with DialOptions.
+func (w *world) withTokens(t testing.TB, opts ...grpccredentials.Option) testpb.TestServiceClient {
+	return w.client(t, grpccredentials.DialOptions(w.source(t), append(opts, cleartext)...)...)
+}
+
+func (w *world) dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
+	listener := bufconn.Listen(1 << 16)
+	serve(t, w.api, listener)
+	return dial(t, "passthrough:///memory", append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+	}, opts...)...)
+}
+
+// dialTLS returns a connection to the service over TLS on the loopback interface.
+func (w *world) dialTLS(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
+	certificate, roots := newCertificate()
+	listener := listen()
+	serve(t, w.api, listener, grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
+	return dial(t, listener.Addr().String(), append([]grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(roots, "")),
+	}, opts...)...)
+}
+
+func listen() net.Listener {
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	must(err)
+	return listener
+}
+
+func serve(t testing.TB, api *service, listener net.Listener, opts ...grpc.ServerOption) {
+	server := api.server(opts...)
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := server.Serve(listener); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		server.Stop()
+		served.Wait()
+	})
+}
+
+func dial(t testing.TB, target string, opts ...grpc.DialOption) *grpc.ClientConn {
+	conn, err := grpc.NewClient(target, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return conn
+}
+
+// newCertificate returns a certificate for the loopback interface, and what to verify
+// it with.
+func newCertificate() (*tls.Certificate, *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "grpccredentials test"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(err)
+	leaf, err := x509.ParseCertificate(der)
+	must(err)
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A service is a gRPC service that wants a token of auth for each RPC.
+type service struct {
+	testpb.UnimplementedTestServiceServer
+	auth *cct.AuthorizationServer
+
+	// judge, if set, decides in place of auth. The first RPC is number 1.
+	judge func(ctx context.Context, rpc int) error
+
+	// begin, if set, runs in the handler of a stream after each message.
+	begin func(message int) error
+
+	mu      sync.Mutex // protects what follows
+	arrived []string   // the values of authorization of each RPC, joined by |
+	handled int        // RPCs that got to a handler
+}
+
+func (s *service) server(opts ...grpc.ServerOption) *grpc.Server {
+	server := grpc.NewServer(append(opts,
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			if err := s.admit(ctx); err != nil {
+				return nil, err
+			}
+			return handler(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			if err := s.admit(stream.Context()); err != nil {
+				return err
+			}
+			return handler(srv, stream)
+		}),
+	)...)
+	testpb.RegisterTestServiceServer(server, s)
+	return server
+}
+
+func (s *service) admit(ctx context.Context) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	values := md.Get("authorization")
+	s.mu.Lock()
+	s.arrived = append(s.arrived, strings.Join(values, "|"))
+	rpc := len(s.arrived)
+	s.mu.Unlock()
+	err := s.verdict(ctx, rpc, values)
+	if err == nil {
+		s.mu.Lock()
+		s.handled++
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *service) verdict(ctx context.Context, rpc int, values []string) error {
+	if s.judge != nil {
+		return s.judge(ctx, rpc)
+	}
+	if len(values) != 1 {
+		return status.Errorf(codes.InvalidArgument, "%d values of authorization", len(values))
+	}
+	token, isBearer := strings.CutPrefix(values[0], "Bearer ")
+	if _, active := s.auth.Introspect(token); !isBearer || !active {
+		return errUnauthenticated
+	}
+	return nil
+}
+
+var errUnauthenticated = status.Error(codes.Unauthenticated, "the service knows no such token")
+
+// arrivals returns the values of authorization of the RPCs that have arrived.
+func (s *service) arrivals() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.arrived)
+}
+
+// handlings returns how many RPCs got to a handler.
+func (s *service) handlings() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handled
+}
+
+func (s *service) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
+	return new(testpb.Empty), nil
+}
+
+func (s *service) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+	return stream.Send(new(testpb.StreamingOutputCallResponse))
+}
+
+func (s *service) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
+	for {
+		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+			return stream.SendAndClose(new(testpb.StreamingInputCallResponse))
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *service) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	for message := 1; ; message++ {
+		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := stream.Send(new(testpb.StreamingOutputCallResponse)); err != nil {
+			return err
+		}
+		if s.begin != nil {
+			if err := s.begin(message); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// call makes a unary call.
+func call(ctx context.Context, client testpb.TestServiceClient, opts ...grpc.CallOption) error {
+	_, err := client.EmptyCall(ctx, new(testpb.Empty), opts...)
+	return err
+}
+
+// streams makes RPCs of each kind of stream. Each ends with the error that is returned.
+var streams = map[string]func(ctx context.Context, client testpb.TestServiceClient) error{
+	"from the server": func(ctx context.Context, client testpb.TestServiceClient) error {
+		stream, err := client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest))
+		return drain(stream, err)
+	},
+	"to the server": func(ctx context.Context, client testpb.TestServiceClient) error {
+		stream, err := client.StreamingInputCall(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(new(testpb.StreamingInputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		_, err = stream.CloseAndRecv()
+		return err
+	},
+	"both ways": func(ctx context.Context, client testpb.TestServiceClient) error {
+		stream, err := client.FullDuplexCall(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(new(testpb.StreamingOutputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err := stream.CloseSend(); err != nil {
+			return err
+		}
+		return drain(stream, nil)
+	},
+}
+
+// drain receives until a stream ends.
+func drain(stream interface {
+	Recv() (*testpb.StreamingOutputCallResponse, error)
+}, err error,
+) error {
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
