@@ -427,11 +427,20 @@ func (e *waitError) Timeout() bool { return errors.Is(e.cause, context.DeadlineE
 
 func newWaitError(ctx context.Context) error { return &waitError{endOf(ctx)} }
 
-// constructionError returns the error for a source whose own context is done,
-// which no caller's context can mend.
-func constructionError(ctx context.Context) error {
-	return fmt.Errorf("oauth2: cannot fetch token: the context given to Config.Client, Source, TokenSource or Transport is done; give it one that lives as long as the service: %w", endOf(ctx))
+// A constructionError is the error for a source whose own context is done, which no
+// caller's context can mend.
+type constructionError struct{ cause error }
+
+func newConstructionError(ctx context.Context) error { return &constructionError{endOf(ctx)} }
+
+func (e *constructionError) Error() string {
+	return "oauth2: cannot fetch token: the context given to Config.Client, Source, TokenSource or Transport is done; give it one that lives as long as the service: " + e.cause.Error()
 }
+
+func (e *constructionError) Unwrap() error { return e.cause }
+
+// errEndedEarly is for an answer of which only a part arrived.
+var errEndedEarly = errors.New("oauth2: cannot fetch token: the answer ended early")
 
 // endOf returns why ctx is done: its Err, and its cause if that tells more.
 func endOf(ctx context.Context) error {

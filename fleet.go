@@ -327,7 +327,7 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	var note []byte
 	var cooldown time.Duration
 	var refusal *oauth2.RetrieveError
-	if errors.As(failure, &refusal) && isTransient(failure) {
+	if errors.As(failure, &refusal) && IsTemporary(failure) {
 		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
 		note = s.note(refusal, cooldown)
 	}

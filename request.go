@@ -150,7 +150,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	r.adoptNonce(resp.Header)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("oauth2: cannot fetch token: the answer ended early: %w", masked.withoutSecrets(err))
+		return nil, fmt.Errorf("%w: %w", errEndedEarly, masked.withoutSecrets(err))
 	}
 	parsed, err := masked.judge(resp, body)
 	if err != nil {

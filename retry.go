@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -131,7 +132,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 // pause returns how long to wait after an attempt that ended with err, and
 // whether there should be another.
 func (r *tokenRequest) pause(ctx context.Context, err error, attempt int) (time.Duration, bool) {
-	if attempt >= r.retry.MaxAttempts || !isTransient(err) {
+	if attempt >= r.retry.MaxAttempts || !IsTemporary(err) {
 		return 0, false
 	}
 	// Full jitter, so that clients that failed together don't return together.
@@ -148,11 +149,17 @@ func isAnswer(err error) bool {
 	return errors.As(err, &refusal) || errors.As(err, &fault)
 }
 
-// isTransient reports whether the same token request may well succeed a little
-// later. It is the one place that decides so.
-func isTransient(err error) bool {
+// IsTemporary reports whether an error of this package, or one that wraps it, may well
+// pass by itself, so that the same call succeeds a little later: the network failed,
+// something took too long, or the authorization server answered 408, 429, 500, 502, 503
+// or 504. Otherwise somebody has to mend something: the credentials, a certificate, the
+// Config, a context that is done. Nil is not temporary.
+func IsTemporary(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) {
+		if refusal.Response == nil {
+			return false // Not one of ours.
+		}
 		switch refusal.Response.StatusCode {
 		case http.StatusRequestTimeout,
 			http.StatusTooManyRequests,
@@ -164,17 +171,23 @@ func isTransient(err error) bool {
 		}
 		return false
 	}
-	var authentication *authError
-	var certificate *tls.CertificateVerificationError
-	var alert tls.AlertError
-	var notTLS tls.RecordHeaderError
+	var (
+		authentication *authError
+		construction   *constructionError
+		certificate    *tls.CertificateVerificationError
+		alert          tls.AlertError
+		notTLS         tls.RecordHeaderError
+		network        net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
+	)
 	switch {
 	case isAnswer(err), errors.Is(err, errReentered), errors.As(err, &authentication):
 		return false
-	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS):
+	case errors.As(err, &construction), errors.Is(err, context.Canceled):
+		return false
+	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return false // The peer doesn't become another in a second.
 	}
-	return true
+	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
 }
 
 // retryAfter returns how long the answer that err stands for asks to wait, RFC

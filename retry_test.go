@@ -29,7 +29,7 @@ func refusalWith(status int, header http.Header) *oauth2.RetrieveError {
 	return &oauth2.RetrieveError{Response: &http.Response{StatusCode: status, Header: header}}
 }
 
-func TestIsTransient(t *testing.T) {
+func TestIsTemporary(t *testing.T) {
 	for _, test := range []struct {
 		err  error
 		want bool
@@ -52,14 +52,25 @@ func TestIsTransient(t *testing.T) {
 		{&url.Error{Err: syscall.ECONNRESET}, true},
 		{&url.Error{Err: io.EOF}, true},
 		{&url.Error{Err: context.DeadlineExceeded}, true},
-		{fmt.Errorf("cut: %w", io.ErrUnexpectedEOF), true},
+		{fmt.Errorf("%w: %w", errEndedEarly, io.ErrUnexpectedEOF), true},
 		{&url.Error{Err: &net.DNSError{}}, true},
 		{&url.Error{Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, false},
 		{&url.Error{Err: tls.AlertError(40)}, false},
 		{&url.Error{Err: tls.RecordHeaderError{}}, false},
+		{&url.Error{Err: http.ErrSchemeMismatch}, false},
 		{&url.Error{Err: errReentered}, false},
+		{fmt.Errorf("%w: %w", errEndedEarly, errors.New("stream error")), true},
+		{fmt.Errorf("get: %w", refusalWith(503, nil)), true},
+		{&waitError{context.DeadlineExceeded}, true},
+		{&waitError{context.Canceled}, false},
+		{&url.Error{Err: context.Canceled}, false},
+		{&constructionError{context.DeadlineExceeded}, false},
+		{&authError{"DPoP", io.ErrUnexpectedEOF}, false},
+		{errors.New("oauth2: TokenURL is empty"), false},
+		{new(oauth2.RetrieveError), false},
+		{nil, false},
 	} {
-		require.Equal(t, test.want, isTransient(test.err), "%v", test.err)
+		require.Equal(t, test.want, IsTemporary(test.err), "%v", test.err)
 	}
 }
 
@@ -865,4 +876,17 @@ func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
 	_, err := conf.Token(ctx)
 	require.Error(t, err)
 	require.Equal(t, 1, requests)
+}
+
+// A token endpoint that speaks http where https is expected doesn't learn it in a second.
+func TestPlainServerIsNotTriedAgain(t *testing.T) {
+	server := clientcredentialstest.Start(t)
+	conf := &Config{
+		ClientID: clientcredentialstest.ClientID, ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL: strings.Replace(server.TokenURL, "http:", "https:", 1),
+		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("tried again after", info.Err) }},
+	}
+	_, err := conf.Source(t.Context()).Token()
+	require.ErrorIs(t, err, http.ErrSchemeMismatch)
+	require.False(t, IsTemporary(err))
 }

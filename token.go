@@ -495,7 +495,7 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 // is held.
 func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error {
 	if s.ctx.Err() != nil {
-		return constructionError(s.ctx)
+		return newConstructionError(s.ctx)
 	}
 	if ctx.Err() != nil {
 		return newWaitError(ctx)
@@ -524,7 +524,7 @@ func (s *Source) fly(f *flight) {
 	defer cancel()
 	timeIsUp := func() error {
 		if s.ctx.Err() != nil {
-			return constructionError(s.ctx)
+			return newConstructionError(s.ctx)
 		}
 		return context.Cause(ctx)
 	}
