@@ -66,20 +66,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 	var claim clientcredentials.Claim
 	call := Call{Operation: "acquire", Key: key, Owner: owner, Version: stale, Duration: lease}
 	err := s.do(ctx, &call, &claim, func(e *entry, now time.Time) error {
-		switch {
-		case e.hasRecord() && (stale == "" || e.record.Version != stale):
-			claim.State, claim.TTL = clientcredentials.ClaimHit, left(e.recordUntil, now)
-			claim.Record = clone(e.record)
-		case e.hasLease() && e.owner != owner:
-			claim.State, claim.TTL = clientcredentials.ClaimWait, left(e.leaseUntil, now)
-			claim.Owner = e.owner
-		case e.hasCooldown():
-			claim.State, claim.TTL = clientcredentials.ClaimCooling, left(e.cooldownUntil, now)
-			claim.Note = bytes.Clone(e.note)
-		default:
-			e.owner, e.leaseUntil = owner, now.Add(lease)
-			claim.State, claim.TTL = clientcredentials.ClaimLead, left(e.leaseUntil, now)
-		}
+		claim = e.acquire(now, stale, owner, lease)
 		return nil
 	})
 	if err != nil {
@@ -92,11 +79,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
 	call := Call{Operation: "renew", Key: key, Owner: owner, Duration: lease}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
-		if !e.hasLease() || e.owner != owner {
-			return clientcredentials.ErrLeaseLost
-		}
-		e.leaseUntil = now.Add(lease)
-		return nil
+		return e.renew(now, owner, lease)
 	})
 }
 
@@ -104,11 +87,7 @@ func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duratio
 func (s *Store) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
 	call := Call{Operation: "publish", Key: key, Owner: owner, Version: record.Version, Data: bytes.Clone(record.Data), Duration: ttl}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
-		if !e.hasLease() || e.owner != owner {
-			return clientcredentials.ErrLeaseLost
-		}
-		*e = entry{record: clone(record), recordUntil: now.Add(ttl)}
-		return nil
+		return e.publish(now, owner, record, ttl)
 	})
 }
 
@@ -116,10 +95,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, record clientcre
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
 	call := Call{Operation: "abort", Key: key, Owner: owner, Data: bytes.Clone(note), Duration: cooldown}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
-		if e.hasLease() && e.owner == owner {
-			e.endLease()
-			e.note, e.cooldownUntil = bytes.Clone(note), now.Add(cooldown)
-		}
+		e.abort(now, owner, note, cooldown)
 		return nil
 	})
 }
@@ -128,10 +104,7 @@ func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, coold
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	call := Call{Operation: "invalidate", Key: key, Version: version}
 	return s.do(ctx, &call, nil, func(e *entry, _ time.Time) error {
-		if e.hasRecord() && e.record.Version == version {
-			e.endRecord()
-			e.endLease()
-		}
+		e.invalidate(version)
 		return nil
 	})
 }
@@ -336,41 +309,3 @@ func (c *contents) sweepLocked(now time.Time) {
 		return e.empty()
 	})
 }
-
-// entry is what is under a key. A zero time: there is none.
-type entry struct {
-	record        clientcredentials.Record
-	recordUntil   time.Time
-	owner         string
-	leaseUntil    time.Time
-	note          []byte
-	cooldownUntil time.Time
-}
-
-func (e *entry) hasRecord() bool   { return !e.recordUntil.IsZero() }
-func (e *entry) hasLease() bool    { return !e.leaseUntil.IsZero() }
-func (e *entry) hasCooldown() bool { return !e.cooldownUntil.IsZero() }
-func (e *entry) empty() bool       { return !e.hasRecord() && !e.hasLease() && !e.hasCooldown() }
-
-func (e *entry) endRecord()   { e.record, e.recordUntil = clientcredentials.Record{}, time.Time{} }
-func (e *entry) endLease()    { e.owner, e.leaseUntil = "", time.Time{} }
-func (e *entry) endCooldown() { e.note, e.cooldownUntil = nil, time.Time{} }
-
-// pass ends what is over at now.
-func (e *entry) pass(now time.Time) {
-	if !now.Before(e.recordUntil) {
-		e.endRecord()
-	}
-	if !now.Before(e.leaseUntil) {
-		e.endLease()
-	}
-	if !now.Before(e.cooldownUntil) {
-		e.endCooldown()
-	}
-}
-
-func clone(r clientcredentials.Record) clientcredentials.Record {
-	return clientcredentials.Record{Version: r.Version, Data: bytes.Clone(r.Data)}
-}
-
-func left(until, now time.Time) time.Duration { return until.Sub(now).Truncate(time.Millisecond) }

@@ -1,0 +1,384 @@
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+// Run tests that a clientcredentials.Store does what its documentation says, with a
+// subtest for each rule. It takes a few seconds of real time; how slow the machine or
+// the store is changes nothing.
+//
+// newStore is called three times and returns a client of its own each time, all of the
+// same store, as the replicas of a service have: what keeps its promises by a mutex
+// in the process is found out. What has to be closed goes into t.Cleanup. The store
+// needn't be empty: keys are random, and nothing is left in it for longer than a year.
+//
+// Run can't look at what only the store's server shows: what a frozen or restarted one
+// does, and that what is over takes no space.
+func Run(t *testing.T, newStore func(t *testing.T) clientcredentials.Store) {
+	t.Helper()
+	var stores [3]clientcredentials.Store
+	for i := range stores {
+		stores[i] = newStore(t)
+	}
+	// All at once, because most of the time goes into waiting, and t.Parallel runs no
+	// more of them than there are processors.
+	var subtests sync.WaitGroup
+	for _, r := range rules {
+		subtests.Go(func() {
+			t.Run(r.name, func(t *testing.T) { r.check(newCheck(t, t.Context(), stores)) })
+		})
+	}
+	subtests.Wait()
+}
+
+const (
+	short = 300 * time.Millisecond // for what is waited for
+	long  = 10 * time.Minute       // for what mustn't end during the test
+
+	// slack is what the clocks of the store and of the test may differ over short,
+	// and what the store may round.
+	slack = 50 * time.Millisecond
+
+	pollInterval = 20 * time.Millisecond
+	guard        = 30 * time.Second // for calls that hang
+)
+
+// reporter is what a check needs of a *testing.T. That it is no more lets our tests see
+// which rules a broken store fails.
+type reporter interface {
+	Helper()
+	Errorf(format string, args ...any)
+	FailNow()
+}
+
+// A check is under way: of one rule, for one store.
+type check struct {
+	reporter
+	ctx   context.Context
+	a, b  *replica
+	probe *replica // only looks
+}
+
+// A replica is one of those that share tokens.
+type replica struct {
+	*check
+	store clientcredentials.Store
+	owner string
+}
+
+func newCheck(r reporter, ctx context.Context, stores [3]clientcredentials.Store) *check { //nolint:revive // The reporter is what it is for.
+	t := &check{reporter: r, ctx: ctx}
+	t.a = &replica{t, stores[0], "replica0A"}
+	t.b = &replica{t, stores[1], "replica1B"}
+	t.probe = &replica{t, stores[2], "replica2C"}
+	return t
+}
+
+// replicas returns n of them, which share three clients.
+func (t *check) replicas(n int) []*replica {
+	replicas := make([]*replica, n)
+	for i := range replicas {
+		replicas[i] = []*replica{t.a, t.b, t.probe}[i%3].as(fmt.Sprintf("replica%d", i))
+	}
+	return replicas
+}
+
+// as returns a replica with the same client and another name.
+func (r *replica) as(owner string) *replica { return &replica{r.check, r.store, owner} }
+
+func (t *check) fatalf(format string, args ...any) {
+	t.Helper()
+	t.Errorf(format, args...)
+	t.FailNow()
+}
+
+// newKey returns a key that nobody has ever used.
+func newKey() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// newRecord returns a record with a version of its own.
+func newRecord(data string) clientcredentials.Record {
+	return clientcredentials.Record{Version: rand.Text(), Data: []byte(data)}
+}
+
+// A span is the time that a call took. When the store has carried it out is not known,
+// only that it was meanwhile.
+type span struct{ start, end time.Time }
+
+// The methods that begin with "try" are for goroutines, which mustn't call FailNow.
+
+func (r *replica) tryAcquire(key, stale string, lease time.Duration) (clientcredentials.Claim, error) {
+	ctx, cancel := context.WithTimeout(r.ctx, guard)
+	defer cancel()
+	claim, err := r.store.Acquire(ctx, key, stale, r.owner, lease)
+	switch {
+	case err != nil:
+		return claim, fmt.Errorf("Acquire(%s): %w", r.owner, err)
+	case claim.TTL < 0:
+		return claim, fmt.Errorf("Acquire(%s): the TTL is %v", r.owner, claim.TTL)
+	}
+	return claim, nil
+}
+
+func (r *replica) tryRenew(key string, lease time.Duration) error {
+	ctx, cancel := context.WithTimeout(r.ctx, guard)
+	defer cancel()
+	if err := r.store.Renew(ctx, key, r.owner, lease); err != nil {
+		return fmt.Errorf("Renew(%s): %w", r.owner, err)
+	}
+	return nil
+}
+
+func (r *replica) tryPublish(key string, record clientcredentials.Record, ttl time.Duration) error {
+	ctx, cancel := context.WithTimeout(r.ctx, guard)
+	defer cancel()
+	if err := r.store.Publish(ctx, key, r.owner, record, ttl); err != nil {
+		return fmt.Errorf("Publish(%s): %w", r.owner, err)
+	}
+	return nil
+}
+
+func (r *replica) tryAbort(key, note string, cooldown time.Duration) error {
+	ctx, cancel := context.WithTimeout(r.ctx, guard)
+	defer cancel()
+	if err := r.store.Abort(ctx, key, r.owner, []byte(note), cooldown); err != nil {
+		return fmt.Errorf("Abort(%s): %w", r.owner, err)
+	}
+	return nil
+}
+
+func (r *replica) tryInvalidate(key, version string) error {
+	ctx, cancel := context.WithTimeout(r.ctx, guard)
+	defer cancel()
+	if err := r.store.Invalidate(ctx, key, version); err != nil {
+		return fmt.Errorf("Invalidate: %w", err)
+	}
+	return nil
+}
+
+// call ends the check when f fails, and returns how long that took.
+func (t *check) call(f func() error) span {
+	t.Helper()
+	start := time.Now()
+	err := f()
+	end := time.Now()
+	if err != nil {
+		t.fatalf("%v", err)
+	}
+	return span{start, end}
+}
+
+func (r *replica) acquire(key, stale string, lease time.Duration) (claim clientcredentials.Claim) {
+	r.Helper()
+	r.call(func() (err error) {
+		claim, err = r.tryAcquire(key, stale, lease)
+		return err
+	})
+	return claim
+}
+
+// lead acquires the lease.
+func (r *replica) lead(key, stale string, lease time.Duration) span {
+	r.Helper()
+	var claim clientcredentials.Claim
+	s := r.call(func() (err error) {
+		claim, err = r.tryAcquire(key, stale, lease)
+		return err
+	})
+	if claim.State != clientcredentials.ClaimLead {
+		r.fatalf("Acquire(%s): %v; want lead", r.owner, claim.State)
+	}
+	r.checkTTL(claim.TTL, s, s, lease)
+	return s
+}
+
+// renew does so as the holder of the lease.
+func (r *replica) renew(key string, lease time.Duration) span {
+	r.Helper()
+	return r.call(func() error { return r.tryRenew(key, lease) })
+}
+
+// publish does so as the holder of the lease.
+func (r *replica) publish(key string, record clientcredentials.Record, ttl time.Duration) span {
+	r.Helper()
+	return r.call(func() error { return r.tryPublish(key, record, ttl) })
+}
+
+// put leads and publishes.
+func (r *replica) put(key, stale string, record clientcredentials.Record, ttl time.Duration) span {
+	r.Helper()
+	r.lead(key, stale, long)
+	return r.publish(key, record, ttl)
+}
+
+// refused renews and publishes as one that doesn't hold the lease.
+func (r *replica) refused(key string) {
+	r.Helper()
+	if err := r.tryRenew(key, long); !errors.Is(err, clientcredentials.ErrLeaseLost) {
+		r.fatalf("Renew(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
+	}
+	if err := r.tryPublish(key, newRecord("refused"), long); !errors.Is(err, clientcredentials.ErrLeaseLost) {
+		r.fatalf("Publish(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
+	}
+}
+
+func (r *replica) abort(key, note string, cooldown time.Duration) span {
+	r.Helper()
+	return r.call(func() error { return r.tryAbort(key, note, cooldown) })
+}
+
+func (r *replica) invalidate(key, version string) {
+	r.Helper()
+	r.call(func() error { return r.tryInvalidate(key, version) })
+}
+
+// state is all that is under a key, but for how long.
+type state struct {
+	version, data string
+	owner         string
+	cooling       bool
+	note          string
+}
+
+func (s state) String() string {
+	var parts []string
+	if s.version != "" || s.data != "" {
+		parts = append(parts, fmt.Sprintf("record %s with %s", s.version, abbreviated(s.data)))
+	}
+	if s.owner != "" {
+		parts = append(parts, "lease of "+s.owner)
+	}
+	if s.cooling {
+		parts = append(parts, "cooldown with "+abbreviated(s.note))
+	}
+	if parts == nil {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func abbreviated(text string) string {
+	if len(text) > 40 {
+		return fmt.Sprintf("%.40q... (%d bytes)", text, len(text))
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// with returns the state with a record.
+func (s state) with(r clientcredentials.Record) state {
+	s.version, s.data = r.Version, string(r.Data)
+	return s
+}
+
+// want ends the check unless that is what is under key.
+func (t *check) want(key, when string, want state) {
+	t.Helper()
+	if got := t.look(key); got != want {
+		t.fatalf("%s: there is %v; want %v", when, got, want)
+	}
+}
+
+// look finds out what is under key, and leaves it as it is.
+func (t *check) look(key string) state {
+	t.Helper()
+	s := t.glance(key)
+	for { // A call whose context is done may still be carried out, but only once.
+		again := t.glance(key)
+		if again == s {
+			return s
+		}
+		s = again
+	}
+}
+
+func (t *check) glance(key string) (s state) {
+	t.Helper()
+	claim := t.probe.acquire(key, "", long)
+	if claim.State == clientcredentials.ClaimHit {
+		s = s.with(claim.Record)
+		claim = t.probe.acquire(key, claim.Record.Version, long)
+	}
+	switch claim.State {
+	case clientcredentials.ClaimLead:
+		t.probe.abort(key, "", 0)
+	case clientcredentials.ClaimWait:
+		s.owner = claim.Owner
+	case clientcredentials.ClaimCooling:
+		s.cooling, s.note = true, string(claim.Note)
+	case clientcredentials.ClaimHit: // It has just been replaced.
+		s = s.with(claim.Record)
+	default:
+		t.fatalf("Acquire: the state is %v", claim.State)
+	}
+	return s
+}
+
+// lasts asks again and again, and ends the check unless the state lasts for d since
+// began, and no longer. It returns the first claim of another state.
+func (t *check) lasts(began span, d time.Duration, want clientcredentials.ClaimState, ask func() clientcredentials.Claim) clientcredentials.Claim {
+	t.Helper()
+	for {
+		var claim clientcredentials.Claim
+		asked := t.call(func() error {
+			claim = ask()
+			return nil
+		})
+		if claim.State != want {
+			if asked.end.Before(began.start.Add(d - slack)) {
+				t.fatalf("it is %v already %v after the start; want %v for %v", claim.State, asked.end.Sub(began.start), want, d)
+			}
+			return claim
+		}
+		if asked.start.After(began.end.Add(d + slack)) {
+			t.fatalf("it is still %v, %v after the end; want that for %v", claim.State, asked.start.Sub(began.end), d)
+		}
+		t.checkTTL(claim.TTL, asked, began, d)
+		time.Sleep(pollInterval)
+	}
+}
+
+// checkTTL checks the TTL, told by the call asked, of what lasts for d since began.
+func (t *check) checkTTL(ttl time.Duration, asked, began span, d time.Duration) {
+	t.Helper()
+	least := began.start.Add(d).Sub(asked.end) - slack
+	most := min(max(d, time.Millisecond), began.end.Add(d).Sub(asked.start)+slack)
+	if ttl < least || ttl > most {
+		t.fatalf("the TTL is %v; want %v to %v", ttl, max(0, least), most)
+	}
+}
+
+// past waits until what lasts for d since began is over.
+func past(began span, d time.Duration) { time.Sleep(time.Until(began.end.Add(d + slack))) }
+
+// together does f n times at once, and ends the check when one fails.
+func (t *check) together(n int, f func(i int) error) {
+	t.Helper()
+	start := make(chan struct{})
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = f(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.fatalf("%v", err)
+	}
+}
