@@ -62,4 +62,6 @@
 //	})
 //
 // Both servers read the time with [time.Now] and wait on timers, nothing else.
+//
+// Package storetest, below this one, has a store for replicas that share tokens.
 package clientcredentialstest

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,7 +24,29 @@ import (
 // By the clock of the machine, as an adapter's test does it.
 func TestRun(t *testing.T) {
 	var store Store
+	if os.Getenv("STORETEST_UNAVAILABLE") != "" { // set by TestRunFails
+		Run(t, func(*testing.T) clientcredentials.Store {
+			s, fault := store.Connect(), Unavailable()
+			s.SetFault(&fault)
+			return s
+		})
+		return
+	}
 	Run(t, func(*testing.T) clientcredentials.Store { return store.Connect() })
+}
+
+// What fails in a check fails in a subtest with the name of the rule.
+func TestRunFails(t *testing.T) {
+	program, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), program, "-test.run=^TestRun$")
+	cmd.Env = append(os.Environ(), "STORETEST_UNAVAILABLE=1")
+	output, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	for _, r := range rules {
+		require.Contains(t, string(output), "--- FAIL: TestRun/"+strings.ReplaceAll(r.name, " ", "_")+" (")
+	}
+	require.Contains(t, string(output), "connection refused")
 }
 
 // recorder is the reporter of a check that may fail.
@@ -980,7 +1004,7 @@ var mutants = map[string]func() *mutant{
 		return &mutant{claim: func(c *clientcredentials.Claim) { c.Owner = strings.ToLower(c.Owner) }}
 	},
 	"owners are compared in lower case": func() *mutant {
-		return &mutant{after: func(e *entry, c *call) {}, publish: func(e *entry, c *call) error {
+		return &mutant{publish: func(e *entry, c *call) error {
 			if strings.EqualFold(e.owner, c.owner) {
 				c.owner = e.owner
 			}
@@ -1195,6 +1219,41 @@ func (s *caching) Acquire(ctx context.Context, key, stale, owner string, lease t
 	return claim, err
 }
 
+// A late client does what it was told to after its context is done.
+type late struct{ *Store }
+
+func (s *late) do(ctx context.Context, call func(context.Context)) error {
+	err := ctx.Err()
+	if err == nil {
+		call(ctx)
+		return nil
+	}
+	go call(context.WithoutCancel(ctx))
+	return err
+}
+
+func (s *late) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+	if ctx.Err() == nil {
+		return s.Store.Acquire(ctx, key, stale, owner, lease)
+	}
+	return clientcredentials.Claim{}, s.do(ctx, func(ctx context.Context) { _, _ = s.Store.Acquire(ctx, key, stale, owner, lease) })
+}
+
+func (s *late) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+	if ctx.Err() == nil {
+		return s.Store.Publish(ctx, key, owner, record, ttl)
+	}
+	return s.do(ctx, func(ctx context.Context) { _ = s.Store.Publish(ctx, key, owner, record, ttl) })
+}
+
+func (s *late) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
+	return s.do(ctx, func(ctx context.Context) { _ = s.Store.Abort(ctx, key, owner, note, cooldown) })
+}
+
+func (s *late) Invalidate(ctx context.Context, key, version string) error {
+	return s.do(ctx, func(ctx context.Context) { _ = s.Store.Invalidate(ctx, key, version) })
+}
+
 // TestRunRejects shows of each mutant that the suite finds it out, and of each rule
 // that it finds out one at least.
 func TestRunRejects(t *testing.T) {
@@ -1293,24 +1352,7 @@ func TestRunAccepts(t *testing.T) {
 			store.SetFault(&Fault{Reply: true, Delay: 700 * time.Millisecond})
 			return same(store)
 		},
-		"done after the context": func() [3]clientcredentials.Store {
-			store := new(Store)
-			m := new(mutant)
-			m.update = func(key string, f func(*entry, *call) error, c *call) error {
-				later := func() error {
-					return store.shared().update(key, func(e *entry, now time.Time) error {
-						c.now = now
-						return f(e, c)
-					})
-				}
-				if c.ctx.Err() == nil {
-					return later()
-				}
-				go later()
-				return c.ctx.Err()
-			}
-			return same(m)
-		},
+		"done after the context": func() [3]clientcredentials.Store { return same(&late{new(Store)}) },
 		"more in a claim than its state needs": func() [3]clientcredentials.Store {
 			return same(&mutant{claim: func(c *clientcredentials.Claim) {
 				if c.State != hit {

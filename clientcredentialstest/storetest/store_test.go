@@ -295,7 +295,7 @@ func TestStoreConcurrently(t *testing.T) {
 				}
 				_ = s.Abort(t.Context(), "key", owner, nil, 0)
 				_ = s.Invalidate(t.Context(), "key", "v1")
-				s.Script(storetest.Fault{Hang: true, Claim: func(*cc.Claim) {}})
+				s.Script(storetest.Corrupted())
 				s.SetFault(nil)
 				s.Calls()
 				s.Keys()
@@ -307,17 +307,5 @@ func TestStoreConcurrently(t *testing.T) {
 			}
 		})
 	}
-	stop := make(chan struct{})
-	go func() { // for the last that hangs
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				s.SetFault(nil)
-			}
-		}
-	}()
 	wg.Wait()
-	close(stop)
 }
