@@ -67,6 +67,8 @@ func describe(claim clientcredentials.Claim) string {
 	switch claim.State {
 	case 0:
 		return "done"
+	case lead:
+		return "lead"
 	case hit:
 		return fmt.Sprintf("hit %s %s", claim.Record.Version, claim.Record.Data)
 	case waiting:

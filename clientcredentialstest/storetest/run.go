@@ -328,8 +328,8 @@ func (t *check) glance(key string) (s state) {
 }
 
 // lasts asks again and again, and ends the check unless the state lasts for d since
-// began, and no longer. It returns the first claim of another state.
-func (t *check) lasts(began span, d time.Duration, want clientcredentials.ClaimState, ask func() clientcredentials.Claim) clientcredentials.Claim {
+// began, and no longer.
+func (t *check) lasts(began span, d time.Duration, want clientcredentials.ClaimState, ask func() clientcredentials.Claim) {
 	t.Helper()
 	for {
 		var claim clientcredentials.Claim
@@ -341,7 +341,7 @@ func (t *check) lasts(began span, d time.Duration, want clientcredentials.ClaimS
 			if asked.end.Before(began.start.Add(d - slack)) {
 				t.fatalf("it is %v already %v after the start; want %v for %v", claim.State, asked.end.Sub(began.start), want, d)
 			}
-			return claim
+			return
 		}
 		if asked.start.After(began.end.Add(d + slack)) {
 			t.fatalf("it is still %v, %v after the end; want that for %v", claim.State, asked.start.Sub(began.end), d)

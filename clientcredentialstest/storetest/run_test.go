@@ -282,7 +282,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"stale is a prefix":       func() *mutant { return confuses(func(s, of string) bool { return strings.HasPrefix(of, s) }) },
-	"stale has a prefix":      func() *mutant { return confuses(func(s, of string) bool { return strings.HasPrefix(s, of) }) },
+	"stale has a prefix":      func() *mutant { return confuses(strings.HasPrefix) },
 	"stale in any case":       func() *mutant { return confuses(strings.EqualFold) },
 	"stale is a number":       func() *mutant { return confuses(sameNumber) },
 	"stale is whatever it is": func() *mutant { return confuses(func(string, string) bool { return true }) },

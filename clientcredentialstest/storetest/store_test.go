@@ -247,7 +247,7 @@ func TestCalls(t *testing.T) {
 		require.NotZero(t, ttl, "that call did nothing,")
 		s.Script(storetest.Fault{Hang: true})
 		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled, "and takes no fault")
-		go s.Invalidate(t.Context(), "other", "v1")
+		go func() { _ = s.Invalidate(t.Context(), "other", "v1") }()
 		synctest.Wait()
 		require.Equal(t, []storetest.Call{
 			{Time: start, Operation: "acquire", Key: "key", Owner: "a", Duration: time.Hour, State: cc.ClaimLead},
