@@ -1073,7 +1073,8 @@ func (badStore) Publish(context.Context, string, string, clientcredentials.Recor
 }
 
 func (badStore) Abort(context.Context, string, string, []byte, time.Duration) error { panic("here") }
-func (badStore) Invalidate(context.Context, string, string) error                   { panic("here") }
+
+func (badStore) Invalidate(context.Context, string, string) error { panic("here") }
 
 // TestFleetSimulation runs fleets through random faults of everything. While the
 // authorization server answers, every call gets a token; none is served that has
