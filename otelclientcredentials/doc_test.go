@@ -1,0 +1,208 @@
+package otelclientcredentials
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+)
+
+var update = flag.Bool("update", false, "write the tables in doc.go")
+
+// everything returns what is collected when everything has happened.
+func everything(t *testing.T) (collected []metricdata.Metrics, tel *telemetry) {
+	bubble(t, func(t *testing.T, w *world) {
+		source := w.conf.Source(t.Context())
+		_, err := RegisterSource(source, w.options()...)
+		require.NoError(t, err)
+		w.get(t, source)
+		exercise(w.conf.Observer)
+		collected, tel = w.metrics(t), w.telemetry
+	})
+	slices.SortFunc(collected, func(a, b metricdata.Metrics) int { return strings.Compare(a.Name, b.Name) })
+	return collected, tel
+}
+
+func kind(t *testing.T, m metricdata.Metrics) string {
+	switch data := m.Data.(type) {
+	case metricdata.Sum[int64]:
+		require.True(t, data.IsMonotonic, m.Name)
+		return "counter"
+	case metricdata.Gauge[float64]:
+		return "gauge"
+	case metricdata.Histogram[float64]:
+		return "histogram"
+	}
+	require.Fail(t, "unexpected kind", "%s: %T", m.Name, m.Data)
+	return ""
+}
+
+// keys returns the attributes that m has been seen with.
+func keys(m metricdata.Metrics) []string {
+	seen := map[string]bool{}
+	for _, p := range points(m) {
+		for _, a := range p.attributes.ToSlice() {
+			seen[string(a.Key)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// TestDocumentation compares the tables in doc.go with what the SDK has got; with
+// -update it writes them.
+func TestDocumentation(t *testing.T) {
+	collected, _ := everything(t)
+	var metrics, attributes []string
+	valuesOf := map[string]map[string]bool{}
+	for _, m := range collected {
+		metrics = append(metrics, fmt.Sprintf("%-44s %s, %s", m.Name, kind(t, m), m.Unit), "    "+m.Description)
+		for _, key := range keys(m) {
+			metrics = append(metrics, "    - "+key)
+		}
+		for _, p := range points(m) {
+			for _, a := range p.attributes.ToSlice() {
+				if valuesOf[string(a.Key)] == nil {
+					valuesOf[string(a.Key)] = map[string]bool{}
+				}
+				valuesOf[string(a.Key)][a.Value.Emit()] = true
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(valuesOf)) {
+		list := "see below"
+		if key != "error.type" {
+			list = strings.Join(slices.Sorted(maps.Keys(valuesOf[key])), ", ")
+		}
+		attributes = append(attributes, fmt.Sprintf("%-44s %s", key, list))
+	}
+
+	source, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	want := withTable(t, string(source), "Metrics", metrics)
+	want = withTable(t, want, "Attributes", attributes)
+	if *update {
+		require.NoError(t, os.WriteFile("doc.go", []byte(want), 0o600))
+		return
+	}
+	require.Equal(t, want, string(source), "run: go test -run TestDocumentation -update")
+}
+
+// withTable returns doc with the lines in place of the first table under a heading.
+func withTable(t *testing.T, doc, heading string, lines []string) string {
+	t.Helper()
+	head, rest, ok := strings.Cut(doc, "\n// # "+heading+"\n")
+	require.True(t, ok, heading)
+	at := regexp.MustCompile(`(?m)(^//\t.*\n)+`).FindStringIndex(rest)
+	require.NotNil(t, at, heading)
+	return head + "\n// # " + heading + "\n" + rest[:at[0]] + "//\t" + strings.Join(lines, "\n//\t") + "\n" + rest[at[1]:]
+}
+
+// TestDocumentedErrors compares the list of errors in doc.go with the code's.
+func TestDocumentedErrors(t *testing.T) {
+	source, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(source), "\n// # Errors\n")
+	section, _, _ := strings.Cut(rest, "\n// # ")
+	section = regexp.MustCompile(`\n//\s+`).ReplaceAllString(section, " ")
+	codes := regexp.MustCompile(`token requests: ([a-z_, ]+)\.`).FindStringSubmatch(section)
+	require.NotNil(t, codes)
+	require.Equal(t, strings.Join(slices.Sorted(slices.Values(oauthErrors)), ", "), codes[1])
+	var words []string
+	for _, match := range regexp.MustCompile(`- (\w+): `).FindAllStringSubmatch(section, -1) {
+		words = append(words, match[1])
+	}
+	require.Equal(t, []string{typeInvalidResponse, typeTimeout, typeCanceled, typeDNS, typeTLS, typeConnection, typeOther}, words)
+}
+
+// TestInstrumentationRules are those of the semantic conventions: general metric
+// guidelines, naming, and recording errors.
+func TestInstrumentationRules(t *testing.T) {
+	name := regexp.MustCompile(`^clientcredentials(\.[a-z]+(_[a-z]+)*)+$`)
+	unit := regexp.MustCompile(`^(s|\{[a-z]+\})$`)
+	description := regexp.MustCompile(`^[A-Z][^\n]*\.$`)
+	collected, tel := everything(t)
+	require.Len(t, collected, 11)
+	for _, m := range collected {
+		require.Regexp(t, name, m.Name)
+		require.Regexp(t, unit, m.Unit, m.Name)
+		require.Regexp(t, description, m.Description, m.Name)
+		seconds := m.Unit == "s"
+		switch kind(t, m) {
+		case "counter":
+			require.False(t, seconds, m.Name)
+			require.True(t, strings.HasSuffix(m.Name, "s"), "what is counted is in the plural: %s", m.Name)
+		case "histogram":
+			require.True(t, seconds, m.Name)
+			require.True(t, strings.HasSuffix(m.Name, ".duration"), m.Name)
+			for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
+				require.True(t, slices.IsSorted(p.Bounds), m.Name)
+				require.Equal(t, p.Bounds, slices.Compact(slices.Clone(p.Bounds)), m.Name)
+				require.LessOrEqual(t, len(p.Bounds), 16, m.Name)
+				require.Equal(t, buckets(m.Name), p.Bounds, m.Name)
+			}
+		}
+		for _, p := range points(m) {
+			checkAttributes(t, p.attributes.ToSlice(), m.Name)
+		}
+		require.LessOrEqual(t, len(points(m)), 20, m.Name)
+	}
+	for _, span := range tel.spans.Ended() {
+		require.Equal(t, "request token", span.Name())
+		checkAttributes(t, span.Attributes(), span.Name())
+	}
+}
+
+// buckets says which range is of interest: the defaults of the SDK are for
+// milliseconds.
+func buckets(name string) []float64 {
+	switch name {
+	case "clientcredentials.store.operation.duration":
+		return storeBuckets
+	case "clientcredentials.token.cooldown.duration":
+		return cooldownBuckets
+	}
+	return waitBuckets
+}
+
+func checkAttributes(t *testing.T, attributes []attribute.KeyValue, where string) {
+	t.Helper()
+	ours := regexp.MustCompile(`^clientcredentials(\.[a-z]+(_[a-z]+)*)+$`)
+	value := regexp.MustCompile(`^(_OTHER|[a-z]+(_[a-z]+)*|[3-5][0-9][0-9])$`)
+	for _, a := range attributes {
+		if a.Key != "error.type" && a.Key != "http.response.status_code" {
+			require.Regexp(t, ours, a.Key, where)
+		}
+		require.Regexp(t, value, a.Value.Emit(), "%s: %s", where, a.Key)
+	}
+}
+
+func TestBucketsCoverWhatCanHappen(t *testing.T) {
+	require.InEpsilon(t, (30 * time.Second).Seconds(), waitBuckets[len(waitBuckets)-1], 1e-9, "Config.Retry's default")
+	require.InEpsilon(t, (250 * time.Millisecond).Seconds(), storeBuckets[len(storeBuckets)-1], 1e-9, "StoreOperationInfo.Duration")
+	require.InEpsilon(t, time.Hour.Seconds(), cooldownBuckets[len(cooldownBuckets)-1], 1e-9, "the longest Retry-After")
+}
+
+func TestScopeIsThePackage(t *testing.T) {
+	require.Equal(t, ScopeName, reflect.TypeFor[telemetry]().PkgPath())
+}
+
+func TestVersion(t *testing.T) {
+	require.Empty(t, Version(), "of a test")
+	module := &debug.Module{Path: ScopeName, Version: "v1.2.3"}
+	other := &debug.Module{Path: ScopeName + "/v2", Version: "v2.0.0"}
+	require.Equal(t, "v1.2.3", versionIn(&debug.BuildInfo{Deps: []*debug.Module{other, module}}))
+	require.Empty(t, versionIn(&debug.BuildInfo{Deps: []*debug.Module{other}}))
+	module.Replace = &debug.Module{Path: "../"}
+	require.Empty(t, versionIn(&debug.BuildInfo{Deps: []*debug.Module{module}}))
+}

@@ -1,0 +1,116 @@
+package otelclientcredentials
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+// Values of error.type, beside the codes of OAuth and of HTTP.
+const (
+	typeInvalidResponse = "invalid_response"
+	typeTimeout         = "timeout"
+	typeCanceled        = "canceled"
+	typeDNS             = "dns"
+	typeTLS             = "tls"
+	typeConnection      = "connection"
+	typeOther           = "_OTHER" // That of the semantic conventions.
+)
+
+// oauthErrors are the registered error codes that a token endpoint may answer a client
+// credentials request with. A server can write anything there: the others don't count.
+var oauthErrors = []string{
+	// RFC 6749, Section 5.2.
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	// RFC 6749, Section 4.1.2.1: of the authorization endpoint, but token endpoints send them too.
+	"access_denied", "server_error", "temporarily_unavailable",
+	"invalid_target",                         // RFC 8707, Section 2
+	"invalid_authorization_details",          // RFC 9396, Section 5
+	"invalid_dpop_proof", "use_dpop_nonce", // RFC 9449, Sections 5 and 8
+}
+
+// errorType returns the value of error.type for err, from a set that is finite and
+// stands in the documentation of this package. It says what has failed rather than
+// where: an answer, before what may have come of it.
+func errorType(err error) string {
+	var refusal *oauth2.RetrieveError
+	var fault *clientcredentials.ResponseError
+	switch {
+	case errors.As(err, &refusal):
+		if slices.Contains(oauthErrors, refusal.ErrorCode) {
+			return refusal.ErrorCode
+		}
+		// A refusal may come with status 200, which says nothing then.
+		if status := statusCode(err); status >= 300 && http.StatusText(status) != "" {
+			return strconv.Itoa(status)
+		}
+		return typeOther
+	case errors.As(err, &fault):
+		return typeInvalidResponse
+	case errors.Is(err, context.Canceled):
+		return typeCanceled
+	case is[*net.DNSError](err):
+		return typeDNS // Also when it took too long.
+	case isTimeout(err):
+		return typeTimeout
+	case isTLS(err):
+		return typeTLS
+	case isConnection(err):
+		return typeConnection
+	}
+	return typeOther
+}
+
+// statusCode returns the status of the answer that err stands for. 0: there was none.
+func statusCode(err error) int {
+	var refusal *oauth2.RetrieveError
+	var fault *clientcredentials.ResponseError
+	switch {
+	case errors.As(err, &refusal) && refusal.Response != nil:
+		return refusal.Response.StatusCode
+	case errors.As(err, &fault):
+		return fault.StatusCode
+	}
+	return 0
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &timeout) && timeout.Timeout()
+}
+
+func isTLS(err error) bool {
+	// An alert is of a type that isn't exported, but the operation is of crypto/tls.
+	var operation *net.OpError
+	if errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") {
+		return true
+	}
+	return errors.Is(err, http.ErrSchemeMismatch) ||
+		is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || is[tls.AlertError](err) ||
+		is[x509.UnknownAuthorityError](err) || is[x509.HostnameError](err) || is[x509.CertificateInvalidError](err)
+}
+
+// isConnection reports whether there was no answer. Many errors of net/http that say so
+// are of types that aren't exported, those of HTTP/2 among them.
+func isConnection(err error) bool {
+	return is[*url.Error](err) || is[*net.OpError](err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+func is[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}

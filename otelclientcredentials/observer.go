@@ -1,0 +1,289 @@
+package otelclientcredentials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+)
+
+// ScopeName is the name of the instrumentation scope of all metrics and spans.
+const ScopeName = "github.com/seed-5bfa0880/clientcredentials/otelclientcredentials"
+
+// Version returns the version of this module in the running program, which is that of
+// the instrumentation scope. Empty: it isn't known, as in a program that was built with
+// a copy of the module.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return versionIn(info)
+	}
+	return ""
+}
+
+func versionIn(info *debug.BuildInfo) string {
+	for _, module := range info.Deps {
+		if module.Path == ScopeName && module.Replace == nil {
+			return module.Version
+		}
+	}
+	return ""
+}
+
+const (
+	sourceKey     = attribute.Key("clientcredentials.token.source")
+	stateKey      = attribute.Key("clientcredentials.token.state")
+	backgroundKey = attribute.Key("clientcredentials.token.request.background")
+	reasonKey     = attribute.Key("clientcredentials.token.invalidation.reason")
+	operationKey  = attribute.Key("clientcredentials.store.operation")
+	outcomeKey    = attribute.Key("clientcredentials.store.outcome")
+
+	// Of the semantic conventions.
+	errorTypeKey  = attribute.Key("error.type")
+	statusCodeKey = attribute.Key("http.response.status_code")
+)
+
+const spanName = "request token"
+
+// minWait is the least time that a caller has waited who then got the token that was
+// in memory all along: shorter is no wait, but what the call takes.
+const minWait = time.Millisecond
+
+var (
+	// Those of http.client.request.duration in the semantic conventions, and more up to
+	// the 30 seconds that a token request may take.
+	waitBuckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30}
+
+	// A store is waited for no longer than 250 milliseconds: what is above timed out.
+	storeBuckets = []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25}
+
+	// From a second, doubling, to 30, and with a Retry-After up to an hour.
+	cooldownBuckets = []float64{1, 2, 4, 8, 16, 30, 60, 300, 900, 3600}
+)
+
+// An Option changes what NewObserver and RegisterSource do by default.
+type Option func(*options)
+
+type options struct {
+	meterProvider  metric.MeterProvider
+	tracerProvider trace.TracerProvider
+	attributes     []attribute.KeyValue
+}
+
+// WithMeterProvider says who makes the instruments. Nil or not given: the global
+// MeterProvider.
+func WithMeterProvider(provider metric.MeterProvider) Option {
+	return func(o *options) { o.meterProvider = provider }
+}
+
+// WithTracerProvider says who makes the spans. Nil or not given: the global
+// TracerProvider.
+func WithTracerProvider(provider trace.TracerProvider) Option {
+	return func(o *options) { o.tracerProvider = provider }
+}
+
+// WithAttributes adds attributes to every measurement and span, to tell one Config
+// from another: attribute.String("clientcredentials.name", "billing"). They must be
+// few and no secrets. They don't replace those of this package.
+func WithAttributes(attributes ...attribute.KeyValue) Option {
+	return func(o *options) { o.attributes = append(o.attributes, attributes...) }
+}
+
+func newOptions(opts []Option) *options {
+	o := new(options)
+	for _, option := range opts {
+		if option != nil {
+			option(o)
+		}
+	}
+	if o.meterProvider == nil {
+		o.meterProvider = otel.GetMeterProvider()
+	}
+	if o.tracerProvider == nil {
+		o.tracerProvider = otel.GetTracerProvider()
+	}
+	return o
+}
+
+func (o *options) meter() metric.Meter {
+	return o.meterProvider.Meter(ScopeName, metric.WithInstrumentationVersion(Version()))
+}
+
+func (o *options) tracer() trace.Tracer {
+	return o.tracerProvider.Tracer(ScopeName, trace.WithInstrumentationVersion(Version()))
+}
+
+// with returns the constant attributes and these.
+func (o *options) with(attributes ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(o.attributes, attributes)...)) // The last of a key counts.
+}
+
+// NewObserver returns an Observer for Config.Observer that measures what happens to
+// tokens, and makes a span of each token request. Several Configs may share it; give
+// each its own, WithAttributes, to tell them apart. To log as well, join it with
+// another: see clientcredentials.JoinObservers.
+//
+// An error says that the MeterProvider refuses an instrument.
+func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
+	o := newOptions(opts)
+	m := maker{meter: o.meter()}
+	var (
+		gets          = m.counter("clientcredentials.token.gets", "{token}", "Tokens that callers got.")
+		waits         = m.histogram("clientcredentials.token.wait.duration", "How long callers waited who got a token that wasn't at hand.", waitBuckets)
+		requests      = m.counter("clientcredentials.token.requests", "{request}", "Token requests that were started.")
+		durations     = m.histogram("clientcredentials.token.request.duration", "How long token requests took, with retries.", waitBuckets)
+		retries       = m.counter("clientcredentials.token.retries", "{attempt}", "Attempts at a token that failed and were followed by another.")
+		cooldowns     = m.histogram("clientcredentials.token.cooldown.duration", "For how long no token is requested after a failure.", cooldownBuckets)
+		invalidations = m.counter("clientcredentials.token.invalidations", "{token}", "Tokens that were dropped before they expired.")
+		operations    = m.histogram("clientcredentials.store.operation.duration", "How long calls of the store of shared tokens took.", storeBuckets)
+		leases        = m.histogram("clientcredentials.store.lease.wait.duration", "How long token requests waited for that of another replica.", waitBuckets)
+		refusals      = m.counter("clientcredentials.origin.refusals", "{request}", "API requests that left the token's origins, and didn't get it.")
+	)
+	if err := m.err(); err != nil {
+		return nil, err
+	}
+
+	tracer := o.tracer()
+	ctx := context.Background() // Of measurements: none belongs to a caller.
+	gotten := o.newGottenOptions()
+	return &clientcredentials.Observer{
+		TokenServed: func(info clientcredentials.TokenServedInfo) {
+			gets.Add(ctx, 1, gotten.of(info)...)
+			if info.From != clientcredentials.FromMemory || info.Waited >= minWait {
+				waits.Record(ctx, info.Waited.Seconds(), o.with(sourceKey.String(info.From.String())))
+			}
+		},
+		RefreshStarted: func(info clientcredentials.RefreshStartedInfo) {
+			requests.Add(ctx, 1, o.with(backgroundKey.Bool(info.Background)))
+		},
+		RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
+			durations.Record(ctx, info.Duration.Seconds(), o.with(sourceKey.String(info.From.String())))
+			if info.LeaseWait > 0 {
+				leases.Record(ctx, info.LeaseWait.Seconds(), o.with())
+			}
+		},
+		RefreshFailed: func(info clientcredentials.RefreshFailedInfo) {
+			durations.Record(ctx, info.Duration.Seconds(), o.with(errorTypeKey.String(errorType(info.Err))))
+		},
+		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
+			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...))
+			return ctx, func(err error) { end(span, err) }
+		},
+		Retry: func(info clientcredentials.RetryInfo) {
+			retries.Add(ctx, 1, o.with(errorTypeKey.String(errorType(info.Err))))
+		},
+		Cooldown: func(info clientcredentials.CooldownInfo) {
+			cooldowns.Record(ctx, max(time.Until(info.Until), 0).Seconds(), o.with())
+		},
+		Invalidated: func(info clientcredentials.InvalidatedInfo) {
+			invalidations.Add(ctx, 1, o.with(reasonKey.String(reason(info))))
+		},
+		StoreOperation: func(info clientcredentials.StoreOperationInfo) {
+			operations.Record(ctx, info.Duration.Seconds(), o.with(storeAttributes(info)...))
+		},
+		OriginRefused: func(clientcredentials.OriginRefusedInfo) {
+			refusals.Add(ctx, 1, o.with()) // Not the origin: whoever redirects us chooses it.
+		},
+	}, nil
+}
+
+// end ends the span of a token request. The text of err stays out of it: there may be
+// words of the server in it.
+func end(span trace.Span, err error) {
+	defer span.End()
+	if err == nil {
+		return
+	}
+	kind := errorType(err)
+	span.SetStatus(codes.Error, kind)
+	span.SetAttributes(errorTypeKey.String(kind))
+	if status := statusCode(err); status != 0 {
+		span.SetAttributes(statusCodeKey.Int(status))
+	}
+}
+
+func reason(info clientcredentials.InvalidatedInfo) string {
+	switch {
+	case info.Rejected:
+		return "rejected"
+	case info.CertificateReplaced:
+		return "certificate_replaced"
+	}
+	return "application"
+}
+
+func storeAttributes(info clientcredentials.StoreOperationInfo) []attribute.KeyValue {
+	attributes := []attribute.KeyValue{operationKey.String(info.Operation)}
+	switch {
+	case errors.Is(info.Err, clientcredentials.ErrLeaseLost):
+		attributes = append(attributes, outcomeKey.String("lease_lost"))
+	case info.Err != nil:
+		attributes = append(attributes, errorTypeKey.String(errorType(info.Err)))
+	case info.State != 0:
+		attributes = append(attributes, outcomeKey.String(info.State.String()))
+	}
+	return attributes
+}
+
+// gottenOptions holds the attributes of each way to get a token: TokenServed is called
+// for every API request, and must allocate nothing.
+type gottenOptions struct {
+	constant *options
+	made     [clientcredentials.FromServer + 1][clientcredentials.Failed + 1][]metric.AddOption
+}
+
+func (o *options) newGottenOptions() *gottenOptions {
+	g := &gottenOptions{constant: o}
+	for from := range g.made {
+		for state := range g.made[from] {
+			g.made[from][state] = g.make(clientcredentials.TokenFrom(from), clientcredentials.State(state))
+		}
+	}
+	return g
+}
+
+func (g *gottenOptions) make(from clientcredentials.TokenFrom, state clientcredentials.State) []metric.AddOption {
+	return []metric.AddOption{g.constant.with(sourceKey.String(from.String()), stateKey.String(state.String()))}
+}
+
+func (g *gottenOptions) of(info clientcredentials.TokenServedInfo) []metric.AddOption {
+	from, state := int(info.From), int(info.State)
+	if from < 0 || from >= len(g.made) || state < 0 || state >= len(g.made[from]) {
+		return g.make(info.From, info.State) // Of a later version of the core.
+	}
+	return g.made[from][state]
+}
+
+// A maker makes instruments and keeps the errors.
+type maker struct {
+	meter  metric.Meter
+	errors []error
+}
+
+func (m *maker) counter(name, unit, description string) metric.Int64Counter {
+	instrument, err := m.meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(description))
+	m.errors = append(m.errors, err)
+	return instrument
+}
+
+func (m *maker) histogram(name, description string, buckets []float64) metric.Float64Histogram {
+	instrument, err := m.meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description), metric.WithExplicitBucketBoundaries(buckets...))
+	m.errors = append(m.errors, err)
+	return instrument
+}
+
+func (m *maker) err() error {
+	if err := errors.Join(m.errors...); err != nil {
+		return fmt.Errorf("oauth2: cannot make the instruments; check the MeterProvider: %w", err)
+	}
+	return nil
+}
