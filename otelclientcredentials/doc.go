@@ -62,7 +62,7 @@
 // No attribute has a token, a secret, a scope, an address or words of a server in it.
 // This is all that there is:
 //
-//	clientcredentials.store.operation            abort, acquire, invalidate, publish
+//	clientcredentials.store.operation            abort, acquire, invalidate, publish, renew
 //	clientcredentials.store.outcome              cooling, hit, lead, lease_lost, wait
 //	clientcredentials.token.invalidation.reason  application, certificate_replaced, rejected
 //	clientcredentials.token.request.background   false, true

@@ -40,7 +40,7 @@ func exercise(observer *clientcredentials.Observer) {
 	observer.Invalidated(clientcredentials.InvalidatedInfo{})
 	observer.Invalidated(clientcredentials.InvalidatedInfo{Rejected: true})
 	observer.Invalidated(clientcredentials.InvalidatedInfo{CertificateReplaced: true})
-	for _, operation := range []string{"acquire", "publish", "abort", "invalidate"} {
+	for _, operation := range []string{"acquire", "renew", "publish", "abort", "invalidate"} {
 		observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: operation, Duration: time.Second})
 		observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: operation, Err: errors.New("down")})
 	}

@@ -2,6 +2,7 @@ package otelclientcredentials
 
 import (
 	"context"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,12 +11,15 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// TestGlobalProviders sets them after the Observer was made, and before another is.
-// They can't be set back: no other test may rely on them.
+// globalsSet says that the global providers are no longer those that wait for others to
+// be set: that can't be undone.
+var globalsSet bool
+
+// TestGlobalProviders sets them after an Observer was made, and before another is.
 func TestGlobalProviders(t *testing.T) {
+	info := clientcredentials.TokenServedInfo{State: clientcredentials.Fresh}
 	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
 	require.NoError(t, err)
-	info := clientcredentials.TokenServedInfo{State: clientcredentials.Fresh}
 	early.TokenServed(info) // To nobody.
 	_, ended := early.TraceRefresh(context.Background())
 	ended(nil)
@@ -25,13 +29,18 @@ func TestGlobalProviders(t *testing.T) {
 	otel.SetTracerProvider(tel.traces)
 	late, err := NewObserver()
 	require.NoError(t, err)
-	for _, observer := range []*clientcredentials.Observer{early, late} {
-		require.Zero(t, testing.AllocsPerRun(10, func() { observer.TokenServed(info) }))
+	observers := []*clientcredentials.Observer{late}
+	if !globalsSet { // With -count the first run only.
+		observers = append(observers, early)
+		globalsSet = true
+	}
+	for _, observer := range observers {
+		require.Zero(t, testing.AllocsPerRun(10, func() { observer.TokenServed(info) })) // And one call more.
 		_, ended := observer.TraceRefresh(t.Context())
 		ended(nil)
 	}
 	require.Equal(t, values{
-		"clientcredentials.token.gets": {"clientcredentials.token.source=memory,clientcredentials.token.state=fresh": "22"}, // AllocsPerRun makes one call more.
+		"clientcredentials.token.gets": {"clientcredentials.token.source=memory,clientcredentials.token.state=fresh": strconv.Itoa(11 * len(observers))},
 	}, tel.values(t))
-	require.Len(t, tel.spans.Ended(), 2)
+	require.Len(t, tel.spans.Ended(), len(observers))
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +26,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 )
 
 // telemetry is what an SDK without exporters to elsewhere has got.
@@ -293,7 +297,61 @@ func TestOriginRefusals(t *testing.T) {
 	})
 }
 
-func TestStore(t *testing.T) {
+// TestFleet has two replicas that share a token, and then lose their store.
+func TestFleet(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const key = "a key that is 32 bytes or longer"
+		keyring, err := clientcredentials.NewKeyring([]byte(key))
+		require.NoError(t, err)
+		store := new(storetest.Store)
+		w.conf.Store = clientcredentials.Seal(store, keyring)
+		w.auth.Latency = 2 * time.Second
+		other := newTelemetry()
+		conf := *w.conf
+		conf.Observer = other.observer(t)
+		source, second := w.conf.Source(t.Context()), conf.Source(t.Context())
+
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = source.Token() })
+		time.Sleep(time.Second)
+		wg.Go(func() { _, _ = second.Token() })
+		wg.Wait()
+		synctest.Wait()
+		got := w.values(t)
+		delete(got["clientcredentials.store.operation.duration"], "clientcredentials.store.operation=renew") // Or there was no need.
+		require.Equal(t, values{
+			"clientcredentials.token.gets":             {"clientcredentials.token.source=server,clientcredentials.token.state=fresh": "1"},
+			"clientcredentials.token.wait.duration":    {"clientcredentials.token.source=server": "1 in 2s"},
+			"clientcredentials.token.requests":         {"clientcredentials.token.request.background=false": "1"},
+			"clientcredentials.token.request.duration": {"clientcredentials.token.source=server": "1 in 2s"},
+			"clientcredentials.store.operation.duration": {
+				"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=lead": "1 in 0s",
+				"clientcredentials.store.operation=publish":                                      "1 in 0s",
+			},
+		}, got)
+		got = other.values(t)
+		require.Equal(t, []string{"clientcredentials.token.source=store,clientcredentials.token.state=fresh"}, slices.Collect(maps.Keys(got["clientcredentials.token.gets"])))
+		require.Equal(t, []string{"clientcredentials.token.source=store"}, slices.Collect(maps.Keys(got["clientcredentials.token.request.duration"])))
+		require.Equal(t, got["clientcredentials.token.request.duration"]["clientcredentials.token.source=store"], got["clientcredentials.store.lease.wait.duration"][""])
+		require.ElementsMatch(t, []string{
+			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=wait",
+			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=hit",
+		}, slices.Collect(maps.Keys(got["clientcredentials.store.operation.duration"])))
+
+		fault := storetest.Unavailable()
+		store.SetFault(&fault)
+		time.Sleep(2 * time.Hour)
+		w.get(t, source)
+		require.Equal(t, "1 in 0s", w.values(t)["clientcredentials.store.operation.duration"]["clientcredentials.store.operation=acquire,error.type=_OTHER"])
+		require.Equal(t, "2 in 4s", w.values(t)["clientcredentials.token.request.duration"]["clientcredentials.token.source=server"])
+		store.SetFault(&storetest.Fault{Delay: time.Hour})
+		time.Sleep(2 * time.Hour)
+		w.get(t, source)
+		require.Contains(t, w.values(t)["clientcredentials.store.operation.duration"], "clientcredentials.store.operation=acquire,error.type=timeout")
+	})
+}
+
+func TestStoreOperations(t *testing.T) {
 	tel := newTelemetry()
 	observer := tel.observer(t)
 	const ms = time.Millisecond
