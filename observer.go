@@ -28,6 +28,10 @@ type Observer struct {
 	// that it keeps is due.
 	TokenServed func(TokenServedInfo)
 
+	// TokenFailed: a caller got none, for whatever reason: there was no waiting any
+	// longer, the token request failed, or there was none in a pause after failures.
+	TokenFailed func(TokenFailedInfo)
+
 	// RefreshStarted: a token is being requested. RefreshDone or RefreshFailed
 	// follows, when this has returned.
 	RefreshStarted func(RefreshStartedInfo)
@@ -98,6 +102,12 @@ func (f TokenFrom) String() string {
 	return fmt.Sprintf("TokenFrom(%d)", int(f))
 }
 
+// TokenFailedInfo tells of a caller who got no token.
+type TokenFailedInfo struct {
+	Waited time.Duration // how long the caller did
+	Err    error         // that it got
+}
+
 // RefreshStartedInfo tells of the start of a token request.
 type RefreshStartedInfo struct {
 	Background bool // there is a valid token meanwhile
@@ -158,6 +168,12 @@ type InsecureInfo struct {
 func (o *Observer) tokenServed(info TokenServedInfo) {
 	if o != nil && o.TokenServed != nil {
 		o.TokenServed(info)
+	}
+}
+
+func (o *Observer) tokenFailed(info TokenFailedInfo) {
+	if o != nil && o.TokenFailed != nil {
+		o.TokenFailed(info)
 	}
 }
 
@@ -241,6 +257,7 @@ func JoinObservers(observers ...*Observer) *Observer {
 			continue
 		}
 		joined.TokenServed = join(joined.TokenServed, o.TokenServed)
+		joined.TokenFailed = join(joined.TokenFailed, o.TokenFailed)
 		joined.RefreshStarted = join(joined.RefreshStarted, o.RefreshStarted)
 		joined.RefreshDone = join(joined.RefreshDone, o.RefreshDone)
 		joined.RefreshFailed = join(joined.RefreshFailed, o.RefreshFailed)
@@ -298,6 +315,9 @@ func SlogObserver(logger *slog.Logger) *Observer {
 			if info.From != FromMemory {
 				log(slog.LevelDebug, "waited for a token", slog.String("from", info.From.String()), slog.Duration("waited", info.Waited))
 			}
+		},
+		TokenFailed: func(info TokenFailedInfo) {
+			log(slog.LevelDebug, "a caller got no token", slog.Duration("waited", info.Waited), slog.String("error", info.Err.Error()))
 		},
 		RefreshStarted: func(info RefreshStartedInfo) {
 			log(slog.LevelDebug, "requesting a token", slog.Bool("background", info.Background))

@@ -46,6 +46,7 @@ func observe(call func(info any)) *Observer {
 type recorder struct {
 	mu     sync.Mutex // protects what follows
 	served []TokenServedInfo
+	failed []TokenFailedInfo
 	events []any // all other infos
 }
 
@@ -59,9 +60,12 @@ func (w *world) record() *recorder {
 func (r *recorder) note(info any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if served, ok := info.(TokenServedInfo); ok {
-		r.served = append(r.served, served)
-	} else {
+	switch info := info.(type) {
+	case TokenServedInfo:
+		r.served = append(r.served, info)
+	case TokenFailedInfo:
+		r.failed = append(r.failed, info)
+	default:
 		r.events = append(r.events, info)
 	}
 }
@@ -74,6 +78,15 @@ func (r *recorder) take() (served []TokenServedInfo, events []any) {
 	served, events = r.served, r.events
 	r.served, r.events = nil, nil
 	return served, events
+}
+
+// takeFailed returns the callers without a token since it was called last.
+func (r *recorder) takeFailed() []TokenFailedInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	failed := r.failed
+	r.failed = nil
+	return failed
 }
 
 type served []TokenServedInfo
@@ -102,6 +115,7 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 		defer cancel()
 		_, err := s.TokenContext(ctx) // Leaves before it lands.
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, []TokenFailedInfo{{Waited: time.Second, Err: err}}, r.takeFailed())
 		r.expect(t, nil, RefreshStartedInfo{})
 		wg.Wait()
 		gotServed, events := r.take()
@@ -259,15 +273,30 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 				want = append(want, CooldownInfo{Failures: cooldownFree, Until: until})
 			}
 			r.expect(t, nil, want...)
+			require.Equal(t, []TokenFailedInfo{{Waited: time.Second, Err: err}}, r.takeFailed())
 		}
 		_, err := s.Token() // Gets the last error.
 		require.Error(t, err)
 		r.expect(t, nil)
+		require.Equal(t, []TokenFailedInfo{{Err: err}}, r.takeFailed())
 
 		w.auth.SetFault(nil)
 		time.Sleep(minCooldown)
 		promptly(t, s)
 		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
+		require.Empty(t, r.takeFailed())
+	})
+}
+
+// TestObserverFailureWithoutRequest is about what is found out before.
+func TestObserverFailureWithoutRequest(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		r := w.record()
+		w.conf.TokenURL = ""
+		_, err := w.conf.Source(w.ctx).Token()
+		require.Error(t, err)
+		require.Equal(t, []TokenFailedInfo{{Err: err}}, r.takeFailed())
+		r.expect(t, nil)
 	})
 }
 
@@ -567,6 +596,13 @@ func everything(t *testing.T, w *world, client *http.Client) {
 	time.Sleep(57 * time.Minute)         //
 	w.auth.Script(clientcredentialstest.InvalidClient())
 	get("", http.StatusOK) // RefreshFailed, Cooldown
+	time.Sleep(time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://api.example/", nil)
+	require.NoError(t, err)
+	_, err = client.Do(req) // TokenFailed
+	require.ErrorIs(t, err, context.Canceled)
 	synctest.Wait()
 }
 
@@ -581,7 +617,8 @@ func TestEverything(t *testing.T) {
 			everything(t, w, w.clients()[kind])
 			gotServed, events := r.take()
 			require.NotEmpty(t, gotServed)
-			kinds := map[reflect.Type]bool{reflect.TypeFor[TokenServedInfo](): true}
+			require.NotEmpty(t, r.takeFailed())
+			kinds := map[reflect.Type]bool{reflect.TypeFor[TokenServedInfo](): true, reflect.TypeFor[TokenFailedInfo](): true}
 			for _, event := range events {
 				kinds[reflect.TypeOf(event)] = true
 			}
@@ -672,6 +709,12 @@ func TestSlogObserver(t *testing.T) {
 			slog.LevelDebug,
 			`msg="oauth2: waited for a token" from=server waited=1.5s`,
 			`"msg":"oauth2: waited for a token","from":"server","waited":1500000000`,
+		},
+		{
+			TokenFailedInfo{Waited: time.Second, Err: failure},
+			slog.LevelDebug,
+			`msg="oauth2: a caller got no token" waited=1s error="first line\nsecond line"`,
+			`"msg":"oauth2: a caller got no token","waited":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
 			RefreshStartedInfo{Background: true},

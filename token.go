@@ -412,11 +412,13 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
-	if err == nil {
-		end := time.Now()
-		s.conf.Observer.tokenServed(TokenServedInfo{From: from, Waited: end.Sub(now), State: c.state(end)})
+	end := time.Now()
+	if err != nil {
+		s.conf.Observer.tokenFailed(TokenFailedInfo{Waited: end.Sub(now), Err: err})
+		return nil, err
 	}
-	return c, err
+	s.conf.Observer.tokenServed(TokenServedInfo{From: from, Waited: end.Sub(now), State: c.state(end)})
+	return c, nil
 }
 
 // getSlowly is get for when there is something to do. It tells where the token came
