@@ -28,10 +28,11 @@
 //	    - error.type
 //	clientcredentials.token.cooldown.duration    histogram, s
 //	    For how long no token is requested after a failure.
-//	clientcredentials.token.gets                 counter, {token}
-//	    Tokens that callers got.
+//	clientcredentials.token.gets                 counter, {get}
+//	    How often callers asked for a token.
 //	    - clientcredentials.token.source
 //	    - clientcredentials.token.state
+//	    - error.type
 //	clientcredentials.token.invalidations        counter, {token}
 //	    Tokens that were dropped before they expired.
 //	    - clientcredentials.token.invalidation.reason
@@ -48,8 +49,9 @@
 //	    Attempts at a token that failed and were followed by another.
 //	    - error.type
 //	clientcredentials.token.wait.duration        histogram, s
-//	    How long callers waited who got a token that wasn't at hand.
+//	    How long callers waited for a token that wasn't at hand.
 //	    - clientcredentials.token.source
+//	    - error.type
 //
 // Config.Token, which always requests a new token, is no part of a Source: of it there
 // are retries only. What the requests do on the wire, attempt by attempt, is for the

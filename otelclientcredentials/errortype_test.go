@@ -36,7 +36,7 @@ func (tel *telemetry) requireFailure(t *testing.T, errorType string, status int)
 	durations := tel.values(t)["clientcredentials.token.request.duration"]
 	require.Len(t, durations, 1)
 	require.Contains(t, durations, "error.type="+errorType)
-	require.NotContains(t, tel.values(t), "clientcredentials.token.gets")
+	require.Equal(t, map[string]string{"error.type=" + errorType: "1"}, tel.values(t)["clientcredentials.token.gets"])
 
 	spans := tel.spans.Ended()
 	require.Len(t, spans, 1)
@@ -305,6 +305,7 @@ func TestCardinality(t *testing.T) {
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: text, ErrorDescription: text},
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: oauthErrors[n%len(oauthErrors)] + text},
 		} {
+			observer.TokenFailed(clientcredentials.TokenFailedInfo{Waited: time.Second, Err: err})
 			observer.RefreshFailed(clientcredentials.RefreshFailedInfo{Err: err})
 			observer.Retry(clientcredentials.RetryInfo{Err: err})
 			observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: "acquire", Err: err})

@@ -59,7 +59,7 @@ func Example() {
 		}
 	}
 	// Unordered output:
-	// Tokens that callers got.
+	// How often callers asked for a token.
 	// billing, from server: 1
 	// billing, from memory: 2
 }

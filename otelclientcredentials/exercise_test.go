@@ -31,6 +31,7 @@ func exercise(observer *clientcredentials.Observer) {
 	_, ended := observer.TraceRefresh(context.Background())
 	ended(nil)
 	for _, err := range errs {
+		observer.TokenFailed(clientcredentials.TokenFailedInfo{Waited: time.Second, Err: err})
 		observer.RefreshFailed(clientcredentials.RefreshFailedInfo{Duration: time.Second, Err: err})
 		_, ended := observer.TraceRefresh(context.Background())
 		ended(err)

@@ -54,8 +54,8 @@ const (
 
 const spanName = "request token"
 
-// minWait is the least time that a caller has waited who then got the token that was
-// in memory all along: shorter is no wait, but what the call takes.
+// minWait is the least time that a caller has waited who then got the token that was in
+// memory all along, or an error: shorter is no wait, but what the call takes.
 const minWait = time.Millisecond
 
 var (
@@ -137,8 +137,8 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	o := newOptions(opts)
 	m := maker{meter: o.meter()}
 	var (
-		gets          = m.counter("clientcredentials.token.gets", "{token}", "Tokens that callers got.")
-		waits         = m.histogram("clientcredentials.token.wait.duration", "How long callers waited who got a token that wasn't at hand.", waitBuckets)
+		gets          = m.counter("clientcredentials.token.gets", "{get}", "How often callers asked for a token.")
+		waits         = m.histogram("clientcredentials.token.wait.duration", "How long callers waited for a token that wasn't at hand.", waitBuckets)
 		requests      = m.counter("clientcredentials.token.requests", "{request}", "Token requests that were started.")
 		durations     = m.histogram("clientcredentials.token.request.duration", "How long token requests took, with retries.", waitBuckets)
 		retries       = m.counter("clientcredentials.token.retries", "{attempt}", "Attempts at a token that failed and were followed by another.")
@@ -160,6 +160,13 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 			gets.Add(ctx, 1, gotten.of(info)...)
 			if info.From != clientcredentials.FromMemory || info.Waited >= minWait {
 				waits.Record(ctx, info.Waited.Seconds(), o.with(sourceKey.String(info.From.String())))
+			}
+		},
+		TokenFailed: func(info clientcredentials.TokenFailedInfo) {
+			attributes := o.with(errorTypeKey.String(errorType(info.Err)))
+			gets.Add(ctx, 1, attributes)
+			if info.Waited >= minWait {
+				waits.Record(ctx, info.Waited.Seconds(), attributes)
 			}
 		},
 		RefreshStarted: func(info clientcredentials.RefreshStartedInfo) {

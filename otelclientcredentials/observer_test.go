@@ -200,6 +200,25 @@ func TestLifeOfAToken(t *testing.T) {
 	})
 }
 
+// TestCallerThatLeaves doesn't wait for the token request to end, which does well.
+func TestCallerThatLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.Latency = 3 * time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := w.conf.Source(t.Context()).TokenContext(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, values{
+			"clientcredentials.token.gets":             {"error.type=timeout": "1"},
+			"clientcredentials.token.wait.duration":    {"error.type=timeout": "1 in 1s"},
+			"clientcredentials.token.requests":         {"clientcredentials.token.request.background=false": "1"},
+			"clientcredentials.token.request.duration": {"clientcredentials.token.source=server": "1 in 3s"},
+		}, w.values(t))
+	})
+}
+
 // TestWaitForAReplacement has a caller wait a second for a new token, in vain.
 func TestWaitForAReplacement(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -233,6 +252,8 @@ func TestRetriesAndCooldown(t *testing.T) {
 		synctest.Wait()
 		got := w.values(t)
 		require.Equal(t, values{
+			"clientcredentials.token.gets":          {"error.type=429": "1"},
+			"clientcredentials.token.wait.duration": {"error.type=429": fmt.Sprint("1 in ", took)},
 			"clientcredentials.token.requests": {"clientcredentials.token.request.background=false": "1"},
 			"clientcredentials.token.request.duration": {
 				"error.type=429": fmt.Sprint("1 in ", took),
@@ -247,6 +268,7 @@ func TestRetriesAndCooldown(t *testing.T) {
 		_, err = source.Token() // Gets the same error, and is no request.
 		require.Error(t, err)
 		synctest.Wait()
+		got["clientcredentials.token.gets"]["error.type=429"] = "2"
 		require.Equal(t, got, w.values(t))
 	})
 }
@@ -400,8 +422,9 @@ func TestConstantAttributes(t *testing.T) {
 		require.NotEmpty(t, list, m.Name)
 		for _, p := range list {
 			require.Contains(t, p.attributes.ToSlice(), name, m.Name)
-			if m.Name == "clientcredentials.token.gets" {
-				require.NotContains(t, p.attributes.Encoded(attribute.DefaultEncoder()), "source=mine")
+			if p.attributes.HasValue(stateKey) {
+				value, _ := p.attributes.Value(sourceKey)
+				require.NotEqual(t, "mine", value.AsString(), "ours wins")
 			}
 		}
 	}
