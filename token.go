@@ -522,15 +522,15 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 
 // fly requests a token until one can be kept, or the request fails.
 func (s *Source) fly(f *flight) {
-	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
+	timed, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), f.request.retry.TotalTimeout, "the token request")
 	defer cancel()
 	timeIsUp := func() error {
 		if s.ctx.Err() != nil {
 			return newConstructionError(s.ctx)
 		}
-		return context.Cause(ctx)
+		return context.Cause(timed)
 	}
-	defer context.AfterFunc(ctx, func() { s.land(f, nil, timeIsUp()) })()
+	defer context.AfterFunc(timed, func() { s.land(f, nil, timeIsUp()) })()
 
 	err := errors.New("oauth2: cannot fetch token: the token request ended its goroutine") // by runtime.Goexit
 	defer func() {
@@ -541,11 +541,7 @@ func (s *Source) fly(f *flight) {
 			s.land(f, nil, err)
 		}
 	}()
-	func() {
-		defer close(f.announced)
-		ctx, f.traced = f.request.observer.traceRefresh(ctx)
-		f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
-	}()
+	ctx := f.announce(timed)
 	if isCleartext(f.request.endpoint) {
 		f.request.observer.insecureOnce(&s.insecureTokens, f.request.endpoint)
 	}
@@ -553,7 +549,7 @@ func (s *Source) fly(f *flight) {
 		response, failure := s.obtain(ctx, f)
 		if failure != nil {
 			err = failure
-			if ctx.Err() != nil {
+			if timed.Err() != nil {
 				err = timeIsUp() // Whoever lands f, it is with the same error.
 			}
 			return
@@ -563,6 +559,15 @@ func (s *Source) fly(f *flight) {
 			return
 		}
 	}
+}
+
+// announce tells the Observer of the start, and returns the context to request a token
+// with.
+func (f *flight) announce(ctx context.Context) context.Context {
+	defer close(f.announced)
+	ctx, f.traced = f.request.observer.traceRefresh(ctx)
+	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	return ctx
 }
 
 // land ends f with a response or an error, once, and reports whether f is on the
