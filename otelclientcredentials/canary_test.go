@@ -55,7 +55,7 @@ func TestCanary(t *testing.T) {
 			w.Header().Set("X-Echo", req.Header.Get("Authorization"))
 			w.WriteHeader(status)
 			echo := canaries["server's text"] + req.URL.String() + req.Header.Get("Authorization") + string(sent) + canaries["token"]
-			_, _ = io.WriteString(w, strings.ReplaceAll(body, "ECHO", echo))
+			_, _ = w.WriteString(strings.ReplaceAll(body, "ECHO", echo))
 			resp := w.Result()
 			resp.Request = req
 			return resp, nil

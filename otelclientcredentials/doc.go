@@ -53,11 +53,19 @@
 //	    - clientcredentials.token.source
 //	    - error.type
 //
+// For every call of an API there is one of clientcredentials.token.gets: those without
+// error.type are the share of callers who got a token. Buckets of the histograms are
+// such that a View is hardly needed.
+//
 // Config.Token, which always requests a new token, is no part of a Source: of it there
-// are retries only. What the requests do on the wire, attempt by attempt, is for the
-// instrumentation of HTTP to tell: wrap the transport of Config.HTTPClient with
-// otelhttp.NewTransport. That credentials travel in cleartext is for logs: see
-// clientcredentials.SlogObserver.
+// are retries only. That credentials travel in cleartext is for logs: see
+// clientcredentials.SlogObserver, and JoinObservers.
+//
+// What a token request does on the wire, attempt by attempt, is for the instrumentation
+// of HTTP to tell: wrap the transport of Config.HTTPClient with otelhttp.NewTransport.
+// It isn't an *http.Transport then, and has to do by itself what package
+// clientcredentials does with one: get rid of dead connections (set SendPingTimeout of
+// http.Transport.HTTP2), and present the client's certificate, if there is one.
 //
 // # Attributes
 //
@@ -88,8 +96,8 @@
 //     unsupported_grant_type, use_dpop_nonce.
 //   - else the status of the answer, if HTTP knows it: 302, 404, 503.
 //   - invalid_response: an answer of success without a token that can be used.
-//   - timeout: of an attempt, of all of them, or of the store.
-//   - canceled: the context that the Source was made with.
+//   - timeout: of an attempt, of all of them, of the caller, or of the store.
+//   - canceled: the caller's context, or that which the Source was made with.
 //   - dns: the name of the server wasn't found.
 //   - tls: the handshake failed; a certificate, mostly.
 //   - connection: refused, reset or lost, or what came wasn't HTTP.
@@ -100,7 +108,7 @@
 // There is a span "request token", of kind internal, for each token request of a Source:
 // from when a token is due until there is a new one or no more attempts are made. It is
 // the parent of the spans that otelhttp makes in the transport of Config.HTTPClient, one
-// for each attempt. As callers share a token request, and mostly don't wait for it, it
+// for each attempt, and of those of an instrumented store. As callers share a token request, and mostly don't wait for it, it
 // belongs to none of theirs: its parent is the span in the context that the Source was
 // made with, mostly none. A failed one has the status Error, error.type, and
 // http.response.status_code if there was an answer.

@@ -3,13 +3,11 @@ package otelclientcredentials
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 
@@ -36,14 +34,13 @@ var oauthErrors = []string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
 	// RFC 6749, Section 4.1.2.1: of the authorization endpoint, but token endpoints send them too.
 	"access_denied", "server_error", "temporarily_unavailable",
-	"invalid_target",                         // RFC 8707, Section 2
-	"invalid_authorization_details",          // RFC 9396, Section 5
+	"invalid_target",                       // RFC 8707, Section 2
+	"invalid_authorization_details",        // RFC 9396, Section 5
 	"invalid_dpop_proof", "use_dpop_nonce", // RFC 9449, Sections 5 and 8
 }
 
 // errorType returns the value of error.type for err, from a set that is finite and
-// stands in the documentation of this package. It says what has failed rather than
-// where: an answer, before what may have come of it.
+// stands in the documentation of this package. If there was an answer it tells of that.
 func errorType(err error) string {
 	var refusal *oauth2.RetrieveError
 	var fault *clientcredentials.ResponseError
@@ -88,8 +85,7 @@ func statusCode(err error) int {
 
 func isTimeout(err error) bool {
 	var timeout interface{ Timeout() bool }
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-		errors.As(err, &timeout) && timeout.Timeout()
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func isTLS(err error) bool {
@@ -98,16 +94,13 @@ func isTLS(err error) bool {
 	if errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") {
 		return true
 	}
-	return errors.Is(err, http.ErrSchemeMismatch) ||
-		is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || is[tls.AlertError](err) ||
-		is[x509.UnknownAuthorityError](err) || is[x509.HostnameError](err) || is[x509.CertificateInvalidError](err)
+	return is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // isConnection reports whether there was no answer. Many errors of net/http that say so
 // are of types that aren't exported, those of HTTP/2 among them.
 func isConnection(err error) bool {
-	return is[*url.Error](err) || is[*net.OpError](err) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+	return is[*url.Error](err) || is[*net.OpError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func is[T error](err error) bool {

@@ -41,7 +41,7 @@ func (tel *telemetry) requireFailure(t *testing.T, errorType string, status int)
 	spans := tel.spans.Ended()
 	require.Len(t, spans, 1)
 	require.Equal(t, codes.Error, spans[0].Status().Code)
-	require.Equal(t, errorType, spans[0].Status().Description)
+	require.Empty(t, spans[0].Status().Description)
 	require.Empty(t, spans[0].Events())
 	want := []attribute.KeyValue{attribute.String("error.type", errorType)}
 	if status != 0 {
@@ -112,10 +112,12 @@ func TestErrorTypeOfTheProgram(t *testing.T) {
 		transport roundTripper
 		errorType string
 	}{
-		"panic":       {nil, func(*http.Request) (*http.Response, error) { panic("at the wrong moment") }, "_OTHER"},
-		"no key":      {func() error { _, err := os.Open("/nowhere/key.pem"); return err }, nil, "_OTHER"},
-		"no answer":   {nil, func(*http.Request) (*http.Response, error) { return nil, errors.New("breaker is open") }, "connection"},
-		"no such API": {nil, func(*http.Request) (*http.Response, error) { return nil, &net.DNSError{Err: "no such host", IsNotFound: true} }, "dns"},
+		"panic":     {nil, func(*http.Request) (*http.Response, error) { panic("at the wrong moment") }, "_OTHER"},
+		"no key":    {func() error { _, err := os.Open("/nowhere/key.pem"); return err }, nil, "_OTHER"},
+		"no answer": {nil, func(*http.Request) (*http.Response, error) { return nil, errors.New("breaker is open") }, "connection"},
+		"no such API": {nil, func(*http.Request) (*http.Response, error) {
+			return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+		}, "dns"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -221,7 +223,7 @@ func TestErrorTypeOverSockets(t *testing.T) {
 			}
 			_, err := conf.Source(t.Context()).Token()
 			require.Error(t, err)
-			<-ended
+			require.Error(t, <-ended)
 			tel.requireFailure(t, row.errorType, 0)
 		})
 	}
@@ -257,11 +259,9 @@ func TestErrorType(t *testing.T) {
 		"TLS handshake timeout":       {inURL(timeoutError{}), "timeout"},
 		"canceled":                    {inURL(context.Canceled), "canceled"},
 		"TLS record":                  {inURL(tls.RecordHeaderError{Msg: "not TLS"}), "tls"},
-		"alert of QUIC":               {tls.AlertError(42), "tls"},
 		"reset of a store":            {&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "connection"},
 		"file":                        {&os.PathError{Op: "open", Path: "key.pem", Err: syscall.ENOENT}, "_OTHER"},
 		"end of the stream":           {io.EOF, "connection"},
-		"closed connection":           {net.ErrClosed, "connection"},
 		"connection refused, quickly": {inURL(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), "connection"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -293,14 +293,14 @@ func TestCardinality(t *testing.T) {
 	tel := newTelemetry()
 	observer := tel.observer(t)
 	for n := range 10_000 {
-		text := strconv.Itoa(rand.Int()) //nolint:gosec // Any number will do.
+		text := strconv.Itoa(rand.Int())
 		status := n % 1000
 		for _, err := range []error{
 			errors.New(text),
 			&url.Error{Op: text, URL: text, Err: errors.New(text)},
 			&net.DNSError{Name: text, Err: text},
 			&net.OpError{Op: text, Net: text},
-			syscall.Errno(n), //nolint:gosec // Any number will do.
+			syscall.Errno(n),
 			&clientcredentials.ResponseError{StatusCode: status, MediaType: text, Err: errors.New(text)},
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: text, ErrorDescription: text},
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: oauthErrors[n%len(oauthErrors)] + text},

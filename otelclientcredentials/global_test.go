@@ -1,7 +1,6 @@
 package otelclientcredentials
 
 import (
-	"context"
 	"strconv"
 	"testing"
 
@@ -21,7 +20,7 @@ func TestGlobalProviders(t *testing.T) {
 	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
 	require.NoError(t, err)
 	early.TokenServed(info) // To nobody.
-	_, ended := early.TraceRefresh(context.Background())
+	_, ended := early.TraceRefresh(t.Context())
 	ended(nil)
 
 	tel := newTelemetry()

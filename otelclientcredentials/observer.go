@@ -182,8 +182,8 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 			durations.Record(ctx, info.Duration.Seconds(), o.with(errorTypeKey.String(errorType(info.Err))))
 		},
 		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
-			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...))
-			return ctx, func(err error) { end(span, err) }
+			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...)) //nolint:spancheck // end ends it.
+			return ctx, func(err error) { end(span, err) }                                  //nolint:spancheck // As above.
 		},
 		Retry: func(info clientcredentials.RetryInfo) {
 			retries.Add(ctx, 1, o.with(errorTypeKey.String(errorType(info.Err))))
@@ -203,16 +203,15 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	}, nil
 }
 
-// end ends the span of a token request. The text of err stays out of it: there may be
-// words of the server in it.
+// end ends the span of a token request. The text of err isn't the description of its
+// status: there may be words of the server in it.
 func end(span trace.Span, err error) {
 	defer span.End()
 	if err == nil {
 		return
 	}
-	kind := errorType(err)
-	span.SetStatus(codes.Error, kind)
-	span.SetAttributes(errorTypeKey.String(kind))
+	span.SetStatus(codes.Error, "")
+	span.SetAttributes(errorTypeKey.String(errorType(err)))
 	if status := statusCode(err); status != 0 {
 		span.SetAttributes(statusCodeKey.Int(status))
 	}

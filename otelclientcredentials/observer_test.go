@@ -254,7 +254,7 @@ func TestRetriesAndCooldown(t *testing.T) {
 		require.Equal(t, values{
 			"clientcredentials.token.gets":          {"error.type=429": "1"},
 			"clientcredentials.token.wait.duration": {"error.type=429": fmt.Sprint("1 in ", took)},
-			"clientcredentials.token.requests": {"clientcredentials.token.request.background=false": "1"},
+			"clientcredentials.token.requests":      {"clientcredentials.token.request.background=false": "1"},
 			"clientcredentials.token.request.duration": {
 				"error.type=429": fmt.Sprint("1 in ", took),
 			},
@@ -271,6 +271,12 @@ func TestRetriesAndCooldown(t *testing.T) {
 		got["clientcredentials.token.gets"]["error.type=429"] = "2"
 		require.Equal(t, got, w.values(t))
 	})
+}
+
+func TestCooldownThatIsOver(t *testing.T) {
+	tel := newTelemetry()
+	tel.observer(t).Cooldown(clientcredentials.CooldownInfo{Failures: 1, Until: time.Now().Add(-time.Hour)})
+	require.Equal(t, map[string]string{"": "1 in 0s"}, tel.values(t)["clientcredentials.token.cooldown.duration"])
 }
 
 func TestConfigTokenTellsOfRetriesOnly(t *testing.T) {

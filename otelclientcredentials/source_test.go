@@ -28,7 +28,7 @@ func TestRemaining(t *testing.T) {
 		registration, err := RegisterSource(source, w.options()...)
 		require.NoError(t, err)
 		require.Empty(t, w.remaining(t), "no token has been wanted")
-		require.Zero(t, len(w.auth.Requests()), "to look is to request nothing")
+		require.Empty(t, w.auth.Requests(), "to look is to request nothing")
 
 		w.get(t, source)
 		require.Equal(t, map[string]string{"": "1h0m0s"}, w.remaining(t))
@@ -61,6 +61,19 @@ func TestRemainingOfATokenWithoutExpiry(t *testing.T) {
 		require.NoError(t, err)
 		w.get(t, source)
 		require.Empty(t, w.remaining(t))
+	})
+}
+
+// TestRemainingOfATokenBornDead has one that is used for a second all the same.
+func TestRemainingOfATokenBornDead(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.Script(clientcredentialstest.Fault{Body: `{"access_token":"t","token_type":"Bearer","expires_in":-5}`})
+		source := w.conf.Source(t.Context())
+		_, err := RegisterSource(source, w.options()...)
+		require.NoError(t, err)
+		w.get(t, source)
+		require.Equal(t, clientcredentials.Fresh, source.Status().State)
+		require.Equal(t, map[string]string{"": "0s"}, w.remaining(t))
 	})
 }
 
