@@ -67,7 +67,8 @@
 // token: the caller sees nothing of it. A token is also dropped when the client's
 // certificate is replaced: it may be bound to that.
 //
-// [Config.Observer] is told of all this, [SlogObserver] logs it, and
+// [Config.Observer] is told of all this, [SlogObserver] logs it, package
+// otelclientcredentials, a module of its own, measures it for OpenTelemetry, and
 // [Source.Status] says how things are.
 //
 // # Fleets
