@@ -53,9 +53,18 @@
 //	    - clientcredentials.token.source
 //	    - error.type
 //
-// For every call of an API there is one of clientcredentials.token.gets: those without
-// error.type are the share of callers who got a token. Buckets of the histograms are
-// such that a View is hardly needed.
+// What to watch:
+//
+//   - clientcredentials.token.gets, one for each call of an API: the share without
+//     error.type is that of the callers who got a token. Many with the state stale, for
+//     minutes, tell of an outage before it hurts anybody: tokens are due, and there are
+//     no new ones.
+//   - clientcredentials.token.request.duration by error.type: why. An invalid_client
+//     needs somebody to look after the secret, and a timeout doesn't.
+//   - clientcredentials.token.invalidations with the reason rejected: an API refuses
+//     tokens that should be good.
+//   - clientcredentials.store.operation.duration with error.type: replicas request their
+//     own tokens meanwhile.
 //
 // Config.Token, which always requests a new token, is no part of a Source: of it there
 // are retries only. That credentials travel in cleartext is for logs: see
