@@ -444,6 +444,17 @@ func TestConstantAttributes(t *testing.T) {
 	}
 }
 
+func TestSeveralObservers(t *testing.T) {
+	tel := newTelemetry()
+	for _, name := range []string{"billing", "reports", "reports"} {
+		tel.observer(t, attribute.String("clientcredentials.name", name)).RefreshStarted(clientcredentials.RefreshStartedInfo{})
+	}
+	require.Equal(t, map[string]string{
+		"clientcredentials.name=billing,clientcredentials.token.request.background=false": "1",
+		"clientcredentials.name=reports,clientcredentials.token.request.background=false": "2",
+	}, tel.values(t)["clientcredentials.token.requests"])
+}
+
 // TestSpanOfTheSourcesContext is about whose child a token request is: not the
 // caller's.
 func TestSpanOfTheSourcesContext(t *testing.T) {
