@@ -15,7 +15,8 @@
 //
 // # Metrics
 //
-// With the attributes that a measurement may have, beside those of [WithAttributes]:
+// Each instrument with its kind and unit, what it measures, and the attributes that a
+// measurement may have beside those of [WithAttributes]:
 //
 //	clientcredentials.origin.refusals            counter, {request}
 //	    API requests that left the token's origins, and didn't get it.
@@ -55,10 +56,10 @@
 //
 // What to watch:
 //
-//   - clientcredentials.token.gets, one for each call of an API: the share without
-//     error.type is that of the callers who got a token. Many with the state stale, for
-//     minutes, tell of an outage before it hurts anybody: tokens are due, and there are
-//     no new ones.
+//   - clientcredentials.token.gets, one for each request of a Client or Transport: the
+//     share without error.type is that of the callers who got a token. Many with the
+//     state stale, for minutes, tell of an outage before it hurts anybody: tokens are
+//     due, and there are no new ones.
 //   - clientcredentials.token.request.duration by error.type: why. An invalid_client
 //     needs somebody to look after the secret, and a timeout doesn't.
 //   - clientcredentials.token.invalidations with the reason rejected: an API refuses
@@ -98,7 +99,7 @@
 //
 // The attribute error.type stands where something has failed. Its values are:
 //
-//   - the error code in the answer, if it is one of those that are registered for
+//   - the error code in the answer, if it is one of those of the RFCs that may come of
 //     token requests: access_denied, invalid_authorization_details, invalid_client,
 //     invalid_dpop_proof, invalid_grant, invalid_request, invalid_scope, invalid_target,
 //     server_error, temporarily_unavailable, unauthorized_client,
