@@ -180,6 +180,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case ClaimHit:
 			response, err := s.read(ctx, claim, asked)
 			if err != nil {
+				s.unreadable(err)
 				return nil, false, nil // Whoever can read it may need it: it stays.
 			}
 			if !response.almostExpired(asked, s.until) {
@@ -206,6 +207,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case ClaimCooling:
 			failure, cooldown := s.readNote(claim)
 			if failure == nil {
+				s.unreadable(errNotOpened)
 				return nil, false, nil
 			}
 			if !s.wanted() || asked.Add(cooldown).After(patience) {
@@ -225,6 +227,11 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			s.leaseWait += time.Since(asked)
 		}
 	}
+}
+
+// unreadable tells that what is in the store is of no use here.
+func (s *sharing) unreadable(err error) {
+	s.request.observer.storeOperation(StoreOperationInfo{Operation: "open", Err: err})
 }
 
 // acquire also returns when it was called: what the store says is no older.

@@ -830,6 +830,7 @@ func TestS16_UnreadableRecord(t *testing.T) {
 				require.Equal(t, 300*time.Millisecond, took, "it fetches directly")
 				after, _ := f.store.Record(f.key(t))
 				require.Equal(t, before, after, "and overwrites nothing")
+				require.Len(t, r.failures(), 1, "the Observer is told")
 			})
 		})
 	}
