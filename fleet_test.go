@@ -490,6 +490,19 @@ func TestS09_Unauthorized(t *testing.T) {
 	})
 }
 
+// A token that an API has refused is gone for those, too, who start afterwards.
+func TestS09_RefusedTokenLeavesTheStore(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		r.get(t)
+		token, err := r.Token()
+		require.NoError(t, err)
+		require.True(t, r.Reject(token))
+		synctest.Wait()
+		require.Empty(t, f.store.Keys())
+	})
+}
+
 func TestS10_InvalidationDuringTheFlight(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		leader, other := f.replica(), f.replica()
