@@ -1,0 +1,52 @@
+package natsstore
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestClock(t *testing.T) {
+	var local instant
+	local.wall = time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
+	pass := func(elapsed, wall time.Duration) {
+		local.elapsed += elapsed
+		local.wall = local.wall.Add(wall)
+	}
+	server := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	c := clock{local: func() instant { return local }}
+
+	_, ok := c.now()
+	require.False(t, ok, "nobody was asked yet")
+
+	sent := local
+	pass(40*time.Millisecond, 40*time.Millisecond)
+	c.set(sent, server)
+	now, ok := c.now()
+	require.True(t, ok)
+	require.Equal(t, server.Add(20*time.Millisecond), now, "half of the round trip was after the answer")
+
+	pass(time.Second, time.Second)
+	now, ok = c.now()
+	require.True(t, ok)
+	require.Equal(t, server.Add(1020*time.Millisecond), now)
+
+	pass(maxClockAge, maxClockAge)
+	_, ok = c.now()
+	require.False(t, ok, "the reading is old")
+
+	for name, wall := range map[string]time.Duration{
+		"slept":    time.Hour,
+		"set back": -5 * time.Minute,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.set(local, server)
+			_, ok := c.now()
+			require.True(t, ok)
+			pass(time.Millisecond, wall)
+			_, ok = c.now()
+			require.False(t, ok)
+		})
+	}
+}

@@ -1,0 +1,2 @@
+// Package natsstore shares access tokens between the replicas of a service.
+package natsstore
