@@ -16,8 +16,9 @@ const (
 )
 
 // A clock tells the time of the server: what that said last, and what has passed
-// since by this machine's monotonic clock. What this machine thinks that the time is
-// doesn't count.
+// since by this machine's monotonic clock. It is late by no more than the answer took
+// to arrive, and never ahead: so what is written never ends too late by what others
+// see in the entry. What this machine thinks that the time is doesn't count.
 type clock struct {
 	local   func() instant // nil: this machine's
 	reading atomic.Pointer[reading]
@@ -29,10 +30,11 @@ type instant struct {
 	wall    time.Time
 }
 
-// A reading is what the time was by the server's clock.
+// A reading is what the server's clock has said.
 type reading struct {
-	at     instant
-	server time.Time
+	at        instant // when that arrived
+	server    time.Time
+	roundTrip time.Duration
 }
 
 var processStart = time.Now()
@@ -60,13 +62,14 @@ func (c *clock) now() (time.Time, bool) {
 	return r.server.Add(age), true
 }
 
-// set notes what the server has answered to a request that was sent at that moment.
-// The answer was written at some time since: in the middle, to be wrong by no more
-// than half the round trip.
+// set notes what the server has answered to a request that was sent at that moment. Of
+// answers to several calls at the same time the fastest counts: it is the most exact.
 func (c *clock) set(sent instant, server time.Time) {
-	half := (c.read().elapsed - sent.elapsed) / 2
-	c.reading.Store(&reading{
-		at:     instant{elapsed: sent.elapsed + half, wall: sent.wall.Add(half)},
-		server: server,
-	})
+	at := c.read()
+	r := &reading{at: at, server: server, roundTrip: at.elapsed - sent.elapsed}
+	old := c.reading.Load()
+	if _, ok := c.now(); ok && old.roundTrip < r.roundTrip {
+		return
+	}
+	c.reading.Store(r)
 }

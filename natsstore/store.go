@@ -113,6 +113,22 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 	return claim, nil
 }
 
+// Renew implements clientcredentials.Store. It writes once, and reads only if the lease
+// was renewed or ended elsewhere.
+func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Duration) error {
+	e, err := s.change(ctx, key, owner, func(t *turn, e *entry) (verdict, error) {
+		if !e.leasedTo(owner) {
+			return leave, clientcredentials.ErrLeaseLost
+		}
+		e.Lease = &lease{Owner: owner, End: t.now.Add(leaseTime)}
+		return write, nil
+	})
+	if err == nil {
+		s.remember(key, e)
+	}
+	return err
+}
+
 // Publish implements clientcredentials.Store. It writes once, and reads only if the
 // lease was renewed or ended elsewhere. For data of more than 8 KiB it writes twice,
 // and once more to remove such data of the record before.
@@ -303,7 +319,7 @@ func (s *Store) now(ctx context.Context, bucket jetstream.KeyValue) (time.Time, 
 	return now, nil
 }
 
-// read returns the entry at key, and corrects the time of t: an entry isn't from the
+// read returns the entry at key, and corrects the time of t: no entry is from the
 // future.
 func (s *Store) read(ctx context.Context, t *turn, key string) (entry, error) {
 	value, err := t.bucket.Get(ctx, key)

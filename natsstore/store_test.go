@@ -172,6 +172,7 @@ func TestRoundTrips(t *testing.T) {
 
 	require.Equal(t, 4, requests(acquire("k", "", "a", clientcredentials.ClaimLead)), "bucket, time, read, write")
 	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimWait)))
+	require.Equal(t, 1, requests(func() { require.NoError(t, s.Renew(ctx, testKey("k"), "a", time.Hour)) }))
 	require.Equal(t, 1, requests(published("k", "v1", nil)))
 	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimHit)))
 	require.Equal(t, 2, requests(acquire("k", "v1", "a", clientcredentials.ClaimLead)))
@@ -265,6 +266,7 @@ func errorsOf(ctx context.Context, s *Store) []error {
 	_, err := s.Acquire(ctx, testKey("k"), "", "a", time.Hour)
 	return []error{
 		err,
+		s.Renew(ctx, testKey("k"), "a", time.Hour),
 		s.Publish(ctx, testKey("k"), "a", clientcredentials.Record{Version: "v1"}, time.Hour),
 		s.Abort(ctx, testKey("k"), "a", nil, 0),
 		s.Invalidate(ctx, testKey("k"), "v1"),
@@ -410,6 +412,7 @@ func TestOutdatedReads(t *testing.T) {
 	// The holder of a lease is never denied it.
 	always := lagging(func(int32) bool { return true })
 	lead(t, always, key, "", "a")
+	require.NoError(t, always.Renew(withDeadline(t), key, "a", time.Hour))
 	require.NoError(t, always.Publish(withDeadline(t), key, "a", v1, time.Hour))
 	requireClaim(t, s, key, "", "b", hit(v1))
 	aborting := lagging(func(reads int32) bool { return reads > 1 })

@@ -1,0 +1,7 @@
+package natsstore
+
+import (
+	"testing"
+)
+
+func testContract(t *testing.T, newStore func(testing.TB) *Store) { t.Helper() }

@@ -1,0 +1,70 @@
+package natsstore
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/stretchr/testify/require"
+)
+
+// The permissions in the package's documentation.
+var (
+	publishSubjects = []string{
+		"$JS.API.STREAM.INFO.KV_tokens",
+		"$JS.API.DIRECT.GET.KV_tokens.$KV.tokens.>",
+		"$KV.tokens.>",
+	}
+	subscribeSubjects = []string{"_INBOX_tokens.>"}
+)
+
+// startGuarded returns a server with a bucket, and a user of these permissions.
+func startGuarded(t *testing.T, publish, subscribe []string) *testServer {
+	t.Helper()
+	s := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "admin", Password: "admin"},
+			{Username: "service", Password: "service", Permissions: &server.Permissions{
+				Publish:   &server.SubjectPermission{Allow: publish},
+				Subscribe: &server.SubjectPermission{Allow: subscribe},
+			}},
+		}
+	})
+	createBucket(t, connect(t, s.url(), nats.UserInfo("admin", "admin")))
+	return s
+}
+
+func asService(tb testing.TB, s *testServer) *Store {
+	tb.Helper()
+	return newStore(tb, s.url(), nats.UserInfo("service", "service"), nats.CustomInboxPrefix("_INBOX_tokens"))
+}
+
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := startGuarded(t, publishSubjects, subscribeSubjects)
+	testContract(t, func(tb testing.TB) *Store { return asService(tb, s) })
+	publish(t, asService(t, s), testKey("z"), "", clientcredentials.Record{Version: "v1", Data: largeData})
+}
+
+// Each of them is needed.
+func TestPermissionsMissing(t *testing.T) {
+	t.Parallel()
+	try := func(t *testing.T, publish, subscribe []string) {
+		t.Parallel()
+		s := startGuarded(t, publish, subscribe)
+		ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+		defer cancel()
+		_, err := asService(t, s).Acquire(ctx, testKey("k"), "", "a", time.Hour)
+		require.Error(t, err)
+	}
+	for i, subject := range publishSubjects {
+		t.Run(subject, func(t *testing.T) {
+			try(t, slices.Delete(slices.Clone(publishSubjects), i, i+1), subscribeSubjects)
+		})
+	}
+	t.Run("subscribe", func(t *testing.T) { try(t, publishSubjects, []string{"nothing"}) })
+}
