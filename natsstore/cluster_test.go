@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/stretchr/testify/require"
 )

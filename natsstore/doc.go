@@ -57,30 +57,32 @@
 // # Time
 //
 // All times are the servers'. Each replica asks for the time when the last answer is
-// older than 10 seconds, and counts on with its monotonic clock; what its wall clock
-// says doesn't matter. That is exact to the time that an answer takes. After a change of
+// older than 10 seconds, and goes on from it with its monotonic clock; what its wall
+// clock says doesn't matter. It is late by no more than that answer took. After a change of
 // the bucket's leader it is another server's clock that counts, so those should agree
 // to about a second, as NTP makes them.
 //
 // # Round trips
 //
 //	Acquire      1, and 1 more to get the lease
-//	Renew        1
-//	Publish      1
-//	Abort        1
+//	Renew        2
+//	Publish      2
+//	Abort        2
 //	Invalidate   1, and 1 more if it removes something
 //
-// Each takes 1 more when the time is asked for, and 1 more when the bucket is looked up:
-// at first and after errors. Acquire takes 1 more for a token of more than 8 KiB, and
-// Publish up to 2. When several replicas write at the same time one of them succeeds,
-// and the others read again, after a pause of a few milliseconds.
+// Each takes 1 more when the time is asked for. For a token of more than 8 KiB, Acquire
+// takes 1 more to read it, Publish 1 more to write it, and Publish and Invalidate 1 more
+// to remove the one before. When several replicas write at the same time one of them
+// succeeds, and the others read again, after a pause of a few milliseconds.
+//
+// The bucket's leader answers them all: what a follower knows may be out of date.
 //
 // # Permissions
 //
 // The user needs this, for a bucket named tokens:
 //
 //	publish = {
-//		allow = ["$JS.API.STREAM.INFO.KV_tokens", "$JS.API.DIRECT.GET.KV_tokens.$KV.tokens.>", "$KV.tokens.>"]
+//		allow = ["$JS.API.STREAM.INFO.KV_tokens", "$JS.API.STREAM.MSG.GET.KV_tokens", "$KV.tokens.>"]
 //	}
 //	subscribe = {
 //		allow = ["_INBOX_tokens.>"]

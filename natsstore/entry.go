@@ -18,7 +18,7 @@ type entry struct {
 	Lease    *lease    `json:"lease,omitempty"`
 	Cooldown *cooldown `json:"cooldown,omitempty"`
 
-	revision uint64 // of the value; 0: there is none
+	revision uint64 // of the value; 0: there was never one
 }
 
 type record struct {
@@ -46,6 +46,9 @@ var errForeign = errors.New("it holds a value that this version can't read; dele
 
 func decode(value []byte, revision uint64) (entry, error) {
 	e := entry{revision: revision}
+	if len(value) == 0 {
+		return e, nil
+	}
 	if err := json.Unmarshal(value, &e); err != nil || e.Format != entryFormat {
 		return entry{}, errForeign // The cause might quote the value.
 	}
@@ -70,8 +73,8 @@ func (e *entry) expire(now time.Time) {
 	}
 }
 
-// hasRecord reports whether e has the record of that version.
-func (e *entry) hasRecord(version string) bool { return e.Record != nil && e.Record.Version == version }
+// isStale reports whether that is the version of the record.
+func (e *entry) isStale(version string) bool { return version != "" && e.Record.Version == version }
 
-// leasedTo reports whether owner holds the lease.
-func (e *entry) leasedTo(owner string) bool { return e.Lease != nil && e.Lease.Owner == owner }
+// isLeasedTo reports whether owner holds the lease.
+func (e *entry) isLeasedTo(owner string) bool { return e.Lease != nil && e.Lease.Owner == owner }

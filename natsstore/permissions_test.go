@@ -16,7 +16,7 @@ import (
 var (
 	publishSubjects = []string{
 		"$JS.API.STREAM.INFO.KV_tokens",
-		"$JS.API.DIRECT.GET.KV_tokens.$KV.tokens.>",
+		"$JS.API.STREAM.MSG.GET.KV_tokens",
 		"$KV.tokens.>",
 	}
 	subscribeSubjects = []string{"_INBOX_tokens.>"}
@@ -45,9 +45,20 @@ func asService(tb testing.TB, s *testServer) *Store {
 
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	s := startGuarded(t, publishSubjects, subscribeSubjects)
-	testContract(t, func(tb testing.TB) *Store { return asService(tb, s) })
-	publish(t, asService(t, s), testKey("z"), "", clientcredentials.Record{Version: "v1", Data: largeData})
+	store := asService(t, startGuarded(t, publishSubjects, subscribeSubjects))
+	key := testKey("k")
+	v1 := clientcredentials.Record{Version: "v1", Data: largeData}
+	lead(t, store, key, "", "a")
+	require.NoError(t, store.Renew(withDeadline(t), key, "a", time.Hour))
+	require.NoError(t, store.Publish(withDeadline(t), key, "a", v1, time.Hour))
+	requireClaim(t, store, key, "", "b", hit(v1))
+	publish(t, store, key, "v1", clientcredentials.Record{Version: "v2"})
+	data, err := store.get(withDeadline(t), dataKey(key, "v1"))
+	require.NoError(t, err)
+	require.Empty(t, data.Data, "the data of the first record was to be removed")
+	require.NoError(t, store.Invalidate(withDeadline(t), key, "v2"))
+	lead(t, store, key, "", "c")
+	require.NoError(t, store.Abort(withDeadline(t), key, "c", nil, time.Hour))
 }
 
 // Each of them is needed.

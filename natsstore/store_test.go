@@ -3,17 +3,18 @@ package natsstore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials"
 )
 
 var largeData = bytes.Repeat([]byte("0123456789"), 10<<10) // 100 KiB
@@ -124,8 +125,6 @@ func TestMachineSlept(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
 	publish(t, s, testKey("k"), "", clientcredentials.Record{Version: "v1"})
-	b, err := s.open(t.Context())
-	require.NoError(t, err)
 
 	var slept time.Duration // By the wall clock, which has gone on.
 	real := new(clock)
@@ -136,11 +135,11 @@ func TestMachineSlept(t *testing.T) {
 	r := *s.clock.reading.Load()
 	r.server = r.server.Add(-time.Hour) // What the store would go on counting from.
 	s.clock.reading.Store(&r)
-	before, err := s.now(t.Context(), b)
+	before, err := s.now(t.Context())
 	require.NoError(t, err)
 
 	slept = time.Hour
-	after, err := s.now(t.Context(), b)
+	after, err := s.now(t.Context())
 	require.NoError(t, err)
 	require.InDelta(t, time.Hour, after.Sub(before), float64(patience))
 }
@@ -149,6 +148,8 @@ func TestMachineSlept(t *testing.T) {
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
+	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
+	require.NoError(t, err)
 	ctx := withDeadline(t)
 	requests := func(f func()) int {
 		before := s.JetStream.Conn().Stats().OutMsgs
@@ -170,22 +171,28 @@ func TestRoundTrips(t *testing.T) {
 	// The clock stays young for as long as this test takes: it stands still.
 	s.clock.local = func() instant { return instant{} }
 
-	require.Equal(t, 4, requests(acquire("k", "", "a", clientcredentials.ClaimLead)), "bucket, time, read, write")
+	require.Equal(t, 3, requests(acquire("k", "", "a", clientcredentials.ClaimLead)), "time, read, write")
 	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimWait)))
-	require.Equal(t, 1, requests(func() { require.NoError(t, s.Renew(ctx, testKey("k"), "a", time.Hour)) }))
-	require.Equal(t, 1, requests(published("k", "v1", nil)))
+	require.Equal(t, 2, requests(func() { require.NoError(t, s.Renew(ctx, testKey("k"), "a", time.Hour)) }))
+	require.Equal(t, 2, requests(published("k", "v1", nil)))
 	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimHit)))
 	require.Equal(t, 2, requests(acquire("k", "v1", "a", clientcredentials.ClaimLead)))
-	require.Equal(t, 1, requests(func() { require.NoError(t, s.Abort(ctx, testKey("k"), "a", nil, time.Hour)) }))
+	require.Equal(t, 2, requests(func() { require.NoError(t, s.Abort(ctx, testKey("k"), "a", nil, time.Hour)) }))
 	require.Equal(t, 1, requests(acquire("k", "v1", "b", clientcredentials.ClaimCooling)))
 	require.Equal(t, 2, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
 	require.Equal(t, 1, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
 
 	require.Equal(t, 2, requests(acquire("l", "", "a", clientcredentials.ClaimLead)))
-	require.Equal(t, 2, requests(published("l", "v1", largeData)), "data, entry")
+	require.Equal(t, 3, requests(published("l", "v1", largeData)), "read, data, entry")
 	require.Equal(t, 2, requests(acquire("l", "", "b", clientcredentials.ClaimHit)), "entry, data")
 	require.Equal(t, 2, requests(acquire("l", "v1", "a", clientcredentials.ClaimLead)))
-	require.Equal(t, 3, requests(published("l", "v2", largeData)), "data, entry, removal of the data before")
+	require.Equal(t, 4, requests(published("l", "v2", largeData)), "read, data, entry, removal of the data before")
+	require.Equal(t, 3, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("l"), "v2")) }), "read, entry, removal of the data")
+
+	// After all that there is one value for each credential.
+	keys, err := bucket.Keys(ctx)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{testKey("k"), testKey("l")}, keys)
 }
 
 func TestLargeRecord(t *testing.T) {
@@ -210,7 +217,7 @@ func TestLargeRecord(t *testing.T) {
 	v2 := clientcredentials.Record{Version: "v2", Data: append([]byte("2"), largeData...)}
 	require.NoError(t, s.Publish(withDeadline(t), key, "a", v2, time.Hour))
 	requireClaim(t, other, key, "v1", "b", hit(v2))
-	bucket, err := s.open(t.Context())
+	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
 	require.NoError(t, err)
 	keys, err := bucket.Keys(withDeadline(t))
 	require.NoError(t, err)
@@ -325,30 +332,12 @@ func TestBucketDeleted(t *testing.T) {
 	lead(t, s, key, "", "d")
 }
 
-// Servers read from the leader alone, if the stream is set so.
-func TestDirectReadsSwitchedOff(t *testing.T) {
-	t.Parallel()
-	_, s := startStore(t)
-	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
-	publish(t, s, testKey("k"), "", v1)
-	stream, err := s.JetStream.Stream(withDeadline(t), "KV_"+testBucket)
-	require.NoError(t, err)
-	config := stream.CachedInfo().Config
-	config.AllowDirect = false
-	_, err = s.JetStream.UpdateStream(withDeadline(t), config)
-	require.NoError(t, err)
-
-	_, err = s.Acquire(withDeadline(t), testKey("k"), "", "b", time.Hour)
-	require.Error(t, err)
-	requireClaim(t, s, testKey("k"), "", "b", hit(v1))
-}
-
 func TestForeignValue(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
-	bucket, err := s.open(t.Context())
+	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
 	require.NoError(t, err)
-	for _, value := range []string{"", "secret", `{"format":2}`, `{}`, `[]`, `{"format":1,"lease":"secret"}`} {
+	for _, value := range []string{"secret", `{"format":2}`, `{}`, `[]`, `{"format":1,"lease":"secret"}`} {
 		_, err := bucket.Put(t.Context(), testKey("k"), []byte(value))
 		require.NoError(t, err)
 		for _, err := range errorsOf(withDeadline(t), s) {
@@ -363,104 +352,140 @@ func TestForeignValue(t *testing.T) {
 
 func TestMisuse(t *testing.T) {
 	t.Parallel()
-	for _, s := range []*Store{{}, {Bucket: testBucket}, {JetStream: connect(t, "nats://127.0.0.1:1")}} {
+	_, store := startStore(t)
+	js := store.JetStream
+	for _, s := range []*Store{{}, {Bucket: testBucket}, {JetStream: js}, {JetStream: js, Bucket: "tokens.>"}} {
 		for _, err := range errorsOf(t.Context(), s) {
-			require.ErrorContains(t, err, "the Store needs a JetStream and the name of a Bucket")
+			require.ErrorIs(t, err, errNoBucket)
 		}
 	}
-}
 
-// A fakeJetStream has a bucket that is changed.
-type fakeJetStream struct {
-	jetstream.JetStream
-	bucket jetstream.KeyValue
-}
-
-func (f fakeJetStream) KeyValue(context.Context, string) (jetstream.KeyValue, error) {
-	return f.bucket, nil
-}
-
-// A laggingBucket reads what was there when it was told to lag, as a server of a
-// cluster that hasn't heard of the last writes.
-type laggingBucket struct {
-	jetstream.KeyValue
-	lag   func() bool
-	reads atomic.Int32
-}
-
-func (b *laggingBucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
-	b.reads.Add(1)
-	if b.lag() {
-		return nil, jetstream.ErrKeyNotFound
+	// A key that isn't one gets nowhere, nor does a version that becomes a part of one.
+	for _, key := range []string{"", "*", ">", "a b", "a\r\nPUB x 0\r\n\r\n"} {
+		_, err := store.Acquire(t.Context(), key, "", "a", time.Hour)
+		require.ErrorIs(t, err, errName)
 	}
-	return b.KeyValue.Get(ctx, key)
+	lead(t, store, testKey("k"), "", "a")
+	err := store.Publish(t.Context(), testKey("k"), "a", clientcredentials.Record{Version: "a\r\nPUB x 0\r\n\r\n", Data: largeData}, time.Hour)
+	require.ErrorIs(t, err, errName)
 }
 
-func TestOutdatedReads(t *testing.T) {
+// A racing JetStream has something done before each write.
+type racing struct {
+	jetstream.JetStream
+	before func()
+}
+
+func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	r.before()
+	return r.JetStream.PublishMsg(ctx, m, options...)
+}
+
+func TestLostRaces(t *testing.T) {
+	t.Parallel()
+	_, other := startStore(t)
+	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+	once := func(f func()) *Store {
+		return &Store{JetStream: racing{other.JetStream, sync.OnceFunc(f)}, Bucket: testBucket}
+	}
+
+	key := testKey("a")
+	s := once(func() { lead(t, other, key, "", "b") })
+	requireClaim(t, s, key, "", "a", wait("b"))
+
+	key = testKey("b")
+	s = once(func() { publish(t, other, key, "", v1) })
+	requireClaim(t, s, key, "", "a", hit(v1))
+
+	key = testKey("c")
+	publish(t, other, key, "", v1)
+	lead(t, other, key, "v1", "a")
+	s = once(func() { require.NoError(t, other.Invalidate(withDeadline(t), key, "v1")) })
+	err := s.Publish(withDeadline(t), key, "a", clientcredentials.Record{Version: "v2", Data: []byte("2")}, time.Hour)
+	require.ErrorIs(t, err, clientcredentials.ErrLeaseLost)
+	requireClaim(t, other, key, "", "a", leads)
+
+	// Another change isn't taken back by one's own.
+	key = testKey("d")
+	lead(t, other, key, "", "a")
+	require.NoError(t, other.Publish(withDeadline(t), key, "a", v1, time.Hour))
+	s = once(func() { lead(t, other, key, "v1", "a") })
+	require.NoError(t, s.Invalidate(withDeadline(t), key, "v1"))
+	requireClaim(t, other, key, "", "b", leads)
+
+	// There is an end to it.
+	key = testKey("e")
+	s = &Store{JetStream: racing{other.JetStream, func() {
+		lead(t, other, key, "", "b")
+		require.NoError(t, other.Abort(withDeadline(t), key, "b", nil, 0))
+	}}, Bucket: testBucket}
+	_, err = s.Acquire(withDeadline(t), key, "", "a", time.Hour)
+	require.ErrorIs(t, err, errBusy)
+}
+
+// The data of a large record may go between the two reads: there is another record then.
+func TestDataReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	_, other := startStore(t)
+	key := testKey("k")
+	v2 := clientcredentials.Record{Version: "v2", Data: largeData}
+	publish(t, other, key, "", clientcredentials.Record{Version: "v1", Data: largeData})
+	bucket, err := other.JetStream.KeyValue(t.Context(), testBucket)
+	require.NoError(t, err)
+	require.NoError(t, bucket.Purge(t.Context(), key+".v1"))
+	s := &Store{JetStream: readMeanwhile{other.JetStream, new(atomic.Int32), func() { publish(t, other, key, "v1", v2) }}, Bucket: testBucket}
+	requireClaim(t, s, key, "", "b", hit(v2))
+}
+
+// readMeanwhile has something done before the third read: get takes Conn once for each.
+type readMeanwhile struct {
+	jetstream.JetStream
+	reads *atomic.Int32
+	third func()
+}
+
+func (r readMeanwhile) Conn() *nats.Conn {
+	if r.reads.Add(1) == 3 {
+		r.third()
+	}
+	return r.JetStream.Conn()
+}
+
+// A domain, or a prefix that an account imports JetStream's API under.
+func TestDomain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, func(o *server.Options) { o.JetStreamDomain = "hub" })
+	plain := newStore(t, s.url())
+	createBucket(t, plain.JetStream)
+	connection := plain.JetStream.Conn()
+	byDomain, err := jetstream.NewWithDomain(connection, "hub")
+	require.NoError(t, err)
+	byPrefix, err := jetstream.NewWithAPIPrefix(connection, "$JS.hub.API")
+	require.NoError(t, err)
+	for i, js := range []jetstream.JetStream{byDomain, byPrefix} {
+		key := testKey(fmt.Sprint(i))
+		v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+		publish(t, &Store{JetStream: js, Bucket: testBucket}, key, "", v1)
+		requireClaim(t, plain, key, "", "b", hit(v1))
+	}
+}
+
+// A timeless JetStream is that of NATS before 2.10.
+type timeless struct{ jetstream.JetStream }
+
+func (j timeless) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	stream, err := j.JetStream.Stream(ctx, name)
+	if err == nil {
+		stream.CachedInfo().TimeStamp = time.Time{}
+	}
+	return stream, err
+}
+
+func TestServerWithoutTime(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
-	key := testKey("k")
-	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
-	bucket, err := s.open(t.Context())
-	require.NoError(t, err)
-	lagging := func(lag func(reads int32) bool) *Store {
-		b := &laggingBucket{KeyValue: bucket}
-		b.lag = func() bool { return lag(b.reads.Load()) }
-		return &Store{JetStream: fakeJetStream{bucket: b}, Bucket: testBucket}
-	}
-
-	// The holder of a lease is never denied it.
-	always := lagging(func(int32) bool { return true })
-	lead(t, always, key, "", "a")
-	require.NoError(t, always.Renew(withDeadline(t), key, "a", time.Hour))
-	require.NoError(t, always.Publish(withDeadline(t), key, "a", v1, time.Hour))
-	requireClaim(t, s, key, "", "b", hit(v1))
-	aborting := lagging(func(reads int32) bool { return reads > 1 })
-	lead(t, aborting, key, "v1", "a")
-	require.NoError(t, aborting.Abort(withDeadline(t), key, "a", []byte("note"), time.Hour))
-	requireClaim(t, s, key, "v1", "b", clientcredentials.Claim{State: clientcredentials.ClaimCooling, Note: []byte("note")})
-	requireClaim(t, s, key, "", "b", hit(v1))
-
-	// Nobody gets a lease for what isn't there anymore.
-	requireClaim(t, lagging(func(reads int32) bool { return reads < 4 }), key, "", "b", hit(v1))
-	_, err = always.Acquire(withDeadline(t), key, "", "a", time.Hour)
-	require.ErrorIs(t, err, errBusy)
-
-	// The data of a large record may be there later than what refers to it.
-	publish(t, s, testKey("l"), "", clientcredentials.Record{Version: "v1", Data: largeData})
-	requireClaim(t, lagging(func(reads int32) bool { return reads%2 == 0 && reads < 6 }), testKey("l"), "", "b", hit(clientcredentials.Record{Version: "v1", Data: largeData}))
-}
-
-// Leases of many credentials are forgotten when they are over.
-func TestRememberedLeases(t *testing.T) {
-	t.Parallel()
-	s := new(Store)
-	now := time.Now()
-	s.clock.local = func() instant { return instant{} }
-	s.clock.set(instant{}, now)
-	for i := range 2 * maxLeases {
-		s.remember(fmt.Sprint("over", i), entry{Lease: &lease{Owner: "a", End: now}})
-	}
-	require.LessOrEqual(t, len(s.leases), maxLeases)
-	for i := range 2 * maxLeases {
-		s.remember(fmt.Sprint("held", i), entry{Lease: &lease{Owner: "a", End: now.Add(time.Hour)}})
-	}
-	require.LessOrEqual(t, len(s.leases), maxLeases)
-	e, ok := s.recall("held0", "b")
-	require.False(t, ok, e)
-	_, ok = s.recall("held0", "a")
-	require.True(t, ok)
-	_, ok = s.recall("held0", "a")
-	require.False(t, ok)
-}
-
-// Both codes of a lost race, as the client wraps them.
-func TestRaceLost(t *testing.T) {
-	t.Parallel()
-	for _, code := range []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant} {
-		require.True(t, isRaceLost(fmt.Errorf("nats: %w", &jetstream.APIError{ErrorCode: code})))
-	}
-	for _, err := range []error{nats.ErrTimeout, errors.New("x"), &jetstream.APIError{ErrorCode: jetstream.JSErrCodeStreamNotFound}} {
-		require.False(t, isRaceLost(err))
+	s.JetStream = timeless{s.JetStream}
+	for _, err := range errorsOf(withDeadline(t), s) {
+		require.ErrorIs(t, err, errNoTime)
 	}
 }
