@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,8 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// get reads what is at a key, from the stream's leader.
+// get reads what is at a key, from the stream's leader. As with all calls of a
+// JetStream, its default timeout counts: nobody answers who may not ask.
 func (s *Store) get(ctx context.Context, key string) (message, error) {
 	name, err := s.stream()
 	if err != nil {
@@ -103,6 +105,8 @@ func (s *Store) get(ctx context.Context, key string) (message, error) {
 	if err != nil {
 		return message{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.JetStream.Options().DefaultTimeout)
+	defer cancel()
 	reply, err := s.JetStream.Conn().RequestWithContext(ctx, s.apiPrefix()+"STREAM.MSG.GET."+name, request)
 	if err != nil {
 		return message{}, err
@@ -129,15 +133,17 @@ func (s *Store) get(ctx context.Context, key string) (message, error) {
 // an option expects.
 func (s *Store) put(ctx context.Context, key string, value []byte, options ...jetstream.PublishOpt) (lost bool, err error) {
 	m := &nats.Msg{Data: value, Header: nats.Header{}}
+	err = s.publish(ctx, key, m, options...)
 	var api *jetstream.APIError
-	if err = s.publish(ctx, key, m, options...); errors.As(err, &api) {
-		switch api.ErrorCode { // Which of the two depends on the number of the bucket's copies.
-		case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
-			return true, nil
-		}
+	if errors.As(err, &api) && slices.Contains(lostCodes, api.ErrorCode) {
+		return true, nil
 	}
 	return false, err
 }
+
+// lostCodes are what a server says of a lost race; which of the two depends on the
+// number of the bucket's copies.
+var lostCodes = []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant}
 
 // purge removes what is at a key. What the bucket keeps instead has no data.
 func (s *Store) purge(ctx context.Context, key string) error {
@@ -147,7 +153,7 @@ func (s *Store) purge(ctx context.Context, key string) error {
 	}})
 }
 
-// publish sends m to the bucket, once: there is no time for another attempt.
+// publish writes m to a key.
 func (s *Store) publish(ctx context.Context, key string, m *nats.Msg, options ...jetstream.PublishOpt) (err error) {
 	if m.Subject, err = s.subject(key); err != nil {
 		return err
@@ -155,6 +161,6 @@ func (s *Store) publish(ctx context.Context, key string, m *nats.Msg, options ..
 	if prefix := s.apiPrefix(); prefix != jetstream.DefaultAPIPrefix {
 		m.Subject = prefix + m.Subject
 	}
-	_, err = s.JetStream.PublishMsg(ctx, m, append(options, jetstream.WithRetryAttempts(0))...)
+	_, err = s.JetStream.PublishMsg(ctx, m, options...)
 	return err
 }

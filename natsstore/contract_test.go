@@ -17,8 +17,8 @@ func testContract(t *testing.T, newStore func(testing.TB) *Store) {
 	storetest.Run(t, func(t *testing.T) clientcredentials.Store { return warm(t, newStore(t)) })
 }
 
-// warm lets s look up the bucket and read the time while little else goes on: that is
-// as exact as the answer is fast.
+// warm lets s ask for the time while little else goes on: it is as exact as the answer
+// is fast.
 func warm(tb testing.TB, s *Store) *Store {
 	tb.Helper()
 	eventually(tb, func(ctx context.Context) error { return s.Invalidate(ctx, testKey("w"), "none") })
@@ -43,7 +43,7 @@ func TestContractOfLargeRecords(t *testing.T) {
 // A padded Store makes each record a large one.
 type padded struct{ clientcredentials.Store }
 
-var padding = bytes.Repeat([]byte{0}, maxInline+1)
+var padding = make([]byte, maxInline+1)
 
 func (p padded) Publish(ctx context.Context, key, owner string, r clientcredentials.Record, ttl time.Duration) error {
 	r.Data = append(bytes.Clone(padding), r.Data...)

@@ -48,7 +48,7 @@
 // one replica instead of three costs one each time its server restarts.
 //
 // For each credential there is one value, at a key of 64 hexadecimal digits: JSON of
-// up to 11 KiB, and of up to 144 KiB for a while when an authorization server has
+// up to 11 KiB, and of up to 150 KiB for a while when an authorization server has
 // refused with a long text. The data of a token of more than 8 KiB is a value of
 // its own, so that who waits for its successor doesn't read it again and again. The
 // servers' limits (max_payload, and the bucket's max-value-size if it has one) must

@@ -17,7 +17,7 @@ import (
 const testBucket = "tokens"
 
 // patience bounds how long a test waits for what has to happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A testServer is a NATS server in this process, on a port that it keeps.
 type testServer struct {

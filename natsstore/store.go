@@ -24,10 +24,6 @@ const (
 	// After a lost race there is a pause, up to minBackoff, which doubles to maxBackoff.
 	minBackoff = 2 * time.Millisecond
 	maxBackoff = 32 * time.Millisecond
-
-	// maxWait is how long a call takes at most when its context allows more: a server
-	// doesn't answer who lacks the permission to ask.
-	maxWait = 10 * time.Second
 )
 
 // A Store keeps shared tokens in a bucket of NATS JetStream's key-value store. It
@@ -61,7 +57,7 @@ func New(js jetstream.JetStream, bucket string, keyring *clientcredentials.Keyri
 func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime time.Duration) (clientcredentials.Claim, error) {
 	var claim clientcredentials.Claim
 	var withoutData uint64 // revision of an entry whose record's data is missing
-	err := s.change(ctx, key, func(ctx context.Context, now time.Time, e *entry) (verdict, error) {
+	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if e.Record != nil && e.Record.Apart && !e.isStale(stale) {
 			data, err := s.get(ctx, dataKey(key, e.Record.Version))
 			switch {
@@ -103,7 +99,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 
 // Renew implements clientcredentials.Store.
 func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Duration) error {
-	return s.change(ctx, key, func(_ context.Context, now time.Time, e *entry) (verdict, error) {
+	return s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
 			return leave, clientcredentials.ErrLeaseLost
 		}
@@ -117,7 +113,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, r clientcredenti
 	apart := len(r.Data) > maxInline
 	written := false // the data apart
 	var old *record
-	err := s.change(ctx, key, func(ctx context.Context, now time.Time, e *entry) (verdict, error) {
+	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
 			return leave, clientcredentials.ErrLeaseLost
 		}
@@ -146,7 +142,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, r clientcredenti
 
 // Abort implements clientcredentials.Store.
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooling time.Duration) error {
-	return s.change(ctx, key, func(_ context.Context, now time.Time, e *entry) (verdict, error) {
+	return s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
 			return leave, nil
 		}
@@ -161,7 +157,7 @@ func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooli
 // Invalidate implements clientcredentials.Store.
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	var old *record
-	err := s.change(ctx, key, func(_ context.Context, _ time.Time, e *entry) (verdict, error) {
+	err := s.change(ctx, key, func(_ time.Time, e *entry) (verdict, error) {
 		old = nil
 		if e.Record == nil || e.Record.Version != version {
 			return leave, nil
@@ -190,9 +186,7 @@ var errBusy = errors.New("too many write to the same entry at the same time")
 
 // change reads an entry, without what is over, lets decide change it, and writes it if
 // nobody else did meanwhile; otherwise all of that again. now is the server's time.
-func (s *Store) change(ctx context.Context, key string, decide func(ctx context.Context, now time.Time, e *entry) (verdict, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, maxWait)
-	defer cancel()
+func (s *Store) change(ctx context.Context, key string, decide func(now time.Time, e *entry) (verdict, error)) error {
 	for attempt := range maxAttempts {
 		if err := backOff(ctx, attempt); err != nil {
 			return s.failed(err)
@@ -213,7 +207,7 @@ func (s *Store) change(ctx context.Context, key string, decide func(ctx context.
 			return s.failed(err)
 		}
 		e.expire(now)
-		what, err := decide(ctx, now, &e)
+		what, err := decide(now, &e)
 		switch {
 		case errors.Is(err, clientcredentials.ErrLeaseLost):
 			return err
