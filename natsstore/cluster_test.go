@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -21,18 +20,10 @@ import (
 // clients.
 func startCluster(tb testing.TB) (servers []*testServer, urls string) {
 	tb.Helper()
+	ports := freePorts(tb, 3)
 	var routes []*url.URL
-	var ports []int
-	var listeners []net.Listener
-	for range 3 {
-		l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-		require.NoError(tb, err)
-		listeners = append(listeners, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-	}
-	for _, l := range listeners {
-		require.NoError(tb, l.Close())
+	for _, port := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
 	}
 	var clients []string
 	for i, port := range ports {

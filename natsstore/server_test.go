@@ -144,3 +144,17 @@ func withDeadline(tb testing.TB) context.Context {
 
 // testKey returns a key as the library makes them.
 func testKey(name string) string { return strings.Repeat(fmt.Sprintf("%02x", name[0]), 32) }
+
+// freePorts returns ports that nobody listens on, for servers that have to know each
+// other's.
+func freePorts(tb testing.TB, n int) []int {
+	tb.Helper()
+	var ports []int
+	for range n {
+		l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(tb, err)
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}

@@ -83,7 +83,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 		case e.Lease != nil && e.Lease.Owner != owner:
 			claim = clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: e.Lease.End.Sub(now), Owner: e.Lease.Owner}
 			return leave, nil
-		case e.Lease == nil && e.Cooldown != nil:
+		case e.Cooldown != nil: // Nobody holds the lease during one.
 			claim = clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: e.Cooldown.End.Sub(now), Note: e.Cooldown.Note}
 			return leave, nil
 		}
@@ -158,7 +158,6 @@ func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooli
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	var old *record
 	err := s.change(ctx, key, func(_ time.Time, e *entry) (verdict, error) {
-		old = nil
 		if e.Record == nil || e.Record.Version != version {
 			return leave, nil
 		}
@@ -258,10 +257,8 @@ func (s *Store) removeData(ctx context.Context, key string, r *record) {
 
 // failed returns the error for when the bucket can't be used.
 func (s *Store) failed(err error) error {
-	for _, gone := range []error{nats.ErrNoResponders, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound} {
-		if errors.Is(err, gone) {
-			return fmt.Errorf("oauth2: natsstore: the bucket %q isn't there; create it, and see that JetStream is up: %w", s.Bucket, err)
-		}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("oauth2: natsstore: the bucket %q isn't there; create it, and see that JetStream is up: %w", s.Bucket, err)
 	}
 	return fmt.Errorf("oauth2: natsstore: the bucket %q can't be used: %w", s.Bucket, err)
 }

@@ -346,6 +346,14 @@ func TestBucketDeleted(t *testing.T) {
 	lead(t, s, key, "", "d")
 }
 
+func TestJetStreamOff(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, func(o *server.Options) { o.JetStream = false })
+	for _, err := range errorsOf(withDeadline(t), newStore(t, server.url())) {
+		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" isn't there`)
+	}
+}
+
 func TestForeignValue(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
@@ -419,6 +427,22 @@ func TestLostRaces(t *testing.T) {
 	require.ErrorIs(t, err, clientcredentials.ErrLeaseLost)
 	requireClaim(t, other, key, "", "a", leads)
 
+	// Nor does the data of a large record stay.
+	key = testKey("f")
+	lead(t, other, key, "", "a")
+	writes := 0
+	s = &Store{JetStream: racing{other.JetStream, func() {
+		if writes++; writes == 2 { // of the entry, after the data
+			require.NoError(t, other.Abort(withDeadline(t), key, "a", nil, 0))
+		}
+	}}, Bucket: testBucket}
+	err = s.Publish(withDeadline(t), key, "a", clientcredentials.Record{Version: "v2", Data: largeData}, time.Hour)
+	require.ErrorIs(t, err, clientcredentials.ErrLeaseLost)
+	data, err := other.get(withDeadline(t), dataKey(key, "v2"))
+	require.NoError(t, err)
+	require.NotZero(t, data.Sequence, "it was written")
+	require.Empty(t, data.Data)
+
 	// Another change isn't taken back by one's own.
 	key = testKey("d")
 	lead(t, other, key, "", "a")
@@ -463,25 +487,6 @@ func (r readMeanwhile) Conn() *nats.Conn {
 		r.third()
 	}
 	return r.JetStream.Conn()
-}
-
-// A domain, or a prefix that an account imports JetStream's API under.
-func TestDomain(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, func(o *server.Options) { o.JetStreamDomain = "hub" })
-	plain := newStore(t, s.url())
-	createBucket(t, plain.JetStream)
-	connection := plain.JetStream.Conn()
-	byDomain, err := jetstream.NewWithDomain(connection, "hub")
-	require.NoError(t, err)
-	byPrefix, err := jetstream.NewWithAPIPrefix(connection, "$JS.hub.API")
-	require.NoError(t, err)
-	for i, js := range []jetstream.JetStream{byDomain, byPrefix} {
-		key := testKey(fmt.Sprint(i))
-		v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
-		publish(t, &Store{JetStream: js, Bucket: testBucket}, key, "", v1)
-		requireClaim(t, plain, key, "", "b", hit(v1))
-	}
 }
 
 // A timeless JetStream is that of NATS before 2.10.
