@@ -16,9 +16,9 @@ const (
 )
 
 // A clock tells the time of the server: what that said last, and what has passed
-// since by this machine's monotonic clock. It is late by no more than the answer took
-// to arrive, and never ahead: so what is written never ends too late by what others
-// see in the entry. What this machine thinks that the time is doesn't count.
+// since by this machine's monotonic clock. What this machine thinks that the time is
+// doesn't count. It is never ahead, and late by no more than the answer took to arrive:
+// so nothing is ever said to last longer than it was given.
 type clock struct {
 	local   func() instant // nil: this machine's
 	reading atomic.Pointer[reading]

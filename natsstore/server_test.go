@@ -149,12 +149,15 @@ func testKey(name string) string { return strings.Repeat(fmt.Sprintf("%02x", nam
 // other's.
 func freePorts(tb testing.TB, n int) []int {
 	tb.Helper()
-	var ports []int
-	for range n {
+	ports := make([]int, n)
+	listeners := make([]net.Listener, n)
+	for i := range n {
 		l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(tb, err)
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports[i], listeners[i] = l.Addr().(*net.TCPAddr).Port, l
+	}
+	for _, l := range listeners { // Not before there are all: they are to be different ones.
+		require.NoError(tb, l.Close())
 	}
 	return ports
 }
