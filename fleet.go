@@ -171,7 +171,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			return nil, false, ctx.Err()
 		}
 		if err != nil {
-			return nil, false, nil
+			return nil, false, nil //nolint:nilerr // It goes on without the store.
 		}
 		var pause time.Duration
 		switch claim.State {
@@ -467,12 +467,12 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 // readNote returns the error that another replica has got, and for how long it holds;
 // nil: the note can't be read.
 func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
-	text, err := s.store.open(s.key, "", claim.Note)
-	if err != nil {
-		return nil, 0
-	}
 	var shared sharedRefusal
-	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
+	text, err := s.store.open(s.key, "", claim.Note)
+	if err == nil {
+		err = json.Unmarshal(text, &shared)
+	}
+	if err != nil || http.StatusText(shared.Status) == "" {
 		return nil, 0
 	}
 	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)

@@ -593,7 +593,7 @@ func TestS12_SharedCooldown(t *testing.T) {
 		require.LessOrEqual(t, f.auth.TokenRequests(), 6)
 		require.GreaterOrEqual(t, f.auth.TokenRequests(), 4)
 		_, err := replicas[7].Token()
-		refusal, ok := err.(*oauth2.RetrieveError) //nolint:errorlint // It is bare, as upstream's.
+		refusal, ok := err.(*oauth2.RetrieveError)
 		require.True(t, ok)
 		require.Equal(t, http.StatusTooManyRequests, refusal.Response.StatusCode)
 		require.NotEmpty(t, refusal.Response.Header.Get("Retry-After"))
@@ -1047,7 +1047,7 @@ func TestStoreThatMisbehaves(t *testing.T) {
 			return clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: math.MaxInt64}, nil
 		}},
 		"negative": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: -1, Owner: fmt.Sprint(time.Now())}, nil
+			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: -1, Owner: time.Now().String()}, nil
 		}},
 		"for ever": badStore{func() (clientcredentials.Claim, error) {
 			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: math.MaxInt64, Owner: "x"}, nil
