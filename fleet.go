@@ -205,9 +205,9 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			}
 			pause = min(max(time.Since(start)/4, minPoll), maxPoll)
 		case ClaimCooling:
-			failure, cooldown := s.readNote(claim)
-			if failure == nil {
-				s.unreadable(errNotOpened)
+			failure, cooldown, err := s.readNote(claim)
+			if err != nil {
+				s.unreadable(err)
 				return nil, false, nil
 			}
 			if !s.wanted() || asked.Add(cooldown).After(patience) {
@@ -464,16 +464,15 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 	return sealed
 }
 
-// readNote returns the error that another replica has got, and for how long it holds;
-// nil: the note can't be read.
-func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
-	var shared sharedRefusal
+// readNote returns the refusal that another replica has got, and for how long it holds.
+func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration, error) {
 	text, err := s.store.open(s.key, "", claim.Note)
-	if err == nil {
-		err = json.Unmarshal(text, &shared)
+	if err != nil {
+		return nil, 0, err
 	}
-	if err != nil || http.StatusText(shared.Status) == "" {
-		return nil, 0
+	var shared sharedRefusal
+	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
+		return nil, 0, errNotOpened
 	}
 	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
 	endpoint := *s.request.endpoint
@@ -490,5 +489,5 @@ func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
 		ErrorCode:        shared.Code,
 		ErrorDescription: shared.Description,
 		ErrorURI:         shared.URI,
-	}, cooldown
+	}, cooldown, nil
 }
