@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 )
 
@@ -126,4 +127,27 @@ func Until(ctx context.Context, limit time.Duration, condition func() bool) erro
 		}
 	}
 	return nil
+}
+
+// Load calls do, some fifty times a second, until the function that it returns is
+// called, which returns the last error, and may be called twice.
+func Load(ctx context.Context, do func() error) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var (
+		wg     sync.WaitGroup
+		failed error
+	)
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := do(); err != nil {
+				failed = err
+			}
+			_ = Sleep(ctx, 20*time.Millisecond)
+		}
+	})
+	return func() error {
+		cancel()
+		wg.Wait()
+		return failed
+	}
 }
