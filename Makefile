@@ -142,6 +142,13 @@ vuln: ## known vulnerabilities; needs the Go vulnerability database
 	@go -C tools build -o ../bin/ golang.org/x/vuln/cmd/govulncheck
 	$(call each,$(MODULES),govulncheck ./...)
 
+##@ Release
+
+# Not part of `make test`: what it tests has been tested there, with the replaces.
+.PHONY: release-check
+release-check: ## build, test and use the modules as they would be released; VERSION=v1.2.3
+	@tools/release.sh check $(VERSION)
+
 ##@ Develop
 
 .PHONY: format
