@@ -62,7 +62,7 @@ func main() {
 	fmt.Println(err)
 }
 `
-	version := regexp.MustCompile(`golang.org/x/oauth2 v\S+`).FindString(string(goMod))
+	version := regexp.MustCompile(`golang\.org/x/oauth2 v\S+`).FindString(string(goMod))
 	write("main.go", program)
 	write("internal/api/api.go", strings.Replace(program, "package main", "package api", 1))
 	write("go.mod", "module example.com/program\n\ngo 1.25.0\n\nrequire "+version+

@@ -49,7 +49,7 @@ func run(ctx context.Context, lifetime time.Duration, out io.Writer) error {
 		EarlyRefresh: lifetime / 2, // With an ordinary life of a token the default will do.
 	}
 	source := conf.Source(ctx)
-	service := httptest.NewServer(Ready(source, slog.New(slog.NewTextHandler(io.Discard, nil))))
+	service := httptest.NewServer(Ready(source, slog.New(slog.DiscardHandler)))
 	defer service.Close()
 	ask := func() (code int, answer Answer, err error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, service.URL, nil)
@@ -97,7 +97,7 @@ func run(ctx context.Context, lifetime time.Duration, out io.Writer) error {
 		}
 		return nil
 	})
-	defer stop()
+	defer func() { _ = stop() }()
 	if err := probe(http.StatusOK, clientcredentials.Stale, true, "which fails, and is no reason not to be ready"); err != nil {
 		return err
 	}

@@ -48,10 +48,10 @@ func reportsAPI() http.Handler {
 // expect asks the service for a summary.
 func expect(t *testing.T, service http.Handler, code int, body string) {
 	t.Helper()
-	expectWithin(t, t.Context(), service, code, body)
+	expectWithin(t.Context(), t, service, code, body)
 }
 
-func expectWithin(t *testing.T, ctx context.Context, service http.Handler, code int, body string) {
+func expectWithin(ctx context.Context, t *testing.T, service http.Handler, code int, body string) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	service.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/summary", nil).WithContext(ctx))
@@ -118,7 +118,7 @@ func TestImpatientCaller(t *testing.T) {
 	server.Auth.SetFault(&clientcredentialstest.Fault{Delay: time.Hour})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	expectWithin(t, ctx, service, http.StatusGatewayTimeout, "the reports took too long\n")
+	expectWithin(ctx, t, service, http.StatusGatewayTimeout, "the reports took too long\n")
 }
 
 // A day in a moment: in a bubble of testing/synctest the clock is a fake one, and
