@@ -101,7 +101,8 @@
 // ErrorCode of RFC 6749, Section 5.2, and the status; when it answers with something
 // that is no token response, a [ResponseError]; when nobody answers, what net/http
 // returns. An error of a client's request wraps them: use errors.As. Where a caller's
-// context has ended, errors.Is finds its error. No error contains a secret or a token.
+// context has ended, errors.Is finds its error. [IsTemporary] tells what may pass by
+// itself from what somebody has to mend. No error contains a secret or a token.
 //
 // # Testing
 //

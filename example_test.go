@@ -520,6 +520,28 @@ func ExampleResponseError() {
 	// Output: 200 text/html 26 bytes
 }
 
+// Whether to call again later, or to call somebody.
+func ExampleIsTemporary() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: "no longer valid",
+		TokenURL:     server.TokenURL,
+		Retry:        clientcredentials.RetryPolicy{MaxAttempts: 1},
+	}
+	_, err := conf.Token(context.Background())
+	fmt.Println("refused:", clientcredentials.IsTemporary(err))
+
+	server.Stop()
+	_, err = conf.Token(context.Background())
+	fmt.Println("down:", clientcredentials.IsTemporary(err))
+	// Output:
+	// refused: false
+	// down: true
+}
+
 // Two clients that share a cache of tokens, over different connections: a Transport
 // by hand instead of by Config.Transport.
 func ExampleTransport() {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
 )
 
 // A service answers GET /summary with what it makes of the reports of an API. It
@@ -58,7 +60,7 @@ func (s *service) fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		http.Error(w, "the reports took too long", http.StatusGatewayTimeout)
-	case errors.As(err, &refusal) && refusal.ErrorCode == "invalid_client":
+	case errors.As(err, &refusal) && !clientcredentials.IsTemporary(err):
 		// Nothing that the caller could do: somebody has to look at our credentials.
 		http.Error(w, "this service is misconfigured", http.StatusInternalServerError)
 	default:
