@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
@@ -518,6 +519,30 @@ func ExampleResponseError() {
 		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
 	}
 	// Output: 200 text/html 26 bytes
+}
+
+// The program can authenticate in two ways, and the server says which of them it
+// takes: the stronger is chosen. Metadata usually comes from Discover; a program may
+// also keep it in a file.
+func ExampleServerMetadata_Config() {
+	metadata := &clientcredentials.ServerMetadata{
+		Issuer:                            "https://login.example.com",
+		TokenEndpoint:                     "https://login.example.com/oauth2/token",
+		TokenEndpointAuthMethodsSupported: []string{"client_secret_basic", "private_key_jwt"},
+	}
+	conf, err := metadata.Config("reports",
+		&clientauth.ClientSecretBasic{Secret: clientauth.SecretFile("/etc/reports/secret")},
+		&clientauth.PrivateKeyJWT{Key: clientauth.KeyFile("/etc/reports/key.pem")},
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(conf.ClientAuth.Method())
+	fmt.Println(conf.TokenURL)
+	// Output:
+	// private_key_jwt
+	// https://login.example.com/oauth2/token
 }
 
 // Whether to call again later, or to call somebody.
