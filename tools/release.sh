@@ -49,7 +49,9 @@ check() {
 	work=$(mktemp -d)
 	trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
 	mkdir "$work/tree" "$work/proxy"
-	git ls-files -co --exclude-standard -z | xargs -0 tar -cf - 2>/dev/null | tar -xf - -C "$work/tree"
+	# What would be committed: without what git ignores, or what is deleted.
+	git ls-files -co --exclude-standard -z | perl -0 -ne 'chomp; print "$_\0" if -e' |
+		tar --null -T - -cf - | tar -xf - -C "$work/tree"
 	go -C tools build -o ../bin/ ./modproxy
 
 	# A module cache of our own: a trial must not be taken for the release, later. The
