@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+//go:embed help/*.txt
+var helpTexts embed.FS
+
+// errHelp is what parse returns for -h.
+var errHelp = errors.New("help is asked for")
+
+// help prints the help of a command, or that of the program.
+func help(out *output, args []string) error {
+	if len(args) > 1 {
+		return usagef("too many arguments; give one command")
+	}
+	name := "cctoken"
+	for _, cmd := range commands {
+		if len(args) == 1 && args[0] == cmd.name {
+			name = cmd.name
+		}
+	}
+	if len(args) == 1 && name == "cctoken" {
+		return usagef("there is no help for that; see cctoken help")
+	}
+	text, err := helpTexts.ReadFile("help/" + name + ".txt")
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	return err
+}
+
+// begin makes c a call of the command of that name, which has no flags yet.
+func (c *call) begin(name string, args []string) {
+	c.name, c.args = name, args
+	c.flags = flag.NewFlagSet(name, flag.ContinueOnError)
+	c.flags.SetOutput(io.Discard) // parse tells what is wrong.
+	c.flags.Usage = func() {}
+}
+
+// secretFlag is what people try. The flag may have its value with it.
+var secretFlag = regexp.MustCompile(`^--?(client[-_]?)?(secret|password|token|key|assertion)`)
+
+// flagName is what an error may quote of an argument: it is no secret.
+var flagName = regexp.MustCompile(`^flag (?:provided but not defined|needs an argument): (-[a-z-]{1,20})$`)
+
+// parse parses c.args, which are flags only.
+func (c *call) parse() error {
+	if err := c.parseFlags(); err != nil {
+		return err
+	}
+	if c.flags.NArg() > 0 {
+		return usagef("there is an argument that is no flag; see cctoken %s -h", c.name)
+	}
+	return nil
+}
+
+// parseFlags parses the flags at the beginning of c.args.
+func (c *call) parseFlags() error {
+	err := c.flags.Parse(c.args)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, flag.ErrHelp):
+		return errHelp
+	}
+	for _, arg := range c.args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if c.flags.Lookup(name) == nil && secretFlag.MatchString(arg) {
+			return usagef("no flag takes a secret, a key or a token, because every user of this machine can read the arguments of a program; set CLIENT_SECRET in the environment, or name a file with -secret-file, -key-file or -assertion-file")
+		}
+	}
+	if match := flagName.FindStringSubmatch(err.Error()); match != nil {
+		if c.flags.Lookup(match[1][1:]) != nil {
+			return usagef("the flag %s needs a value; see cctoken %s -h", match[1], c.name)
+		}
+		return usagef("there is no flag %s; see cctoken %s -h", match[1], c.name)
+	}
+	var value *valueError
+	if errors.As(err, &value) {
+		return usagef("%w; see cctoken %s -h", value, c.name)
+	}
+	return usagef("the flags can't be parsed; see cctoken %s -h", c.name)
+}
+
+// A valueError says what is wrong with a flag's value, without quoting it.
+type valueError struct{ flag, problem string }
+
+func (e *valueError) Error() string { return "-" + e.flag + " " + e.problem }
+
+// durationFlag adds a flag for a duration that isn't negative.
+func durationFlag(flags *flag.FlagSet, at *time.Duration, name string, value time.Duration) {
+	*at = value
+	flags.Func(name, "", func(text string) error {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return &valueError{name, "is not a duration such as 30s or 2m"}
+		}
+		*at = d
+		return nil
+	})
+}
+
+// intFlag adds a flag for a number from min to max.
+func intFlag(flags *flag.FlagSet, at *int, name string, value, least, most int) {
+	*at = value
+	flags.Func(name, "", func(text string) error {
+		var n int
+		if _, err := fmt.Sscanf(text+"\n", "%d\n", &n); err != nil || n < least || n > most {
+			return &valueError{name, fmt.Sprintf("is not a number from %d to %d", least, most)}
+		}
+		*at = n
+		return nil
+	})
+}
+
+// within returns a context that ends after what -timeout says.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, error) {
+	if timeout == 0 {
+		return nil, nil, usagef("-timeout is 0; give it some time, such as 30s")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than -timeout %v: %w", timeout, context.DeadlineExceeded))
+	return ctx, cancel, nil
+}

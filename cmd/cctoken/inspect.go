@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxInput bounds what is read of a token.
+const maxInput = 1 << 20
+
+// inspect is cctoken inspect.
+func inspect(_ context.Context, c *call) error {
+	inJSON := c.flags.Bool("json", false, "")
+	if err := c.parseFlags(); err != nil {
+		return err
+	}
+	if c.flags.NArg() > 1 {
+		return usagef("there are too many arguments; give the name of one file, or - for standard input")
+	}
+	input, err := readInput(c.in, c.flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	text, err := tokenIn(input)
+	if err != nil {
+		return err
+	}
+	t := parseToken(text)
+	if *inJSON {
+		return writeJSON(c.out, t)
+	}
+	t.describe(c.out, time.Now())
+	return nil
+}
+
+// readInput returns what is in the file of that name, or on standard input. The name
+// may be a token, given by mistake: no error quotes it.
+func readInput(stdin io.Reader, name string) ([]byte, error) {
+	in := stdin
+	if name != "" && name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return nil, usagef("the argument is the name of no file that can be read; a token is not taken as an argument, because every user of this machine can read those: pipe it in, as in cctoken token | cctoken inspect")
+		}
+		defer file.Close()
+		in = file
+	}
+	input, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	switch {
+	case err != nil:
+		return nil, usagef("the input can't be read; check the file")
+	case len(input) > maxInput:
+		return nil, usagef("the input is larger than 1 MiB; give a token")
+	}
+	return input, nil
+}
+
+// tokenIn returns the token in input: the token itself, an Authorization header
+// field, or a token response.
+func tokenIn(input []byte) (string, error) {
+	text := strings.TrimSpace(string(input))
+	if strings.HasPrefix(text, "{") {
+		var response struct {
+			AccessToken string `json:"access_token"`
+		}
+		if err := json.Unmarshal([]byte(text), &response); err != nil || response.AccessToken == "" {
+			return "", usagef("the input is JSON without an access_token; give a token, or a token response")
+		}
+		text = response.AccessToken
+	}
+	if name, value, ok := strings.Cut(text, ":"); ok && strings.EqualFold(name, "Authorization") {
+		text = strings.TrimSpace(value)
+	}
+	for _, scheme := range []string{"Bearer ", "DPoP "} {
+		if len(text) > len(scheme) && strings.EqualFold(text[:len(scheme)], scheme) {
+			text = strings.TrimSpace(text[len(scheme):])
+		}
+	}
+	switch {
+	case text == "":
+		return "", usagef("the input is empty; give a token")
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", usagef("the input is no token: it has white space, or what isn't ASCII; give nothing but the token")
+	}
+	return text, nil
+}
+
+// A token is what can be said of a token without asking its server.
+type token struct {
+	Format   string         `json:"format"`   // jwt, jwe or opaque
+	Verified bool           `json:"verified"` // never: that takes the server's keys
+	Size     int            `json:"size"`     // in bytes
+	Header   map[string]any `json:"header,omitempty"`
+	Claims   map[string]any `json:"claims,omitempty"`
+}
+
+// parseToken decodes what can be: a JWT, RFC 7519, or the header of an encrypted one.
+func parseToken(text string) *token {
+	t := &token{Format: "opaque", Size: len(text)}
+	parts := strings.Split(text, ".")
+	header, err := decodePart(parts[0])
+	if err != nil || header["alg"] == nil {
+		return t
+	}
+	switch len(parts) {
+	case 5:
+		t.Format, t.Header = "jwe", header
+	case 3:
+		if claims, err := decodePart(parts[1]); err == nil {
+			t.Format, t.Header, t.Claims = "jwt", header, claims
+		}
+	}
+	return t
+}
+
+func decodePart(part string) (map[string]any, error) {
+	data, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var members map[string]any
+	if err := decoder.Decode(&members); err != nil {
+		return nil, err
+	}
+	if decoder.More() || members == nil {
+		return nil, errors.New("not one object")
+	}
+	return members, nil
+}
+
+// describe writes what there is to know about t.
+func (t *token) describe(out io.Writer, now time.Time) {
+	say := func(format string, args ...any) {
+		fmt.Fprintln(out, printable(fmt.Sprintf(format, args...)))
+	}
+	switch t.Format {
+	case "opaque":
+		say("An opaque token of %d bytes: only its server can tell what it stands for.", t.Size)
+		return
+	case "jwe":
+		say("An encrypted JWT of %d bytes: only the API that it is for can read it.", t.Size)
+	default:
+		say("A JWT of %d bytes. NOT VERIFIED: anybody could have written what follows.", t.Size)
+	}
+	say("\nheader")
+	sayMembers(say, t.Header)
+	if t.Format == "jwe" {
+		return
+	}
+	say("\nclaims")
+	sayMembers(say, t.Claims)
+	say("\nin words")
+	for _, fact := range t.facts(now) {
+		say("  %-9s %s", fact.name, fact.text)
+	}
+}
+
+func sayMembers(say func(string, ...any), members map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		var value bytes.Buffer
+		encoder := json.NewEncoder(&value)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(members[name])
+		// Escapes what could rewrite a terminal; a name that is odd is quoted.
+		if quoted := strconv.Quote(name); quoted[1:len(quoted)-1] != name {
+			name = quoted
+		}
+		say("  %-9s %s", name, strings.TrimSuffix(value.String(), "\n"))
+	}
+}
+
+// A fact is what some of the claims mean.
+type fact struct{ name, text string }
+
+func (t *token) facts(now time.Time) []fact {
+	var facts []fact
+	add := func(name, text string) { facts = append(facts, fact{name, text}) }
+	if alg, _ := t.Header["alg"].(string); strings.EqualFold(alg, "none") {
+		add("signature", "none at all: no API should take this token")
+	}
+	expiry, hasExpiry := moment(t.Claims["exp"])
+	switch {
+	case !hasExpiry:
+		add("expiry", "it doesn't say when it expires")
+	case expiry.After(now):
+		add("expiry", fmt.Sprintf("expires in %s, at %s", period(expiry.Sub(now)), clock(expiry)))
+	default:
+		add("expiry", fmt.Sprintf("EXPIRED %s ago, at %s", period(now.Sub(expiry)), clock(expiry)))
+	}
+	if issued, ok := moment(t.Claims["iat"]); ok {
+		text := fmt.Sprintf("issued %s ago", period(now.Sub(issued)))
+		if issued.After(now) {
+			text = fmt.Sprintf("issued %s in the future: the clocks differ", period(issued.Sub(now)))
+		}
+		if hasExpiry {
+			text += fmt.Sprintf(", for %s", period(expiry.Sub(issued)))
+		}
+		add("issued", text)
+	}
+	if begin, ok := moment(t.Claims["nbf"]); ok && begin.After(now) {
+		add("begin", fmt.Sprintf("NOT VALID before %s, in %s", clock(begin), period(begin.Sub(now))))
+	}
+	add("scopes", list(t.scopes(), "none are named"))
+	add("audience", list(texts(t.Claims["aud"]), "none: an API can't tell that it is meant"))
+	add("binding", t.binding())
+	return facts
+}
+
+// scopes returns those in the claim of RFC 9068, Section 2.2.3, or in that of some
+// other servers.
+func (t *token) scopes() []string {
+	scopes := texts(t.Claims["scope"])
+	if scopes == nil {
+		scopes = texts(t.Claims["scp"])
+	}
+	return strings.Fields(strings.Join(scopes, " "))
+}
+
+// binding says what the token is bound to: RFC 7800, Section 3.1.
+func (t *token) binding() string {
+	cnf, _ := t.Claims["cnf"].(map[string]any)
+	switch {
+	case len(cnf) == 0:
+		return "none: whoever has the token can use it"
+	case cnf["jkt"] != nil:
+		return fmt.Sprintf("to the DPoP key with the thumbprint %v (RFC 9449)", cnf["jkt"])
+	case cnf["x5t#S256"] != nil:
+		return fmt.Sprintf("to the client certificate with the thumbprint %v (RFC 8705)", cnf["x5t#S256"])
+	}
+	return "by " + list(slices.Sorted(maps.Keys(cnf)), "")
+}
+
+// texts returns a claim that is a string or a list of them.
+func texts(claim any) []string {
+	switch claim := claim.(type) {
+	case string:
+		return []string{claim}
+	case []any:
+		var all []string
+		for _, element := range claim {
+			if text, ok := element.(string); ok {
+				all = append(all, text)
+			}
+		}
+		return all
+	}
+	return nil
+}
+
+func list(texts []string, none string) string {
+	if len(texts) == 0 {
+		return none
+	}
+	return strings.Join(texts, ", ")
+}
+
+// moment reads a NumericDate, RFC 7519, Section 2.
+func moment(claim any) (time.Time, bool) {
+	number, ok := claim.(json.Number)
+	if !ok {
+		return time.Time{}, false
+	}
+	seconds, err := number.Float64()
+	if err != nil || math.Abs(seconds) > 1<<40 { // Not of the next 30,000 years.
+		return time.Time{}, false
+	}
+	return time.Unix(int64(seconds), 0), true
+}
+
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// period returns d as people say it: its two largest units.
+func period(d time.Duration) string {
+	d = max(d, -d).Round(time.Second)
+	units := []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
+	for i, unit := range units {
+		if d < unit.size {
+			continue
+		}
+		text := fmt.Sprintf("%d%s", d/unit.size, unit.name)
+		if i+1 < len(units) {
+			if rest := d % unit.size / units[i+1].size; rest > 0 {
+				text += fmt.Sprintf(" %d%s", rest, units[i+1].name)
+			}
+		}
+		return text
+	}
+	return "0s"
+}

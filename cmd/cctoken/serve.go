@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// serve is cctoken serve.
+func serve(ctx context.Context, c *call) error {
+	var (
+		port              int
+		lifetime, latency time.Duration
+		faults            []clientcredentialstest.Fault
+	)
+	intFlag(c.flags, &port, "port", 0, 0, 65535)
+	clientID := c.flags.String("client-id", clientcredentialstest.ClientID, "")
+	scopes := c.flags.String("scopes", "", "")
+	durationFlag(c.flags, &lifetime, "lifetime", time.Hour)
+	durationFlag(c.flags, &latency, "latency", 0)
+	verbose := c.flags.Bool("v", false, "")
+	c.flags.Func("faults", "", func(text string) (err error) {
+		faults, err = parseFaults(text)
+		return err
+	})
+	if err := c.parse(); err != nil {
+		return err
+	}
+	if lifetime < time.Second {
+		return usagef("-lifetime is less than a second; a token response counts in seconds")
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return &failure{statusTemporary, fmt.Errorf("%w; choose another -port, or leave it out", err)}
+	}
+	origin := "http://" + listener.Addr().String()
+	client := clientcredentialstest.Client{
+		ID:     *clientID,
+		Secret: rand.Text() + rand.Text(), // HS256 wants 32 bytes.
+		Scopes: strings.Fields(*scopes),
+	}
+	auth := &clientcredentialstest.AuthorizationServer{
+		Clients: []clientcredentialstest.Client{client}, Issuer: origin, TokenLifetime: lifetime, Latency: latency,
+	}
+	f := &fake{
+		origin: origin,
+		scopes: client.Scopes,
+		auth:   auth,
+		api:    &clientcredentialstest.ResourceServer{Issuer: auth},
+		faults: faults,
+	}
+	if *verbose {
+		f.log = c.stderr
+	}
+	for _, line := range []struct{ name, value string }{
+		{"ISSUER", origin},
+		{"TOKEN_URL", origin + "/token"},
+		{"API_URL", origin + "/api/"},
+		{"CLIENT_ID", client.ID},
+		{"CLIENT_SECRET", client.Secret},
+		{"CCTOKEN_SERVE_PID", strconv.Itoa(os.Getpid())},
+	} {
+		fmt.Fprintf(c.out, "export %s=%s\n", line.name, shellQuote(line.value))
+	}
+	// What reads this, as in eval "$(cctoken serve &)", waits for the end of it.
+	c.out.Close()
+	if c.out.err != nil {
+		_ = listener.Close()
+		return nil // run tells.
+	}
+	return f.serve(ctx, listener)
+}
+
+// shellQuote returns text as a word of a shell.
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// A fake is an authorization server and an API at one address.
+type fake struct {
+	origin string
+	scopes []string
+	auth   *clientcredentialstest.AuthorizationServer
+	api    *clientcredentialstest.ResourceServer
+	log    io.Writer // nil: none
+
+	mu     sync.Mutex // protects the rest, and writing to log
+	faults []clientcredentialstest.Fault
+	next   int    // of faults
+	told   [2]int // violations of auth and of api
+}
+
+// serve serves until ctx is done.
+func (f *fake) serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case <-ctx.Done():
+		_ = server.Close()
+		<-ended
+		return nil
+	case err := <-ended:
+		return &failure{statusTemporary, err}
+	}
+}
+
+// ServeHTTP answers at /token, at the two locations of the metadata, and as the API
+// below /api/.
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	recorded := &statusWriter{ResponseWriter: w}
+	defer func() {
+		v := recover()
+		f.tell(r, recorded.status)
+		if v != nil {
+			panic(v) // Of the fake servers, which break connections so.
+		}
+	}()
+	switch {
+	case r.URL.Path == "/token":
+		f.script()
+		f.auth.ServeHTTP(recorded, r)
+	case r.URL.Path == "/.well-known/oauth-authorization-server", r.URL.Path == "/.well-known/openid-configuration":
+		recorded.Header().Set("Content-Type", "application/json")
+		_ = writeJSON(&output{w: recorded}, f.metadata())
+	case strings.HasPrefix(r.URL.Path, "/api/"):
+		f.api.ServeHTTP(recorded, r)
+	default:
+		http.NotFound(recorded, r)
+	}
+}
+
+func (f *fake) metadata() clientcredentials.ServerMetadata {
+	return clientcredentials.ServerMetadata{
+		Issuer:                            f.origin,
+		TokenEndpoint:                     f.origin + "/token",
+		TokenEndpointAuthMethodsSupported: []string{secretBasic, secretPost, secretJWT},
+		TokenEndpointAuthSigningAlgValuesSupported: []string{"HS256"},
+		ScopesSupported:               f.scopes,
+		GrantTypesSupported:           []string{"client_credentials"},
+		DPoPSigningAlgValuesSupported: []string{"ES256", "ES384", "ES512", "EdDSA", "PS256", "RS256"},
+	}
+}
+
+// script gives the next token request its fault.
+func (f *fake) script() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.faults) > 0 {
+		f.auth.Script(f.faults[f.next%len(f.faults)])
+		f.next++
+	}
+}
+
+// tell writes a line for a request, and one for each rule that it broke.
+func (f *fake) tell(r *http.Request, status int) {
+	if f.log == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := "connection broken"
+	if status != 0 {
+		answer = strconv.Itoa(status)
+	}
+	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, printable(r.URL.Path), answer)
+	for i, violations := range [][]error{f.auth.Violations(), f.api.Violations()} {
+		for ; f.told[i] < len(violations); f.told[i]++ {
+			fmt.Fprintf(f.log, "the client broke a rule: %s\n", printable(violations[f.told[i]].Error()))
+		}
+	}
+}
+
+// A statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+var errFaults = errors.New("has something else than ok, reset, html, a status from 400 to 599, or a duration such as 2s")
+
+// parseFaults reads a list of faults, separated by commas.
+func parseFaults(text string) ([]clientcredentialstest.Fault, error) {
+	var faults []clientcredentialstest.Fault
+	for name := range strings.SplitSeq(text, ",") {
+		fault, ok := parseFault(strings.TrimSpace(name))
+		if !ok {
+			return nil, &valueError{"faults", errFaults.Error()}
+		}
+		faults = append(faults, fault)
+	}
+	return faults, nil
+}
+
+func parseFault(name string) (fault clientcredentialstest.Fault, ok bool) {
+	switch name {
+	case "ok":
+		return clientcredentialstest.Fault{}, true
+	case "reset":
+		return clientcredentialstest.ConnectionReset(), true
+	case "html":
+		return clientcredentialstest.Fault{
+			Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html><h1>Please log in</h1></html>",
+		}, true
+	case "401":
+		return clientcredentialstest.InvalidClient(), true
+	case "429":
+		return clientcredentialstest.TooManyRequests(time.Second), true
+	}
+	if status, err := strconv.Atoi(name); err == nil && 400 <= status && status <= 599 {
+		return clientcredentialstest.Fault{Status: status}, true
+	}
+	if delay, err := time.ParseDuration(name); err == nil && delay > 0 {
+		return clientcredentialstest.Fault{Delay: delay}, true
+	}
+	return fault, false
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+)
+
+// Settings say which client of which server this is.
+type settings struct {
+	clientID, tokenURL, issuer, scopes, params string
+
+	authMethod                          string
+	secretFile                          string
+	keyFile, certFile, assertionFile    string
+	keyID, algorithm, assertionAudience string
+	dpopKeyFile                         string
+
+	caFile string
+
+	// Not options.
+	secret string         // of CLIENT_SECRET, or of secretFile
+	form   url.Values     // params
+	roots  *x509.CertPool // with what is in caFile; nil: the system's
+	dpop   crypto.Signer  // in dpopKeyFile; nil: none
+}
+
+// An option is a setting by its flag. It is in capitals, and with underscores, in the
+// environment, and with underscores in the file.
+type option struct {
+	flag string
+	at   func(*settings) *string
+}
+
+var options = []option{
+	{"client-id", func(s *settings) *string { return &s.clientID }},
+	{"token-url", func(s *settings) *string { return &s.tokenURL }},
+	{"issuer", func(s *settings) *string { return &s.issuer }},
+	{"scopes", func(s *settings) *string { return &s.scopes }},
+	{"params", func(s *settings) *string { return &s.params }},
+	{"auth-method", func(s *settings) *string { return &s.authMethod }},
+	{"secret-file", func(s *settings) *string { return &s.secretFile }},
+	{"key-file", func(s *settings) *string { return &s.keyFile }},
+	{"key-id", func(s *settings) *string { return &s.keyID }},
+	{"algorithm", func(s *settings) *string { return &s.algorithm }},
+	{"assertion-audience", func(s *settings) *string { return &s.assertionAudience }},
+	{"cert-file", func(s *settings) *string { return &s.certFile }},
+	{"assertion-file", func(s *settings) *string { return &s.assertionFile }},
+	{"dpop-key-file", func(s *settings) *string { return &s.dpopKeyFile }},
+	{"ca-file", func(s *settings) *string { return &s.caFile }},
+}
+
+func (o option) member() string   { return strings.ReplaceAll(o.flag, "-", "_") }
+func (o option) variable() string { return strings.ToUpper(o.member()) }
+func (o option) isFile() bool     { return strings.HasSuffix(o.flag, "-file") }
+
+// settings parses c.args with c.flags and those for settings, and returns these: a flag comes before the environment, and that before the file.
+func (c *call) settings(ctx context.Context) (*settings, error) {
+	config := c.flags.String("config", "", "")
+	given := make(map[string]*string)
+	for _, o := range options {
+		given[o.flag] = c.flags.String(o.flag, "", "")
+	}
+	if err := c.parse(); err != nil {
+		return nil, err
+	}
+	file, err := readConfig(*config)
+	if err != nil {
+		return nil, err
+	}
+	var s settings
+	s.secret = c.env("CLIENT_SECRET")
+	byFlag := make(map[string]bool)
+	c.flags.Visit(func(f *flag.Flag) { byFlag[f.Name] = true })
+	for _, o := range options {
+		if byFlag[o.flag] {
+			*o.at(&s) = *given[o.flag]
+		} else {
+			*o.at(&s) = cmp.Or(c.env(o.variable()), file[o.member()])
+		}
+	}
+	switch {
+	case s.secret == "" || s.secretFile == "":
+	case byFlag["secret-file"]:
+		s.secret = ""
+	case c.env("SECRET_FILE") != "":
+		return nil, usagef("both CLIENT_SECRET and SECRET_FILE are set; unset one")
+	default:
+		s.secretFile = "" // The environment comes before the file.
+	}
+	return &s, s.complete(ctx)
+}
+
+// readConfig returns the members of a file of settings. Paths in it are relative to
+// where it is.
+func readConfig(path string) (map[string]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("-config: %w", err)
+	}
+	var members map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&members); err != nil || decoder.More() {
+		return nil, usagef("-config: %s is not one JSON object", path) // err may quote a secret.
+	}
+	file := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		i := slices.IndexFunc(options, func(o option) bool { return o.member() == name })
+		value, isText := members[name].(string)
+		switch {
+		case name == "client_secret":
+			return nil, usagef("-config: %s has a client_secret, and such a file is too easily shared; remove it, and set CLIENT_SECRET in the environment or secret_file", path)
+		case i < 0:
+			return nil, usagef("-config: %s has a member that is no setting, %.30q; see cctoken help", path, name)
+		case !isText:
+			return nil, usagef("-config: %s in %s is not a string", name, path)
+		case options[i].isFile() && value != "" && !filepath.IsAbs(value):
+			value = filepath.Join(filepath.Dir(path), value)
+		}
+		file[name] = value
+	}
+	return file, nil
+}
+
+// complete checks the settings, and reads what they refer to.
+func (s *settings) complete(ctx context.Context) (err error) {
+	if s.clientID == "" && s.assertionFile == "" {
+		return usagef("there is no client id; give -client-id, or set CLIENT_ID")
+	}
+	if s.tokenURL == "" && s.issuer == "" {
+		return usagef("there is no server; give -token-url or -issuer, or set TOKEN_URL or ISSUER")
+	}
+	if s.form, err = url.ParseQuery(s.params); err != nil {
+		return usagef("-params is not form-encoded; write it like audience=https://api.example.com&resource=...")
+	}
+	for name := range s.form {
+		switch name {
+		case "client_id", "client_secret", "client_assertion", "client_assertion_type", "password", "grant_type", "scope":
+			return usagef("-params contains %s, which has a setting of its own; see cctoken %s -h", name, "token")
+		}
+	}
+	if s.secretFile != "" {
+		if s.secret, err = clientauth.SecretFile(s.secretFile)(ctx); err != nil {
+			return usagef("-secret-file: %w", err)
+		}
+	}
+	if s.caFile != "" {
+		if s.roots, err = readRoots(s.caFile); err != nil {
+			return usagef("-ca-file: %w", err)
+		}
+	}
+	if s.dpopKeyFile != "" {
+		key, err := clientauth.KeyFile(s.dpopKeyFile)(ctx)
+		if err != nil {
+			return usagef("-dpop-key-file: %w", err)
+		}
+		s.dpop = key.Signer
+	}
+	if s.secret == "" && s.keyFile == "" && s.assertionFile == "" {
+		return usagef("there are no credentials; set CLIENT_SECRET in the environment, or give -secret-file, -key-file, -key-file and -cert-file, or -assertion-file")
+	}
+	if s.certFile != "" && s.keyFile == "" {
+		return usagef("-cert-file needs the certificate's private key; give it with -key-file")
+	}
+	return nil
+}
+
+// readRoots returns the system's certification authorities and those in a file.
+func readRoots(path string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", path)
+	}
+	return roots, nil
+}
+
+// scopeList returns the scopes, one by one.
+func (s *settings) scopeList() []string { return strings.Fields(s.scopes) }
