@@ -264,7 +264,7 @@ func (e *examination) exhausted() bool {
 	if e.refusals < e.patience {
 		return false
 	}
-	e.stop("the server has refused the client %d times; more might lock it out (-max-refusals)", e.refusals)
+	e.stop("that were %d refusals; more might lock the client out (-max-refusals)", e.refusals)
 	return true
 }
 
@@ -519,13 +519,13 @@ func (e *examination) reportTimes() {
 			e.say(warn, "clock", "the server's is %s %s that of this machine: assertions and DPoP proofs may be refused; correct whichever is wrong", period(skew), direction)
 		}
 	}
-	latencies, connection := reused, "an open connection"
+	latencies, connection := reused, "open connections"
 	if len(reused) == 0 {
-		latencies, connection = opened, "a new connection each"
+		latencies, connection = opened, "new connections"
 	}
 	if len(latencies) > 0 {
 		slices.Sort(latencies)
-		e.say(ok, "latency", "%v, the median of %d token requests on %s", latencies[len(latencies)/2].Round(100*time.Microsecond), len(latencies), connection)
+		e.say(ok, "latency", "%v, the median of token requests on %s: %d", latencies[len(latencies)/2].Round(100*time.Microsecond), connection, len(latencies))
 	}
 }
 

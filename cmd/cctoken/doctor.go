@@ -24,9 +24,9 @@ import (
 func doctor(ctx context.Context, c *call) error {
 	dry := c.flags.Bool("n", false, "")
 	var timeout time.Duration
-	durationFlag(c.flags, &timeout, "timeout", time.Minute)
+	c.addDuration(&timeout, "timeout", time.Minute)
 	var patience int
-	intFlag(c.flags, &patience, "max-refusals", 3, 1, 10)
+	c.addInt(&patience, "max-refusals", 3, 1, 10)
 	s, err := c.settings(ctx)
 	if err != nil {
 		return err

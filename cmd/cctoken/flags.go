@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -86,41 +87,44 @@ func (c *call) parseFlags() error {
 		}
 		return usagef("there is no flag %s; see cctoken %s -h", match[1], c.name)
 	}
-	var value *valueError
-	if errors.As(err, &value) {
-		return usagef("%w; see cctoken %s -h", value, c.name)
+	if c.invalid != "" {
+		return usagef("%s; see cctoken %s -h", c.invalid, c.name)
 	}
 	return usagef("the flags can't be parsed; see cctoken %s -h", c.name)
 }
 
-// A valueError says what is wrong with a flag's value, without quoting it.
-type valueError struct{ flag, problem string }
+// errInvalid is the error for a value of a flag. Package flag would quote the value:
+// c.invalid says what is wrong.
+var errInvalid = errors.New("invalid")
 
-func (e *valueError) Error() string { return "-" + e.flag + " " + e.problem }
-
-// durationFlag adds a flag for a duration that isn't negative.
-func durationFlag(flags *flag.FlagSet, at *time.Duration, name string, value time.Duration) {
-	*at = value
-	flags.Func(name, "", func(text string) error {
-		d, err := time.ParseDuration(text)
-		if err != nil || d < 0 {
-			return &valueError{name, "is not a duration such as 30s or 2m"}
+// addFlag adds a flag that is read by set, which says what a value should be instead.
+func (c *call) addFlag(name, wanted string, set func(text string) bool) {
+	c.flags.Func(name, "", func(text string) error {
+		if !set(text) {
+			c.invalid = fmt.Sprintf("-%s is not %s", name, wanted)
+			return errInvalid
 		}
-		*at = d
 		return nil
 	})
 }
 
-// intFlag adds a flag for a number from min to max.
-func intFlag(flags *flag.FlagSet, at *int, name string, value, least, most int) {
+// addDuration adds a flag for a duration that isn't negative.
+func (c *call) addDuration(at *time.Duration, name string, value time.Duration) {
 	*at = value
-	flags.Func(name, "", func(text string) error {
-		var n int
-		if _, err := fmt.Sscanf(text+"\n", "%d\n", &n); err != nil || n < least || n > most {
-			return &valueError{name, fmt.Sprintf("is not a number from %d to %d", least, most)}
-		}
+	c.addFlag(name, "a duration such as 30s or 2m", func(text string) bool {
+		d, err := time.ParseDuration(text)
+		*at = d
+		return err == nil && d >= 0
+	})
+}
+
+// addInt adds a flag for a number within limits.
+func (c *call) addInt(at *int, name string, value, least, most int) {
+	*at = value
+	c.addFlag(name, fmt.Sprintf("a number from %d to %d", least, most), func(text string) bool {
+		n, err := strconv.Atoi(text)
 		*at = n
-		return nil
+		return err == nil && least <= n && n <= most
 	})
 }
 

@@ -52,13 +52,14 @@ var commands = []command{
 
 // A call is one call of a command.
 type call struct {
-	name   string
-	args   []string
-	flags  *flag.FlagSet
-	env    func(string) string
-	in     io.Reader
-	out    *output
-	stderr io.Writer
+	name    string
+	args    []string
+	flags   *flag.FlagSet
+	invalid string // what is wrong with the value of a flag
+	env     func(string) string
+	in      io.Reader
+	out     *output
+	stderr  io.Writer
 }
 
 // run runs the program, and returns its exit status.

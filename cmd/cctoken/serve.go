@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,15 +24,15 @@ func serve(ctx context.Context, c *call) error {
 		lifetime, latency time.Duration
 		faults            []clientcredentialstest.Fault
 	)
-	intFlag(c.flags, &port, "port", 0, 0, 65535)
+	c.addInt(&port, "port", 0, 0, 65535)
 	clientID := c.flags.String("client-id", clientcredentialstest.ClientID, "")
 	scopes := c.flags.String("scopes", "", "")
-	durationFlag(c.flags, &lifetime, "lifetime", time.Hour)
-	durationFlag(c.flags, &latency, "latency", 0)
+	c.addDuration(&lifetime, "lifetime", time.Hour)
+	c.addDuration(&latency, "latency", 0)
 	verbose := c.flags.Bool("v", false, "")
-	c.flags.Func("faults", "", func(text string) (err error) {
-		faults, err = parseFaults(text)
-		return err
+	c.addFlag("faults", "a list of ok, reset, html, a status from 400 to 599, or a duration such as 2s, separated by commas", func(text string) (ok bool) {
+		faults, ok = parseFaults(text)
+		return ok
 	})
 	if err := c.parse(); err != nil {
 		return err
@@ -202,19 +201,16 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-var errFaults = errors.New("has something else than ok, reset, html, a status from 400 to 599, or a duration such as 2s")
-
 // parseFaults reads a list of faults, separated by commas.
-func parseFaults(text string) ([]clientcredentialstest.Fault, error) {
-	var faults []clientcredentialstest.Fault
+func parseFaults(text string) (faults []clientcredentialstest.Fault, ok bool) {
 	for name := range strings.SplitSeq(text, ",") {
 		fault, ok := parseFault(strings.TrimSpace(name))
 		if !ok {
-			return nil, &valueError{"faults", errFaults.Error()}
+			return nil, false
 		}
 		faults = append(faults, fault)
 	}
-	return faults, nil
+	return faults, true
 }
 
 func parseFault(name string) (fault clientcredentialstest.Fault, ok bool) {

@@ -99,10 +99,14 @@ func explain(err error) string {
 		dns       *net.DNSError
 		operation *net.OpError
 	)
-	text := strings.TrimPrefix(err.Error(), "oauth2: ")
+	text := err.Error()
+	if errors.As(err, &refusal) {
+		text = strings.TrimSuffix(text, ": "+refusal.Error()) // Which quotes the server.
+	}
+	text = strings.TrimPrefix(strings.TrimPrefix(text, "oauth2: "), "cannot fetch token: ")
 	advise := func(advice string) string { return text + "; " + advice }
 	switch {
-	case errors.As(err, &refusal) && !isRedirect(refusal.Response.StatusCode):
+	case refusal != nil && !isRedirect(refusal.Response.StatusCode):
 		return explainRefusal(refusal)
 	case errors.As(err, &authority):
 		return advise("check that this is the right server, then give the certificate of its authority with -ca-file")

@@ -19,7 +19,7 @@ func printToken(ctx context.Context, c *call) error {
 	header := c.flags.Bool("header", false, "")
 	inJSON := c.flags.Bool("json", false, "")
 	var timeout time.Duration
-	durationFlag(c.flags, &timeout, "timeout", 30*time.Second)
+	c.addDuration(&timeout, "timeout", 30*time.Second)
 	s, err := c.settings(ctx)
 	if err != nil {
 		return err

@@ -1,0 +1,118 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// installed returns a directory with cctoken in it: the test program by another name.
+func installed(t *testing.T) string {
+	t.Helper()
+	program, err := os.Executable()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(program, filepath.Join(dir, "cctoken")))
+	return dir
+}
+
+// processOf returns cctoken as a process, with nothing else in its environment.
+func processOf(t *testing.T, env environment, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(installed(t), "cctoken"), args...)
+	cmd.Env = surroundings(t)
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// surroundings returns what the test program wants in its environment. Under the race
+// detector it would take a second to end.
+func surroundings(t *testing.T) []string {
+	t.Helper()
+	return []string{"GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}
+}
+
+// TestSignals: an interrupt ends what waits, and serve as it is meant to.
+func TestSignals(t *testing.T) {
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		t.Run(signal.String(), func(t *testing.T) {
+			srv := startServer(t)
+			srv.Auth.Latency = time.Hour
+			token := processOf(t, srv.env(), "token", "-timeout", "1h")
+			var stderr bytes.Buffer
+			token.Stderr = &stderr
+			require.NoError(t, token.Start())
+			require.Eventually(t, func() bool { return srv.Auth.TokenRequests() > 0 }, time.Minute, 10*time.Millisecond)
+			require.NoError(t, token.Process.Signal(signal))
+			require.Error(t, token.Wait())
+			assert.Equal(t, statusInterrupted, token.ProcessState.ExitCode())
+			assert.Equal(t, "cctoken token: interrupted\n", stderr.String())
+
+			serve := processOf(t, nil, "serve")
+			stdout, err := serve.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, serve.Start())
+			_, err = io.ReadAll(stdout)
+			require.NoError(t, err)
+			require.NoError(t, serve.Process.Signal(signal))
+			require.NoError(t, serve.Wait())
+		})
+	}
+}
+
+// TestIgnoredInterrupt: a shell starts what runs in the background so.
+func TestIgnoredInterrupt(t *testing.T) {
+	out, err := shell(t, `trap '' INT
+		cctoken serve >env &
+		until grep -q PID env; do sleep 0.05; done
+		. ./env
+		kill -INT $CCTOKEN_SERVE_PID
+		cctoken token
+		kill -TERM $CCTOKEN_SERVE_PID
+		wait $!`)
+	require.NoError(t, err, out)
+}
+
+// shell runs a script with cctoken in its path, in an empty directory.
+func shell(t *testing.T, script string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-eu")
+	cmd.Stdin = strings.NewReader(script)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(surroundings(t), "PATH="+installed(t)+":/usr/local/bin:/usr/bin:/bin", "HOME="+cmd.Dir)
+	cmd.WaitDelay = time.Minute
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestDocument runs every command of docs/cctoken.md, in one shell.
+func TestDocument(t *testing.T) {
+	for _, tool := range []string{"curl", "jq", "openssl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s, which the document uses, is not installed", tool)
+		}
+	}
+	var script strings.Builder
+	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(readDocument(t), -1) {
+		script.WriteString(block[1])
+	}
+	require.NotEmpty(t, script.String())
+	script.WriteString("echo reached the end\n")
+	out, err := shell(t, script.String())
+	require.NoError(t, err, out)
+	assert.Contains(t, out, "reached the end")
+}
