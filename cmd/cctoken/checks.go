@@ -72,7 +72,7 @@ func (e *examination) discovery(ctx context.Context) {
 func (e *examination) reach(ctx context.Context) {
 	conf := &clientcredentials.Config{
 		TokenURL: e.endpoint, AuthStyle: oauth2.AuthStyleInParams, HTTPClient: e.plain.client(),
-		Retry: clientcredentials.RetryPolicy{MaxAttempts: 1},
+		Retry: e.once(),
 	}
 	if isCleartext(e.endpoint) {
 		e.fail(statusUnusable, "tls", "the token URL is http, and whoever is on the way can read credentials and tokens; use https")
@@ -244,9 +244,14 @@ func (e *examination) request(ctx context.Context, m *method, key crypto.Signer)
 	}
 	conf := e.s.config(endpoint, m, w)
 	conf.DPoP = key
-	conf.Retry.MaxAttempts = 1
+	conf.Retry = e.once()
 	token, err := conf.Token(ctx)
 	return token, w.fail(err)
+}
+
+// once returns the policy of trying nothing again.
+func (e *examination) once() clientcredentials.RetryPolicy {
+	return clientcredentials.RetryPolicy{MaxAttempts: 1, AttemptTimeout: e.timeout}
 }
 
 // certifiedEndpoint returns the token endpoint for clients with a certificate, RFC

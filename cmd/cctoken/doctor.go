@@ -36,7 +36,7 @@ func doctor(ctx context.Context, c *call) error {
 		return err
 	}
 	defer cancel()
-	e := &examination{s: s, out: c.out, patience: patience, endpoint: s.tokenURL, worked: make(map[string]*method)}
+	e := &examination{s: s, out: c.out, patience: patience, timeout: attemptTimeout(timeout / 2), endpoint: s.tokenURL, worked: make(map[string]*method)}
 	steps, err := e.plan(ctx)
 	if err != nil {
 		return err
@@ -70,7 +70,8 @@ func announce(out io.Writer, steps []step) {
 type examination struct {
 	s        *settings
 	out      *output
-	patience int // how many refusals end it
+	patience int           // how many refusals end it
+	timeout  time.Duration // of one attempt
 
 	plain, certified *wire // without and with the client's certificate
 

@@ -81,12 +81,17 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	}
 	conf := s.config(endpoint, m, w)
 	conf.Retry.TotalTimeout = timeout
+	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
 	token, err := conf.Token(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = &failure{statusTemporary, context.Cause(ctx)}
 	}
 	return token, w.fail(err)
 }
+
+// attemptTimeout returns how long one attempt may take: the library's default, or more
+// of a long -timeout.
+func attemptTimeout(timeout time.Duration) time.Duration { return max(10*time.Second, timeout/3) }
 
 // endpoint returns the token endpoint for m. If no method is asked for, m becomes the
 // form of the secret that the server takes.
