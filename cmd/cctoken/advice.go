@@ -26,7 +26,11 @@ func (e *examination) code() ([]byte, error) {
 	if m.cert != nil {
 		endpoint = e.certifiedEndpoint()
 	}
-	fmt.Fprintf(&code, "TokenURL: %q,\n", endpoint)
+	if strings.Contains(endpoint, "?") { // A query may hold what isn't for others.
+		code.WriteString("TokenURL: os.Getenv(\"TOKEN_URL\"),\n")
+	} else {
+		fmt.Fprintf(&code, "TokenURL: %q,\n", endpoint)
+	}
 	if s.issuer != "" {
 		fmt.Fprintf(&code, "Issuer: %q,\n", s.issuer)
 	}

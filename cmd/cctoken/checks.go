@@ -120,10 +120,7 @@ func (e *examination) reportTLS() {
 		leaf := last.tls.PeerCertificates[0]
 		days := int(time.Until(leaf.NotAfter).Hours() / 24)
 		l, advice := ok, ""
-		switch {
-		case last.tls.Version < tls.VersionTLS12:
-			l, advice = warn, "; versions before TLS 1.2 are deprecated (RFC 8996)"
-		case days < fewDays:
+		if days < fewDays {
 			l, advice = warn, "; have the server's certificate renewed"
 		}
 		e.say(l, "tls", "%s, %s; certificate %s, valid for another %d days%s", tls.VersionName(last.tls.Version), last.proto, chain(last.tls), days, advice)
@@ -269,7 +266,7 @@ func (e *examination) exhausted() bool {
 	if e.refusals < e.patience {
 		return false
 	}
-	e.stop("that were %d refusals; more might lock the client out (-max-refusals)", e.refusals)
+	e.stop("%d refusals so far; more might lock the client out (-max-refusals)", e.refusals)
 	return true
 }
 

@@ -161,7 +161,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	if e.s.keyFile != "" && slices.ContainsFunc(methods, func(m *method) bool { return m.name == privateKeyJWT }) {
 		steps = append(steps, step{"POST one with an assertion from 30 seconds ahead, if private_key_jwt works: what clock does the server tolerate?", each, e.postdate})
 	}
-	if e.s.dpop == nil {
+	if e.s.dpop == nil && e.s.assertionFile == "" { // A server may take that but once.
 		steps = append(steps, step{"POST one with a DPoP proof of a throw-away key, if something works: does the server bind tokens?", 2, e.dpop})
 	}
 	total := 0

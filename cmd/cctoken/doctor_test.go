@@ -62,7 +62,7 @@ func withMetadata(t *testing.T, srv *clientcredentialstest.Server, edit func(*cl
 		}
 		m := clientcredentials.ServerMetadata{Issuer: issuer.URL, TokenEndpoint: srv.TokenURL}
 		edit(&m)
-		_ = writeJSON(&output{w: w}, m)
+		_ = writeJSON(w, m)
 	}))
 	t.Cleanup(issuer.Close)
 	return issuer.URL
@@ -415,7 +415,7 @@ func TestDoctorIsPolite(t *testing.T) {
 		env["CLIENT_SECRET"] = plainSecret
 		r := cctoken(t, env, "", "doctor", "-max-refusals", "1")
 		assert.Zero(t, r.status, r.stderr)
-		assert.Regexp(t, lines(`ok    client_secret_basic works`, `note  client_secret_post  refused`, `note  stop +that were 1 refusals`), r.stdout)
+		assert.Regexp(t, lines(`ok    client_secret_basic works`, `note  client_secret_post  refused`, `note  stop +1 refusals so far`), r.stdout)
 	})
 	t.Run("one after the other", func(t *testing.T) {
 		srv := startServer(t)
@@ -468,4 +468,14 @@ func TestClockSkew(t *testing.T) {
 	}
 	_, known := clockSkew(nil)
 	assert.False(t, known)
+}
+
+// TestDoctorKeepsTheQuery: nobody reads in the report what may be a key.
+func TestDoctorKeepsTheQuery(t *testing.T) {
+	srv := startServer(t)
+	env := srv.env()
+	env["TOKEN_URL"] += "?subscription=" + canaryToken
+	r := cctoken(t, env, "", "doctor")
+	assert.Zero(t, r.status, r.stderr)
+	assert.Contains(t, r.stdout, "	TokenURL:     os.Getenv(\"TOKEN_URL\"),\n")
 }

@@ -171,15 +171,14 @@ func (t *token) describe(out io.Writer, now time.Time) {
 
 func sayMembers(say func(string, ...any), members map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		var value bytes.Buffer
-		encoder := json.NewEncoder(&value)
-		encoder.SetEscapeHTML(false)
-		_ = encoder.Encode(members[name])
-		// Escapes what could rewrite a terminal; a name that is odd is quoted.
+		value, err := toJSON(members[name], "")
+		if err != nil {
+			continue // What was JSON can be written as JSON.
+		}
 		if quoted := strconv.Quote(name); quoted[1:len(quoted)-1] != name {
 			name = quoted
 		}
-		say("  %-9s %s", name, strings.TrimSuffix(value.String(), "\n"))
+		say("  %-9s %s", name, value)
 	}
 }
 

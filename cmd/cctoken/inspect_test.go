@@ -57,7 +57,7 @@ header
   alg       "none"
 
 claims
-  "\x1b[2J" "�\u001b"
+  "\x1b[2J" "\u202e\u001b"
   cnf       {"x5t#S256":"abc"}
   exp       1767322000.5
   iat       1767330000

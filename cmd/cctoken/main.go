@@ -132,10 +132,12 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 // Close closes what is written to, if it can be closed, so that a reader sees the end.
-func (o *output) Close() {
+// It returns the first error of all.
+func (o *output) Close() error {
 	if closer, ok := o.w.(io.Closer); ok && o.err == nil {
 		o.err = closer.Close()
 	}
+	return o.err
 }
 
 // oneLine returns text in one line, and without what could rewrite a terminal.

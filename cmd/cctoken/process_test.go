@@ -107,7 +107,7 @@ func TestDocument(t *testing.T) {
 		}
 	}
 	var script strings.Builder
-	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(readDocument(t), -1) {
+	for _, block := range regexp.MustCompile("(?s)\n```sh\n(.*?\n)```\n").FindAllStringSubmatch(readDocument(t), -1) {
 		script.WriteString(block[1])
 	}
 	require.NotEmpty(t, script.String())

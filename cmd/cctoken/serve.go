@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -74,10 +75,9 @@ func serve(ctx context.Context, c *call) error {
 		fmt.Fprintf(c.out, "export %s=%s\n", line.name, shellQuote(line.value))
 	}
 	// What reads this, as in eval "$(cctoken serve &)", waits for the end of it.
-	c.out.Close()
-	if c.out.err != nil {
+	if err := c.out.Close(); err != nil {
 		_ = listener.Close()
-		return nil // run tells.
+		return err
 	}
 	return f.serve(ctx, listener)
 }
@@ -102,16 +102,11 @@ type fake struct {
 // serve serves until ctx is done.
 func (f *fake) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	select {
-	case <-ctx.Done():
-		_ = server.Close()
-		<-ended
-		return nil
-	case err := <-ended:
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return &failure{statusTemporary, err}
 	}
+	return nil
 }
 
 // ServeHTTP answers at /token, at the two locations of the metadata, and as the API
@@ -131,7 +126,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.auth.ServeHTTP(recorded, r)
 	case r.URL.Path == "/.well-known/oauth-authorization-server", r.URL.Path == "/.well-known/openid-configuration":
 		recorded.Header().Set("Content-Type", "application/json")
-		_ = writeJSON(&output{w: recorded}, f.metadata())
+		_ = writeJSON(recorded, f.metadata())
 	case strings.HasPrefix(r.URL.Path, "/api/"):
 		f.api.ServeHTTP(recorded, r)
 	default:

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -138,6 +139,9 @@ func readConfig(path string) (map[string]string, error) {
 	return file, nil
 }
 
+// secretParameter is what a parameter is called that nobody else should see.
+var secretParameter = regexp.MustCompile(`(?i)secret|password|assertion|token|key$`)
+
 // complete checks the settings, and reads what they refer to.
 func (s *settings) complete(ctx context.Context) (err error) {
 	if s.clientID == "" && s.assertionFile == "" {
@@ -150,9 +154,11 @@ func (s *settings) complete(ctx context.Context) (err error) {
 		return usagef("-params is not form-encoded; write it like audience=https://api.example.com&resource=...")
 	}
 	for name := range s.form {
-		switch name {
-		case "client_id", "client_secret", "client_assertion", "client_assertion_type", "password", "grant_type", "scope":
-			return usagef("-params contains %s, which has a setting of its own; see cctoken %s -h", name, "token")
+		switch {
+		case name == "client_id", name == "grant_type", name == "scope":
+			return usagef("-params contains %s, which is not for it to set; see cctoken help", name)
+		case secretParameter.MatchString(name):
+			return usagef("-params contains a parameter whose name is that of a secret, and no flag takes those; see cctoken help")
 		}
 	}
 	if s.secretFile != "" {

@@ -177,9 +177,14 @@ func adviseStatus(status int) string {
 // line ends stay.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+		if rewrites(r) {
 			return unicode.ReplacementChar
 		}
 		return r
 	}, text)
+}
+
+// rewrites reports whether a terminal may do something else with r than print it.
+func rewrites(r rune) bool {
+	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	"golang.org/x/oauth2"
 
@@ -146,11 +148,36 @@ func grantedScope(token *oauth2.Token, asked string) string {
 	return strings.Join(strings.Fields(asked), " ")
 }
 
-func writeJSON(out *output, v any) error {
-	encoder := json.NewEncoder(out)
+// writeJSON writes v as JSON, without characters that could rewrite a terminal.
+func writeJSON(out io.Writer, v any) error {
+	text, err := toJSON(v, "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, text)
+	return err
+}
+
+// toJSON returns v as JSON with that indentation. Such characters are escaped.
+func toJSON(v any, indent string) (string, error) {
+	var buffer strings.Builder
+	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+	encoder.SetIndent("", indent)
+	if err := encoder.Encode(v); err != nil {
+		return "", err
+	}
+	var escaped strings.Builder
+	for _, r := range strings.TrimSuffix(buffer.String(), "\n") {
+		if !rewrites(r) {
+			escaped.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&escaped, `\u%04x`, unit)
+		}
+	}
+	return escaped.String(), nil
 }
 
 // isCleartext reports whether what is sent to that address can be read on the way.

@@ -69,7 +69,8 @@ func TestToken(t *testing.T) {
 
 // TestTokenStatus: what the server does, and the exit status.
 func TestTokenStatus(t *testing.T) {
-	refusal := func(status int, body string) http.Handler { return hostile.JSON(status, body) }
+	t.Parallel()
+	refusal := hostile.JSON
 	tests := []struct {
 		name   string
 		answer http.Handler
