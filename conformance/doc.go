@@ -44,6 +44,10 @@
 // is made again. TestVerifiers and TestDPoPVerifiers have others verify what the
 // library signs.
 //
+// TestCctoken runs cctoken, the command line tool, as it is installed, by the scripts in
+// testdata/cctoken. TestCctokenOnServers does so on the servers, and compiles the Config
+// that cctoken doctor writes about each: a token comes of it.
+//
 // TestAssertions, TestDPoP and TestMutualTLS are about the servers alone: what
 // they take and, so that it means something when they take ours, what they refuse.
 //

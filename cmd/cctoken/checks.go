@@ -52,7 +52,7 @@ func (e *examination) discovery(ctx context.Context) {
 		return
 	}
 	e.metadata = m
-	e.say(ok, "discovery", "token endpoint %s; methods %s", cmp.Or(m.TokenEndpoint, "none"), list(m.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic"))
+	e.say(good, "discovery", "token endpoint %s; methods %s", cmp.Or(m.TokenEndpoint, "none"), list(m.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic"))
 	switch {
 	case e.endpoint == "":
 		e.endpoint = m.TokenEndpoint
@@ -70,17 +70,18 @@ func (e *examination) discovery(ctx context.Context) {
 
 // reach sends a token request without credentials, so that none goes astray.
 func (e *examination) reach(ctx context.Context) {
-	conf := &clientcredentials.Config{
-		TokenURL: e.endpoint, AuthStyle: oauth2.AuthStyleInParams, HTTPClient: e.plain.client(),
-		Retry: e.once(),
-	}
 	if isCleartext(e.endpoint) {
 		e.fail(statusUnusable, "tls", "the token URL is http, and whoever is on the way can read credentials and tokens; use https")
 		e.stop("no credentials are sent over http, except to this host")
 		return
 	}
-	_, err := conf.Token(ctx)
-	err = e.plain.fail(err)
+	w := e.plain
+	if e.certified != nil && e.certifiedEndpoint() == e.endpoint {
+		w = e.certified // The server may want a certificate of everybody.
+	}
+	_, err := w.token(ctx, &clientcredentials.Config{
+		TokenURL: e.endpoint, AuthStyle: oauth2.AuthStyleInParams, Retry: e.once(),
+	})
 	if ctx.Err() != nil {
 		return
 	}
@@ -92,7 +93,7 @@ func (e *examination) reach(ctx context.Context) {
 		e.fail(status, "endpoint", "%s", explain(err))
 		e.stop("no credentials are sent to an endpoint that doesn't answer as one")
 	case errors.As(err, &refusal) && refusal.ErrorCode != "":
-		e.say(ok, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refusal.Response.StatusCode, refusal.ErrorCode)
+		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refusal.Response.StatusCode, refusal.ErrorCode)
 	case errors.As(err, &refusal) && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed}, refusal.Response.StatusCode):
 		e.fail(statusUnusable, "endpoint", "%s", explain(err))
 		e.stop("that is no token endpoint")
@@ -102,12 +103,11 @@ func (e *examination) reach(ctx context.Context) {
 		e.fail(status, "endpoint", "%s", explain(err))
 		e.stop("that is no token endpoint, or not one to be trusted")
 	}
-	e.reportTLS()
+	e.reportTLS(w.sent())
 }
 
 // reportTLS says what there is to know of the last connection.
-func (e *examination) reportTLS() {
-	sent := e.plain.sent()
+func (e *examination) reportTLS(sent []exchange) {
 	if len(sent) == 0 {
 		return
 	}
@@ -119,7 +119,7 @@ func (e *examination) reportTLS() {
 	default:
 		leaf := last.tls.PeerCertificates[0]
 		days := int(time.Until(leaf.NotAfter).Hours() / 24)
-		l, advice := ok, ""
+		l, advice := good, ""
 		if days < fewDays {
 			l, advice = warn, "; have the server's certificate renewed"
 		}
@@ -140,6 +140,13 @@ func chain(state *tls.ConnectionState) string {
 	return strings.Join(names, " by ")
 }
 
+// checkSecret looks for what gets into a secret by mistake.
+func (e *examination) checkSecret() {
+	if secret := e.s.secret; strings.TrimSpace(secret) != secret {
+		e.say(warn, "secret", "it begins or ends with white space, which is sent too; check where it comes from")
+	}
+}
+
 // checkCertificate says how long the client's certificate is valid.
 func (e *examination) checkCertificate(ctx context.Context) {
 	if e.certified == nil {
@@ -154,7 +161,7 @@ func (e *examination) checkCertificate(ctx context.Context) {
 		return
 	}
 	days := int(time.Until(leaf.NotAfter).Hours() / 24)
-	l := ok
+	l := good
 	if days < fewDays {
 		l = warn
 	}
@@ -208,7 +215,7 @@ func (e *examination) try(ctx context.Context, m *method) {
 			}
 			continue
 		}
-		e.say(ok, variant.name, "works%s", about)
+		e.say(good, variant.name, "works%s", about)
 		e.worked[variant.name] = variant
 		e.learn(variant)
 		if e.method == nil {
@@ -226,7 +233,7 @@ func (e *examination) learn(m *method) {
 	switch m.name {
 	case secretBasic:
 		e.decodes = formDecoding
-		e.say(ok, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1)")
+		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1)")
 	case secretBasicRaw:
 		e.decodes = noDecoding
 		e.say(warn, "encoding", "the server takes Basic credentials as they are, contrary to RFC 6749, Section 2.3.1; Raw does so")
@@ -239,11 +246,10 @@ func (e *examination) request(ctx context.Context, m *method, key crypto.Signer)
 	if m.cert != nil {
 		w, endpoint = e.certified, e.certifiedEndpoint()
 	}
-	conf := e.s.config(endpoint, m, w)
+	conf := e.s.config(endpoint, m)
 	conf.DPoP = key
 	conf.Retry = e.once()
-	token, err := conf.Token(ctx)
-	return token, w.fail(err)
+	return w.token(ctx, conf)
 }
 
 // once returns the policy of trying nothing again.
@@ -334,7 +340,7 @@ func (e *examination) formDecoding(ctx context.Context) {
 	case !done:
 	case accepted:
 		e.decodes = formDecoding
-		e.say(ok, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1): a secret may have any characters")
+		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1): a secret may have any characters")
 	default:
 		e.decodes = noDecoding
 		e.say(warn, "encoding", "the server takes Basic credentials as they are, contrary to RFC 6749, Section 2.3.1; Raw does so too, and the next secret may need it")
@@ -371,7 +377,7 @@ func (e *examination) postdate(ctx context.Context) {
 	switch {
 	case !done:
 	case accepted:
-		e.say(ok, "clock", "the server takes an assertion from %v ahead", postdated)
+		e.say(good, "clock", "the server takes an assertion from %v ahead", postdated)
 	default:
 		e.say(note, "clock", "the server refuses an assertion from %v ahead: keep this machine's clock right", postdated)
 	}
@@ -436,7 +442,7 @@ func (e *examination) dpop(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		e.say(ok, "dpop", "the server binds tokens to a key (RFC 9449), if there is one: see Config.DPoP")
+		e.say(good, "dpop", "the server binds tokens to a key (RFC 9449), if there is one: see Config.DPoP")
 	case errors.As(err, &unbound):
 		e.say(note, "dpop", "the server doesn't bind tokens to a key")
 	default:
@@ -457,7 +463,7 @@ func (e *examination) reportToken() {
 	case life < shortLife:
 		e.say(warn, "token", "it lives for %s only: many token requests; make it some minutes", period(life))
 	default:
-		e.say(ok, "token", "it lives for %s", period(life))
+		e.say(good, "token", "it lives for %s", period(life))
 	}
 	parsed := parseToken(token.AccessToken)
 	binding := ""
@@ -467,7 +473,7 @@ func (e *examination) reportToken() {
 	if token.TokenType == "" {
 		e.say(warn, "token", "it has no token_type, which RFC 6749, Section 5.1, requires; it is taken for Bearer")
 	}
-	e.say(ok, "token", "type %s, %s%s", token.Type(), map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format], binding)
+	e.say(good, "token", "type %s, %s%s", token.Type(), map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format], binding)
 	e.reportScope(strings.Fields(grantedScope(token, e.s.scopes)), e.s.scopeList())
 }
 
@@ -490,7 +496,7 @@ func (e *examination) reportScope(granted, asked []string) {
 	case len(more) > 0:
 		e.say(note, "scope", "granted without being asked for: %s", list(more, ""))
 	default:
-		e.say(ok, "scope", "granted as asked: %s", list(granted, "none"))
+		e.say(good, "scope", "granted as asked: %s", list(granted, "none"))
 	}
 }
 
@@ -516,7 +522,7 @@ func (e *examination) reportTimes() {
 			direction = "ahead of"
 		}
 		if max(skew, -skew) <= closeClocks {
-			e.say(ok, "clock", "the server's agrees with that of this machine")
+			e.say(good, "clock", "the server's agrees with that of this machine")
 		} else {
 			e.say(warn, "clock", "the server's is %s %s that of this machine: assertions and DPoP proofs may be refused; correct whichever is wrong", period(skew), direction)
 		}
@@ -527,7 +533,7 @@ func (e *examination) reportTimes() {
 	}
 	if len(latencies) > 0 {
 		slices.Sort(latencies)
-		e.say(ok, "latency", "%v, the median of token requests on %s: %d", latencies[len(latencies)/2].Round(100*time.Microsecond), connection, len(latencies))
+		e.say(good, "latency", "%v, the median of token requests on %s: %d", latencies[len(latencies)/2].Round(100*time.Microsecond), connection, len(latencies))
 	}
 }
 
@@ -535,7 +541,7 @@ func (e *examination) reportTimes() {
 // 9110, Section 6.6.1), which is in whole seconds.
 func clockSkew(exchanges []exchange) (time.Duration, bool) {
 	for _, x := range slices.Backward(exchanges) {
-		date, err := http.ParseTime(x.header.Get("Date"))
+		date, err := http.ParseTime(x.date)
 		if err != nil {
 			continue
 		}

@@ -100,7 +100,7 @@ const (
 type level string
 
 const (
-	ok   level = "ok"
+	good level = "ok"
 	note level = "note"
 	warn level = "warn"
 	bad  level = "fail"
@@ -241,6 +241,7 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 		defer e.certified.close()
 	}
 	fmt.Fprintln(e.out)
+	e.checkSecret()
 	e.checkCertificate(ctx)
 	for _, st := range steps {
 		if e.stopped || e.out.err != nil { // Or nobody reads the report.

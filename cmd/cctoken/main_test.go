@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
 )
@@ -138,6 +139,7 @@ func TestUsage(t *testing.T) {
 		{name: "a method without assertion", env: configured, args: []string{"token", "-auth-method", spiffeJWT}, want: "spiffe_jwt needs -assertion-file"},
 		{name: "a method without secret", env: with("CLIENT_SECRET", ""), args: []string{"token", "-key-file", keyFile, "-auth-method", secretPost}, want: "client_secret_post needs a secret"},
 		{name: "a secret that is too short for the method", env: with("CLIENT_SECRET", "short"), args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
+		{name: "a secret that is too short, after the metadata", env: environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": "short", "ISSUER": withMetadata(t, startServer(t).Server, func(*clientcredentials.ServerMetadata) {})}, args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
 		{name: "a secret file", env: configured, args: []string{"token", "-secret-file", "missing"}, want: "-secret-file: stat missing"},
 		{name: "a key file", env: configured, args: []string{"token", "-key-file", "missing"}, want: "-key-file: stat missing"},
 		{name: "a key file with something else", env: configured, args: []string{"token", "-key-file", writeFile(t, "key", canarySecret)}, want: "-key-file: the file"},
@@ -148,6 +150,7 @@ func TestUsage(t *testing.T) {
 		{name: "a CA file", env: configured, args: []string{"token", "-ca-file", "missing"}, want: "-ca-file: open missing"},
 		{name: "a CA file with something else", env: configured, args: []string{"token", "-ca-file", keyFile}, want: "has no certificate in PEM"},
 		{name: "a config file", args: []string{"token", "-config", "missing"}, want: "-config: open missing"},
+		{name: "a name that rewrites the terminal", args: []string{"token", "-config", "missing\x1b[2J\nor not"}, want: "-config: open missing\ufffd[2J; or not"},
 		{name: "a config file that is no JSON", args: []string{"token", "-config", writeFile(t, "c", canarySecret)}, want: "is not one JSON object"},
 		{name: "a config file that is a list", args: []string{"token", "-config", writeFile(t, "c", `["`+canaryToken+`"]`)}, want: "is not one JSON object"},
 		{name: "a config file with two objects", args: []string{"token", "-config", writeFile(t, "c", `{} {}`)}, want: "is not one JSON object"},

@@ -75,14 +75,13 @@ func (s *settings) certificateMethod(ctx context.Context) (string, error) {
 	return tlsAuth, nil
 }
 
-// newMethod returns the method of that name. The files that it needs have been read
+// newMethod returns the method of that name; "" is a secret in either form. The files that it needs have been read
 // once, so that what is wrong with them is known before anything is sent.
 func (s *settings) newMethod(ctx context.Context, name string) (*method, error) {
 	m := &method{name: name, audience: s.assertionAudience}
 	var err error
 	switch name {
 	case "":
-		m.code = s.secretCode("")
 	case secretBasic:
 		m.style, m.code = oauth2.AuthStyleInHeader, s.secretCode("ClientSecretBasic")
 	case secretPost:
@@ -175,7 +174,7 @@ func (s *settings) withAudience(ctx context.Context, m *method, audience string)
 // that the Config does: a secret in a file is read again for each token.
 func (s *settings) secretCode(typ string, fields ...string) string {
 	const variable = "ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n"
-	if s.secretFile != "" && typ != "" {
+	if s.secretFile != "" {
 		return literal(typ, append([]string{fmt.Sprintf("Secret: clientauth.SecretFile(%q)", s.secretFile)}, fields...)...)
 	}
 	switch {
@@ -183,8 +182,6 @@ func (s *settings) secretCode(typ string, fields ...string) string {
 		return variable + "AuthStyle: oauth2.AuthStyleInHeader,\n"
 	case typ == "ClientSecretPost":
 		return variable + "AuthStyle: oauth2.AuthStyleInParams,\n"
-	case typ == "":
-		return variable
 	}
 	return variable + literal(typ, fields...)
 }

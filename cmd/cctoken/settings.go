@@ -68,7 +68,8 @@ func (o option) member() string   { return strings.ReplaceAll(o.flag, "-", "_") 
 func (o option) variable() string { return strings.ToUpper(o.member()) }
 func (o option) isFile() bool     { return strings.HasSuffix(o.flag, "-file") }
 
-// settings parses c.args with c.flags and those for settings, and returns these: a flag comes before the environment, and that before the file.
+// settings parses c.args with c.flags and those for settings, and returns these: a
+// flag comes before the environment, and that before the file.
 func (c *call) settings(ctx context.Context) (*settings, error) {
 	config := c.flags.String("config", "", "")
 	given := make(map[string]*string)

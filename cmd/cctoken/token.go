@@ -81,14 +81,14 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	if isCleartext(endpoint) {
 		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, and whoever is on the way can read credentials and token; use https\n")
 	}
-	conf := s.config(endpoint, m, w)
+	conf := s.config(endpoint, m)
 	conf.Retry.TotalTimeout = timeout
 	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
-	token, err := conf.Token(ctx)
+	token, err := w.token(ctx, conf)
 	if err != nil && ctx.Err() != nil {
 		err = &failure{statusTemporary, context.Cause(ctx)}
 	}
-	return token, w.fail(err)
+	return token, err
 }
 
 // attemptTimeout returns how long one attempt may take: the library's default, or more

@@ -28,7 +28,7 @@ type wire struct {
 type exchange struct {
 	method, url    string // without a query
 	status         int    // 0: no answer
-	header         http.Header
+	date           string // the field Date of the answer
 	sent, answered time.Time
 	reused         bool // an older connection
 	tls            *tls.ConnectionState
@@ -73,8 +73,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := w.base.RoundTrip(req.WithContext(ctx))
 	e.answered = time.Now()
 	if err == nil {
-		e.status, e.tls, e.proto = resp.StatusCode, resp.TLS, resp.Proto
-		e.header = http.Header{"Date": resp.Header["Date"], "Retry-After": resp.Header["Retry-After"]}
+		e.status, e.date, e.tls, e.proto = resp.StatusCode, resp.Header.Get("Date"), resp.TLS, resp.Proto
 	}
 	w.mu.Lock()
 	w.exchanges = append(w.exchanges, e)
@@ -89,27 +88,36 @@ func (w *wire) sent() []exchange {
 	return append([]exchange(nil), w.exchanges...)
 }
 
-// fail returns err with the exit status it stands for.
-func (w *wire) fail(err error) error {
-	var known *failure
-	if err == nil || errors.As(err, &known) {
-		return err
-	}
-	sent := w.sent()
-	if len(sent) == 0 {
+// token requests a token by conf, through w. Its error has the exit status it stands for.
+func (w *wire) token(ctx context.Context, conf *clientcredentials.Config) (*oauth2.Token, error) {
+	before := len(w.sent())
+	conf.HTTPClient = w.client()
+	token, err := conf.Token(ctx)
+	return token, w.fail(before, err)
+}
+
+// discover asks the issuer for its metadata. Its error is as that of token.
+func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.ServerMetadata, error) {
+	before := len(w.sent())
+	m, err := clientcredentials.Discover(context.WithValue(ctx, oauth2.HTTPClient, w.client()), issuer)
+	return m, w.fail(before, err)
+}
+
+// fail returns err with the exit status it stands for, after what was sent since there
+// were so many exchanges.
+func (w *wire) fail(before int, err error) error {
+	sent := w.sent()[before:]
+	switch {
+	case err == nil:
+		return nil
+	case len(sent) == 0:
 		return &failure{statusUsage, err}
 	}
 	return &failure{requestStatus(err, sent[len(sent)-1].status), err}
 }
 
-// discover asks the issuer for its metadata.
-func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.ServerMetadata, error) {
-	m, err := clientcredentials.Discover(context.WithValue(ctx, oauth2.HTTPClient, w.client()), issuer)
-	return m, w.fail(err)
-}
-
 // config returns a Config for the token endpoint at that address.
-func (s *settings) config(tokenURL string, m *method, w *wire) *clientcredentials.Config {
+func (s *settings) config(tokenURL string, m *method) *clientcredentials.Config {
 	return &clientcredentials.Config{
 		ClientID:       s.clientID,
 		ClientSecret:   s.secret,
@@ -120,6 +128,5 @@ func (s *settings) config(tokenURL string, m *method, w *wire) *clientcredential
 		AuthStyle:      m.style,
 		ClientAuth:     m.auth,
 		DPoP:           s.dpop,
-		HTTPClient:     w.client(),
 	}
 }
