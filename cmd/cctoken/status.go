@@ -6,10 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"unicode"
 
@@ -59,31 +57,15 @@ func isTemporary(status int) bool {
 	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
 }
 
-// requestStatus returns the exit status for err, with which a request ended that
-// was sent, or was to be. answered is the status of the last answer, 0 without one.
+// requestStatus returns the exit status for err, with which a request ended that was
+// sent. answered is the status of the last answer, 0 without one.
 func requestStatus(err error, answered int) int {
-	var (
-		refusal    *oauth2.RetrieveError
-		unusable   *clientcredentials.ResponseError
-		transport  *url.Error
-		unverified *tls.CertificateVerificationError
-	)
+	var refusal *oauth2.RetrieveError
 	switch {
-	case errors.As(err, &unverified):
-		return statusUnusable
-	case errors.As(err, &refusal):
-		switch code := refusal.Response.StatusCode; {
-		case isTemporary(code):
-			return statusTemporary
-		case 300 <= code && code <= 399:
-			return statusUnusable
-		}
-		return statusRefused
-	case errors.As(err, &unusable):
-		return statusUnusable
-	case errors.As(err, &transport), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF),
-		answered == 0, isTemporary(answered):
+	case clientcredentials.IsTemporary(err), isTemporary(answered):
 		return statusTemporary
+	case errors.As(err, &refusal) && !isRedirect(refusal.Response.StatusCode):
+		return statusRefused
 	}
 	return statusUnusable
 }
@@ -114,12 +96,14 @@ func explain(err error) string {
 		return advise("check the address: the server there has a certificate for another")
 	case errors.As(err, &invalid):
 		return advise("check the clock of this machine, and the server's certificate")
-	case errors.As(err, &record):
-		return advise("the server doesn't speak TLS there: check scheme and port of the address")
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		return advise("check scheme and port of the address")
 	case errors.As(err, &dns):
 		return advise("check the host name in the address")
 	case errors.Is(err, context.DeadlineExceeded):
 		return advise("check that the server can be reached from here, or give it more time with -timeout")
+	case errors.As(err, &operation) && operation.Op == "remote error": // A TLS alert.
+		return advise("the server may want a client certificate, or another one: see -cert-file")
 	case errors.As(err, &operation) && operation.Op == "dial":
 		return advise("check host and port of the address, and that the server is running")
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -134,13 +136,24 @@ func TestTokenStatus(t *testing.T) {
 		r = cctoken(t, env, "", "token", "-ca-file", writeAuthority(t, srv))
 		assert.Zero(t, r.status, r.stderr)
 	})
+	t.Run("no certificate", func(t *testing.T) {
+		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+		srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+		srv.StartTLS()
+		defer srv.Close()
+		authority := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
+		env := environment{"CLIENT_ID": "client", "CLIENT_SECRET": "secret", "TOKEN_URL": srv.URL + "/token", "CA_FILE": authority}
+		r := cctoken(t, env, "", "token")
+		assert.Equal(t, statusUnusable, r.status)
+		assert.Contains(t, r.stderr, "the server may want a client certificate")
+	})
 	t.Run("http where https is spoken", func(t *testing.T) {
 		srv := startServer(t)
 		env := srv.env()
 		env["TOKEN_URL"] = strings.Replace(srv.TokenURL, "http:", "https:", 1)
 		r := cctoken(t, env, "", "token")
-		assert.Equal(t, statusTemporary, r.status)
-		assert.Contains(t, r.stderr, "https")
+		assert.Equal(t, statusUnusable, r.status)
+		assert.Contains(t, r.stderr, "server gave HTTP response to HTTPS client; check scheme and port of the address")
 	})
 }
 
