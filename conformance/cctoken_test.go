@@ -29,12 +29,16 @@ import (
 // testdata/cctoken are of its exit statuses, of pipes and of its fake server; those in
 // testdata/cctoken-servers are run against real servers.
 
+// cctokenTemporary is what cctokenDir has returned, for withPrograms to remove.
+var cctokenTemporary string
+
 // cctokenDir returns a directory with cctoken in it.
 var cctokenDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "cctoken")
 	if err != nil {
 		return "", err
 	}
+	cctokenTemporary = dir
 	return dir, goBuild(filepath.Join(dir, "cctoken"), "github.com/seed-5bfa0880/clientcredentials/cmd/cctoken")
 })
 
@@ -98,7 +102,9 @@ var exported = regexp.MustCompile(`(?m)^export (\w+)='(.*)'$`)
 
 // serve FLAG... runs cctoken serve until the script ends, and sets what it exports.
 func startServe(ts *testscript.TestScript, neg bool, args []string) {
-	cmd := exec.Command(filepath.Join(filepath.Dir(mustLook(ts)), "cctoken"), append([]string{"serve"}, args...)...)
+	dir, err := cctokenDir()
+	ts.Check(err)
+	cmd := exec.Command(filepath.Join(dir, "cctoken"), append([]string{"serve"}, args...)...)
 	stdout, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
@@ -111,12 +117,6 @@ func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	for _, match := range exported.FindAllStringSubmatch(string(text), -1) {
 		ts.Setenv(match[1], match[2])
 	}
-}
-
-func mustLook(ts *testscript.TestScript) string {
-	dir, err := cctokenDir()
-	ts.Check(err)
-	return filepath.Join(dir, "cctoken")
 }
 
 // build FILE builds the program ./client from the Config that cctoken doctor has

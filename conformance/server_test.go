@@ -181,6 +181,7 @@ type withPrograms struct{ m *testing.M }
 
 func (w withPrograms) Run() int {
 	code := w.m.Run()
+	_ = os.RemoveAll(cctokenTemporary)
 	for _, p := range programs {
 		if err := p.stop(); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", p.name, err)

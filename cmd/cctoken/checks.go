@@ -304,7 +304,12 @@ func (e *examination) refused(subject, about string, err error) {
 		return
 	}
 	e.refusals++
-	e.say(note, subject, "refused%s: status %d %s %.200q", about, status, refusal.ErrorCode, refusal.ErrorDescription)
+	advice := ""
+	switch refusal.ErrorCode {
+	case "use_dpop_nonce", "invalid_dpop_proof":
+		advice = "; " + adviseCode(refusal.ErrorCode, status)
+	}
+	e.say(note, subject, "refused%s: status %d %s %.200q%s", about, status, refusal.ErrorCode, refusal.ErrorDescription, advice)
 }
 
 // probe requests a token by auth, to find out something. done says whether the server

@@ -137,7 +137,7 @@ func adviseCode(code string, status int) string {
 	case "invalid_target":
 		return "check resource and audience in -params"
 	case "use_dpop_nonce", "invalid_dpop_proof":
-		return "check -dpop-key-file, and the clock of this machine"
+		return "check -dpop-key-file, which the client may be registered for, and the clock of this machine"
 	case "temporarily_unavailable", "server_error":
 		return adviseStatus(http.StatusServiceUnavailable)
 	}
