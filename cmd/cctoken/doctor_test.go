@@ -507,3 +507,32 @@ func TestDoctorCertificateForAll(t *testing.T) {
 	assert.Zero(t, r.status, r.stderr)
 	assert.Regexp(t, lines(`ok    endpoint`, `ok    tls`, `ok    self_signed_tls_client_auth works`), r.stdout)
 }
+
+// TestDoctorProbes: what comes of the requests that only find out something.
+func TestDoctorProbes(t *testing.T) {
+	const good = `{"access_token":"` + canaryToken + `","token_type":"Bearer","expires_in":600}`
+	refuse, grant := hostile.JSON(401, `{"error":"invalid_client"}`), hostile.JSON(200, good)
+	_, keyFile := newKeyFile(t)
+	tests := []struct {
+		name    string
+		args    []string
+		answers []http.Handler
+		status  int
+		report  string
+	}{
+		{"a clock that is tolerated", []string{"-key-file", keyFile, "-auth-method", privateKeyJWT}, []http.Handler{refuse, grant}, 0, lines(`ok    private_key_jwt     works$`, `ok    clock +the server takes an assertion from 30s ahead$`)},
+		{"one that isn't", []string{"-key-file", keyFile, "-auth-method", privateKeyJWT}, []http.Handler{refuse, grant, refuse, grant}, 0, lines(`note  clock +the server refuses an assertion from 30s ahead`)},
+		{"overload", nil, []http.Handler{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `fail  encoding +the server answered 503`, `note  stop`, `The Config for it:$`)},
+		{"a broken connection", nil, []http.Handler{refuse, grant, grant, hostile.Reset()}, statusTemporary, lines(`fail  encoding`, `note  stop`)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := hostile.Start(t, tt.answers...)
+			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": plainSecret, "TOKEN_URL": s.URL + "/token"}
+			r := cctoken(t, env, "", append([]string{"doctor"}, tt.args...)...)
+			assert.Equal(t, tt.status, r.status, r.stderr)
+			assert.Regexp(t, tt.report, r.stdout)
+			assert.LessOrEqual(t, len(s.Requests()), announced(t, r.stdout))
+		})
+	}
+}

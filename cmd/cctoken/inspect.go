@@ -21,7 +21,7 @@ import (
 const maxInput = 1 << 20
 
 // inspect is cctoken inspect.
-func inspect(_ context.Context, c *call) error {
+func inspect(ctx context.Context, c *call) error {
 	inJSON := c.flags.Bool("json", false, "")
 	if err := c.parseFlags(); err != nil {
 		return err
@@ -29,7 +29,7 @@ func inspect(_ context.Context, c *call) error {
 	if c.flags.NArg() > 1 {
 		return usagef("there are too many arguments; give the name of one file, or - for standard input")
 	}
-	input, err := readInput(c.in, c.flags.Arg(0))
+	input, err := readInput(ctx, c.in, c.flags.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -46,8 +46,9 @@ func inspect(_ context.Context, c *call) error {
 }
 
 // readInput returns what is in the file of that name, or on standard input. The name
-// may be a token, given by mistake: no error quotes it.
-func readInput(stdin io.Reader, name string) ([]byte, error) {
+// may be a token, given by mistake: no error quotes it. The read ends no sooner than
+// its source does, which ctx doesn't wait for.
+func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error) {
 	in := stdin
 	if name != "" && name != "-" {
 		file, err := os.Open(name)
@@ -57,11 +58,22 @@ func readInput(stdin io.Reader, name string) ([]byte, error) {
 		defer file.Close()
 		in = file
 	}
-	input, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	switch {
-	case err != nil:
-		return nil, usagef("the input can't be read; check the file")
-	case len(input) > maxInput:
+	var input []byte
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		input, err = io.ReadAll(io.LimitReader(in, maxInput+1))
+		done <- err
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case err := <-done:
+		if err != nil {
+			return nil, usagef("the input can't be read; check the file")
+		}
+	}
+	if len(input) > maxInput {
 		return nil, usagef("the input is larger than 1 MiB; give a token")
 	}
 	return input, nil

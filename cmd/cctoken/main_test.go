@@ -216,6 +216,19 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestInterruptedReading: nobody types a token.
+func TestInterruptedReading(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, typing := io.Pipe()
+	defer typing.Close()
+	status := make(chan int, 1)
+	go func() { status <- run(ctx, []string{"inspect"}, environment(nil).get, stdin, io.Discard, io.Discard) }()
+	_, err := typing.Write([]byte("eyJ")) // Now it reads.
+	require.NoError(t, err)
+	cancel()
+	assert.Equal(t, statusInterrupted, <-status)
+}
+
 func TestStatusOf(t *testing.T) {
 	assert.Equal(t, statusTemporary, statusOf(&failure{statusTemporary, io.EOF}))
 	assert.Equal(t, statusUsage, statusOf(errors.New("something else")))

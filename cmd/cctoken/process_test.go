@@ -87,11 +87,12 @@ func TestIgnoredInterrupt(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-// shell runs a script with cctoken in its path, in an empty directory.
+// shell runs a script with cctoken in its path, in an empty directory. Whatever happens
+// to it, it ends the server that it has started last.
 func shell(t *testing.T, script string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-eu")
-	cmd.Stdin = strings.NewReader(script)
+	cmd.Stdin = strings.NewReader("trap 'kill \"${CCTOKEN_SERVE_PID:-}\" 2>/dev/null || :' EXIT\n" + script)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(surroundings(t), "PATH="+installed(t)+":/usr/local/bin:/usr/bin:/bin", "HOME="+cmd.Dir)
 	cmd.WaitDelay = time.Minute

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 )
@@ -252,6 +257,65 @@ func TestPrecedence(t *testing.T) {
 			assert.Equal(t, tt.scope, strings.Join(token.Scopes, " "))
 			requests := srv.Auth.Requests()
 			assert.Equal(t, tt.method, requests[len(requests)-1].AuthMethod)
+		})
+	}
+}
+
+// TestTokenByMethod: each sort of credential gets a token, by the method that goes with
+// it.
+func TestTokenByMethod(t *testing.T) {
+	key, keyFile := newKeyFile(t)
+	selfSigned, _, selfSignedFile, selfSignedKeyFile := issue(t, nil, nil, time.Hour)
+	authority, authorityKey, _, _ := issue(t, nil, nil, time.Hour)
+	issued, _, issuedFile, issuedKeyFile := issue(t, authority, authorityKey, time.Hour)
+	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{
+		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned, issued},
+	})
+	defer srv.Close()
+	base := environment{"CLIENT_ID": canaryID, "TOKEN_URL": srv.TokenURL, "CA_FILE": writeAuthority(t, srv)}
+
+	tests := []struct {
+		name string
+		env  environment
+		used string
+	}{
+		{"a secret", environment{"CLIENT_SECRET": canarySecret}, secretBasic},
+		{"a secret, in the body", environment{"CLIENT_SECRET": canarySecret, "AUTH_METHOD": secretPost}, secretPost},
+		{"a secret, signing", environment{"CLIENT_SECRET": canarySecret, "AUTH_METHOD": secretJWT}, secretJWT},
+		{"a key", environment{"KEY_FILE": keyFile}, privateKeyJWT},
+		{"a key for another audience", environment{"KEY_FILE": keyFile, "ISSUER": "https://login.example", "ASSERTION_AUDIENCE": srv.TokenURL}, privateKeyJWT},
+		{"a certificate", environment{"CERT_FILE": issuedFile, "KEY_FILE": issuedKeyFile}, tlsAuth},
+		{"a certificate of one's own", environment{"CERT_FILE": selfSignedFile, "KEY_FILE": selfSignedKeyFile}, selfSignedTLS},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			env := maps.Clone(base)
+			maps.Copy(env, tt.env)
+			r := cctoken(t, env, "", "token")
+			require.Zero(t, r.status, r.stderr)
+			requests := srv.Auth.Requests()
+			assert.Equal(t, tt.used, requests[len(requests)-1].AuthMethod)
+		})
+	}
+	t.Run("DPoP", func(t *testing.T) {
+		env := maps.Clone(base)
+		maps.Copy(env, environment{"CLIENT_SECRET": canarySecret, "DPOP_KEY_FILE": keyFile})
+		r := cctoken(t, env, "", "token", "-json")
+		require.Zero(t, r.status, r.stderr)
+		assert.Contains(t, r.stdout, `"token_type": "DPoP"`)
+	})
+	assertion := unsigned(`{"alg":"ES256"}`, `{"sub":"workload"}`)
+	for method, typ := range map[string]string{"": clientauth.TypeJWTBearer, spiffeJWT: clientauth.TypeJWTSPIFFE} {
+		t.Run("an assertion "+method, func(t *testing.T) {
+			s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"Bearer"}`))
+			env := environment{"TOKEN_URL": s.URL, "ASSERTION_FILE": writeFile(t, "assertion", assertion+"\n"), "AUTH_METHOD": method}
+			r := cctoken(t, env, "", "token")
+			require.Zero(t, r.status, r.stderr)
+			form, err := url.ParseQuery(s.Requests()[0].Body)
+			require.NoError(t, err)
+			assert.Equal(t, assertion, form.Get("client_assertion"))
+			assert.Equal(t, typ, form.Get("client_assertion_type"))
+			assert.False(t, form.Has("client_id"))
 		})
 	}
 }
