@@ -131,9 +131,9 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var imports strings.Builder
 	for name, path := range map[string]string{
-		"os.":                 "os",
-		"url.":                "net/url",
-		"oauth2.":             "golang.org/x/oauth2",
+		"os.Getenv":           "os",
+		"url.Values":          "net/url",
+		"oauth2.Auth":         "golang.org/x/oauth2",
 		"clientcredentials.C": "github.com/seed-5bfa0880/clientcredentials",
 		"clientauth.":         "github.com/seed-5bfa0880/clientcredentials/clientauth",
 	} {
