@@ -31,9 +31,9 @@ func lines(lines ...string) string {
 	return `(?ms)^` + strings.Join(lines, `.*^`)
 }
 
-// issue returns a client certificate with its key in files, issued by itself if by is
+// newCertificate returns a client certificate with its key in files, issued by itself if by is
 // nil.
-func issue(t *testing.T, by *x509.Certificate, byKey crypto.Signer, life time.Duration) (*x509.Certificate, *ecdsa.PrivateKey, string, string) {
+func newCertificate(t *testing.T, by *x509.Certificate, byKey crypto.Signer, life time.Duration) (*x509.Certificate, *ecdsa.PrivateKey, string, string) {
 	t.Helper()
 	key, keyFile := newKeyFile(t)
 	template := &x509.Certificate{
@@ -174,9 +174,9 @@ func assertTokensUnseen(t *testing.T, auth *clientcredentialstest.AuthorizationS
 // TestDoctorKeys: private_key_jwt, certificates and DPoP, over TLS.
 func TestDoctorKeys(t *testing.T) {
 	key, keyFile := newKeyFile(t)
-	selfSigned, _, selfSignedFile, selfSignedKeyFile := issue(t, nil, nil, time.Hour)
-	authority, authorityKey, _, _ := issue(t, nil, nil, time.Hour)
-	issued, _, issuedFile, issuedKeyFile := issue(t, authority, authorityKey, 100*24*time.Hour)
+	selfSigned, _, selfSignedFile, selfSignedKeyFile := newCertificate(t, nil, nil, time.Hour)
+	authority, authorityKey, _, _ := newCertificate(t, nil, nil, time.Hour)
+	issued, _, issuedFile, issuedKeyFile := newCertificate(t, authority, authorityKey, 100*24*time.Hour)
 	client := clientcredentialstest.Client{ID: canaryID}
 
 	tests := []struct {
@@ -251,7 +251,7 @@ func TestDoctorKeys(t *testing.T) {
 
 // TestDoctorMutualTLSEndpoint: with a certificate, the alias in the metadata counts.
 func TestDoctorMutualTLSEndpoint(t *testing.T) {
-	certificate, _, certFile, keyFile := issue(t, nil, nil, time.Hour)
+	certificate, _, certFile, keyFile := newCertificate(t, nil, nil, time.Hour)
 	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{certificate}})
 	defer srv.Close()
 	plain := startServer(t)
@@ -494,7 +494,7 @@ func TestDoctorNothingSent(t *testing.T) {
 
 // TestDoctorCertificateForAll: some servers want a certificate of everybody.
 func TestDoctorCertificateForAll(t *testing.T) {
-	certificate, _, certFile, keyFile := issue(t, nil, nil, time.Hour)
+	certificate, _, certFile, keyFile := newCertificate(t, nil, nil, time.Hour)
 	srv := httptest.NewUnstartedServer(&clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{
 		{ID: canaryID, Certificates: []*x509.Certificate{certificate}},
 	}})

@@ -116,9 +116,9 @@ func TestTokenStatus(t *testing.T) {
 		})
 	}
 	t.Run("nobody listens", func(t *testing.T) {
-		srv := startServer(t)
-		srv.Stop()
-		r := cctoken(t, srv.env(), "", "token")
+		// No test can get hold of this port.
+		env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": "http://127.0.0.1:1/token"}
+		r := cctoken(t, env, "", "token")
 		assert.Equal(t, statusTemporary, r.status)
 		assert.Contains(t, r.stderr, "check host and port of the address")
 	})
@@ -265,9 +265,9 @@ func TestPrecedence(t *testing.T) {
 // it.
 func TestTokenByMethod(t *testing.T) {
 	key, keyFile := newKeyFile(t)
-	selfSigned, _, selfSignedFile, selfSignedKeyFile := issue(t, nil, nil, time.Hour)
-	authority, authorityKey, _, _ := issue(t, nil, nil, time.Hour)
-	issued, _, issuedFile, issuedKeyFile := issue(t, authority, authorityKey, time.Hour)
+	selfSigned, _, selfSignedFile, selfSignedKeyFile := newCertificate(t, nil, nil, time.Hour)
+	authority, authorityKey, _, _ := newCertificate(t, nil, nil, time.Hour)
+	issued, _, issuedFile, issuedKeyFile := newCertificate(t, authority, authorityKey, time.Hour)
 	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{
 		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned, issued},
 	})
