@@ -31,8 +31,8 @@ func lines(lines ...string) string {
 	return `(?ms)^` + strings.Join(lines, `.*^`)
 }
 
-// newCertificate returns a client certificate with its key in files, issued by itself if by is
-// nil.
+// newCertificate returns a client certificate, its key, and files with both. It is issued
+// by itself if by is nil.
 func newCertificate(t *testing.T, by *x509.Certificate, byKey crypto.Signer, life time.Duration) (*x509.Certificate, *ecdsa.PrivateKey, string, string) {
 	t.Helper()
 	key, keyFile := newKeyFile(t)
