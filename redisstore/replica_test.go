@@ -64,7 +64,7 @@ type operation struct {
 	Duration time.Duration
 	Err      string
 	Lost     bool // ErrLeaseLost
-	Slow     bool // the store took too long
+	Slow     bool // it took too long, or nearly
 }
 
 // count returns how many operations there were for which f is true.
@@ -144,14 +144,13 @@ func (r *replica) connect() {
 		Store:          r.store,
 		Observer: &clientcredentials.Observer{
 			StoreOperation: func(info clientcredentials.StoreOperationInfo) {
-				op := operation{Name: info.Operation, Duration: info.Duration}
+				op := operation{Name: info.Operation, Duration: info.Duration, Slow: info.Duration > 100*time.Millisecond}
 				if info.State != 0 {
 					op.State = info.State.String()
 				}
 				if info.Err != nil {
 					op.Err = info.Err.Error()
 					op.Lost = errors.Is(info.Err, clientcredentials.ErrLeaseLost)
-					op.Slow = errors.Is(info.Err, context.DeadlineExceeded)
 				}
 				r.mu.Lock()
 				defer r.mu.Unlock()
