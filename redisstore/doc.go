@@ -29,10 +29,9 @@
 //
 // There is one hash for each credential, at the key "clientcredentials:" and 64
 // hexadecimal digits. So a script has one key, as Redis Cluster wants it. All times
-// are Redis' own, and each key expires by itself.
-// Nothing in it is worth keeping: it may be evicted or flushed, and needs neither
-// persistence nor backups. A failover that loses the last write costs a token
-// request.
+// are Redis' own, and each key expires by itself. Nothing in it is worth keeping: it
+// may be evicted or flushed, and needs neither persistence nor backups. A failover that
+// loses the last write costs a token request.
 //
 // # Permissions
 //

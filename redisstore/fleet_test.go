@@ -1260,10 +1260,7 @@ func TestS17_NothingToRead(t *testing.T) {
 			f, seen, places := listen(t, func(*spec) {})
 			return seen, func() {
 				hidden := []string{clientID, clientSecret, "confidential", f.url}
-				for _, token := range f.tokens {
-					hidden = append(hidden, token)
-				}
-				for _, text := range hidden {
+				for _, text := range append(hidden, f.tokens...) {
 					for place, content := range places {
 						require.False(t, contains(content, text), "%s in %s", text, place)
 					}

@@ -75,10 +75,11 @@ expire(record, cooldown)
 return 1
 `, sha1: "eb37a002cd78d3bc30a60aad2e93118319c772ca"}
 
-// invalidate takes the version.
+// invalidate takes the version. Where there is a cooldown there is no lease; without,
+// nothing is left, and a Redis that is full lets it go.
 var invalidate = script{name: "invalidate", source: prelude + `
 if record == 0 or version ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'version', '', 'data', '', 'expiry', 0, 'lease', 0)
+if cooldown > 0 then redis.call('HSET', KEYS[1], 'data', '', 'expiry', 0) end
 expire(cooldown)
 return 1
-`, sha1: "b73aeb83e21a96840a29044f73697d570230ede7"}
+`, sha1: "5c2bf9c1c83864c23a433e8d6b388b5db64a5572"}

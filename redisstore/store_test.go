@@ -345,6 +345,9 @@ func TestExpiry(t *testing.T) {
 	requireTTL(30 * time.Minute)
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
 	requireTTL(30 * time.Minute) // The cooldown stays.
+	data, err := client.HGet(ctx, redisstore.DefaultPrefix+key, "data").Result()
+	require.NoError(t, err)
+	require.Empty(t, data)
 
 	key = newKey()
 	acquire("", time.Minute, clientcredentials.ClaimLead)
@@ -506,8 +509,15 @@ func TestReadOnly(t *testing.T) {
 			require.ErrorContains(t, s.Renew(ctx, leased, "owner", leaseTime), c.want)
 			require.ErrorContains(t, s.Publish(ctx, leased, "owner", record, recordTime), c.want)
 			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, time.Hour), c.want)
-			require.ErrorContains(t, s.Invalidate(ctx, published, record.Version), c.want)
+			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, 0), c.want)
 			require.Equal(t, before, contents())
+			if c.want == "OOM" { // A token that is no good can be removed.
+				require.NoError(t, s.Invalidate(ctx, published, record.Version))
+				require.Empty(t, contents()[0])
+			} else {
+				require.ErrorContains(t, s.Invalidate(ctx, published, record.Version), c.want)
+				require.Equal(t, before, contents())
+			}
 
 			require.NoError(t, client.Do(ctx, c.allow...).Err())
 			require.NoError(t, s.Publish(ctx, leased, "owner", record, recordTime))
