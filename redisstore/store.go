@@ -43,7 +43,7 @@ var _ clientcredentials.Store = (*Store)(nil)
 
 // Acquire does what clientcredentials.Store says.
 func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
-	reply, err := s.run(ctx, &acquire, key, owner, stale, millis(lease))
+	reply, err := s.run(ctx, &acquire, key, owner, stale, lease.Milliseconds())
 	if err != nil {
 		return clientcredentials.Claim{}, err
 	}
@@ -56,7 +56,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 
 // Renew does what clientcredentials.Store says.
 func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
-	reply, err := s.run(ctx, &renew, key, owner, millis(lease))
+	reply, err := s.run(ctx, &renew, key, owner, lease.Milliseconds())
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duratio
 // may send a command twice: then the error is ErrLeaseLost though the record is there,
 // and the next Acquire returns it.
 func (s *Store) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
-	reply, err := s.run(ctx, &publish, key, owner, millis(ttl), record.Version, record.Data)
+	reply, err := s.run(ctx, &publish, key, owner, ttl.Milliseconds(), record.Version, record.Data)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, record clientcre
 
 // Abort does what clientcredentials.Store says.
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
-	_, err := s.run(ctx, &abort, key, owner, millis(cooldown), note)
+	_, err := s.run(ctx, &abort, key, owner, cooldown.Milliseconds(), note)
 	return err
 }
 
@@ -97,9 +97,6 @@ func (s *script) held(reply any) error {
 	return s.unexpected(reply)
 }
 
-// millis returns d in milliseconds, rounded down: nothing is to last longer than that.
-func millis(d time.Duration) int64 { return max(d.Milliseconds(), 0) }
-
 // claimOf returns what the reply of the script acquire says, and whether it is one.
 func claimOf(reply any) (claim clientcredentials.Claim, ok bool) {
 	values, _ := reply.([]any)
@@ -107,9 +104,12 @@ func claimOf(reply any) (claim clientcredentials.Claim, ok bool) {
 		return claim, false
 	}
 	state, _ := values[0].(string)
-	ttl, _ := values[1].(int64)
-	first, ok1 := values[2].(string)
-	second, ok2 := values[3].(string)
+	ttl, isTTL := values[1].(int64)
+	first, isText := values[2].(string)
+	second, isData := values[3].(string)
+	if !isTTL || !isText || !isData {
+		return claim, false
+	}
 	claim.TTL = time.Duration(ttl) * time.Millisecond
 	switch state {
 	case "hit":
@@ -123,8 +123,10 @@ func claimOf(reply any) (claim clientcredentials.Claim, ok bool) {
 	case "cooling":
 		claim.State = clientcredentials.ClaimCooling
 		claim.Note = []byte(first)
+	default:
+		return claim, false
 	}
-	return claim, claim.State != 0 && ok1 && ok2
+	return claim, true
 }
 
 // run runs a script on one key.

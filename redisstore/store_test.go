@@ -467,6 +467,33 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// What isn't a reply of the scripts is an error, too.
+func TestReplies(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []any{
+		nil, "OK", int64(2), []any{}, []any{"hit"}, []any{"lead", int64(1), "", "", ""},
+		[]any{"other", int64(1), "", ""}, []any{"hit", int64(1), "1", nil}, []any{"wait", int64(1), nil, ""},
+		[]any{int64(1), int64(1), "", ""}, []any{"lead", "1", "", ""},
+	} {
+		s := &redisstore.Store{Client: answering{reply: reply}}
+		claim, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
+		require.ErrorContains(t, err, "redisstore: acquire: a reply of type", "%v", reply)
+		require.Zero(t, claim)
+		require.ErrorContains(t, s.Renew(t.Context(), newKey(), "owner", leaseTime), "redisstore: renew: a reply of type", "%v", reply)
+		require.ErrorContains(t, s.Publish(t.Context(), newKey(), "owner", record, leaseTime), "redisstore: publish: a reply of type", "%v", reply)
+	}
+}
+
+// answering is a client to whom Redis, or what stands before it, replies that.
+type answering struct {
+	redis.UniversalClient
+	reply any
+}
+
+func (a answering) EvalSha(context.Context, string, []string, ...any) *redis.Cmd {
+	return redis.NewCmdResult(a.reply, nil)
+}
+
 // A Redis that is full or read-only changes nothing, and serves what it has.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
