@@ -96,27 +96,31 @@ func (f *fleet) replicas(t *testing.T, n int, changes ...func(*spec)) []*replica
 
 // undisturbed runs a scenario in which every call of the store has to be in time. When
 // one is not, for this machine was busy with something else, it tries again, with
-// everything new.
+// everything new. Each attempt is a subtest, so that nothing is left of it.
 func undisturbed(t *testing.T, scenario func(t *testing.T) (seen []observed, check func())) {
 	t.Helper()
-	attempt := func() (done bool) {
-		defer func() {
-			if v := recover(); v != nil && v != (disturbance{}) {
-				panic(v)
-			}
-		}()
-		seen, check := scenario(t)
-		if slices.ContainsFunc(seen, observed.slow) {
-			return false
-		}
-		check()
-		return true
-	}
 	for range 50 {
-		if attempt() {
+		done := false
+		passed := t.Run("attempt", func(t *testing.T) {
+			defer func() {
+				switch v := recover(); v {
+				case nil:
+				case disturbance{}:
+					t.Log("a call of the store was slow")
+				default:
+					panic(v)
+				}
+			}()
+			seen, check := scenario(t)
+			if slices.ContainsFunc(seen, observed.slow) {
+				panic(disturbance{})
+			}
+			done = true
+			check()
+		})
+		if done || !passed {
 			return
 		}
-		t.Log("the store was slow: once more")
 	}
 	require.FailNow(t, "the store is always slow")
 }
@@ -198,8 +202,7 @@ func version(t *testing.T, admin redis.UniversalClient) string {
 	return version
 }
 
-// startWorkers starts processes that are ready to be replicas. Each is checked for
-// leaks at the end, unless it has been killed.
+// startWorkers starts processes that are ready to be replicas.
 func startWorkers(t *testing.T, n int) []*worker {
 	t.Helper()
 	var workers []*worker
@@ -621,6 +624,7 @@ func TestS08_RedisRefuses(t *testing.T) {
 		admin := server.client(t)
 		undisturbed(t, func(t *testing.T) ([]observed, func()) {
 			setting("maxmemory", "0")(t, admin)
+			require.NoError(t, admin.FlushAll(t.Context()).Err())
 			f := newFleet(t, server.addr)
 			replicas := f.replicas(t, 3)
 			first := replicas[0].get(t.Context())
@@ -633,7 +637,6 @@ func TestS08_RedisRefuses(t *testing.T) {
 			}
 			setting("maxmemory", "0")(t, admin)
 			second, third := replicas[1].get(t.Context()), replicas[2].get(t.Context())
-			require.NoError(t, admin.FlushAll(t.Context()).Err())
 			return observedBy(replicas...), func() {
 				require.NotEqual(t, requireOneToken(t, first), requireOneToken(t, second, third))
 				f.requireRequests(t, 2)

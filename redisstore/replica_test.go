@@ -144,7 +144,7 @@ func (r *replica) connect() {
 		Store:          r.store,
 		Observer: &clientcredentials.Observer{
 			StoreOperation: func(info clientcredentials.StoreOperationInfo) {
-				op := operation{Name: info.Operation, Duration: info.Duration, Slow: info.Duration > 100*time.Millisecond}
+				op := operation{Name: info.Operation, Duration: info.Duration, Slow: info.Duration > 200*time.Millisecond}
 				if info.State != 0 {
 					op.State = info.State.String()
 				}

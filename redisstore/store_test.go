@@ -471,9 +471,15 @@ func TestErrors(t *testing.T) {
 func TestReplies(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []any{
-		nil, "OK", int64(2), []any{}, []any{"hit"}, []any{"lead", int64(1), "", "", ""},
-		[]any{"other", int64(1), "", ""}, []any{"hit", int64(1), "1", nil}, []any{"wait", int64(1), nil, ""},
-		[]any{int64(1), int64(1), "", ""}, []any{"lead", "1", "", ""},
+		nil, "OK", int64(2),
+		[]any{},
+		[]any{"hit"},
+		[]any{"lead", int64(1), "", "", ""},
+		[]any{"other", int64(1), "", ""},
+		[]any{"hit", int64(1), "1", nil},
+		[]any{"wait", int64(1), nil, ""},
+		[]any{int64(1), int64(1), "", ""},
+		[]any{"lead", "1", "", ""},
 	} {
 		s := &redisstore.Store{Client: answering{reply: reply}}
 		claim, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
