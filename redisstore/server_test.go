@@ -18,6 +18,7 @@ import (
 // A server is a redis-server.
 type server struct {
 	*process
+	t    *testing.T // whose end is the server's, however often it is started
 	port int
 	addr string
 	dir  string
@@ -56,7 +57,7 @@ func startRedis(t *testing.T, config ...string) *server {
 func startServer(t *testing.T, args, config []string) *server {
 	t.Helper()
 	program := redisServer(t)
-	s := &server{dir: t.TempDir()}
+	s := &server{t: t, dir: t.TempDir()}
 	path := filepath.Join(s.dir, "redis.conf")
 	s.args = append([]string{program, path}, args...)
 	config = append(config, "bind 127.0.0.1", "dir "+s.dir)
@@ -66,7 +67,7 @@ func startServer(t *testing.T, args, config []string) *server {
 		s.addr = fmt.Sprintf("127.0.0.1:%d", s.port)
 		text := strings.NewReplacer("PORT", strconv.Itoa(s.port), "BUS", strconv.Itoa(bus)).Replace(strings.Join(config, "\n"))
 		require.NoError(t, os.WriteFile(path, []byte(text+"\n"), 0o600))
-		if s.run(t) {
+		if s.run() {
 			return s
 		}
 		s.kill()
@@ -76,8 +77,8 @@ func startServer(t *testing.T, args, config []string) *server {
 }
 
 // run starts s at its port, and reports whether it has.
-func (s *server) run(t *testing.T) bool {
-	t.Helper()
+func (s *server) run() bool {
+	s.t.Helper()
 	// Other lines may follow, and nobody waits for more than one.
 	ready, failed := make(chan struct{}, 1), make(chan struct{}, 1)
 	tell := func(c chan struct{}) {
@@ -86,7 +87,7 @@ func (s *server) run(t *testing.T) bool {
 		default:
 		}
 	}
-	s.process = start(t, nil, func(line string) {
+	s.process = start(s.t, nil, func(line string) {
 		switch {
 		case strings.Contains(line, "Ready to accept connections"), strings.Contains(line, "Sentinel ID is"):
 			tell(ready)
@@ -106,7 +107,7 @@ func (s *server) run(t *testing.T) bool {
 // restart starts s again, after kill, where it was. What it had in memory is gone.
 func (s *server) restart(t *testing.T) {
 	t.Helper()
-	require.True(t, s.run(t), "redis-server doesn't start again: %v", s.output())
+	require.True(t, s.run(), "redis-server doesn't start again: %v", s.output())
 }
 
 // client returns a client of s that may do everything.
