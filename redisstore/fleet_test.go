@@ -425,6 +425,7 @@ func TestS04_RedisGoesAway(t *testing.T) {
 // context, and calls don't pile up.
 func TestS05_RedisFrozen(t *testing.T) {
 	t.Parallel()
+	const callers = 300
 	for _, c := range []struct {
 		name   string
 		change func(*spec)
@@ -433,6 +434,8 @@ func TestS05_RedisFrozen(t *testing.T) {
 		{"client is deaf", func(s *spec) {
 			s.Redis.ContextTimeoutEnabled = false
 			s.Redis.ReadTimeout = 10 * patience
+			// To get a connection isn't what it is deaf in: each call has one.
+			s.Redis.PoolSize, s.Redis.MinIdleConns = callers, callers
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -441,9 +444,10 @@ func TestS05_RedisFrozen(t *testing.T) {
 			f := newFleet(t, server.addr)
 			first := f.replica(t, c.change)
 			replicas := []*replica{first}
-			for range 299 {
+			for range callers - 1 {
 				replicas = append(replicas, first.sibling())
 			}
+			eventually(t, func() bool { return int(first.client.PoolStats().IdleConns) >= first.spec.Redis.MinIdleConns }, "the connections are there")
 			server.freeze(t)
 			results := getAll(t.Context(), 1, replicas...)
 			calls := callsOfRedis()
