@@ -39,7 +39,7 @@ each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(2)); 
 
 # The cheap sections come first, the tests last.
 SECTIONS := tools setup check-format check-tidy vet modernize golangci-lint \
-	check-docs apidiff cover test-modules test-servers
+	check-docs check-workflows apidiff cover test-modules test-servers
 
 .PHONY: test
 test: ## everything that CI checks
@@ -54,6 +54,20 @@ test: ## everything that CI checks
 .PHONY: test-modules
 test-modules: ## go test -race in every module that needs no server
 	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),go test -race -timeout $(TIMEOUT) ./...)
+
+# Not part of `make test`, which needs the Go of tools/go.mod.
+.PHONY: test-oldest
+test-oldest: export GOTOOLCHAIN := local
+test-oldest: ## go test in the modules that do with this Go: the core has to
+	@for module in $(filter-out $(WITH_SERVERS),$(MODULES)); do
+		cd $(CURDIR)/$$module
+		if [[ $$module != . ]] && ! go list -m >/dev/null 2>&1; then
+			echo "[$$module] needs a newer Go"
+			continue
+		fi
+		echo "[$$module] go test -timeout $(TIMEOUT) ./..."
+		go test -timeout $(TIMEOUT) ./...
+	done
 
 # -v tells which tests were skipped, and is too much to read when none was.
 .PHONY: test-servers
@@ -105,7 +119,7 @@ mutate: ## remove each guard in turn, and see a test fail; RUN=regexp chooses so
 ##@ Lint
 
 .PHONY: lint
-lint: check-format check-tidy vet modernize golangci-lint check-docs ## all of these checks
+lint: check-format check-tidy vet modernize golangci-lint check-docs check-workflows ## all of these checks
 
 .PHONY: check-format
 check-format: tools
@@ -132,6 +146,11 @@ golangci-lint: tools
 check-docs: tools ## links, Go code and copied files in *.md
 	@$(call find,'*.md') -print0 | xargs -0 doccheck
 
+# shellcheck and pyflakes would be used if they happened to be installed.
+.PHONY: check-workflows
+check-workflows: tools ## the workflows of GitHub
+	@actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
+
 .PHONY: apidiff
 apidiff: tools ## our exported API against that of x/oauth2/clientcredentials
 	@tools/apidiff.sh
@@ -141,6 +160,13 @@ apidiff: tools ## our exported API against that of x/oauth2/clientcredentials
 vuln: ## known vulnerabilities; needs the Go vulnerability database
 	@go -C tools build -o ../bin/ golang.org/x/vuln/cmd/govulncheck
 	$(call each,$(MODULES),govulncheck ./...)
+
+##@ Release
+
+# Not part of `make test`: what it tests has been tested there, with the replaces.
+.PHONY: release-check
+release-check: ## build, test and use the modules as they would be released; VERSION=v1.2.3
+	@tools/release.sh check $(VERSION)
 
 ##@ Develop
 
@@ -157,7 +183,8 @@ setup: ## install what the tests with real servers need
 .PHONY: tools
 tools: | bin
 	@go -C tools build -o ../bin/ ./doccheck mvdan.cc/gofumpt \
-		github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/exp/cmd/apidiff
+		github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/exp/cmd/apidiff \
+		github.com/rhysd/actionlint/cmd/actionlint
 
 # tools/ stays out: what linters depend on would be selected for the others too.
 .PHONY: work

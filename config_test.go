@@ -56,6 +56,13 @@ type row struct {
 	reason         string // and why they differ
 }
 
+// olderJSON has encoding/json say what it said before Go 1.27, for upstream's errors.
+var olderJSON = strings.NewReplacer(
+	`json: cannot unmarshal string "" into Go value of type json.Number: invalid syntax`, `json: invalid number literal, trying to unmarshal "\"\"" into Number`,
+	`json: cannot unmarshal string "at-2" into Go value of type json.Number: invalid syntax`, `json: invalid number literal, trying to unmarshal "\"at-2\"" into Number`,
+	`invalid character '\ufeff'`, `invalid character 'ï'`,
+)
+
 func TestDropIn(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,7 +71,7 @@ func TestDropIn(t *testing.T) {
 			}
 			theirs := run(t, row, newUpstream)
 			ours := run(t, row, newHere)
-			require.Equal(t, row.upstream, strings.Join(theirs.transcript, "; "), "upstream")
+			require.Equal(t, row.upstream, olderJSON.Replace(strings.Join(theirs.transcript, "; ")), "upstream")
 			require.Equal(t, row.here, strings.Join(ours.transcript, "; "), "here")
 
 			// The requests themselves are the same, byte for byte. Even where

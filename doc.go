@@ -13,10 +13,18 @@
 //	client := conf.Client(context.Background())
 //	resp, err := client.Get("https://api.example.com/reports")
 //
-// [Config.Client] is all that most programs need. [Config.TokenSource] is for
-// libraries that take an oauth2.TokenSource, [Config.Source] for programs that
-// want the token itself, and [Config.Token] always requests a new one. Make a
-// client or a source once and keep it: each has a cache of its own.
+// [Config.Client] is all that most programs need. Make a client once and keep it:
+// each has a cache of its own. For what else there is:
+//
+//   - [Config.Transport]: for an http.Client that is set up otherwise.
+//   - [Config.TokenSource]: for libraries that take an oauth2.TokenSource.
+//   - [Config.Source]: for programs that want the token itself, or its [Status].
+//   - [Config.Token]: a new token, always.
+//
+// Token requests and API requests go through the client in the context under
+// oauth2.HTTPClient: set a proxy, certification authorities or timeouts there.
+// [Config.HTTPClient] is for the token requests alone. The folder examples has
+// programs for this and other tasks, and docs/cookbook.md leads to them.
 //
 // # Client authentication
 //
@@ -54,6 +62,12 @@
 // A token that is still valid is never withheld because its replacement failed.
 // All of this is driven by use: an idle source has no goroutine and no timer.
 //
+// # Where a token goes
+//
+// To the origin (scheme, host and port) of the request that the program makes, and on
+// redirects nowhere else, unless [Config.Origins] lists it. The client's secret goes to
+// TokenURL: a redirect of the token endpoint is an error.
+//
 // # Failures
 //
 // A token request that somebody waits for is tried up to three times, within 30
@@ -63,9 +77,9 @@
 // ends that, and so does a change of the credentials.
 //
 // When an API answers 401, and gives no other reason than the token, that is dropped,
-// at most every 30 seconds. If the answer says invalid_token and the request can be repeated, it is, with a new
-// token: the caller sees nothing of it. A token is also dropped when the client's
-// certificate is replaced: it may be bound to that.
+// at most every 30 seconds. If the answer says invalid_token and the request can be
+// repeated, it is, with a new token: the caller sees nothing of it. A token is also
+// dropped when the client's certificate is replaced: it may be bound to that.
 //
 // [Config.Observer] is told of all this, [SlogObserver] logs it, package
 // otelclientcredentials, a module of its own, measures it for OpenTelemetry, and
@@ -81,12 +95,27 @@
 // requests a token of its own, at most 250 milliseconds later than it would have
 // without. docs/fleet.md tells when it is worth it, and what it costs.
 //
+// # Errors
+//
+// When the server refuses, the error is a bare *oauth2.RetrieveError, with the
+// ErrorCode of RFC 6749, Section 5.2, and the status; when it answers with something
+// that is no token response, a [ResponseError]; when nobody answers, what net/http
+// returns. An error of a client's request wraps them: use errors.As. Where a caller's
+// context has ended, errors.Is finds its error. [IsTemporary] tells what may pass by
+// itself from what somebody has to mend. No error contains a secret or a token.
+//
+// # Testing
+//
+// Package clientcredentialstest is an authorization server and an API, that fail as
+// they are told and list what was wrong with the requests they got. It also works in a
+// bubble of testing/synctest, where a token's life passes in a moment.
+//
 // # Migration
 //
 // Replace the import path golang.org/x/oauth2/clientcredentials by
 // github.com/seed-5bfa0880/clientcredentials. Types, errors and their texts stay
 // those of golang.org/x/oauth2; docs/compatibility.md lists what is different, and
-// why.
+// why, and docs/migration.md says what a program may delete then.
 //
 // # Specifications
 //

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
@@ -424,7 +425,9 @@ func ExampleSource_Invalidate() {
 }
 
 // A readiness probe: the service is ready while there is a token to use, even if
-// the authorization server is down.
+// the authorization server is down. Otherwise the probe asks for one: tokens are
+// requested when they are needed, and a service that isn't ready gets no calls that
+// would need one.
 func ExampleSource_Status() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -436,13 +439,16 @@ func ExampleSource_Status() {
 	}
 	source := conf.Source(context.Background())
 
-	ready := func(w http.ResponseWriter, _ *http.Request) {
-		switch status := source.Status(); status.State {
-		case clientcredentials.Fresh, clientcredentials.Stale:
-			fmt.Fprintln(w, "ready")
-		default: // status.LastError tells why, if a token request has failed.
-			http.Error(w, "no token: "+status.State.String(), http.StatusServiceUnavailable)
+	ready := func(w http.ResponseWriter, r *http.Request) {
+		if state := source.Status().State; state == clientcredentials.Expired || state == clientcredentials.Failed {
+			ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
+			defer cancel()
+			if _, err := source.TokenContext(ctx); err != nil {
+				http.Error(w, "no token", http.StatusServiceUnavailable)
+				return
+			}
 		}
+		fmt.Fprintln(w, "ready")
 	}
 	probe := func() {
 		answer := httptest.NewRecorder()
@@ -451,15 +457,196 @@ func ExampleSource_Status() {
 	}
 
 	probe()
-	if _, err := source.Token(); err != nil {
+	server.Stop()
+	probe()
+	token, err := source.Token()
+	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	probe()
-	server.Stop()
+	source.Invalidate(token)
 	probe()
 	// Output:
-	// 503 no token: expired
 	// 200 ready
 	// 200 ready
+	// 503 no token
+}
+
+// A program that answers people can't wait for half a minute: two attempts at a
+// token, and no more than 5 seconds.
+func ExampleRetryPolicy() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	server.Auth.Script(clientcredentialstest.Unavailable()) // The first attempt is answered 503.
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     server.TokenURL,
+		Retry: clientcredentials.RetryPolicy{
+			MaxAttempts:    2,
+			AttemptTimeout: 2 * time.Second,
+			TotalTimeout:   5 * time.Second,
+		},
+	}
+	_, err := conf.Token(context.Background())
+	fmt.Println("error:", err)
+	fmt.Println("token requests:", server.Auth.TokenRequests())
+	// Output:
+	// error: <nil>
+	// token requests: 2
+}
+
+// The answer has a status of success, and is no token response: here a login page
+// that a proxy has put in the way.
+func ExampleResponseError() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	server.Auth.Script(clientcredentialstest.Fault{
+		Status: http.StatusOK,
+		Header: http.Header{"Content-Type": {"text/html"}},
+		Body:   "<html>Please log in</html>",
+	})
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     server.TokenURL,
+	}
+	_, err := conf.Token(context.Background())
+	var unusable *clientcredentials.ResponseError
+	if errors.As(err, &unusable) {
+		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
+	}
+	// Output: 200 text/html 26 bytes
+}
+
+// The program can authenticate in two ways, and the server says which of them it
+// takes: the stronger is chosen. Metadata usually comes from Discover; a program may
+// also keep it in a file.
+func ExampleServerMetadata_Config() {
+	metadata := &clientcredentials.ServerMetadata{
+		Issuer:                            "https://login.example.com",
+		TokenEndpoint:                     "https://login.example.com/oauth2/token",
+		TokenEndpointAuthMethodsSupported: []string{"client_secret_basic", "private_key_jwt"},
+	}
+	conf, err := metadata.Config("reports",
+		&clientauth.ClientSecretBasic{Secret: clientauth.SecretFile("/etc/reports/secret")},
+		&clientauth.PrivateKeyJWT{Key: clientauth.KeyFile("/etc/reports/key.pem")},
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(conf.ClientAuth.Method())
+	fmt.Println(conf.TokenURL)
+	// Output:
+	// private_key_jwt
+	// https://login.example.com/oauth2/token
+}
+
+// Whether to call again later, or to call somebody.
+func ExampleIsTemporary() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: "no longer valid",
+		TokenURL:     server.TokenURL,
+		Retry:        clientcredentials.RetryPolicy{MaxAttempts: 1},
+	}
+	_, err := conf.Token(context.Background())
+	fmt.Println("refused:", clientcredentials.IsTemporary(err))
+
+	server.Stop()
+	_, err = conf.Token(context.Background())
+	fmt.Println("down:", clientcredentials.IsTemporary(err))
+	// Output:
+	// refused: false
+	// down: true
+}
+
+// Two clients that share a cache of tokens, over different connections: a Transport
+// by hand instead of by Config.Transport.
+func ExampleTransport() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     server.TokenURL,
+	}
+	source := conf.Source(context.Background())
+	bulk := http.DefaultTransport.(*http.Transport).Clone()
+	bulk.MaxConnsPerHost = 2
+	defer bulk.CloseIdleConnections()
+
+	for _, client := range []*http.Client{
+		{Transport: &clientcredentials.Transport{Source: source}},
+		{Transport: &clientcredentials.Transport{Source: source, Base: bulk}},
+	} {
+		resp, err := client.Get(server.APIURL)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		resp.Body.Close()
+		fmt.Println(resp.Status)
+	}
+	fmt.Println("token requests:", server.Auth.TokenRequests())
+	// Output:
+	// 200 OK
+	// 200 OK
+	// token requests: 1
+}
+
+// A program that puts the token into its requests by itself reports the one that was
+// refused, and calls again if there is another to be had. Client and Transport do so
+// by themselves.
+func ExampleSource_Reject() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     server.TokenURL,
+	}
+	ctx := context.Background()
+	source := conf.Source(ctx)
+
+	call := func() (*oauth2.Token, int, error) {
+		token, err := source.TokenContext(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.APIURL, nil)
+		if err != nil {
+			return nil, 0, err
+		}
+		token.SetAuthHeader(req)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return token, resp.StatusCode, err
+	}
+	if _, _, err := call(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	server.Auth.RevokeAll()
+	token, status, err := call()
+	if err == nil && status == http.StatusUnauthorized && source.Reject(token) {
+		fmt.Println(status, "and again:")
+		_, status, err = call()
+	}
+	fmt.Println(status, err)
+	// Output:
+	// 401 and again:
+	// 200 <nil>
 }

@@ -171,7 +171,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			return nil, false, ctx.Err()
 		}
 		if err != nil {
-			return nil, false, nil
+			return nil, false, nil //nolint:nilerr // It goes on without the store.
 		}
 		var pause time.Duration
 		switch claim.State {
@@ -180,6 +180,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case ClaimHit:
 			response, err := s.read(ctx, claim, asked)
 			if err != nil {
+				s.unreadable(err)
 				return nil, false, nil // Whoever can read it may need it: it stays.
 			}
 			if !response.almostExpired(asked, s.until) {
@@ -204,8 +205,9 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			}
 			pause = min(max(time.Since(start)/4, minPoll), maxPoll)
 		case ClaimCooling:
-			failure, cooldown := s.readNote(claim)
-			if failure == nil {
+			failure, cooldown, err := s.readNote(claim)
+			if err != nil {
+				s.unreadable(err)
 				return nil, false, nil
 			}
 			if !s.wanted() || asked.Add(cooldown).After(patience) {
@@ -226,6 +228,11 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			s.leaseWait += time.Since(asked)
 		}
 	}
+}
+
+// unreadable tells that what is in the store is of no use here.
+func (s *sharing) unreadable(err error) {
+	s.request.observer.storeOperation(StoreOperationInfo{Operation: "open", Err: err})
 }
 
 // acquire also returns when it was called: what the store says is no older.
@@ -458,16 +465,15 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 	return sealed
 }
 
-// readNote returns the error that another replica has got, and for how long it holds;
-// nil: the note can't be read.
-func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
+// readNote returns the refusal that another replica has got, and for how long it holds.
+func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration, error) {
 	text, err := s.store.open(s.key, "", claim.Note)
 	if err != nil {
-		return nil, 0
+		return nil, 0, err
 	}
 	var shared sharedRefusal
 	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
-		return nil, 0
+		return nil, 0, errNotOpened
 	}
 	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
 	endpoint := *s.request.endpoint
@@ -484,5 +490,5 @@ func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration) {
 		ErrorCode:        shared.Code,
 		ErrorDescription: shared.Description,
 		ErrorURI:         shared.URI,
-	}, cooldown
+	}, cooldown, nil
 }

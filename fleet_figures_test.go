@@ -111,7 +111,7 @@ func simulateFigures(t *testing.T, n int) (result figures) {
 		start := time.Now()
 		for _, source := range sources {
 			wg.Go(func() {
-				random := rand.New(rand.NewPCG(rand.Uint64(), 1)) //nolint:gosec // A simulation.
+				random := rand.New(rand.NewPCG(rand.Uint64(), 1))
 				for time.Since(start) < lives*time.Hour {
 					if _, err := source.Token(); err != nil {
 						t.Error(err)

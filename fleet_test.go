@@ -490,6 +490,19 @@ func TestS09_Unauthorized(t *testing.T) {
 	})
 }
 
+// A token that an API has refused is gone for those, too, who start afterwards.
+func TestS09_RefusedTokenLeavesTheStore(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		r.get(t)
+		token, err := r.Token()
+		require.NoError(t, err)
+		require.True(t, r.Reject(token))
+		synctest.Wait()
+		require.Empty(t, f.store.Keys())
+	})
+}
+
 func TestS10_InvalidationDuringTheFlight(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		leader, other := f.replica(), f.replica()
@@ -580,7 +593,7 @@ func TestS12_SharedCooldown(t *testing.T) {
 		require.LessOrEqual(t, f.auth.TokenRequests(), 6)
 		require.GreaterOrEqual(t, f.auth.TokenRequests(), 4)
 		_, err := replicas[7].Token()
-		refusal, ok := err.(*oauth2.RetrieveError) //nolint:errorlint // It is bare, as upstream's.
+		refusal, ok := err.(*oauth2.RetrieveError)
 		require.True(t, ok)
 		require.Equal(t, http.StatusTooManyRequests, refusal.Response.StatusCode)
 		require.NotEmpty(t, refusal.Response.Header.Get("Retry-After"))
@@ -848,6 +861,7 @@ func TestS16_UnreadableRecord(t *testing.T) {
 				require.Equal(t, 300*time.Millisecond, took, "it fetches directly")
 				after, _ := f.store.Record(f.key(t))
 				require.Equal(t, before, after, "and overwrites nothing")
+				require.Len(t, r.failures(), 1, "the Observer is told")
 			})
 		})
 	}
@@ -1051,7 +1065,7 @@ func TestStoreThatMisbehaves(t *testing.T) {
 			return clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: math.MaxInt64}, nil
 		}},
 		"negative": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: -1, Owner: fmt.Sprint(time.Now())}, nil
+			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: -1, Owner: time.Now().String()}, nil
 		}},
 		"for ever": badStore{func() (clientcredentials.Claim, error) {
 			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: math.MaxInt64, Owner: "x"}, nil

@@ -149,7 +149,7 @@ type InvalidatedInfo struct {
 
 // StoreOperationInfo tells of a call of Config.Store.
 type StoreOperationInfo struct {
-	Operation string        // "acquire", "renew", "publish", "abort" or "invalidate"
+	Operation string        // "acquire", "renew", "publish", "abort" or "invalidate"; "open" if what is there can't be read
 	State     ClaimState    // what acquire has found out; 0: nothing, or another operation
 	Duration  time.Duration // no more than 250 milliseconds: it isn't waited for longer
 	Err       error         // ErrLeaseLost is no failure of the store

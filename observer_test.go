@@ -29,7 +29,7 @@ func observe(call func(info any)) *Observer {
 	fields := reflect.ValueOf(o).Elem()
 	for i := range fields.NumField() {
 		field := fields.Field(i)
-		if field.Type() == reflect.TypeOf(o.TraceRefresh) {
+		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
 			continue
 		}
 		field.Set(reflect.MakeFunc(field.Type(), func(args []reflect.Value) []reflect.Value {
@@ -804,7 +804,7 @@ func tell(t *testing.T, o *Observer, info any) {
 	fields := reflect.ValueOf(o).Elem()
 	for i := range fields.NumField() {
 		field := fields.Field(i)
-		if field.Type() == reflect.TypeOf(o.TraceRefresh) {
+		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
 			continue
 		}
 		require.False(t, field.IsNil(), "a function is missing")
@@ -1067,7 +1067,7 @@ func TestTraceRefresh(t *testing.T) {
 		require.Equal(t, []string{"trace", "started", "request in span", "failed", "end true"}, events)
 
 		// What it returns may be nil.
-		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { return nil, nil }} //nolint:staticcheck // A mistake of a user's.
+		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { return nil, nil }}
 		promptly(t, s)
 
 		// A panic in it fails the token request, and no more.

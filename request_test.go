@@ -622,6 +622,10 @@ func TestP3f_Sniffing(t *testing.T) {
 		form   = "access_token=a&expires_in=60&x=y"
 		bom    = "\xef\xbb\xbf"
 	)
+	// Before Go 1.27 encoding/json stops at the first byte of such a character, and
+	// then at the last.
+	var afterBOM *json.SyntaxError
+	require.ErrorAs(t, json.Unmarshal([]byte(bom+object), new(any)), &afterBOM)
 	for _, test := range []struct {
 		name, mediaType, body string
 		want                  string // error; empty: the token
@@ -641,7 +645,7 @@ func TestP3f_Sniffing(t *testing.T) {
 		{"form with charset", formType + "; charset=utf-8", form, "", "y"},
 		{"form as text", "text/plain", form, "", "y"},
 		{"form with BOM", formType, bom + form, "", "y"},
-		{"two BOMs", jsonType, bom + bom + object, "oauth2: cannot parse json: syntax error at byte 1", nil},
+		{"two BOMs", jsonType, bom + bom + object, fmt.Sprintf("oauth2: cannot parse json: syntax error at byte %d", afterBOM.Offset), nil},
 		{"form as JSON", jsonType, form, "oauth2: cannot parse json: syntax error at byte 1", nil},
 		{"form without type", "none", form, "oauth2: cannot parse json: syntax error at byte 1", nil},
 		{"two objects", "text/plain", object + object, "oauth2: cannot parse json: syntax error at byte 47", nil},

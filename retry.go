@@ -177,6 +177,7 @@ func IsTemporary(err error) bool {
 		certificate    *tls.CertificateVerificationError
 		alert          tls.AlertError
 		notTLS         tls.RecordHeaderError
+		operation      *net.OpError
 		network        net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
 	)
 	switch {
@@ -186,6 +187,8 @@ func IsTemporary(err error) bool {
 		return false
 	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return false // The peer doesn't become another in a second.
+	case errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error"):
+		return false // An alert of TLS over TCP; crypto/tls doesn't export its type.
 	}
 	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
 }

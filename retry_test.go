@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -58,6 +59,7 @@ func TestIsTemporary(t *testing.T) {
 		{&url.Error{Err: tls.AlertError(40)}, false},
 		{&url.Error{Err: tls.RecordHeaderError{}}, false},
 		{&url.Error{Err: http.ErrSchemeMismatch}, false},
+		{&url.Error{Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, true},
 		{&url.Error{Err: errReentered}, false},
 		{fmt.Errorf("%w: %w", errEndedEarly, errors.New("stream error")), true},
 		{fmt.Errorf("get: %w", refusalWith(503, nil)), true},
@@ -888,5 +890,21 @@ func TestPlainServerIsNotTriedAgain(t *testing.T) {
 	}
 	_, err := conf.Source(t.Context()).Token()
 	require.ErrorIs(t, err, http.ErrSchemeMismatch)
+	require.False(t, IsTemporary(err))
+}
+
+// A server that wants another client certificate doesn't change its mind in a second.
+func TestRefusedCertificateIsNotTriedAgain(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	conf := &Config{
+		TokenURL: server.URL, HTTPClient: server.Client(), AuthStyle: oauth2.AuthStyleInHeader,
+		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("tried again after", info.Err) }},
+	}
+	_, err := conf.Source(t.Context()).Token()
+	require.ErrorContains(t, err, "certificate required")
 	require.False(t, IsTemporary(err))
 }

@@ -1,6 +1,8 @@
 package clientcredentials
 
 import (
+	"crypto"
+	"crypto/tls"
 	"encoding/binary"
 	"net/url"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 func TestS18_StoreKey(t *testing.T) {
@@ -45,6 +48,33 @@ func TestS18_StoreKey(t *testing.T) {
 		key := changed.storeKey()
 		require.NotContains(t, seen, key, "%s and %s", name, seen[key])
 		seen[key] = name
+	}
+}
+
+// What a token will be bound to is part of its key: a token request and its answer must
+// agree on it.
+func TestS18_StoreKeyOfARequest(t *testing.T) {
+	certificate := func(text string) *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{[]byte(text)}} }
+	key := func(c *Config, certificate *tls.Certificate) string {
+		c.ClientID, c.TokenURL = "client", "https://auth.example/token"
+		request, err := c.tokenRequest(t.Context())
+		require.NoError(t, err)
+		key, err := request.storeKeyOf(certificate)
+		require.NoError(t, err)
+		return key
+	}
+	seen := map[string]bool{}
+	for _, certificate := range []*tls.Certificate{nil, certificate("a"), certificate("b")} {
+		for _, signer := range []crypto.Signer{nil, canaryKey} {
+			for _, auth := range []ClientAuth{nil, authFunc(nil)} {
+				c := &Config{DPoP: signer, ClientAuth: auth, ClientSecret: "secret"}
+				first := key(c, certificate)
+				require.False(t, seen[first])
+				seen[first] = true
+				c.ClientSecret, c.AuthStyle = "rotated", oauth2.AuthStyleInParams
+				require.Equal(t, first, key(c, certificate))
+			}
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log"
 	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -212,6 +213,57 @@ func ExampleSelfSignedTLSClientAuth() {
 	}
 	fmt.Println(srv.Auth.Requests()[0].AuthMethod)
 	// Output: self_signed_tls_client_auth
+}
+
+// The certificate is for more than tokens: any connection of the program presents it,
+// and the one that replaces it in the files.
+func ExampleCertificate_GetClientCertificate() {
+	certificate, _, certPEM, keyPEM := newCertificate(nil, nil)
+	srv := clientcredentialstest.NewTLSServer()
+	defer srv.Close()
+	dir, remove := files(map[string]string{"tls.crt": certPEM, "tls.key": keyPEM})
+	defer remove()
+
+	source := clientauth.CertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	transport := srv.Client().Transport.(*http.Transport).Clone() // Trusts the server.
+	transport.TLSClientConfig.GetClientCertificate = source.GetClientCertificate
+	defer transport.CloseIdleConnections()
+
+	conf := &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		TokenURL:     srv.TokenURL,
+		HTTPClient:   &http.Client{Transport: transport},
+	}
+	if _, err := conf.Token(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(srv.Auth.Requests()[0].Certificate.Equal(certificate))
+	// Output: true
+}
+
+// A server knows the client by its certificate, and wants an assertion that is signed
+// with the key of that and names it, instead of a TLS connection with it.
+func ExampleCertificateKey() {
+	certificate, _, certPEM, keyPEM := newCertificate(nil, nil)
+	srv := clientcredentialstest.NewServer(clientcredentialstest.Client{
+		ID: "reports", PublicKeys: []crypto.PublicKey{certificate.PublicKey},
+	})
+	defer srv.Close()
+	dir, remove := files(map[string]string{"tls.crt": certPEM, "tls.key": keyPEM})
+	defer remove()
+
+	source := clientauth.CertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+	conf := &clientcredentials.Config{
+		ClientID:   "reports",
+		TokenURL:   srv.TokenURL,
+		ClientAuth: &clientauth.PrivateKeyJWT{Key: clientauth.CertificateKey(source)},
+	}
+	if _, err := conf.Token(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(srv.Auth.Requests()[0].AuthMethod)
+	// Output: private_key_jwt
 }
 
 // files writes files into a new directory, for the length of an example.

@@ -83,6 +83,85 @@ func ExampleAuthorizationServer_Script() {
 	// 3 requests, 1 token
 }
 
+// An outage: every token request gets the fault until there is none.
+func ExampleAuthorizationServer_SetFault() {
+	srv := clientcredentialstest.NewServer()
+	defer srv.Close()
+	ask := func() {
+		resp, err := http.PostForm(srv.TokenURL, url.Values{
+			"grant_type":    {"client_credentials"},
+			"client_id":     {clientcredentialstest.ClientID},
+			"client_secret": {clientcredentialstest.ClientSecret},
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
+		fmt.Println(resp.Status)
+	}
+
+	down := clientcredentialstest.Unavailable()
+	srv.Auth.SetFault(&down)
+	ask()
+	ask()
+	srv.Auth.SetFault(nil)
+	ask()
+	// Output:
+	// 503 Service Unavailable
+	// 503 Service Unavailable
+	// 200 OK
+}
+
+// The authorization server is down as after a crash: connections are refused, until it
+// is back at the same address.
+func ExampleServer_Stop() {
+	srv := clientcredentialstest.NewServer()
+	defer srv.Close()
+	reachable := func() bool {
+		resp, err := http.Get(srv.TokenURL)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return true
+	}
+
+	fmt.Println(reachable())
+	srv.Stop()
+	fmt.Println(reachable())
+	if err := srv.Restart(); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(reachable())
+	// Output:
+	// true
+	// false
+	// true
+}
+
+// An API of its own behind the tokens, which wants a scope.
+func ExampleResourceServer() {
+	srv := clientcredentialstest.NewServer()
+	defer srv.Close()
+	srv.API.Scope = "reports.read"
+	srv.API.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "no reports")
+	})
+
+	resp, err := http.Get(srv.APIURL) // Without a token.
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status)
+	fmt.Println(resp.Header.Get("WWW-Authenticate"))
+	fmt.Println("accepted:", srv.API.Accepted(), "rejected:", srv.API.Rejected())
+	// Output:
+	// 401 Unauthorized
+	// Bearer realm="clientcredentialstest"
+	// accepted: 0 rejected: 1
+}
+
 // Two servers without a socket, told apart by their hosts.
 func ExampleHandlerTransport() {
 	auth := &clientcredentialstest.AuthorizationServer{}

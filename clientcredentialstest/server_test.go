@@ -48,6 +48,7 @@ func TestServer(t *testing.T) {
 
 			srv.Stop()
 			srv.Stop()
+			srv.Client().CloseIdleConnections() // Of which net/http may not know yet that they are cut.
 			_, err = getToken(srv)
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
 			require.NoError(t, srv.Restart())
@@ -58,6 +59,7 @@ func TestServer(t *testing.T) {
 
 			srv.Close()
 			srv.Close()
+			srv.Client().CloseIdleConnections()
 			_, err = getToken(srv)
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		})

@@ -2,16 +2,15 @@ package grpccredentials
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 
 	"golang.org/x/oauth2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/seed-5bfa0880/clientcredentials"
 )
 
 var (
@@ -48,14 +47,7 @@ func codeOf(ctx context.Context, err error) codes.Code {
 	if errors.As(err, &refusal) {
 		return codeOfRefusal(refusal)
 	}
-	var certificate *tls.CertificateVerificationError
-	var alert tls.AlertError
-	var notTLS tls.RecordHeaderError
-	if errors.As(err, &certificate) || errors.As(err, &alert) || errors.As(err, &notTLS) {
-		return codes.Unauthenticated // As clientcredentials has it: the server doesn't become another.
-	}
-	var network net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
-	if errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if clientcredentials.IsTemporary(err) {
 		return codes.Unavailable
 	}
 	return codes.Unauthenticated
@@ -63,15 +55,10 @@ func codeOf(ctx context.Context, err error) codes.Code {
 
 // codeOfRefusal returns the code for an error response, RFC 6749, Section 5.2.
 func codeOfRefusal(refusal *oauth2.RetrieveError) codes.Code {
-	switch refusal.Response.StatusCode {
-	case http.StatusRequestTimeout, // These are what clientcredentials tries again after.
-		http.StatusTooManyRequests,
-		http.StatusInternalServerError,
-		http.StatusBadGateway,
-		http.StatusServiceUnavailable,
-		http.StatusGatewayTimeout:
+	switch {
+	case clientcredentials.IsTemporary(refusal):
 		return codes.Unavailable
-	case http.StatusForbidden:
+	case refusal.Response.StatusCode == http.StatusForbidden:
 		return codes.PermissionDenied
 	}
 	switch refusal.ErrorCode {

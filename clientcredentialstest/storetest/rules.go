@@ -477,11 +477,8 @@ var rules = []struct {
 	}},
 
 	{"Keys/are independent", func(t *check) {
-		last := newKey()
-		first, middle := []byte(last), []byte(last)
-		first[0] ^= 1 // another hexadecimal digit, in lower case
-		middle[32] ^= 1
-		keys := []string{last, string(first), string(middle), last[:63] + string(last[63]^1)}
+		key := newKey()
+		keys := []string{key, withOtherDigit(key, 0), withOtherDigit(key, 32), withOtherDigit(key, 63)}
 		v1, v2 := newRecord("1"), newRecord("2")
 		t.a.put(keys[0], "", v1, long)
 		t.a.lead(keys[1], "", long)

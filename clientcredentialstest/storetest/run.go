@@ -110,6 +110,12 @@ func newKey() string {
 	return hex.EncodeToString(b)
 }
 
+// withOtherDigit returns the key that differs from key in that one digit.
+func withOtherDigit(key string, i int) string {
+	const digits = "0123456789abcdef"
+	return key[:i] + string(digits[strings.IndexByte(digits, key[i])^1]) + key[i+1:]
+}
+
 // newRecord returns a record with a version of its own.
 func newRecord(data string) clientcredentials.Record {
 	return clientcredentials.Record{Version: rand.Text(), Data: []byte(data)}

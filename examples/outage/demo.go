@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 // upstreamMargin is how long before its expiry x/oauth2 takes a token for expired.
 const upstreamMargin = 10 * time.Second
 
-func demonstrate(ctx context.Context, r *report, p plan) error {
+func demonstrate(ctx context.Context, r *report.Report, p plan) error {
 	explain(r, p)
 	ours, source := withThisPackage(ctx, p.lifetime, p.early)
 	defer ours.close()
@@ -57,37 +58,37 @@ func demonstrate(ctx context.Context, r *report, p plan) error {
 	stopTheirs()
 	t.table()
 
-	r.say("\nx/oauth2")
+	r.Say("\nx/oauth2")
 	if theirs.total.failed > 0 {
-		r.say("   %d calls failed, the first %v after the server went down, when its token was", theirs.total.failed, round(theirs.firstFailure.Sub(down)))
-		r.say("   valid for another %v. The last error:", round(theirToken.Expiry.Sub(theirs.firstFailure)))
-		r.say("   %v", theirs.lastError)
+		r.Say("   %d calls failed, the first %v after the server went down, when its token was", theirs.total.failed, report.Round(theirs.firstFailure.Sub(down)))
+		r.Say("   valid for another %v. The last error:", report.Round(theirToken.Expiry.Sub(theirs.firstFailure)))
+		r.Say("   %v", theirs.lastError)
 	}
-	r.say("   The slowest call took %v: when a token is due, all calls wait for the next.", round(theirs.total.slowest))
+	r.Say("   The slowest call took %v: when a token is due, all calls wait for the next.", report.Round(theirs.total.slowest))
 
-	r.say("\nthis package")
+	r.Say("\nthis package")
 	if ours.total.failed > 0 {
-		r.say("   The last error: %v", ours.lastError)
+		r.Say("   The last error: %v", ours.lastError)
 	}
-	r.check(ours.total.failed == 0, "%d calls, %d failed", ours.total.succeeded+ours.total.failed, ours.total.failed)
-	r.check(ours.total.slowest < p.delay, "the slowest took %v, though a token took %v for a while: nobody waited for that", round(ours.total.slowest), p.delay)
-	r.check(failed && attempts > 0, "during the outage it tried to replace its token, in the background; attempts: %d", attempts)
-	r.check(left > 0, "when the server came back after %v, the token was valid for another %v", round(up.Sub(down)), round(left))
-	r.check(recovered, "then the token was replaced")
+	r.Check(ours.total.failed == 0, "%d calls, %d failed", ours.total.succeeded+ours.total.failed, ours.total.failed)
+	r.Check(ours.total.slowest < p.delay, "the slowest took %v, though a token took %v for a while: nobody waited for that", report.Round(ours.total.slowest), p.delay)
+	r.Check(failed && attempts > 0, "during the outage it tried to replace its token, in the background; attempts: %d", attempts)
+	r.Check(left > 0, "when the server came back after %v, the token was valid for another %v", report.Round(up.Sub(down)), report.Round(left))
+	r.Check(recovered, "then the token was replaced")
 	// Three tokens, and in the outage two attempts within a second, then fewer.
 	most := 4 + int64(up.Sub(down)/time.Second)
-	r.check(ours.total.tokenRequests <= most, "%d token requests, at most %d were to be expected", ours.total.tokenRequests, most)
+	r.Check(ours.total.tokenRequests <= most, "%d token requests, at most %d were to be expected", ours.total.tokenRequests, most)
 	return nil
 }
 
-func explain(r *report, p plan) {
-	r.say(`Two services call an API, up to %d times a second each. One gets its tokens from
+func explain(r *report.Report, p plan) {
+	r.Say(`Two services call an API, up to %d times a second each. One gets its tokens from
 this package, the other one from golang.org/x/oauth2/clientcredentials. Each has
 servers of its own, and they do the same at the same time: the authorization
 server is up, then slow (a token takes %v), up, down (connections are refused),
 and up again. The API is always up.
 `, int(time.Duration(p.callers)*time.Second/p.pause), p.delay)
-	r.say(`A token lives for %v: with longer ones you would wait longer to see the same.
+	r.Say(`A token lives for %v: with longer ones you would wait longer to see the same.
 x/oauth2 takes each for expired %v before it is, whatever its life: it uses these
 for %v, and those that live for an hour for %v. From then on its calls wait
 for a new token, and fail if there is none to be had. This package begins to
@@ -99,7 +100,7 @@ background: meanwhile it goes on using them, if need be to their end.
 
 // A timeline prints a line for each tick.
 type timeline struct {
-	report       *report
+	report       *report.Report
 	tick, delay  time.Duration
 	ours, theirs *service
 	start, next  time.Time
@@ -107,13 +108,13 @@ type timeline struct {
 
 func (t *timeline) head() {
 	t.start = t.next
-	t.report.say("%16s %-32s %s", "", "--- API calls, this package ---", "----- API calls, x/oauth2 -----")
-	t.report.say("%15s  %30s   %30s", "", "token", "token")
+	t.report.Say("%16s %-32s %s", "", "--- API calls, this package ---", "----- API calls, x/oauth2 -----")
+	t.report.Say("%15s  %30s   %30s", "", "token", "token")
 	t.line("time", "server", "ok", "failed", "slowest", "reqs", "ok", "failed", "slowest", "reqs")
 }
 
 func (t *timeline) line(values ...any) {
-	t.report.say("%5v   %-6v   %6v %6v %9v %6v   %6v %6v %9v %6v", values...)
+	t.report.Say("%5v   %-6v   %6v %6v %9v %6v   %6v %6v %9v %6v", values...)
 }
 
 // phase puts the servers in a state for that many ticks, and then until something
@@ -126,7 +127,7 @@ func (t *timeline) phase(ctx context.Context, state string, ticks int, until fun
 	}
 	for n := 0; n < ticks || n < 2*ticks && until != nil && !until(); n++ {
 		t.next = t.next.Add(t.tick)
-		if err := sleep(ctx, time.Until(t.next)); err != nil {
+		if err := report.Sleep(ctx, time.Until(t.next)); err != nil {
 			return err
 		}
 		ours, theirs := t.ours.endTick(), t.theirs.endTick()
@@ -141,8 +142,8 @@ func (t *timeline) table() {
 	t.ours.endTick()
 	t.theirs.endTick()
 	ours, theirs := t.ours.total, t.theirs.total
-	row := func(name string, ours, theirs any) { t.report.say("%-15s  %12v  %12v", name, ours, theirs) }
-	t.report.say("")
+	row := func(name string, ours, theirs any) { t.report.Say("%-15s  %12v  %12v", name, ours, theirs) }
+	t.report.Say("")
 	row("", "this package", "x/oauth2")
 	row("calls succeeded", ours.succeeded, theirs.succeeded)
 	row("calls failed", ours.failed, theirs.failed)

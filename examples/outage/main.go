@@ -9,13 +9,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 const usage = `Usage: outage
@@ -29,22 +26,7 @@ held, else 1. Of x/oauth2 nothing is claimed: its numbers are reported.
 `
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
-	flag.Parse()
-	if flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, defaultPlan, os.Stdout)
-	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "outage:", err)
-		os.Exit(1)
-	}
+	report.Main("outage", usage, func(ctx context.Context, out io.Writer) error { return run(ctx, defaultPlan, out) })
 }
 
 // plan is the size of the demonstration.
@@ -78,9 +60,9 @@ var defaultPlan = plan{
 }
 
 func run(ctx context.Context, p plan, out io.Writer) error {
-	r := &report{out: out}
+	r := report.New(out)
 	if err := demonstrate(ctx, r, p); err != nil {
 		return err
 	}
-	return r.result()
+	return r.Result()
 }

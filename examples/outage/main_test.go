@@ -3,26 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/reporttest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
-
-// Tokens of the fake server look like this.
-var tokenPattern = regexp.MustCompile(`[A-Z2-7]{26}`)
-
-func requireNoSecret(t *testing.T, text string) {
-	t.Helper()
-	require.NotContains(t, text, clientSecret)
-	require.NotRegexp(t, tokenPattern, text)
-}
 
 // fastPlan is the default one at three times the speed. x/oauth2 has no use for
 // such tokens: it requests one for each call.
@@ -56,7 +47,7 @@ func TestOutage(t *testing.T) {
 	require.GreaterOrEqual(t, strings.Count(text, "   slow  "), 25, text)
 	require.GreaterOrEqual(t, strings.Count(text, "   down  "), 16, text)
 	require.NotContains(t, text, "FAILED")
-	requireNoSecret(t, text)
+	reporttest.RequireNoSecret(t, text, clientSecret)
 }
 
 // TestOutageBeyondTheTokensLife has the server down for longer than any token can
@@ -71,7 +62,7 @@ func TestOutageBeyondTheTokensLife(t *testing.T) {
 	require.ErrorContains(t, run(t.Context(), p, &out), "of 6 claims didn't hold: see FAILED above")
 	require.Contains(t, out.String(), "FAILED when the server came back", "%s", &out)
 	require.NotContains(t, out.String(), "All of it held")
-	requireNoSecret(t, out.String())
+	reporttest.RequireNoSecret(t, out.String(), clientSecret)
 }
 
 func TestInterruption(t *testing.T) {

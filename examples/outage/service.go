@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 const (
@@ -45,7 +46,7 @@ func (c calls) slowestText() string {
 	if c.succeeded+c.failed == 0 {
 		return "-"
 	}
-	return round(c.slowest).String()
+	return report.Round(c.slowest).String()
 }
 
 // newService starts the servers. The client is still missing.
@@ -147,7 +148,7 @@ func (s *service) load(ctx context.Context, callers int, pause time.Duration) (s
 				start := time.Now()
 				err := s.call(ctx) // Not in running: a call that has begun is to end.
 				s.count(time.Since(start), err)
-				_ = sleep(running, pause)
+				_ = report.Sleep(running, pause)
 			}
 		})
 	}
@@ -184,14 +185,4 @@ func (s *service) endTick() calls {
 	s.total.slowest = max(s.total.slowest, tick.slowest)
 	s.total.tokenRequests = requests
 	return tick
-}
-
-// sleep returns after d, or when ctx is done.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 // plan is the size of the demonstration.
@@ -19,9 +20,9 @@ type plan struct {
 	latency  time.Duration // of the authorization server
 }
 
-func demonstrate(ctx context.Context, r *report, p plan) error {
-	r.say("An authorization server and an API are started on the loopback interface.")
-	r.say("The authorization server is slow: it answers after %v.\n", p.latency)
+func demonstrate(ctx context.Context, r *report.Report, p plan) error {
+	r.Say("An authorization server and an API are started on the loopback interface.")
+	r.Say("The authorization server is slow: it answers after %v.\n", p.latency)
 	server, a := demoApp(ctx, p.latency, time.Hour)
 	defer server.Close()
 	if err := callAPI(ctx, r, a, p.calls); err != nil {
@@ -51,10 +52,10 @@ func demoApp(ctx context.Context, latency, lifetime time.Duration) (*clientcrede
 	}, server.APIURL)
 }
 
-func demonstrateRefresh(ctx context.Context, r *report, p plan) error {
+func demonstrateRefresh(ctx context.Context, r *report.Report, p plan) error {
 	duration := 2 * p.lifetime
-	r.say("\n3. Refresh in the background")
-	r.say("   A token now lives for %v, and %d callers call the API for %v.", p.lifetime, p.callers, duration)
+	r.Say("\n3. Refresh in the background")
+	r.Say("   A token now lives for %v, and %d callers call the API for %v.", p.lifetime, p.callers, duration)
 	server, a := demoApp(ctx, p.latency, p.lifetime)
 	defer server.Close()
 	if err := a.call(ctx); err != nil {
@@ -62,19 +63,19 @@ func demonstrateRefresh(ctx context.Context, r *report, p plan) error {
 	}
 	stop := a.load(ctx, p.callers)
 	defer stop()
-	if err := sleep(ctx, duration); err != nil {
+	if err := report.Sleep(ctx, duration); err != nil {
 		return err
 	}
 	calls := stop()
 	refreshes := server.Auth.TokensIssued() - 1
-	r.check(calls.err == nil, "%s; the slowest took %v", calls, round(calls.slowest))
-	r.check(refreshes >= 2, "meanwhile the token was replaced %d times", refreshes)
-	r.check(calls.wait < p.latency/2, "nobody waited for that: a new token takes %v, the longest wait for a token was %v", p.latency, round(calls.wait))
+	r.Check(calls.err == nil, "%s; the slowest took %v", calls, report.Round(calls.slowest))
+	r.Check(refreshes >= 2, "meanwhile the token was replaced %d times", refreshes)
+	r.Check(calls.wait < p.latency/2, "nobody waited for that: a new token takes %v, the longest wait for a token was %v", p.latency, report.Round(calls.wait))
 	return nil
 }
 
-func demonstrateOutage(ctx context.Context, r *report, p plan) error {
-	r.say("\n4. The authorization server goes down")
+func demonstrateOutage(ctx context.Context, r *report.Report, p plan) error {
+	r.Say("\n4. The authorization server goes down")
 	server, a := demoApp(ctx, 0, p.lifetime)
 	defer server.Close()
 	if err := a.call(ctx); err != nil {
@@ -85,23 +86,23 @@ func demonstrateOutage(ctx context.Context, r *report, p plan) error {
 	status := a.source.Status
 	server.Stop()
 	down := time.Now()
-	r.say("   It is down, and the token is valid for another %v.", round(time.Until(status().Expiry)))
-	if err := until(ctx, 2*p.lifetime, func() bool { return status().LastError != nil }); err != nil {
+	r.Say("   It is down, and the token is valid for another %v.", report.Round(time.Until(status().Expiry)))
+	if err := report.Until(ctx, 2*p.lifetime, func() bool { return status().LastError != nil }); err != nil {
 		return fmt.Errorf("no attempt to replace the token failed: %w", err)
 	}
-	r.check(true, "after %v it was to be replaced, which failed: %v", round(time.Since(down)), status().LastError)
-	r.check(a.call(ctx) == nil, "API calls still succeed: the token is valid for another %v", round(time.Until(status().Expiry)))
+	r.Check(true, "after %v it was to be replaced, which failed: %v", report.Round(time.Since(down)), status().LastError)
+	r.Check(a.call(ctx) == nil, "API calls still succeed: the token is valid for another %v", report.Round(time.Until(status().Expiry)))
 
 	if err := server.Restart(); err != nil {
 		return err
 	}
 	up := time.Now()
-	if err := until(ctx, 2*p.lifetime, func() bool { return status().State == clientcredentials.Fresh }); err != nil {
+	if err := report.Until(ctx, 2*p.lifetime, func() bool { return status().State == clientcredentials.Fresh }); err != nil {
 		return fmt.Errorf("no new token after the server came back: %w", err)
 	}
-	r.check(true, "the server came back after %v, and %v later there was a new token", round(up.Sub(down)), round(time.Since(up)))
+	r.Check(true, "the server came back after %v, and %v later there was a new token", report.Round(up.Sub(down)), report.Round(time.Since(up)))
 	calls := stop()
-	r.check(calls.err == nil, "in all that time %s; the slowest took %v", calls, round(calls.slowest))
+	r.Check(calls.err == nil, "in all that time %s; the slowest took %v", calls, report.Round(calls.slowest))
 	return nil
 }
 
@@ -149,7 +150,7 @@ func (a *app) load(ctx context.Context, callers int) (stop func() calls) {
 					sum.err = err
 				}
 				mu.Unlock()
-				_ = sleep(running, 20*time.Millisecond)
+				_ = report.Sleep(running, 20*time.Millisecond)
 			}
 		})
 	}
@@ -158,27 +159,4 @@ func (a *app) load(ctx context.Context, callers int) (stop func() calls) {
 		wg.Wait()
 		return sum
 	}
-}
-
-// sleep returns after d, or when ctx is done.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// until waits until condition holds.
-func until(ctx context.Context, limit time.Duration, condition func() bool) error {
-	for deadline := time.Now().Add(limit); !condition(); {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not within %v", limit)
-		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
 }

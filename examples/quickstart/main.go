@@ -11,12 +11,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 const usage = `Usage: quickstart
@@ -42,22 +41,7 @@ The exit status is 0 if everything worked as the output says, else 1.
 `
 
 func main() {
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
-	flag.Parse()
-	if flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Getenv, os.Stdout)
-	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
-	}
+	report.Main("quickstart", usage, func(ctx context.Context, out io.Writer) error { return run(ctx, os.Getenv, out) })
 }
 
 func run(ctx context.Context, env func(string) string, out io.Writer) error {
@@ -65,7 +49,7 @@ func run(ctx context.Context, env func(string) string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := &report{out: out}
+	r := report.New(out)
 	if conf == nil {
 		err = demonstrate(ctx, r, plan{
 			calls:    1000,
@@ -74,13 +58,13 @@ func run(ctx context.Context, env func(string) string, out io.Writer) error {
 			latency:  600 * time.Millisecond,
 		})
 	} else {
-		r.say("Using the authorization server and the API of the environment.\n")
+		r.Say("Using the authorization server and the API of the environment.\n")
 		err = callAPI(ctx, r, newApp(ctx, conf, apiURL), 10)
 	}
 	if err != nil {
 		return err
 	}
-	return r.result()
+	return r.Result()
 }
 
 // fromEnvironment returns a nil Config if nothing is set.
@@ -161,8 +145,8 @@ func (a *app) call(ctx context.Context) error {
 }
 
 // callAPI is the main job: a token, and API calls that use it.
-func callAPI(ctx context.Context, r *report, a *app, calls int) error {
-	r.say("1. The first token")
+func callAPI(ctx context.Context, r *report.Report, a *app, calls int) error {
+	r.Say("1. The first token")
 	start := time.Now()
 	token, err := a.source.TokenContext(ctx)
 	if err != nil {
@@ -174,11 +158,11 @@ func callAPI(ctx context.Context, r *report, a *app, calls int) error {
 		expiry = fmt.Sprintf("in %v", time.Until(token.Expiry).Round(time.Second))
 	}
 	scope, _ := token.Extra("scope").(string)
-	r.say("   type %s, scope %q, expires %s", token.Type(), scope, expiry)
+	r.Say("   type %s, scope %q, expires %s", token.Type(), scope, expiry)
 	first := a.tokenRequests.Load()
-	r.check(token.Valid(), "it was there after %v; token requests: %d", round(took), first)
+	r.Check(token.Valid(), "it was there after %v; token requests: %d", report.Round(took), first)
 
-	r.say("\n2. %d API calls with it", calls)
+	r.Say("\n2. %d API calls with it", calls)
 	var slowest time.Duration
 	start = time.Now()
 	for range calls {
@@ -189,9 +173,9 @@ func callAPI(ctx context.Context, r *report, a *app, calls int) error {
 		slowest = max(slowest, time.Since(before))
 	}
 	took = time.Since(start)
-	r.check(true, "all succeeded, in %v: %v each, the slowest took %v", round(took), round(took/time.Duration(calls)), round(slowest))
+	r.Check(true, "all succeeded, in %v: %v each, the slowest took %v", report.Round(took), report.Round(took/time.Duration(calls)), report.Round(slowest))
 	more := a.tokenRequests.Load() - first
-	r.check(more == 0, "%d further token requests: each call used the token that was there", more)
+	r.Check(more == 0, "%d further token requests: each call used the token that was there", more)
 	return nil
 }
 

@@ -3,9 +3,12 @@
 //   - A relative link leads to a file that exists, and its fragment to a heading.
 //     If its text is the name of a test, the file has that test.
 //   - A block marked as go is formatted by gofmt, and passes go vet if it is a
-//     whole file, in the module that the Markdown file is in.
+//     whole file, in the module that the Markdown file is in, or, after the line
+//     <!-- module: path -->, in the one in that folder.
 //   - A block after the line <!-- from: path --> is part of that file, word for
-//     word. The path is relative to the Markdown file.
+//     word.
+//
+// Paths are relative to the Markdown file.
 //
 // It is run by make check-docs.
 package main
@@ -60,6 +63,7 @@ type block struct {
 	line     int    // of its first line of code
 	language string // the first word after the fence
 	from     string // the file that it is copied from, if any
+	module   string // the folder of the module to vet it in; empty: the document's
 	code     string
 }
 
@@ -67,6 +71,7 @@ var (
 	fence   = regexp.MustCompile("^ {0,3}(```+|~~~+)\\s*(\\S*)")
 	heading = regexp.MustCompile(`^#{1,6}\s+(.*?)\s*#*$`)
 	from    = regexp.MustCompile(`^<!-- from: (\S+) -->$`)
+	module  = regexp.MustCompile(`^<!-- module: (\S+) -->$`)
 	inline  = regexp.MustCompile("`[^`]*`")
 	test    = regexp.MustCompile(`\[((?:Test|Fuzz|Benchmark|Example)\w+)\]\(([^)\s]+)\)`)
 	target  = regexp.MustCompile(`\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s+(\S+)|(?:href|src)="([^"]+)"`)
@@ -79,8 +84,8 @@ func parse(name string) (*document, error) {
 	}
 	doc := &document{name: name, headings: map[string]bool{}}
 	var (
-		end    string // the fence that ends the block we are in
-		source string
+		end            string // the fence that ends the block we are in
+		source, inside string
 	)
 	for i, line := range strings.Split(string(text), "\n") {
 		if end != "" {
@@ -94,12 +99,15 @@ func parse(name string) (*document, error) {
 		}
 		if m := fence.FindStringSubmatch(line); m != nil {
 			end = m[1]
-			doc.blocks = append(doc.blocks, block{line: i + 2, language: m[2], from: source})
-			source = ""
+			doc.blocks = append(doc.blocks, block{line: i + 2, language: m[2], from: source, module: inside})
+			source, inside = "", ""
 			continue
 		}
 		if m := from.FindStringSubmatch(line); m != nil {
 			source = m[1]
+		}
+		if m := module.FindStringSubmatch(line); m != nil {
+			inside = m[1]
 		}
 		if m := heading.FindStringSubmatch(line); m != nil {
 			doc.addHeading(m[1])
@@ -211,7 +219,7 @@ func (d *document) checkBlock(b block) error {
 	return nil
 }
 
-// vet runs go vet on a block that is a whole file, in the document's module.
+// vet runs go vet on a block that is a whole file.
 func (d *document) vet(b block) error {
 	temp, err := os.MkdirTemp("", "doccheck")
 	if err != nil {
@@ -229,7 +237,7 @@ func (d *document) vet(b block) error {
 		return err
 	}
 	cmd := exec.Command("go", "vet", file)
-	cmd.Dir = filepath.Dir(name)
+	cmd.Dir = filepath.Join(filepath.Dir(name), b.module)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go vet:\n%s", out)
 	}

@@ -1,0 +1,14 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/reporttest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+func TestRun(t *testing.T) {
+	reporttest.Run(t, 5, run, demoSecret)
+}

@@ -1,0 +1,158 @@
+// Tokensource gives tokens to libraries that take an oauth2.TokenSource, and shows what
+// they lose by the caches that they put around it.
+//
+//	go run ./examples/tokensource
+//
+// takes about 6 seconds. The servers are its own, on the loopback interface. What to
+// copy is in sdk.go.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
+)
+
+const usage = `Usage: tokensource
+
+Starts authorization servers and APIs on the loopback interface, and calls the
+APIs with clients that take an oauth2.TokenSource.
+
+The exit status is 0 if what the output claims held, else 1.
+`
+
+const demoSecret = "correct horse battery staple"
+
+func main() { report.Main("tokensource", usage, run) }
+
+func run(ctx context.Context, out io.Writer) error {
+	r := report.New(out)
+	for _, step := range []func(context.Context, *report.Report) error{libraries, margin, revocation} {
+		if err := step(ctx, r); err != nil {
+			return err
+		}
+	}
+	return r.Result()
+}
+
+// start starts servers, and returns a Config for them.
+func start(lifetime time.Duration) (*clientcredentialstest.Server, *clientcredentials.Config) {
+	server := clientcredentialstest.NewServer(clientcredentialstest.Client{ID: "tokensource", Secret: demoSecret})
+	server.Auth.TokenLifetime = lifetime
+	return server, &clientcredentials.Config{ClientID: "tokensource", ClientSecret: demoSecret, TokenURL: server.TokenURL}
+}
+
+func libraries(ctx context.Context, r *report.Report) error {
+	r.Say("1. What to give to a library")
+	for _, c := range []struct {
+		takes string
+		open  func(context.Context, *clientcredentials.Config, string) *SDK
+	}{
+		{"a TokenSource", WithTokenSource},
+		{"a RoundTripper", WithRoundTripper},
+		{"a client", WithClient},
+	} {
+		server, conf := start(time.Hour)
+		sdk := c.open(ctx, conf, server.APIURL)
+		var failed error
+		for range 100 {
+			if err := sdk.List(ctx); err != nil {
+				failed = err
+			}
+		}
+		server.Close()
+		n := server.Auth.TokenRequests()
+		r.Check(failed == nil && n == 1, "it takes %s: 100 calls, token requests: %d%s", c.takes, n, report.Because(failed))
+	}
+	return nil
+}
+
+func margin(ctx context.Context, r *report.Report) error {
+	const (
+		lifetime = 6 * time.Second
+		early    = lifetime / 2
+		most     = 500 * time.Millisecond
+	)
+	r.Say("\n2. A token is to be replaced %v before its end, and the authorization server hangs", early)
+	one, conf := start(lifetime)
+	defer one.Close()
+	expiring := WithMargin(ctx, conf, early)
+	other, conf := start(lifetime)
+	defer other.Close()
+	refreshing := WithEarlyRefresh(ctx, conf, early)
+
+	sources := []oauth2.TokenSource{expiring, refreshing}
+	for _, source := range sources {
+		if _, err := source.Token(); err != nil {
+			return err
+		}
+	}
+	for _, server := range []*clientcredentialstest.Server{one, other} {
+		server.Auth.SetFault(&clientcredentialstest.Fault{Delay: time.Hour})
+	}
+	if err := report.Sleep(ctx, lifetime*2/3); err != nil {
+		return err
+	}
+	var took []time.Duration
+	for _, source := range sources {
+		begin := time.Now()
+		if _, err := source.Token(); err != nil {
+			return err
+		}
+		took = append(took, time.Since(begin))
+	}
+	r.Check(took[0] > most, "by oauth2.ReuseTokenSourceWithExpiry: a call waited for %v, as it does with x/oauth2", report.Round(took[0]))
+	r.Check(took[1] < most, "by Config.EarlyRefresh: it waited for %v", report.Round(took[1]))
+	return nil
+}
+
+func revocation(ctx context.Context, r *report.Report) error {
+	r.Say("\n3. A token is revoked")
+	server, conf := start(time.Hour)
+	defer server.Close()
+	source := conf.Source(ctx)
+	clients := []*http.Client{
+		oauth2.NewClient(ctx, conf.TokenSource(ctx)),
+		oauth2.NewClient(ctx, source), // Puts a cache around it.
+		{Transport: &oauth2.Transport{Source: source}},
+		conf.Client(ctx),
+	}
+	for _, client := range clients {
+		if _, err := report.Get(ctx, client, server.APIURL); err != nil {
+			return err
+		}
+	}
+	revoked, err := source.Token()
+	if err != nil {
+		return err
+	}
+	server.Auth.RevokeAll()
+	source.Invalidate(revoked) // The program has learnt of it.
+
+	const unauthorized = "the API answered 401 Unauthorized"
+	for i, c := range []struct{ what, want string }{
+		{"oauth2.NewClient with Config.TokenSource: nobody tells the source", unauthorized},
+		{"oauth2.NewClient with Config.Source: its cache is another, which nobody tells", unauthorized},
+		{"oauth2.Transport with Config.Source, which the program tells: another token", ""},
+		{"Config.Client: sees the 401, and repeats the call with another token", ""},
+	} {
+		_, err := report.Get(ctx, clients[i], server.APIURL)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		r.Check(got == c.want, "%s%s", c.what, report.Because(err))
+	}
+	if n := len(server.API.Violations()); n > 0 {
+		return fmt.Errorf("%d requests broke RFC 6750", n)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package natsstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// This file has what we need of a bucket. It isn't a jetstream.KeyValue, which reads
+// from any server of a cluster that has a copy, be it without the last writes: who has
+// just got a lease would be told that it hasn't. Nor can one be had before the servers
+// have answered, and a service has to start while they are down. The names are those
+// of https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md.
+
+// A message is what the bucket has at a key. The zero value: nothing yet.
+type message struct {
+	Sequence uint64    `json:"seq"`
+	Data     []byte    `json:"data"` // empty: it was deleted
+	Time     time.Time `json:"time"` // when it was written
+}
+
+var (
+	errNoBucket = errors.New("the Store needs a JetStream and the name of a Bucket")
+	errNoTime   = errors.New("the server doesn't tell its time; it takes NATS 2.10 or later")
+	errName     = errors.New("keys and versions must be of letters and digits")
+)
+
+// stream returns the name of the bucket's stream.
+func (s *Store) stream() (string, error) {
+	if s.JetStream == nil || !isPlain(s.Bucket, "-_") {
+		return "", errNoBucket
+	}
+	return "KV_" + s.Bucket, nil
+}
+
+// subject returns the subject of a key. Nothing else may be in it: a space or a line
+// end would become a part of the protocol.
+func (s *Store) subject(key string) (string, error) {
+	if !isPlain(key, ".") {
+		return "", errName
+	}
+	return "$KV." + s.Bucket + "." + key, nil
+}
+
+// isPlain reports whether s has letters, digits and those of more, and nothing else.
+func isPlain(s, more string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(more, r)
+	})
+}
+
+// apiPrefix returns what the subjects of JetStream's API begin with.
+func (s *Store) apiPrefix() string {
+	options := s.JetStream.Options()
+	switch {
+	case options.Domain != "":
+		return "$JS." + options.Domain + ".API."
+	case options.APIPrefix != "":
+		return strings.TrimSuffix(options.APIPrefix, ".") + "."
+	}
+	return jetstream.DefaultAPIPrefix
+}
+
+// now returns the server's time, and asks for it if that was long ago.
+func (s *Store) now(ctx context.Context) (time.Time, error) {
+	if now, ok := s.clock.now(); ok {
+		return now, nil
+	}
+	name, err := s.stream()
+	if err != nil {
+		return time.Time{}, err
+	}
+	sent := s.clock.read()
+	stream, err := s.JetStream.Stream(ctx, name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	now := stream.CachedInfo().TimeStamp
+	if now.IsZero() {
+		return time.Time{}, errNoTime
+	}
+	s.clock.set(sent, now)
+	return now, nil
+}
+
+// get reads what is at a key, from the stream's leader. As with all calls of a
+// JetStream, its default timeout counts: nobody answers who may not ask.
+func (s *Store) get(ctx context.Context, key string) (message, error) {
+	name, err := s.stream()
+	if err != nil {
+		return message{}, err
+	}
+	subject, err := s.subject(key)
+	if err != nil {
+		return message{}, err
+	}
+	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return message{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.JetStream.Options().DefaultTimeout)
+	defer cancel()
+	reply, err := s.JetStream.Conn().RequestWithContext(ctx, s.apiPrefix()+"STREAM.MSG.GET."+name, request)
+	if err != nil {
+		return message{}, err
+	}
+	var response struct {
+		Message message             `json:"message"`
+		Error   *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &response); err != nil {
+		return message{}, fmt.Errorf("the server's answer can't be read: %w", err)
+	}
+	switch {
+	case response.Error == nil && response.Message.Sequence == 0:
+		return message{}, errors.New("the server's answer has no message")
+	case response.Error == nil:
+		return response.Message, nil
+	case response.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return message{}, nil
+	}
+	return message{}, response.Error
+}
+
+// put writes to a key. It reports whether another value was written since the one that
+// an option expects.
+func (s *Store) put(ctx context.Context, key string, value []byte, options ...jetstream.PublishOpt) (lost bool, err error) {
+	m := &nats.Msg{Data: value, Header: nats.Header{}}
+	err = s.publish(ctx, key, m, options...)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && slices.Contains(lostCodes, api.ErrorCode) {
+		return true, nil
+	}
+	return false, err
+}
+
+// lostCodes are what a server says of a lost race; which of the two depends on the
+// number of the bucket's copies.
+var lostCodes = []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant}
+
+// purge removes what is at a key. What the bucket keeps instead has no data.
+func (s *Store) purge(ctx context.Context, key string) error {
+	return s.publish(ctx, key, &nats.Msg{Header: nats.Header{
+		"KV-Operation":      {"PURGE"},
+		jetstream.MsgRollup: {jetstream.MsgRollupSubject},
+	}})
+}
+
+// publish writes m to a key.
+func (s *Store) publish(ctx context.Context, key string, m *nats.Msg, options ...jetstream.PublishOpt) (err error) {
+	if m.Subject, err = s.subject(key); err != nil {
+		return err
+	}
+	if prefix := s.apiPrefix(); prefix != jetstream.DefaultAPIPrefix {
+		m.Subject = prefix + m.Subject
+	}
+	_, err = s.JetStream.PublishMsg(ctx, m, options...)
+	return err
+}

@@ -1,0 +1,80 @@
+package natsstore
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// entryFormat is the format of the values in the bucket. Others are left alone.
+const entryFormat = 1
+
+// An entry is what the bucket has for a credential: one value, so that each change of
+// it is a compare-and-swap. All times are the server's. What the pointers point to is
+// never written to.
+type entry struct {
+	Format   int       `json:"format"`
+	Record   *record   `json:"record,omitempty"`
+	Lease    *lease    `json:"lease,omitempty"`
+	Cooldown *cooldown `json:"cooldown,omitempty"`
+
+	revision uint64 // of the value; 0: there was never one
+}
+
+type record struct {
+	Version string    `json:"version"`
+	Data    []byte    `json:"data"`
+	Apart   bool      `json:"apart,omitempty"` // Data is a value of its own, at dataKey
+	End     time.Time `json:"end"`
+}
+
+type lease struct {
+	Owner string    `json:"owner"`
+	End   time.Time `json:"end"`
+}
+
+type cooldown struct {
+	Note []byte    `json:"note"`
+	End  time.Time `json:"end"`
+}
+
+// dataKey is where the data of a large record is. No other record is ever there, so
+// that a publisher that has lost its lease overwrites nothing.
+func dataKey(key, version string) string { return key + "." + version }
+
+var errForeign = errors.New("it holds a value that this version can't read; delete that, or take another bucket")
+
+func decode(value []byte, revision uint64) (entry, error) {
+	e := entry{revision: revision}
+	if len(value) == 0 {
+		return e, nil
+	}
+	if err := json.Unmarshal(value, &e); err != nil || e.Format != entryFormat {
+		return entry{}, errForeign // The cause might quote the value.
+	}
+	return e, nil
+}
+
+func (e entry) encode() ([]byte, error) {
+	e.Format = entryFormat
+	return json.Marshal(e)
+}
+
+// expire takes away what is over: it is as if it had never been.
+func (e *entry) expire(now time.Time) {
+	if e.Record != nil && !e.Record.End.After(now) {
+		e.Record = nil
+	}
+	if e.Lease != nil && !e.Lease.End.After(now) {
+		e.Lease = nil
+	}
+	if e.Cooldown != nil && !e.Cooldown.End.After(now) {
+		e.Cooldown = nil
+	}
+}
+
+// isStale reports whether that is the version of the record.
+func (e *entry) isStale(version string) bool { return version != "" && e.Record.Version == version }
+
+// isLeasedTo reports whether owner holds the lease.
+func (e *entry) isLeasedTo(owner string) bool { return e.Lease != nil && e.Lease.Owner == owner }
