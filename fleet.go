@@ -31,7 +31,7 @@ const (
 	maxPoll = time.Second
 
 	// maxLeaders is how many replicas are waited for, one after the other. When they
-	// all end without a token, waiting in line costs more than it saves.
+	// all end without a token or a cooldown, waiting in line costs more than it saves.
 	maxLeaders = 2
 
 	// maxRecordBody is up to which size an answer of the authorization server is
@@ -214,6 +214,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				return nil, false, failure
 			}
 			pause = cooldown + minPoll
+			leader, leaders = "", 0 // This one has said why it has no token.
 		default:
 			return nil, false, nil
 		}

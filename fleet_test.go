@@ -643,6 +643,24 @@ func TestS12_ShortCooldownIsWaitedOut(t *testing.T) {
 	})
 }
 
+// Leaders that the server has told to stay away, one after the other, are no reason to
+// stop following, and to ask it all at once.
+func TestS12_OneCooldownAfterTheOther(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		fault := clientcredentialstest.TooManyRequests(time.Second)
+		f.auth.SetFault(&fault)
+		tokens, _ := all(t, f.replicas(50, func(c *clientcredentials.Config) { c.Retry.MaxAttempts = 1 }), 2)
+		for _, text := range tokens {
+			require.Contains(t, text, "temporarily_unavailable")
+		}
+		requests := f.auth.Requests()
+		require.Greater(t, len(requests), 5)
+		for i, r := range requests[1:] {
+			require.GreaterOrEqual(t, r.Time.Sub(requests[i].Time), time.Second)
+		}
+	})
+}
+
 // What is due to one replica alone is its own.
 func TestS12_OwnFailuresAreNotShared(t *testing.T) {
 	for name, fault := range map[string]clientcredentialstest.Fault{

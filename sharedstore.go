@@ -180,6 +180,9 @@ func (c *storeCall) wait(ctx context.Context, limit time.Duration) error {
 	case <-c.done:
 		return c.err
 	case <-timer.C:
+		if c.ended() {
+			return c.err // It was this process that was slow: select draws lots.
+		}
 		return errStoreSlow
 	case <-ctx.Done():
 		return ctx.Err()

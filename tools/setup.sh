@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Installs what the conformance tests need besides Go: Node.js with the packages
-# of conformance/oidc-provider, and the authorization servers that Debian has for
-# its own Python. Does nothing that was done before.
+# Installs what the tests need besides Go: Node.js with the packages of
+# conformance/oidc-provider, the authorization servers that Debian has for its own
+# Python, and Redis for redisstore. Does nothing that was done before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The packages for /usr/bin/python3, with the versions that the tests know.
-python=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.)
+# Debian's packages, with the versions that the tests know: modules for
+# /usr/bin/python3, and redis-server, whose versions have an epoch.
+packages=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.
+	redis-server=5:7.0.)
 
 # version PACKAGE prints the version of an installed Debian package.
 version() {
@@ -38,7 +40,7 @@ missing=()
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
 	missing+=(nodejs npm)
 fi
-for package in "${python[@]}"; do
+for package in "${packages[@]}"; do
 	if [[ -z $(version "${package%=*}") ]]; then
 		missing+=("${package%=*}")
 	fi
@@ -47,7 +49,7 @@ if ((${#missing[@]})); then
 	install "${missing[@]}"
 fi
 
-for package in "${python[@]}"; do
+for package in "${packages[@]}"; do
 	installed=$(version "${package%=*}")
 	if [[ $installed != "${package#*=}"* ]]; then
 		echo "${package%=*} is $installed: the tests are for ${package#*=}x, of Debian 12" >&2

@@ -1,0 +1,262 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+// A server is a redis-server.
+type server struct {
+	*process
+	t    *testing.T // whose end is the server's, however often it is started
+	port int
+	addr string
+	dir  string
+	args []string
+}
+
+// redisServer returns the path of redis-server, or skips the test.
+func redisServer(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		missing(t, "redis-server isn't here; run `make setup`")
+	}
+	return path
+}
+
+// missing ends a test whose server can't be run here.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CLIENTCREDENTIALS_REQUIRE_SERVERS") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// startRedis starts a redis-server with further lines of its configuration.
+func startRedis(t *testing.T, config ...string) *server {
+	t.Helper()
+	return startServer(t, nil, append([]string{
+		"port PORT", `save ""`, "appendonly no", "repl-diskless-sync-delay 0",
+	}, config...))
+}
+
+// startServer starts a redis-server with arguments and a configuration. In that PORT
+// stands for the server's port, and BUS for another that is free.
+func startServer(t *testing.T, args, config []string) *server {
+	t.Helper()
+	program := redisServer(t)
+	s := &server{t: t, dir: t.TempDir()}
+	path := filepath.Join(s.dir, "redis.conf")
+	s.args = append([]string{program, path}, args...)
+	config = append(config, "bind 127.0.0.1", "dir "+s.dir)
+	for range 10 { // Somebody else may take the port.
+		bus := freePort(t)
+		s.port = freePort(t)
+		s.addr = fmt.Sprintf("127.0.0.1:%d", s.port)
+		text := strings.NewReplacer("PORT", strconv.Itoa(s.port), "BUS", strconv.Itoa(bus)).Replace(strings.Join(config, "\n"))
+		require.NoError(t, os.WriteFile(path, []byte(text+"\n"), 0o600))
+		if s.run() {
+			return s
+		}
+		s.kill()
+	}
+	require.FailNow(t, "redis-server doesn't start", s.output())
+	return nil
+}
+
+// run starts s at its port, and reports whether it has.
+func (s *server) run() bool {
+	s.t.Helper()
+	// Other lines may follow, and nobody waits for more than one.
+	ready, failed := make(chan struct{}, 1), make(chan struct{}, 1)
+	tell := func(c chan struct{}) {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	s.process = start(s.t, nil, func(line string) {
+		switch {
+		case strings.Contains(line, "Ready to accept connections"), strings.Contains(line, "Sentinel ID is"):
+			tell(ready)
+		case strings.Contains(line, "Failed listening on port"), strings.Contains(line, "FATAL CONFIG"):
+			tell(failed)
+		}
+	}, s.args[0], s.args[1:]...)
+	select {
+	case <-ready:
+		return true
+	case <-failed:
+	case <-time.After(patience):
+	}
+	return false
+}
+
+// restart starts s again, after kill, where it was. What it had in memory is gone.
+func (s *server) restart(t *testing.T) {
+	t.Helper()
+	require.True(t, s.run(), "redis-server doesn't start again: %v", s.output())
+}
+
+// client returns a client of s that may do everything.
+func (s *server) client(t *testing.T) *redis.Client {
+	t.Helper()
+	return closed(t, redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true}))
+}
+
+// closed closes client at the end of the test.
+func closed[C redis.UniversalClient](t *testing.T, client C) C {
+	t.Helper()
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// eventually waits until ok is true.
+func eventually(t *testing.T, ok func() bool, what string) {
+	t.Helper()
+	require.Eventually(t, ok, patience, 20*time.Millisecond, what)
+}
+
+// A cluster is a Redis Cluster of three masters.
+type cluster struct{ nodes []clusterNode }
+
+type clusterNode struct {
+	*server
+	admin *redis.Client
+}
+
+// clusterSlots is the number of slots that keys are spread over.
+const clusterSlots = 16_384
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := new(cluster)
+	for range 3 {
+		s := startRedis(t, "cluster-enabled yes", "cluster-port BUS", "cluster-node-timeout 5000")
+		c.nodes = append(c.nodes, clusterNode{s, s.client(t)})
+	}
+	for i, node := range c.nodes {
+		require.NoError(t, node.admin.ClusterAddSlotsRange(t.Context(), i*clusterSlots/3, (i+1)*clusterSlots/3-1).Err())
+		require.NoError(t, node.admin.Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
+		if i > 0 {
+			config, err := node.admin.ConfigGet(t.Context(), "cluster-port").Result()
+			require.NoError(t, err)
+			require.NoError(t, c.nodes[0].admin.Do(t.Context(), "cluster", "meet", "127.0.0.1", node.port, config["cluster-port"]).Err())
+		}
+	}
+	for _, node := range c.nodes {
+		eventually(t, func() bool {
+			info, err := node.admin.ClusterInfo(t.Context()).Result()
+			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
+		}, "the cluster is ready")
+	}
+	return c
+}
+
+func (c *cluster) addrs() []string {
+	var addrs []string
+	for _, node := range c.nodes {
+		addrs = append(addrs, node.addr)
+	}
+	return addrs
+}
+
+func (c *cluster) client(t *testing.T) *redis.ClusterClient {
+	t.Helper()
+	return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), ContextTimeoutEnabled: true}))
+}
+
+// find returns the node that has a key, or -1.
+func (c *cluster) find(t *testing.T, key string) int {
+	t.Helper()
+	for i, node := range c.nodes {
+		if keys, err := node.admin.Keys(t.Context(), key).Result(); err == nil && slices.Contains(keys, key) {
+			return i
+		}
+	}
+	return -1
+}
+
+// onlyKey returns the one key in the cluster.
+func (c *cluster) onlyKey(t *testing.T) string {
+	t.Helper()
+	var all []string
+	for _, node := range c.nodes {
+		keys, err := node.admin.Keys(t.Context(), "*").Result()
+		require.NoError(t, err)
+		all = append(all, keys...)
+	}
+	require.Len(t, all, 1)
+	return all[0]
+}
+
+// move moves a key, with its slot, to another node. After each step of that it calls
+// the function.
+func (c *cluster) move(t *testing.T, key string, step func()) {
+	t.Helper()
+	ctx := t.Context()
+	from := c.find(t, key)
+	require.NotEqual(t, -1, from)
+	to := (from + 1) % len(c.nodes)
+	slot, err := c.nodes[0].admin.ClusterKeySlot(ctx, key).Result()
+	require.NoError(t, err)
+	ids := make([]string, len(c.nodes))
+	for i, node := range c.nodes {
+		ids[i], err = node.admin.ClusterMyID(ctx).Result()
+		require.NoError(t, err)
+	}
+	require.NoError(t, c.nodes[to].admin.Do(ctx, "cluster", "setslot", slot, "importing", ids[from]).Err())
+	require.NoError(t, c.nodes[from].admin.Do(ctx, "cluster", "setslot", slot, "migrating", ids[to]).Err())
+	step() // It is still there.
+	require.NoError(t, c.nodes[from].admin.Migrate(ctx, "127.0.0.1", strconv.Itoa(c.nodes[to].port), key, 0, patience).Err())
+	require.Equal(t, to, c.find(t, key))
+	step() // The old node answers ASK.
+	for i := range c.nodes {
+		node := c.nodes[(to+i)%len(c.nodes)].admin // The new one first.
+		require.NoError(t, node.Do(ctx, "cluster", "setslot", slot, "node", ids[to]).Err())
+	}
+	step() // It answers MOVED.
+}
+
+// A watchedPair is a master and its replica, with a Sentinel.
+type watchedPair struct{ master, replica, sentinel *server }
+
+const masterName = "tokens"
+
+func startWatchedPair(t *testing.T, config ...string) *watchedPair {
+	t.Helper()
+	p := &watchedPair{master: startRedis(t, config...)}
+	p.replica = startRedis(t, append(config, fmt.Sprintf("replicaof 127.0.0.1 %d", p.master.port))...)
+	p.sentinel = startServer(t, []string{"--sentinel"}, []string{
+		"port PORT",
+		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 1", masterName, p.master.port),
+		"sentinel down-after-milliseconds " + masterName + " 1000",
+		"sentinel failover-timeout " + masterName + " 3000",
+	})
+	sentinel := redis.NewSentinelClient(&redis.Options{Addr: p.sentinel.addr})
+	t.Cleanup(func() { _ = sentinel.Close() })
+	eventually(t, func() bool {
+		replicas, err := sentinel.Replicas(t.Context(), masterName).Result()
+		return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"
+	}, "the Sentinel knows the replica")
+	return p
+}
+
+func (p *watchedPair) client(t *testing.T) *redis.Client {
+	t.Helper()
+	return closed(t, redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: masterName, SentinelAddrs: []string{p.sentinel.addr}, ContextTimeoutEnabled: true,
+	}))
+}

@@ -1,0 +1,641 @@
+package redisstore_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/redisstore"
+)
+
+// A connect returns a client of its own of the same Redis each time.
+type connect func(t *testing.T) redis.UniversalClient
+
+// The ways in which Redis is deployed.
+var deployments = []struct {
+	name  string
+	start func(t *testing.T) connect
+}{
+	{"single", func(t *testing.T) connect {
+		s := startRedis(t)
+		return func(t *testing.T) redis.UniversalClient { return s.client(t) }
+	}},
+	{"RESP2", func(t *testing.T) connect {
+		return connectTo(&redis.Options{Addr: startRedis(t).addr, Protocol: 2})
+	}},
+	{"permissions", func(t *testing.T) connect {
+		s := startRedis(t, "user default on >"+adminPassword+" ~* &* +@all")
+		admin := closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Password: adminPassword}))
+		permit(t, admin, documentedPermissions(t)[0])
+		return connectTo(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword})
+	}},
+	{"TLS", func(t *testing.T) connect {
+		s, trust := startTLSRedis(t)
+		return connectTo(&redis.Options{Addr: s.addr, TLSConfig: trust})
+	}},
+	{"cluster", func(t *testing.T) connect {
+		c := startCluster(t)
+		return func(t *testing.T) redis.UniversalClient { return c.client(t) }
+	}},
+	{"sentinel", func(t *testing.T) connect {
+		p := startWatchedPair(t)
+		return func(t *testing.T) redis.UniversalClient { return p.client(t) }
+	}},
+}
+
+func connectTo(options *redis.Options) connect {
+	return func(t *testing.T) redis.UniversalClient { return closed(t, redis.NewClient(options)) }
+}
+
+// A Store does what the interface says, however Redis is deployed.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	for _, d := range deployments {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			connect := d.start(t)
+			storetest.Run(t, func(t *testing.T) clientcredentials.Store {
+				return &redisstore.Store{Client: connect(t)}
+			})
+		})
+	}
+}
+
+const (
+	adminPassword = "of-the-administrator"
+	userName      = "clientcredentials"
+	userPassword  = "of-the-user"
+)
+
+// documentedPermissions returns the rules of the two ACL SETUSER commands in doc.go.
+func documentedPermissions(t *testing.T) [2][]string {
+	t.Helper()
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	found := regexp.MustCompile(`ACL SETUSER `+userName+` (.*)`).FindAllStringSubmatch(string(doc), -1)
+	require.Len(t, found, 2)
+	return [2][]string{strings.Fields(found[0][1]), strings.Fields(found[1][1])}
+}
+
+// permit makes rules those of the user.
+func permit(t *testing.T, admin *redis.Client, rules []string) {
+	t.Helper()
+	command := []any{"acl", "setuser", userName, "reset"}
+	for _, rule := range rules {
+		command = append(command, strings.Replace(rule, ">PASSWORD", ">"+userPassword, 1))
+	}
+	require.NoError(t, admin.Do(t.Context(), command...).Err())
+}
+
+// startTLSRedis starts a server that takes TLS only, and returns what its client needs:
+// both have a certificate.
+func startTLSRedis(t *testing.T) (*server, *tls.Config) {
+	t.Helper()
+	pair := newCertificate(t)
+	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	certificate, private := filepath.Join(dir, "redis.crt"), filepath.Join(dir, "redis.key")
+	certificatePEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw})
+	privatePEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+	require.NoError(t, os.WriteFile(certificate, certificatePEM, 0o600))
+	require.NoError(t, os.WriteFile(private, privatePEM, 0o600))
+	s := startServer(t, nil, []string{
+		"port 0", "tls-port PORT", "tls-auth-clients yes",
+		"tls-cert-file " + certificate, "tls-key-file " + private, "tls-ca-cert-file " + certificate,
+	})
+	trusted := x509.NewCertPool()
+	trusted.AddCert(pair.Leaf)
+	return s, &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{*pair}}
+}
+
+// newCertificate returns a certificate that has issued itself, for any side.
+func newCertificate(t *testing.T) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: rand.Text()},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// newKey returns a key as the core makes them.
+func newKey() string {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	return hex.EncodeToString(key)
+}
+
+// Each of these takes a lease away in another way.
+const (
+	leaseTime  = 10 * time.Second
+	recordTime = time.Hour
+)
+
+var record = clientcredentials.Record{Version: "version1", Data: []byte("data\x00\r\n\xff")}
+
+// lead has owner lead on key.
+func lead(t *testing.T, s *redisstore.Store, key, owner string) {
+	t.Helper()
+	claim, err := s.Acquire(t.Context(), key, "", owner, leaseTime)
+	require.NoError(t, err)
+	require.Equal(t, clientcredentials.Claim{State: clientcredentials.ClaimLead, TTL: leaseTime}, claim)
+}
+
+// requireHit checks that record is under key, and nothing else.
+func requireHit(t *testing.T, s *redisstore.Store, key string) {
+	t.Helper()
+	claim, err := s.Acquire(t.Context(), key, "", "reader", leaseTime)
+	require.NoError(t, err)
+	require.LessOrEqual(t, claim.TTL, recordTime)
+	require.Greater(t, claim.TTL, recordTime-time.Minute)
+	claim.TTL = 0
+	require.Equal(t, clientcredentials.Claim{State: clientcredentials.ClaimHit, Record: record}, claim)
+}
+
+// useAll runs every script on key, and leaves record there.
+func useAll(t *testing.T, s *redisstore.Store, key string) {
+	t.Helper()
+	ctx := t.Context()
+	lead(t, s, key, "first")
+	require.NoError(t, s.Abort(ctx, key, "first", nil, 0))
+	lead(t, s, key, "second")
+	require.NoError(t, s.Renew(ctx, key, "second", leaseTime))
+	require.NoError(t, s.Publish(ctx, key, "second", record, recordTime))
+	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	lead(t, s, key, "third")
+	require.NoError(t, s.Publish(ctx, key, "third", record, recordTime))
+	requireHit(t, s, key)
+}
+
+// With the permissions that are documented everything works, and each of them is
+// needed. They permit nothing else.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	documented := documentedPermissions(t)
+	t.Run("single", func(t *testing.T) {
+		t.Parallel()
+		s := startRedis(t)
+		admin := s.client(t)
+		testPermissions(t, documented[0], []*redis.Client{admin}, connectTo(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		c := startCluster(t)
+		var admins []*redis.Client
+		for _, node := range c.nodes {
+			admins = append(admins, node.admin)
+		}
+		testPermissions(t, slices.Concat(documented[0], documented[1]), admins, func(t *testing.T) redis.UniversalClient {
+			return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))
+		})
+	})
+}
+
+func testPermissions(t *testing.T, rules []string, admins []*redis.Client, connect connect) {
+	permitAll := func(t *testing.T, rules []string) {
+		for _, admin := range admins {
+			permit(t, admin, rules)
+		}
+	}
+	permitAll(t, rules)
+	s := &redisstore.Store{Client: connect(t)}
+	for range 10 { // On all nodes of a cluster.
+		useAll(t, s, newKey())
+	}
+	for _, command := range [][]any{
+		{"get", "clientcredentials:x"},
+		{"del", "clientcredentials:x"},
+		{"hgetall", "clientcredentials:x"},
+		{"keys", "*"},
+		{"scan", 0},
+		{"flushall"},
+		{"config", "get", "*"},
+		{"script", "flush"},
+		{"monitor"},
+		{"dump", "clientcredentials:x"},
+	} {
+		require.ErrorContains(t, s.Client.Do(t.Context(), command...).Err(), "NOPERM", "%v", command)
+	}
+	other := &redisstore.Store{Client: s.Client, Prefix: "other:"}
+	_, err := other.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
+	require.ErrorContains(t, err, "redisstore: acquire: ")
+	require.ErrorContains(t, err, "permission")
+
+	for i, rule := range rules {
+		if !strings.HasPrefix(rule, "+") || rule == "+asking" {
+			continue // TestCluster needs asking.
+		}
+		t.Run("without "+rule, func(t *testing.T) {
+			for _, admin := range admins {
+				require.NoError(t, admin.ScriptFlush(t.Context()).Err())
+			}
+			permitAll(t, slices.Delete(slices.Clone(rules), i, i+1))
+			s := &redisstore.Store{Client: connect(t)}
+			_, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
+			if err == nil {
+				err = s.Publish(t.Context(), newKey(), "owner", record, recordTime)
+			}
+			require.Error(t, err)
+			require.NotErrorIs(t, err, clientcredentials.ErrLeaseLost)
+		})
+	}
+}
+
+// The scripts are sent again to a server that has forgotten them.
+func TestScriptsForgotten(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	admin := server.client(t)
+	s := &redisstore.Store{Client: server.client(t)}
+	useAll(t, s, newKey())
+	require.NoError(t, admin.ScriptFlush(t.Context()).Err())
+	useAll(t, s, newKey())
+
+	// And not when it knows them.
+	require.NoError(t, admin.ConfigResetStat(t.Context()).Err())
+	useAll(t, s, newKey())
+	stats, err := admin.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	require.Contains(t, stats, "cmdstat_evalsha:")
+	require.NotContains(t, stats, "cmdstat_eval:")
+
+	server.kill()
+	server.restart(t)
+	useAll(t, s, newKey())
+}
+
+// The key expires with the last of what is in it.
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	client := startRedis(t).client(t)
+	s := &redisstore.Store{Client: client}
+	ctx := t.Context()
+	key := newKey()
+	requireTTL := func(want time.Duration) {
+		t.Helper()
+		ttl, err := client.PTTL(ctx, redisstore.DefaultPrefix+key).Result()
+		require.NoError(t, err)
+		require.LessOrEqual(t, ttl, want)
+		require.Greater(t, ttl, want-patience)
+	}
+	requireNone := func() {
+		t.Helper()
+		n, err := client.Exists(ctx, redisstore.DefaultPrefix+key).Result()
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	acquire := func(stale string, lease time.Duration, want clientcredentials.ClaimState) {
+		t.Helper()
+		claim, err := s.Acquire(ctx, key, stale, "owner", lease)
+		require.NoError(t, err)
+		require.Equal(t, want, claim.State)
+	}
+
+	acquire("", time.Minute, clientcredentials.ClaimLead)
+	requireTTL(time.Minute)
+	require.NoError(t, s.Publish(ctx, key, "owner", record, 10*time.Minute))
+	requireTTL(10 * time.Minute)
+	acquire(record.Version, time.Minute, clientcredentials.ClaimLead)
+	requireTTL(10 * time.Minute) // The record stays.
+	require.NoError(t, s.Renew(ctx, key, "owner", 20*time.Minute))
+	requireTTL(20 * time.Minute)
+	require.NoError(t, s.Renew(ctx, key, "owner", time.Minute))
+	requireTTL(10 * time.Minute)
+	acquire(record.Version, 20*time.Minute, clientcredentials.ClaimLead)
+	requireTTL(20 * time.Minute)
+	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
+	requireTTL(10 * time.Minute)
+	acquire(record.Version, time.Minute, clientcredentials.ClaimLead)
+	require.NoError(t, s.Abort(ctx, key, "owner", nil, 30*time.Minute))
+	requireTTL(30 * time.Minute)
+	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	requireTTL(30 * time.Minute) // The cooldown stays.
+	data, err := client.HGet(ctx, redisstore.DefaultPrefix+key, "data").Result()
+	require.NoError(t, err)
+	require.Empty(t, data)
+
+	key = newKey()
+	acquire("", time.Minute, clientcredentials.ClaimLead)
+	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
+	requireNone()
+	acquire("", time.Minute, clientcredentials.ClaimLead)
+	require.NoError(t, s.Publish(ctx, key, "owner", record, time.Minute))
+	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	requireNone()
+	acquire("", time.Minute, clientcredentials.ClaimLead)
+	require.NoError(t, s.Publish(ctx, key, "owner", record, 0))
+	requireNone()
+
+	// Tokens that never expire, nor does anything overflow.
+	acquire("", time.Minute, clientcredentials.ClaimLead)
+	const forever = 1<<63 - 1
+	require.NoError(t, s.Publish(ctx, key, "owner", record, forever))
+	claim, err := s.Acquire(ctx, key, "", "owner", time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, clientcredentials.ClaimHit, claim.State)
+	require.Greater(t, claim.TTL, forever-time.Hour)
+}
+
+func TestPrefix(t *testing.T) {
+	t.Parallel()
+	client := startRedis(t).client(t)
+	key := newKey()
+	lead(t, &redisstore.Store{Client: client}, key, "one")
+	lead(t, &redisstore.Store{Client: client, Prefix: "staging:"}, key, "another")
+	keys, err := client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"clientcredentials:" + key, "staging:" + key}, keys)
+}
+
+// Whatever is wrong with Redis is an error that tells of the operation, and nothing of
+// what was to be kept.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	key := newKey()
+	cases := []struct {
+		name string
+		// store returns a Store that fails, after it has worked.
+		store func(t *testing.T) *redisstore.Store
+		want  string
+	}{
+		{"no Client", func(t *testing.T) *redisstore.Store { return new(redisstore.Store) }, "has no Client"},
+		{"a nil Client", func(t *testing.T) *redisstore.Store {
+			var client *redis.Client
+			return &redisstore.Store{Client: client}
+		}, "has no Client"},
+		{"no Store", func(t *testing.T) *redisstore.Store { return nil }, "has no Client"},
+		{"down", func(t *testing.T) *redisstore.Store {
+			server := startRedis(t)
+			s := &redisstore.Store{Client: server.client(t)}
+			lead(t, s, key, "owner")
+			server.kill()
+			return s
+		}, "connect"},
+		{"closed", func(t *testing.T) *redisstore.Store {
+			client := startRedis(t).client(t)
+			require.NoError(t, client.Close())
+			return &redisstore.Store{Client: client}
+		}, "closed"},
+		{"another type", func(t *testing.T) *redisstore.Store {
+			client := startRedis(t).client(t)
+			require.NoError(t, client.Set(t.Context(), redisstore.DefaultPrefix+key, "text", 0).Err())
+			return &redisstore.Store{Client: client}
+		}, "WRONGTYPE"},
+		{"a hash of others", func(t *testing.T) *redisstore.Store {
+			client := startRedis(t).client(t)
+			require.NoError(t, client.HSet(t.Context(), redisstore.DefaultPrefix+key, "expiry", time.Now().Add(time.Hour).UnixMilli(), "lease", "x").Err())
+			return &redisstore.Store{Client: client}
+		}, "reply"},
+		{"no permission", func(t *testing.T) *redisstore.Store {
+			s := startRedis(t)
+			permit(t, s.client(t), []string{"on", ">PASSWORD"})
+			return &redisstore.Store{Client: closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))}
+		}, "NOPERM"},
+		{"wrong password", func(t *testing.T) *redisstore.Store {
+			s := startRedis(t)
+			return &redisstore.Store{Client: closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))}
+		}, "WRONGPASS"},
+		// Redis quotes the arguments of a command that it doesn't know.
+		{"no scripts", func(t *testing.T) *redisstore.Store {
+			return &redisstore.Store{Prefix: "x", Client: startRedis(t, `rename-command EVALSHA ""`).client(t)}
+		}, "unknown command"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := c.store(t)
+			check := func(operation string, err error) {
+				t.Helper()
+				require.ErrorContains(t, err, "oauth2: ")
+				require.ErrorContains(t, err, c.want)
+				require.NotErrorIs(t, err, clientcredentials.ErrLeaseLost)
+				if c.want != "has no Client" {
+					require.ErrorContains(t, err, "redisstore: "+operation+": ")
+				}
+				for _, hidden := range []string{"DATA", userPassword} {
+					require.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), hidden)
+				}
+			}
+			ctx := t.Context()
+			data := []byte(strings.Repeat("DATA", 100))
+			claim, err := s.Acquire(ctx, key, "version", "owner", leaseTime)
+			check("acquire", err)
+			require.Zero(t, claim)
+			if c.want == "reply" {
+				return
+			}
+			check("renew", s.Renew(ctx, key, "owner", leaseTime))
+			check("publish", s.Publish(ctx, key, "owner", clientcredentials.Record{Version: "version", Data: data}, time.Hour))
+			check("abort", s.Abort(ctx, key, "owner", data, time.Hour))
+			check("invalidate", s.Invalidate(ctx, key, "version"))
+		})
+	}
+}
+
+// What isn't a reply of the scripts is an error, too.
+func TestReplies(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []any{
+		nil, "OK", int64(2),
+		[]any{},
+		[]any{"hit"},
+		[]any{"lead", int64(1), "", "", ""},
+		[]any{"other", int64(1), "", ""},
+		[]any{"hit", int64(1), "1", nil},
+		[]any{"wait", int64(1), nil, ""},
+		[]any{int64(1), int64(1), "", ""},
+		[]any{"lead", "1", "", ""},
+	} {
+		s := &redisstore.Store{Client: answering{reply: reply}}
+		claim, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
+		require.ErrorContains(t, err, "redisstore: acquire: a reply of type", "%v", reply)
+		require.Zero(t, claim)
+		require.ErrorContains(t, s.Renew(t.Context(), newKey(), "owner", leaseTime), "redisstore: renew: a reply of type", "%v", reply)
+		require.ErrorContains(t, s.Publish(t.Context(), newKey(), "owner", record, leaseTime), "redisstore: publish: a reply of type", "%v", reply)
+	}
+}
+
+// answering is a client to whom Redis, or what stands before it, replies that.
+type answering struct {
+	redis.UniversalClient
+	reply any
+}
+
+func (a answering) EvalSha(context.Context, string, []string, ...any) *redis.Cmd {
+	return redis.NewCmdResult(a.reply, nil)
+}
+
+// A Redis that is full or read-only changes nothing, and serves what it has.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name          string
+		refuse, allow []any
+		want          string
+	}{
+		{"full", []any{"config", "set", "maxmemory", 1}, []any{"config", "set", "maxmemory", 0}, "OOM"},
+		{"read-only", []any{"replicaof", "127.0.0.1", 1}, []any{"replicaof", "no", "one"}, "READONLY"},
+		{"without replicas", []any{"config", "set", "min-replicas-to-write", 1}, []any{"config", "set", "min-replicas-to-write", 0}, "NOREPLICAS"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			client := startRedis(t).client(t)
+			s := &redisstore.Store{Client: client}
+			ctx := t.Context()
+			published, leased := newKey(), newKey()
+			useAll(t, s, published)
+			lead(t, s, leased, "owner")
+			contents := func() (all []map[string]string) {
+				for _, key := range []string{published, leased} {
+					fields, err := client.HGetAll(ctx, redisstore.DefaultPrefix+key).Result()
+					require.NoError(t, err)
+					all = append(all, fields)
+				}
+				return all
+			}
+			before := contents()
+
+			require.NoError(t, client.Do(ctx, c.refuse...).Err())
+			requireHit(t, s, published)
+			_, err := s.Acquire(ctx, published, record.Version, "owner", leaseTime)
+			require.ErrorContains(t, err, c.want)
+			_, err = s.Acquire(ctx, newKey(), "", "owner", leaseTime)
+			require.ErrorContains(t, err, c.want)
+			claim, err := s.Acquire(ctx, leased, "", "another", leaseTime)
+			require.NoError(t, err)
+			require.Equal(t, clientcredentials.ClaimWait, claim.State)
+			require.ErrorContains(t, s.Renew(ctx, leased, "owner", leaseTime), c.want)
+			require.ErrorContains(t, s.Publish(ctx, leased, "owner", record, recordTime), c.want)
+			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, time.Hour), c.want)
+			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, 0), c.want)
+			require.Equal(t, before, contents())
+			if c.want == "OOM" { // A token that is no good can be removed.
+				require.NoError(t, s.Invalidate(ctx, published, record.Version))
+				require.Empty(t, contents()[0])
+			} else {
+				require.ErrorContains(t, s.Invalidate(ctx, published, record.Version), c.want)
+				require.Equal(t, before, contents())
+			}
+
+			require.NoError(t, client.Do(ctx, c.allow...).Err())
+			require.NoError(t, s.Publish(ctx, leased, "owner", record, recordTime))
+			requireHit(t, s, leased)
+			require.NoError(t, s.Invalidate(ctx, published, record.Version))
+		})
+	}
+}
+
+func TestContext(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	s := &redisstore.Store{Client: server.client(t)}
+	key := newKey()
+	lead(t, s, key, "owner")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, s.Publish(ctx, key, "owner", record, recordTime), context.Canceled)
+
+	server.freeze(t)
+	defer server.thaw(t)
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := s.Acquire(ctx, key, "", "owner", leaseTime)
+	require.Error(t, err)
+	require.Less(t, time.Since(start), patience)
+}
+
+// A cluster has the keys on all of its nodes, and goes on while they move; the
+// permissions that are documented are enough for that.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	documented := documentedPermissions(t)
+	for _, node := range c.nodes {
+		permit(t, node.admin, slices.Concat(documented[0], documented[1]))
+	}
+	s := &redisstore.Store{Client: closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))}
+	ctx := t.Context()
+	seen := make(map[int]bool)
+	for i := 0; len(seen) < len(c.nodes); i++ {
+		require.Less(t, i, 1000)
+		key := newKey()
+		useAll(t, s, key)
+		seen[c.find(t, redisstore.DefaultPrefix+key)] = true
+	}
+
+	key := newKey()
+	lead(t, s, key, "owner")
+	c.move(t, redisstore.DefaultPrefix+key, func() {
+		claim, err := s.Acquire(ctx, key, "", "another", leaseTime)
+		require.NoError(t, err)
+		require.Equal(t, clientcredentials.ClaimWait, claim.State)
+		require.Equal(t, "owner", claim.Owner)
+	})
+	require.NoError(t, s.Publish(ctx, key, "owner", record, recordTime))
+	requireHit(t, s, key)
+	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+}
+
+// When the master is gone, its replica takes over with what it has.
+func TestSentinel(t *testing.T) {
+	t.Parallel()
+	p := startWatchedPair(t)
+	s := &redisstore.Store{Client: p.client(t)}
+	ctx := t.Context()
+	key := newKey()
+	useAll(t, s, key)
+	replicated := p.master.client(t)
+	eventually(t, func() bool { n, err := replicated.Wait(ctx, 1, time.Second).Result(); return err == nil && n == 1 }, "the replica has it")
+
+	p.master.kill()
+	eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return s.Abort(ctx, key, "nobody", nil, 0) == nil
+	}, "the replica has become the master")
+	requireHit(t, s, key)
+	eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := s.Acquire(ctx, newKey(), "", "owner", leaseTime)
+		return err == nil
+	}, "the replica takes writes")
+	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	useAll(t, s, newKey())
+}
