@@ -68,7 +68,7 @@ func main() {
 		calls:    300,
 		lifetime: 3 * time.Second,
 		latency:  200 * time.Millisecond,
-		attempts: 10,
+		attempts: 6,
 	}, os.Stdout)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
