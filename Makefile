@@ -25,7 +25,7 @@ find = find . \( -name .git -o -name bin -o -name node_modules -o -name testdata
 ALL_MODULES := $(patsubst %/go.mod,%,$(sort $(shell $(call find,go.mod) -print)))
 MODULES     := $(filter-out ./tools,$(ALL_MODULES))
 # Modules whose tests need real servers: there, a skipped test is a failure.
-WITH_SERVERS := $(filter ./conformance ./redisstore,$(MODULES))
+WITH_SERVERS := $(filter ./conformance ./redisstore ./examples/fleet,$(MODULES))
 
 # What a module needs has to stand in its own go.mod, so a developer's go.work
 # doesn't count here.

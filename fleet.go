@@ -284,14 +284,13 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 		return response, nil
 	}
 	ended = true
+	// Also if there is no reply: the record may be there all the same.
+	response.shared = &sharedVersion{s.store, s.key, record.Version}
 	err = s.call(ctx, max(left, minPoll), "publish", func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
 	})
 	if errors.Is(err, ErrLeaseLost) {
 		return response, ErrLeaseLost
-	}
-	if err == nil {
-		response.shared = &sharedVersion{s.store, s.key, record.Version}
 	}
 	return response, nil
 }

@@ -503,6 +503,33 @@ func TestS09_RefusedTokenLeavesTheStore(t *testing.T) {
 	})
 }
 
+// A token that was published though no reply came, or came too late, is known to be in
+// the store: once it is invalid it doesn't come back from there.
+func TestS09_InvalidationOfWhatMayBePublished(t *testing.T) {
+	for name, fault := range map[string]storetest.Fault{
+		"lost": storetest.ReplyLost(),
+		"late": {Reply: true, Delay: 200 * time.Millisecond}, // The leader has waited for Acquire, too.
+	} {
+		t.Run(name, func(t *testing.T) {
+			fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+				r, other := f.replica(), f.replica()
+				fault.Operation = "publish"
+				r.store.Script(storetest.Fault{Operation: "acquire", Delay: 200 * time.Millisecond}, fault)
+				old, _ := r.get(t)
+				token, err := r.Token()
+				require.NoError(t, err)
+				shared, _ := other.get(t)
+				require.Equal(t, old, shared)
+				f.auth.RevokeAll()
+				r.Invalidate(token)
+				fresh, _ := r.get(t)
+				require.NotEqual(t, old, fresh)
+				require.Equal(t, 2, f.auth.TokenRequests())
+			})
+		})
+	}
+}
+
 func TestS10_InvalidationDuringTheFlight(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		leader, other := f.replica(), f.replica()
