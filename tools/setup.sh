@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Go: Node.js with the packages of
 # conformance/oidc-provider, the authorization servers that Debian has for its own
-# Python, and Redis for redisstore. Does nothing that was done before.
+# Python, Redis for redisstore, and what the command lines of docs/cctoken.md call. Does
+# nothing that was done before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Debian's packages, with the versions that the tests know: modules for
-# /usr/bin/python3, and redis-server, whose versions have an epoch.
+# /usr/bin/python3, and redis-server, whose versions have an epoch. Of the others any
+# version will do.
 packages=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.
-	redis-server=5:7.0.)
+	redis-server=5:7.0. curl= jq= openssl=)
 
 # version PACKAGE prints the version of an installed Debian package.
 version() {
