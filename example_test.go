@@ -2,7 +2,6 @@ package clientcredentials_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
-	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 )
 
 // The whole of what most programs need: a Config, one client that is kept, and
@@ -364,44 +362,6 @@ func ExampleConfig_origins() {
 	// Output:
 	// 200 OK
 	// Get "https://elsewhere.example/reports": oauth2: https://elsewhere.example:443 is not among the Origins that may receive the token; add it there, or use another client
-}
-
-// Replicas of a service share a token through a store, usually one that redisstore.New
-// returns: one of them requests it, and the others find it there. Here the replicas are
-// two Sources, and the store is in memory.
-func ExampleConfig_store() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	key := make([]byte, 32) // Random, the same for all replicas, and kept like a password.
-	_, _ = rand.Read(key)
-	keyring, err := clientcredentials.NewKeyring(key)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Store:        clientcredentials.Seal(new(storetest.Store), keyring),
-	}
-	ctx := context.Background()
-	one, err := conf.Source(ctx).TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	other, err := conf.Source(ctx).TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println("the same token:", one.AccessToken == other.AccessToken)
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// the same token: true
-	// token requests: 1
 }
 
 // A caller waits no longer than its context allows. The token request goes on
