@@ -1,8 +1,8 @@
 // Mutate checks that the tests notice when a guard is missing.
 //
-// Each entry of guards.txt names a guard, a file, the lines that are the guard and
-// what takes their place. Mutate makes the change in a copy of the repository, runs
-// the tests of the file's package, and wants one to fail. It prints which did. The
+// Each entry of guards.txt names a guard, a file of any module, the lines that are the
+// guard and what takes their place. Mutate makes the change in a copy of the repository,
+// runs the tests of the file's package, and wants one to fail. It prints which did. The
 // race detector is on for guards whose name speaks of a data race.
 //
 //	go run ./mutate [-run regexp] repository
@@ -170,10 +170,9 @@ func try(dir string, g guard) (by string, err error) {
 	if strings.Contains(g.name, "data race") {
 		args = append(args, "-race")
 	}
-	folder := filepath.Dir(g.file)
-	args = append(args, "./"+folder)
-	if folder != "." {
-		return test(dir, args)
+	args = append(args, ".")
+	if folder := filepath.Dir(g.file); folder != "." {
+		return test(filepath.Join(dir, folder), args) // Perhaps a module of its own.
 	}
 	// The two tests that take long only if no other has noticed.
 	const long = "^(TestCanary|TestSimulation)$"
