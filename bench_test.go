@@ -3,7 +3,10 @@ package clientcredentials
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -134,6 +137,40 @@ func TestRoundTripAllocates(t *testing.T) {
 		require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = transport.RoundTrip(req) }), most, "%d fields", fields)
 		require.Len(t, req.Header, fields)
 	}
+}
+
+// An idle source takes a kilobyte, with its token. What runs on is TestMain's business:
+// nothing may. A long token is kept once.
+func TestIdleSourceIsSmall(t *testing.T) {
+	conf, ctx := warm(t)
+	var answer string
+	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(answer)), Request: req}, nil
+	})}
+	const many = 2000
+	sources := make([]*Source, many)
+	fill := func(tokenLength int) float64 {
+		answer = fmt.Sprintf(`{"access_token":"%s","token_type":"Bearer","expires_in":3600}`, strings.Repeat("x", tokenLength))
+		clear(sources)
+		before := heap()
+		for i := range sources {
+			sources[i] = conf.Source(ctx)
+			_, err := sources[i].Token()
+			require.NoError(t, err)
+		}
+		return (heap() - before) / many
+	}
+	require.Less(t, fill(40), 1024.0)
+	require.Less(t, fill(4000), 1024+1.5*4000)
+	runtime.KeepAlive(sources)
+}
+
+func heap() float64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.GC() // What was in a pool, too.
+	runtime.ReadMemStats(&stats)
+	return float64(stats.HeapAlloc)
 }
 
 // Whoever gets the request beneath may write to the field that Transport has set:

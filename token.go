@@ -150,6 +150,11 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		hard:          forever,
 		dead:          forever,
 	}
+	// A JWT is longer than all the rest: it is kept once.
+	c.token.AccessToken = c.authorization[len(scheme)+1:]
+	if raw, ok := response.raw.(map[string]any); ok && raw["access_token"] == any(token.AccessToken) {
+		raw["access_token"] = c.token.AccessToken
+	}
 	if response.expiresIn == 0 {
 		return c
 	}
