@@ -8,8 +8,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -193,31 +191,4 @@ func TestRoundTripSharesNoAuthorization(t *testing.T) {
 	require.Len(t, got, 2)
 	require.Equal(t, got[0], got[1])
 	require.NotEqual(t, "redacted", got[1])
-}
-
-// In an outage every call that uses the old token looks whether it is time to try again:
-// that must not cost more than the token.
-func TestReadsDuringAnOutageAllocateLittle(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		s := w.conf.Source(w.ctx)
-		promptly(t, s)
-		time.Sleep(57 * time.Minute)
-		fault := clientcredentialstest.TooManyRequests(time.Minute)
-		w.auth.SetFault(&fault)
-		promptly(t, s)
-		synctest.Wait()
-		promptly(t, s)
-		require.Equal(t, Stale, s.Status().State)
-		var token *oauth2.Token
-		require.LessOrEqual(t, testing.AllocsPerRun(100, func() { token, _ = s.Token() }), 1.0)
-		require.NotNil(t, token)
-
-		// A change of the credentials is seen all the same.
-		w.auth.SetFault(nil)
-		w.conf.ClientSecret = "secret "
-		time.Sleep(time.Second)
-		promptly(t, s)
-		synctest.Wait()
-		require.ErrorContains(t, s.Status().LastError, "invalid_client")
-	})
 }

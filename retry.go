@@ -281,7 +281,6 @@ type cooldown struct {
 	request    *tokenRequest // that failed last
 	background time.Time     // no request before, while there is a valid token
 	foreground time.Time     // and while there is none
-	look       time.Time     // when to look again whether something else is requested, while there is one
 }
 
 // fail notes a failure. draw is in [0,1) and says how much the delay is jittered.

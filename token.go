@@ -515,9 +515,6 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if ctx.Err() != nil {
 		return newWaitError(ctx)
 	}
-	if usable && now.Before(s.cooldown.background) && now.Before(s.cooldown.look) {
-		return s.cooldown.err // In an outage each call comes by here.
-	}
 	request, err := s.conf.tokenRequest(s.ctx)
 	if err != nil {
 		s.lastError = err
@@ -527,7 +524,6 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 		s.cooldown = cooldown{}
 	}
 	if usable && now.Before(s.cooldown.background) || !usable && now.Before(s.cooldown.foreground) {
-		s.cooldown.look = now.Add(minCooldown)
 		return s.cooldown.err
 	}
 	request.nonces = &s.nonces
