@@ -52,7 +52,7 @@ type Source struct {
 	rejected   time.Time    // when a token was dropped because of a 401; zero: never
 	previous   *cachedToken // the one before current; nil: none
 
-	spentVersion string     // of the last shared token that was current; empty: none was
+	spent        []string   // versions of the last shared tokens that were current, the newest last
 	invalidation *storeCall // the last that removed one from the store; nil: none did
 
 	certifiedTransports certifiedTransports
@@ -364,9 +364,7 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 func (s *Source) replaceLocked(c *cachedToken) {
 	if old := s.current.Load(); old != nil {
 		s.previous = old
-		if old.shared != nil {
-			s.spentVersion = old.shared.version
-		}
+		s.spendLocked(old.shared)
 	}
 	s.current.Store(c)
 }
