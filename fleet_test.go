@@ -632,6 +632,51 @@ func TestS09_InvalidationOfWhatMayBePublished(t *testing.T) {
 			})
 		})
 	}
+// All tokens are revoked while replicas have different ones: one 401 is seen at most,
+// and not all that come within half a minute.
+func TestS09_RevokedTokensOfTwoAges(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		early := f.replica(func(c *clientcredentials.Config) { c.EarlyRefresh = 30 * time.Minute })
+		late := f.replica()
+		all(t, []*replica{early, late}, 1)
+		time.Sleep(40 * time.Minute)
+		early.get(t) // Starts the refresh.
+		time.Sleep(time.Minute)
+		f.auth.RevokeAll()
+		client := &http.Client{Transport: &clientcredentials.Transport{Source: late.Source, Base: f.ctx.Value(oauth2.HTTPClient).(*http.Client).Transport}}
+		failures := 0
+		for range 10 {
+			resp, err := client.Get("https://api.example/")
+			require.NoError(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				failures++
+			}
+			time.Sleep(time.Second)
+		}
+		require.LessOrEqual(t, failures, 1)
+		require.Equal(t, 3, f.auth.TokenRequests())
+	})
+}
+
+// An API that refuses every token costs no more token requests than without a store.
+func TestS09_APIRefusesEveryToken(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		replicas := f.replicas(10)
+		refusing := clientcredentialstest.HandlerTransport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		for range 60 {
+			for _, r := range replicas {
+				resp, err := (&http.Client{Transport: &clientcredentials.Transport{Source: r.Source, Base: refusing}}).Get("https://api.example/")
+				require.NoError(t, err)
+				resp.Body.Close()
+				time.Sleep(500 * time.Millisecond)
+			}
+		}
+		require.LessOrEqual(t, f.auth.TokenRequests(), 2*10, "one in half a minute, and another when replicas are out of step")
+	})
 }
 
 func TestS10_InvalidationDuringTheFlight(t *testing.T) {
