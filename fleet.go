@@ -270,6 +270,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 
 // unreadable tells that what is in the store is of no use here.
 func (s *sharing) unreadable(err error) {
+	defer func() { _ = recover() }() // What the Observer does harms nobody.
 	s.request.observer.storeOperation(StoreOperationInfo{Operation: "open", Err: err})
 }
 

@@ -1198,8 +1198,12 @@ func TestS16_UnreadableNote(t *testing.T) {
 		synctest.Wait()
 		r := f.replica()
 		r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
+		r.conf.Observer = clientcredentials.JoinObservers(r.conf.Observer, &clientcredentials.Observer{
+			StoreOperation: func(clientcredentials.StoreOperationInfo) { panic("here") },
+		})
 		_, took := r.get(t)
 		require.Equal(t, 300*time.Millisecond, took)
+		require.Len(t, r.failures(), 1, "the Observer is told, and does no harm")
 	})
 }
 
