@@ -276,11 +276,9 @@ func TestS04_S05_StoreFailsAtAnyMoment(t *testing.T) {
 					}
 					if after == 0 {
 						breakAll(&fault)
+					} else {
+						time.AfterFunc(after, func() { breakAll(&fault) })
 					}
-					go func() {
-						time.Sleep(after)
-						breakAll(&fault)
-					}()
 					start := time.Now()
 					tokens, longest := all(t, replicas, 3)
 					require.NotContains(t, strings.Join(tokens, " "), "error")
