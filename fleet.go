@@ -207,7 +207,9 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 	for {
 		claim, asked, err := s.acquire(ctx)
 		if err != nil {
-			s.abort(ctx, nil)            // Only the reply may be lost, and the lease be held for nobody.
+			if !errors.Is(err, errStoreSlow) {
+				s.abort(ctx, nil) // Only the reply may be lost, and the lease be held for nobody.
+			}
 			return nil, false, ctx.Err() // Nil: it is the store that fails.
 		}
 		var pause time.Duration
