@@ -630,6 +630,8 @@ func TestS09_InvalidationOfWhatMayBePublished(t *testing.T) {
 			})
 		})
 	}
+}
+
 // All tokens are revoked while replicas have different ones: one 401 is seen at most,
 // and not all that come within half a minute.
 func TestS09_RevokedTokensOfTwoAges(t *testing.T) {
