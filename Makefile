@@ -175,6 +175,12 @@ format: tools ## rewrite the Go files: gofumpt, go fix, go mod tidy
 	$(call each,$(ALL_MODULES),go fix ./... && go mod tidy)
 	$(call find,'*.go') -print0 | xargs -0 gofumpt -w
 
+# On a machine that has nothing else to do: not part of `make test`, which only sees
+# whether it works.
+.PHONY: bench
+bench: ## measure beside other libraries, and write docs/performance.md; 5 minutes
+	@go -C benchmarks run . -out ../docs
+
 .PHONY: setup
 setup: ## install what the tests with real servers need
 	@tools/setup.sh

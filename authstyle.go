@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"golang.org/x/oauth2"
@@ -71,26 +72,34 @@ const maxAuthStyles = 100
 // authStyleCache remembers which style a token endpoint has accepted from a
 // client. Only success is remembered.
 type authStyleCache struct {
-	mu sync.Mutex // protects m
-	m  map[authStyleKey]oauth2.AuthStyle
+	mu    sync.Mutex   // protects known
+	known []knownStyle // few, and most often one: a map would be larger, and no faster
 }
 
-type authStyleKey struct{ tokenURL, clientID string }
+type knownStyle struct {
+	tokenURL, clientID string
+	style              oauth2.AuthStyle
+}
 
 func (c *authStyleCache) get(tokenURL, clientID string) (oauth2.AuthStyle, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	style, ok := c.m[authStyleKey{tokenURL, clientID}]
-	return style, ok
+	for _, k := range c.known {
+		if k.tokenURL == tokenURL && k.clientID == clientID {
+			return k.style, true
+		}
+	}
+	return 0, false
 }
 
 func (c *authStyleCache) set(tokenURL, clientID string, style oauth2.AuthStyle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.m == nil || len(c.m) >= maxAuthStyles {
-		c.m = make(map[authStyleKey]oauth2.AuthStyle)
+	c.known = slices.DeleteFunc(c.known, func(k knownStyle) bool { return k.tokenURL == tokenURL && k.clientID == clientID })
+	if len(c.known) >= maxAuthStyles {
+		c.known = nil
 	}
-	c.m[authStyleKey{tokenURL, clientID}] = style
+	c.known = append(c.known, knownStyle{tokenURL, clientID, style})
 }
 
 // authStyles returns the cache of c, which copies of c made from now on share.

@@ -286,8 +286,8 @@ func TestAuthStyleCacheBound(t *testing.T) {
 		style, ok := cache.get(memoryTokenURL, id)
 		require.True(t, ok, "the latest is always there")
 		require.Equal(t, oauth2.AuthStyleInParams, style)
-		require.LessOrEqual(t, len(cache.m), maxAuthStyles)
-		require.Len(t, cache.m, i%maxAuthStyles+1, "up to the bound none is forgotten")
+		require.LessOrEqual(t, len(cache.known), maxAuthStyles)
+		require.Len(t, cache.known, i%maxAuthStyles+1, "up to the bound none is forgotten")
 	}
 }
 
@@ -295,7 +295,7 @@ func TestAuthStyleCacheBound(t *testing.T) {
 func TestAuthStyleCacheKey(t *testing.T) {
 	var cache authStyleCache
 	cache.set("u", "i", oauth2.AuthStyleInParams)
-	for _, key := range []authStyleKey{{"u", ""}, {"", "i"}, {"i", "u"}, {"ui", ""}, {"", "ui"}} {
+	for _, key := range []knownStyle{{"u", "", 0}, {"", "i", 0}, {"i", "u", 0}, {"ui", "", 0}, {"", "ui", 0}} {
 		_, ok := cache.get(key.tokenURL, key.clientID)
 		require.False(t, ok, key)
 	}

@@ -377,7 +377,11 @@ func (m *members) setJSON(name string, value json.RawMessage) error {
 	if value[0] != '"' {
 		return fmt.Errorf("%s is not a string", name)
 	}
-	return json.Unmarshal(value, m.text(name))
+	if text, ok := m.raw.(map[string]any)[name].(string); ok {
+		*m.text(name) = text // The same text, kept once.
+		return nil
+	}
+	return json.Unmarshal(value, m.text(name)) // Its name is written in other letter case.
 }
 
 func (m *members) setSeconds(name, text string) error {

@@ -151,6 +151,11 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		hard:          forever,
 		dead:          forever,
 	}
+	// A JWT is longer than all the rest: it is kept once.
+	c.token.AccessToken = c.authorization[len(scheme)+1:]
+	if raw, ok := response.raw.(map[string]any); ok && raw["access_token"] == any(token.AccessToken) {
+		raw["access_token"] = c.token.AccessToken
+	}
 	if response.expiresIn == 0 {
 		return c
 	}
@@ -175,7 +180,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 // age returns how old c is: by the monotonic clock, which nobody can set back, or
 // by the wall clock, which goes on while the machine sleeps, whichever is more.
 func (c *cachedToken) age(now time.Time) time.Duration {
-	return max(now.Sub(c.sent), now.Sub(c.sentWall))
+	return max(now.Sub(c.sent), time.Duration(now.UnixNano()-c.sentWall.UnixNano()))
 }
 
 // usable reports whether c, which may be nil, has not expired.
@@ -261,7 +266,7 @@ var errReentered = errors.New("oauth2: cannot fetch token: the token request goe
 // Token returns a token without a context to wait by: it waits until the token
 // request ends, as Config.Retry allows. See TokenContext.
 func (s *Source) Token() (*oauth2.Token, error) {
-	return s.TokenContext(context.Background())
+	return s.copyTo(context.Background(), new(oauth2.Token))
 }
 
 // TokenContext returns the cached token if it is valid, and otherwise waits for a
@@ -276,11 +281,19 @@ func (s *Source) Token() (*oauth2.Token, error) {
 // failures in a row, and as long as a Retry-After says, callers get the last error
 // at once.
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
+	return s.copyTo(ctx, new(oauth2.Token))
+}
+
+// copyTo returns token as a copy of the cached one. It is the caller's so that
+// Token and TokenContext are inlined, and the copy needs no memory of its own where
+// the program doesn't keep it.
+func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token, error) {
 	c, err := s.get(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	return c.copy(), nil
+	*token = c.token
+	return token, nil
 }
 
 // Invalidate drops the cached token if it is t, by its AccessToken: after an API

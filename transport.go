@@ -122,7 +122,10 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !permitted {
 		return roundTrip(g.base, withAuthorization(req, ""))
 	}
-	value := req.Header.Get("Authorization")
+	var value string
+	if values := req.Header["Authorization"]; len(values) > 0 { // As Get, but that looks at the name first.
+		value = values[0]
+	}
 	if value == g.markerValue {
 		return g.source.roundTrip(g.base, req)
 	}
@@ -282,17 +285,30 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 // field, or with none if value is empty. The header map is new; the values of
 // other fields are shared with req.
 func withAuthorization(req *http.Request, value string) *http.Request {
-	header := make(http.Header, len(req.Header)+1)
-	maps.Copy(header, req.Header)
-	if value == "" {
-		delete(header, "Authorization")
-	} else {
-		header["Authorization"] = []string{value}
+	// The field's value has its place beside the request, which costs nothing, and
+	// isn't shared with other requests: who gets this one may write to it.
+	var sent struct {
+		http.Request
+		value [1]string
 	}
-	req = req.WithContext(req.Context())
-	req.Header = header
-	return req
+	sent.Request, sent.value[0] = *req, value
+	if len(req.Header) == mapGroup || req.Header == nil {
+		sent.Header = make(http.Header, len(req.Header)+1)
+		maps.Copy(sent.Header, req.Header)
+	} else {
+		sent.Header = maps.Clone(req.Header) // Copies memory and hashes nothing.
+	}
+	if value == "" {
+		delete(sent.Header, "Authorization")
+	} else {
+		sent.Header["Authorization"] = sent.value[:]
+	}
+	return &sent.Request
 }
+
+// mapGroup is how many fields a small map has room for. A clone of one that is full
+// would have to grow at once.
+const mapGroup = 8
 
 // permit is mayCarryToken with the checks of a Source, which may be nil, and its
 // Observer.

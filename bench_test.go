@@ -1,0 +1,194 @@
+package clientcredentials
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+)
+
+// What a request costs when its token is there: what a change of token.go or
+// transport.go is measured with.
+//
+//	go test -run '^$' -bench . -count 10 . >old.txt
+//
+// before and after, and benchstat (`go tool -modfile=tools/go.mod benchstat`), tell.
+// The module benchmarks/ compares with other libraries.
+
+// fields are the numbers of header fields that requests are measured with. A map
+// with more than eight is of another kind.
+var fields = []int{0, 5, 8, 20}
+
+// idle answers at once, with the same answer always.
+var idle = func() roundTripFunc {
+	answer := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: new(http.Request)}
+	return func(*http.Request) (*http.Response, error) { return answer, nil }
+}()
+
+// warm returns a Config and a context for sources whose token requests cost little.
+func warm(tb testing.TB) (*Config, context.Context) {
+	tb.Helper()
+	auth := &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{{ID: "id", Secret: "secret"}}}
+	client := &http.Client{Transport: clientcredentialstest.HandlerTransport(auth)}
+	conf := &Config{ClientID: "id", ClientSecret: "secret", TokenURL: "https://auth.example/token", HTTPClient: client}
+	return conf, context.WithValue(tb.Context(), oauth2.HTTPClient, &http.Client{Transport: idle})
+}
+
+func requestWith(tb testing.TB, fields int) *http.Request {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, "https://api.example/", nil)
+	require.NoError(tb, err)
+	for i := range fields {
+		req.Header.Set(fmt.Sprintf("X-Field-%d", i), "value")
+	}
+	return req
+}
+
+// asInterface asks source, of which the compiler doesn't know what it is: the copy of the
+// token is on the heap then.
+//
+//go:noinline
+func asInterface(source oauth2.TokenSource) (*oauth2.Token, error) { return source.Token() }
+
+func BenchmarkToken(b *testing.B) {
+	conf, ctx := warm(b)
+	source := conf.Source(ctx)
+	_, err := source.Token()
+	require.NoError(b, err)
+	b.Run("serial", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = source.Token()
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				_, _ = source.Token()
+			}
+		})
+	})
+	b.Run("interface", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = asInterface(source)
+		}
+	})
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	conf, ctx := warm(b)
+	for name, transport := range map[string]http.RoundTripper{"Transport": conf.Transport(ctx), "Client": conf.Client(ctx).Transport} {
+		for _, fields := range fields {
+			req := requestWith(b, fields)
+			b.Run(fmt.Sprintf("%s/fields=%d", name, fields), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					_, _ = transport.RoundTrip(req)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkTokenRequest(b *testing.B) {
+	conf, ctx := warm(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = conf.Token(ctx)
+	}
+}
+
+// The copy of the token is on the caller's stack, where the caller can see that it
+// is Source.Token and doesn't keep it.
+func TestTokenAllocates(t *testing.T) {
+	conf, ctx := warm(t)
+	source := conf.Source(ctx)
+	var length int
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		token, err := source.Token()
+		if err == nil {
+			length = len(token.AccessToken)
+		}
+	}))
+	require.NotZero(t, length)
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = source.TokenContext(ctx) }))
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = asInterface(source) }), 1.0)
+}
+
+// The request, the map of its header, and what that consists of: one part up to eight
+// fields, three beyond.
+func TestRoundTripAllocates(t *testing.T) {
+	conf, ctx := warm(t)
+	transport := conf.Transport(ctx)
+	for fields, most := range map[int]float64{0: 3, 5: 3, 7: 3, 8: 5, 9: 5, 20: 5} {
+		req := requestWith(t, fields)
+		_, err := transport.RoundTrip(req)
+		require.NoError(t, err)
+		require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = transport.RoundTrip(req) }), most, "%d fields", fields)
+		require.Len(t, req.Header, fields)
+	}
+}
+
+// An idle source takes a kilobyte, with its token. What runs on is TestMain's business:
+// nothing may. A long token is kept once.
+func TestIdleSourceIsSmall(t *testing.T) {
+	conf, ctx := warm(t)
+	var answer string
+	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(answer)), Request: req}, nil
+	})}
+	const many = 2000
+	sources := make([]*Source, many)
+	fill := func(tokenLength int) float64 {
+		answer = fmt.Sprintf(`{"access_token":"%s","token_type":"Bearer","expires_in":3600}`, strings.Repeat("x", tokenLength))
+		clear(sources)
+		before := heap()
+		for i := range sources {
+			sources[i] = conf.Source(ctx)
+			_, err := sources[i].Token()
+			require.NoError(t, err)
+		}
+		return (heap() - before) / many
+	}
+	require.Less(t, fill(40), 1024.0)
+	require.Less(t, fill(4000), 1024+1.5*4000)
+	runtime.KeepAlive(sources)
+}
+
+func heap() float64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.GC() // What was in a pool, too.
+	runtime.ReadMemStats(&stats)
+	return float64(stats.HeapAlloc)
+}
+
+// Whoever gets the request beneath may write to the field that Transport has set:
+// the next request has one of its own.
+func TestRoundTripSharesNoAuthorization(t *testing.T) {
+	conf, ctx := warm(t)
+	transport := conf.Transport(ctx)
+	var got []string
+	transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		got = append(got, req.Header.Get("Authorization"))
+		req.Header["Authorization"][0] = "redacted"
+		return idle(req)
+	})
+	for range 2 {
+		_, err := transport.RoundTrip(requestWith(t, 0))
+		require.NoError(t, err)
+	}
+	require.Len(t, got, 2)
+	require.Equal(t, got[0], got[1])
+	require.NotEqual(t, "redacted", got[1])
+}

@@ -1,0 +1,64 @@
+// Benchmarks compares this library with others in one run, and writes the document
+// docs/performance.md with its plots.
+//
+//	make bench
+//
+// takes a few minutes. All servers are its own, on the loopback interface.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func main() {
+	testing.Init()
+	out := flag.String("out", "../docs", "the directory of performance.md")
+	smoke := flag.Bool("smoke", false, "measure next to nothing, to see whether it works")
+	flag.Parse()
+	p := fullPlan
+	if *smoke {
+		p = smokePlan
+	}
+	if err := run(p, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "benchmarks:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures, and writes what it has found into the directory out.
+func run(p plan, out string) error {
+	if err := flag.Set("test.benchtime", p.each.String()); err != nil {
+		return err
+	}
+	return p.run(os.Stderr).save(out)
+}
+
+// save writes the document and its plots.
+func (r *results) save(out string) error {
+	plots := filepath.Join(out, "performance")
+	if err := os.MkdirAll(plots, 0o755); err != nil {
+		return err
+	}
+	for name, draw := range map[string]func() ([]byte, error){
+		"refresh.svg": r.refreshPlot,
+		"outage.svg":  r.outagePlot,
+	} {
+		svg, err := draw()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(plots, name), svg, 0o644); err != nil {
+			return err
+		}
+	}
+	var document bytes.Buffer
+	if err := r.write(&document); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, "performance.md"), document.Bytes(), 0o644)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A peer is a library, or one way to use it. Each has a file of its own.
+type peer struct {
+	name   string // in tables and plots
+	module string // whose version is reported
+	how    string // how it is used here, and what it doesn't do
+
+	// sources configures a client. What it returns makes sources of tokens for it, each
+	// with a cache of its own. Nil: the library has no call that returns a token.
+	sources func(settings) func() source
+
+	// transport returns a RoundTripper that adds tokens, with a cache of its own.
+	transport func(settings) http.RoundTripper
+
+	// request returns what requests a new token always. Nil: the library leaves
+	// that to the program.
+	request func(settings) func(context.Context) error
+}
+
+// A source returns a token, from its cache if possible.
+type source func(context.Context) (string, error)
+
+// settings are what a source or a transport is made with.
+type settings struct {
+	tokenURL string
+	tokens   http.RoundTripper // for token requests
+	api      http.RoundTripper // for everything else
+	early    time.Duration     // how long before its expiry a token is replaced, where that can be set; 0: the default
+}
+
+const (
+	clientID     = "reports"
+	clientSecret = "a secret"
+)
+
+// peers returns all of them. What is measured is compared with the first.
+func peers() []peer {
+	return []peer{upstreamPeer, dropInPeer, ownPeer, googlePeer, smithyPeer, azurePeer}
+}
+
+// httpClient returns the client for token requests.
+func (s settings) httpClient() *http.Client { return &http.Client{Transport: s.tokens} }
+
+// requestToken is the token request for the libraries that have none: as little as
+// will do.
+func (s settings) requestToken(ctx context.Context) (accessToken string, expiry time.Time, err error) {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.tokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	req.SetBasicAuth(clientID, url.QueryEscape(clientSecret))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	sent := time.Now()
+	resp, err := s.httpClient().Do(req)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", time.Time{}, fmt.Errorf("token request: %s", resp.Status)
+	}
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", time.Time{}, err
+	}
+	return answer.AccessToken, sent.Add(time.Duration(answer.ExpiresIn) * time.Second), nil
+}

@@ -1,0 +1,116 @@
+package main
+
+import "time"
+
+// tokenLength is the length of the access tokens: that of a small JWT.
+const tokenLength = 800
+
+// opaqueLength is that of tokens which aren't JWTs.
+const opaqueLength = 40
+
+// A plan is the size of it all.
+type plan struct {
+	// Costs: each is measured so often, for so long, in turns.
+	samples int
+	each    time.Duration
+	fields  []int // header fields of requests
+	callers []int // per core, at the same time
+
+	// Idle sources: so many of them.
+	sources []int
+
+	// A cold start: so many callers at once, of a server that needs so long.
+	crowds     []int
+	crowdDelay time.Duration
+
+	// Credentials that the server refuses, after so long: so many calls of so many
+	// callers.
+	refusedCallers, refusedCalls int
+	refusedDelay                 time.Duration
+
+	refresh, outage lifePlan
+}
+
+// A lifePlan is that of a scenario in real time. Times count from the first token.
+type lifePlan struct {
+	life     time.Duration // of a token
+	early    time.Duration // how long before its expiry it is replaced, where that can be set
+	delay    time.Duration // of the token requests after the first
+	down, up time.Duration // when the server goes, and comes back; 0: it doesn't go
+	end      time.Duration
+	callers  int
+	pause    time.Duration // of a caller, between two calls
+}
+
+// x/oauth2 replaces a token 10 seconds before its expiry, which can't be set, so that
+// the tokens of these plans live 20 seconds.
+var fullPlan = plan{
+	samples: 20,
+	each:    25 * time.Millisecond,
+	fields:  []int{0, 5, 20},
+	callers: []int{1, 10, 100, 500},
+
+	sources: []int{1000, 10_000, 100_000},
+
+	crowds:     []int{1, 10, 100, 1000},
+	crowdDelay: 200 * time.Millisecond,
+
+	refusedCallers: 50,
+	refusedCalls:   20,
+	refusedDelay:   2 * time.Millisecond,
+
+	refresh: lifePlan{
+		life:    20 * time.Second,
+		early:   8 * time.Second,
+		delay:   time.Second,
+		end:     18 * time.Second,
+		callers: 8,
+		pause:   200 * time.Millisecond,
+	},
+	outage: lifePlan{
+		life:    20 * time.Second,
+		early:   8 * time.Second,
+		delay:   20 * time.Millisecond,
+		down:    7 * time.Second,
+		up:      25 * time.Second,
+		end:     35 * time.Second,
+		callers: 8,
+		pause:   400 * time.Millisecond,
+	},
+}
+
+// smokePlan is for tests: it is over at once, and its numbers mean nothing.
+var smokePlan = plan{
+	samples: 2,
+	each:    time.Millisecond,
+	fields:  []int{0, 5, 20},
+	callers: []int{1, 2},
+
+	sources: []int{10},
+
+	crowds:     []int{1, 5},
+	crowdDelay: time.Millisecond,
+
+	refusedCallers: 2,
+	refusedCalls:   2,
+	refusedDelay:   time.Millisecond,
+
+	refresh: lifePlan{
+		life:    20 * time.Second,
+		early:   8 * time.Second,
+		delay:   time.Millisecond,
+		end:     30 * time.Millisecond,
+		callers: 2,
+		pause:   5 * time.Millisecond,
+	},
+	outage: lifePlan{
+		life:    20 * time.Second,
+		early:   8 * time.Second,
+		delay:   time.Millisecond,
+		down:    5 * time.Millisecond,
+		up:      20 * time.Millisecond,
+		end:     30 * time.Millisecond,
+		callers: 2,
+		pause:   5 * time.Millisecond,
+	},
+}

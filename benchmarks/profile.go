@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"runtime/pprof"
+	"strings"
+	"testing"
+
+	"github.com/google/pprof/profile"
+)
+
+// A part is something that round trips spend time on.
+type part struct {
+	text     string
+	function string // the end of its name
+}
+
+// parts are what the time of a round trip is made of. They overlap: all of them
+// allocate.
+var parts = []part{
+	{"getting the token: `x/oauth2`", "oauth2.(*reuseTokenSource).Token"},
+	{"getting the token: `Client`", "clientcredentials.(*clientSource).Token"},
+	{"getting the token: `Transport`", "clientcredentials.(*Source).get"},
+	{"reading the clock", "time.Now"},
+	{"`http.Request.Clone`", "net/http.(*Request).Clone"},
+	{"`oauth2.Token.SetAuthHeader`", "oauth2.(*Token).SetAuthHeader"},
+	{"the guard beneath `Client`, with the API that does nothing", "clientcredentials.(*guard).RoundTrip"},
+	{"the copy of the request of `Transport`", "clientcredentials.withAuthorization"},
+	{"allocating memory, in all of these", "runtime.mallocgc"},
+}
+
+// shares is which shares of its time a workload spends on parts.
+type shares struct {
+	peer string
+	of   map[part]float64
+}
+
+// profiles tells what round trips with five header fields are made of.
+func (p plan) profiles() ([]shares, error) {
+	var all []shares
+	for _, peer := range []peer{upstreamPeer, dropInPeer, ownPeer} {
+		transport := peer.transport(inMemory(tokenLength))
+		req := newRequest(apiURL, 5)
+		must(trip(transport, req))
+		var raw bytes.Buffer
+		if err := pprof.StartCPUProfile(&raw); err != nil {
+			return nil, err
+		}
+		for range 6 * p.samples {
+			testing.Benchmark(func(b *testing.B) {
+				for b.Loop() {
+					_ = trip(transport, req)
+				}
+			})
+		}
+		pprof.StopCPUProfile()
+		parsed, err := profile.Parse(&raw)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, shares{peer.name, sharesOf(parsed)})
+	}
+	return all, nil
+}
+
+// sharesOf returns the share of each part in the samples of a round trip.
+func sharesOf(p *profile.Profile) map[part]float64 {
+	total, of := 0.0, make(map[part]float64)
+	for _, sample := range p.Sample {
+		names := make(map[string]bool)
+		for _, location := range sample.Location {
+			for _, line := range location.Line {
+				names[line.Function.Name] = true
+			}
+		}
+		has := func(end string) bool {
+			for name := range names {
+				if strings.HasSuffix(name, end) {
+					return true
+				}
+			}
+			return false
+		}
+		if !has("Transport).RoundTrip") {
+			continue // The garbage collector, or the benchmark itself.
+		}
+		value := float64(sample.Value[len(sample.Value)-1])
+		total += value
+		for _, part := range parts {
+			if has(part.function) {
+				of[part] += value
+			}
+		}
+	}
+	for part := range of {
+		of[part] /= total
+	}
+	return of
+}
