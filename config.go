@@ -111,8 +111,9 @@ type Config struct {
 	// one between them: with those whose Config is the same but for ClientSecret and
 	// what only says how to ask. Package redisstore has one. It is never needed to
 	// get a token: when it is down, slow or refuses, each replica requests its own.
-	// Config.Token doesn't use it. EndpointParams must hold no credentials then. Nil:
-	// each Source has its own.
+	// Config.Token doesn't use it. It needs a ClientID, and EndpointParams without
+	// credentials. A certificate that HTTPClient presents by itself isn't seen: use a
+	// CertificateAuth if tokens are bound to it. Nil: each Source has its own.
 	Store *SharedStore `json:"-" yaml:"-"`
 
 	// Observer is told what happens to tokens. Nil: nobody is.
@@ -335,6 +336,11 @@ func (c *Config) checkStore() error {
 	}
 	if c.Store.calls == nil {
 		return errors.New("oauth2: Config.Store is empty; get one from Seal, or from an adapter such as redisstore.New")
+	}
+	if c.ClientID == "" && c.EndpointParams.Get("client_id") == "" {
+		// The assertion, the secret or something else says who it is, and isn't in the
+		// key: any two clients would share.
+		return errors.New("oauth2: ClientID is empty: replicas can't tell whose token it is; set it, or remove Store")
 	}
 	for name := range c.EndpointParams {
 		// Two that differ in it have different tokens, and a key that is made of it

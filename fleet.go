@@ -3,13 +3,14 @@ package clientcredentials
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -46,15 +47,19 @@ const (
 // A sharing is what one flight does with Config.Store. As soon as the store fails it
 // is done with that, and what remains is a token request like any other.
 type sharing struct {
-	request *tokenRequest
-	store   *SharedStore
-	key     string    // of the token in the store
-	owner   string    // of the lease
-	stale   string    // version of a record that won't do; empty: there is none
-	until   time.Time // when the token that the replica has expires; zero: it has none
-	wanted  func() bool
+	request     *tokenRequest
+	store       *SharedStore
+	certificate *tls.Certificate // that tokens under key are bound to; nil: none
+	key         string           // of the token in the store
+	owner       string           // of the lease
+	wanted      func() bool
+	sending     func() // to be told that a token is requested now
 
-	acquired  time.Duration // that the last call of Acquire has taken
+	spent []string      // versions of records that won't do
+	stale string        // the one among them that may be in the store; empty: none
+	until time.Time     // when the token that the replica has expires; zero: it has none
+	left  time.Duration // of storeBudget: it is for all calls that somebody waits for together
+
 	leaseWait time.Duration // for other replicas
 }
 
@@ -67,41 +72,83 @@ type sharedVersion struct {
 // obtain gets what f is to land with: from another replica, by way of the store, or
 // from the server.
 func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
-	wanted := f.wanted.Load
-	if f.request.store == nil {
-		return f.request.do(ctx, wanted)
+	request := f.request
+	if request.store == nil {
+		return request.do(ctx, f.wanted.Load)
 	}
-	key, err := f.request.storeKey(ctx)
+	certificate, err := certificateOf(ctx, request.clientAuth)
 	if err != nil {
-		return f.request.do(ctx, wanted) // Reports the same.
+		return request.do(ctx, f.wanted.Load) // Reports the same.
 	}
-	sharing := &sharing{request: f.request, store: f.request.store, key: key, owner: rand.Text(), wanted: wanted}
+	key, err := request.storeKey(certificate)
+	if err != nil {
+		return request.do(ctx, f.wanted.Load) // Here too.
+	}
+	sharing := &sharing{request: request, store: request.store, certificate: certificate, key: key, owner: rand.Text(), wanted: f.wanted.Load, sending: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f.generation = s.generation
+	}}
+	response, err := s.share(ctx, f, sharing)
+	if !errors.Is(err, ErrLeaseLost) {
+		return response, err
+	}
+	// Lost to an invalidation, perhaps: what has been requested may be as invalid.
+	if again, err := s.share(ctx, f, sharing); err == nil || errors.Is(err, ErrLeaseLost) {
+		response = again
+	}
+	return response, nil // Not shared, perhaps, but good for this replica.
+}
+
+// share gets a token by way of the store. It returns ErrLeaseLost together with a
+// response that couldn't be shared for it.
+func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*tokenResponse, error) {
+	sharing.left = storeBudget
 	var invalidation *storeCall
-	sharing.stale, sharing.until, invalidation = s.spent()
-	if invalidation != nil && invalidation.wait(ctx, storeBudget) != nil {
-		return f.request.do(ctx, wanted)
+	sharing.spent, sharing.until, invalidation = s.past(f)
+	if n := len(sharing.spent); n > 0 {
+		sharing.stale = sharing.spent[n-1]
+	}
+	if invalidation != nil && sharing.await(ctx, invalidation) != nil {
+		return sharing.fetch(ctx)
 	}
 	return sharing.obtain(ctx)
 }
 
-// spent returns the version of the shared token that is to be replaced, or that has
-// been, when the one that there is expires, and the call that removes a version from
-// the store; nil: none is under way.
-func (s *Source) spent() (version string, until time.Time, invalidation *storeCall) {
+// past returns the versions of the shared tokens that are to be replaced, or that have
+// been, when the token that there is expires, and the call that removes a version from
+// the store; nil: none is under way. What f brings from now on is another than those
+// that were invalidated until now.
+func (s *Source) past(f *flight) (spent []string, until time.Time, invalidation *storeCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	version, invalidation = s.spentVersion, s.invalidation
+	f.generation = s.generation
+	spent, invalidation = slices.Clone(s.spent), s.invalidation
 	if c := s.current.Load(); c != nil {
 		until = c.sent.Add(c.dead)
 		if c.shared != nil {
-			version = c.shared.version
+			spent = append(spent, c.shared.version)
 		}
 	}
 	s.invalidation = nil
 	if invalidation != nil && invalidation.ended() {
-		invalidation = nil // If it has failed, version does: it counts as stale.
+		invalidation = nil // If it has failed, spent does: it isn't taken again.
 	}
-	return version, until, invalidation
+	return spent, until, invalidation
+}
+
+// maxSpent is how many versions a Source remembers. One would do if what was published
+// were certain to have replaced the one before.
+const maxSpent = 4
+
+// spendLocked notes that a token from the store won't do anymore. It requires that s.mu
+// is held.
+func (s *Source) spendLocked(shared *sharedVersion) {
+	if shared == nil || slices.Contains(s.spent, shared.version) {
+		return
+	}
+	s.spent = append(s.spent, shared.version)
+	s.spent = s.spent[max(len(s.spent)-maxSpent, 0):]
 }
 
 // invalidateSharedLocked removes a token from the store, in the background. The next
@@ -111,7 +158,7 @@ func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
 		return
 	}
 	observer := s.conf.Observer
-	s.spentVersion = shared.version
+	s.spendLocked(shared)
 	s.invalidation = shared.store.start(context.WithoutCancel(s.ctx), func(ctx context.Context) error {
 		return shared.store.store.Invalidate(ctx, shared.key, shared.version)
 	}, func(d time.Duration, err error) {
@@ -119,22 +166,8 @@ func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
 	})
 }
 
-// obtain gets a token. When the lease is lost to an invalidation, what has been
-// requested may be as invalid, and it begins anew, once.
+// obtain gets a token once the store knows what is invalid.
 func (s *sharing) obtain(ctx context.Context) (*tokenResponse, error) {
-	response, err := s.obtainOnce(ctx)
-	if !errors.Is(err, ErrLeaseLost) {
-		return response, err
-	}
-	if again, err := s.obtainOnce(ctx); err == nil || errors.Is(err, ErrLeaseLost) {
-		response = again
-	}
-	return response, nil // Not shared, perhaps, but good for this replica.
-}
-
-// obtainOnce returns ErrLeaseLost together with a response that couldn't be shared
-// for it.
-func (s *sharing) obtainOnce(ctx context.Context) (*tokenResponse, error) {
 	response, lead, err := s.claim(ctx)
 	switch {
 	case err != nil || response != nil:
@@ -142,12 +175,18 @@ func (s *sharing) obtainOnce(ctx context.Context) (*tokenResponse, error) {
 	case lead:
 		response, err = s.lead(ctx)
 	default:
-		response, err = s.request.do(ctx, s.wanted)
+		response, err = s.fetch(ctx)
 	}
 	if response != nil {
 		response.leaseWait = s.leaseWait
 	}
 	return response, err
+}
+
+// fetch requests a token from the server.
+func (s *sharing) fetch(ctx context.Context) (*tokenResponse, error) {
+	s.sending()
+	return s.request.do(ctx, s.wanted)
 }
 
 // errOthersFailed ends a flight that nobody needs, rather than trying what others have
@@ -167,23 +206,23 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 	)
 	for {
 		claim, asked, err := s.acquire(ctx)
-		if ctx.Err() != nil {
-			return nil, false, ctx.Err()
-		}
 		if err != nil {
-			return nil, false, nil //nolint:nilerr // It goes on without the store.
+			if !errors.Is(err, errStoreSlow) {
+				s.abort(ctx, nil) // Only the reply may be lost, and the lease be held for nobody.
+			}
+			return nil, false, ctx.Err() // Nil: it is the store that fails.
 		}
 		var pause time.Duration
 		switch claim.State {
 		case ClaimLead:
 			return nil, true, nil
 		case ClaimHit:
-			response, err := s.read(ctx, claim, asked)
+			response, err := s.read(claim, asked)
 			if err != nil {
 				s.unreadable(err)
 				return nil, false, nil // Whoever can read it may need it: it stays.
 			}
-			if !response.almostExpired(asked, s.until) {
+			if !slices.Contains(s.spent, claim.Record.Version) && !response.almostExpired(asked, s.until) {
 				response.leaseWait = s.leaseWait
 				return response, false, nil
 			}
@@ -227,11 +266,13 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		if claim.State == ClaimWait {
 			s.leaseWait += time.Since(asked)
 		}
+		s.left = storeBudget // The store has cost nothing so far.
 	}
 }
 
 // unreadable tells that what is in the store is of no use here.
 func (s *sharing) unreadable(err error) {
+	defer func() { _ = recover() }() // What the Observer does harms nobody.
 	s.request.observer.storeOperation(StoreOperationInfo{Operation: "open", Err: err})
 }
 
@@ -249,17 +290,15 @@ func (s *sharing) acquire(ctx context.Context) (claim Claim, asked time.Time, er
 		}
 		s.request.observer.storeOperation(info)
 	})
-	err = call.wait(ctx, storeBudget)
-	s.acquired = time.Since(asked)
-	if err != nil {
+	if err := s.await(ctx, call); err != nil {
 		return Claim{}, asked, err
 	}
+	answer.TTL = max(answer.TTL, 0)
 	return answer, asked, nil
 }
 
 // lead requests a token for all, and tells them.
 func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
-	left := storeBudget - s.acquired // All calls that somebody waits for together.
 	ended := false
 	var failure error
 	defer func() {
@@ -267,43 +306,34 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 			s.abort(ctx, failure) // Also after a panic.
 		}
 	}()
-	stop := s.keepLease(ctx)
-	defer stop()
-	response, err := s.request.do(ctx, s.wanted)
+	response, err := s.fetchWithLease(ctx)
 	if err != nil {
 		failure = err
-		stop()
 		return nil, err
-	}
-	if !stop() {
-		ended = true // The store fails; the lease runs out.
-		return response, nil
 	}
 	record, ttl, ok := s.record(response)
 	if !ok {
 		return response, nil
 	}
-	ended = true
-	// Also if there is no reply: the record may be there all the same.
+	// Also if that fails: it may have got there, and only the reply is lost.
 	response.shared = &sharedVersion{s.store, s.key, record.Version}
-	err = s.call(ctx, max(left, minPoll), "publish", func(ctx context.Context) error {
+	err = s.await(ctx, s.start(ctx, "publish", func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
-	})
+	}))
 	if errors.Is(err, ErrLeaseLost) {
+		ended = true
 		return response, ErrLeaseLost
 	}
+	ended = err == nil || errors.Is(err, errStoreSlow) // It may still get there.
 	return response, nil
 }
 
-// keepLease renews the lease until the function that it returns is called, which
-// reports whether the store works. It may be called twice.
-func (s *sharing) keepLease(ctx context.Context) (stop func() bool) {
+// fetchWithLease requests a token, and renews the lease meanwhile.
+func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 	stopped := make(chan struct{})
-	done := make(chan struct{})
-	works := true
+	defer close(stopped)
 	go func() {
-		defer close(done)
-		for works {
+		for {
 			select {
 			case <-time.After(leaseTime / 3):
 			case <-stopped:
@@ -311,20 +341,16 @@ func (s *sharing) keepLease(ctx context.Context) (stop func() bool) {
 			case <-ctx.Done():
 				return
 			}
-			err := s.call(ctx, storeBudget, "renew", func(ctx context.Context) error {
+			// Nobody waits for it at the end: late it changes nothing.
+			err := s.start(ctx, "renew", func(ctx context.Context) error {
 				return s.store.store.Renew(ctx, s.key, s.owner, leaseTime)
-			})
+			}).wait(ctx, storeBudget)
 			if errors.Is(err, ErrLeaseLost) {
 				return // Publish will tell.
 			}
-			works = err == nil
 		}
 	}()
-	return sync.OnceValue(func() bool {
-		close(stopped)
-		<-done
-		return works
-	})
+	return s.fetch(ctx)
 }
 
 // abort ends the lease after a failure, in the background. What the server says of
@@ -341,21 +367,24 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	if note == nil {
 		cooldown = 0
 	}
-	s.start(context.WithoutCancel(ctx), "abort", func(ctx context.Context) error {
+	s.start(ctx, "abort", func(ctx context.Context) error {
 		return s.store.store.Abort(ctx, s.key, s.owner, note, cooldown)
 	})
 }
 
-// start starts an operation of the store.
+// start starts an operation of the store, which goes on when the flight has ended.
 func (s *sharing) start(ctx context.Context, operation string, f func(context.Context) error) *storeCall {
-	return s.store.start(ctx, f, func(d time.Duration, err error) {
+	return s.store.start(context.WithoutCancel(ctx), f, func(d time.Duration, err error) {
 		s.request.observer.storeOperation(StoreOperationInfo{Operation: operation, Duration: d, Err: err})
 	})
 }
 
-// call starts an operation of the store, and waits for its end no longer than limit.
-func (s *sharing) call(ctx context.Context, limit time.Duration, operation string, f func(context.Context) error) error {
-	return s.start(ctx, operation, f).wait(ctx, limit)
+// await waits for the end of a call, no longer than the budget allows.
+func (s *sharing) await(ctx context.Context, call *storeCall) error {
+	start := time.Now()
+	err := call.wait(ctx, s.left)
+	s.left -= time.Since(start)
+	return err
 }
 
 // A sharedResponse is what a record holds, as JSON: the server's answer as it is, so
@@ -379,7 +408,7 @@ func (s *sharing) record(response *tokenResponse) (Record, time.Duration, bool) 
 	if shared.TTL < time.Millisecond || len(response.body) > maxRecordBody {
 		return Record{}, 0, false
 	}
-	if key, err := s.request.storeKeyOf(response.certificate); err != nil || key != s.key {
+	if key, err := s.request.storeKey(response.certificate); err != nil || key != s.key {
 		return Record{}, 0, false // The certificate was replaced just now.
 	}
 	version := rand.Text()
@@ -393,7 +422,7 @@ func (s *sharing) record(response *tokenResponse) (Record, time.Duration, bool) 
 
 // read returns the response that another replica has published. How old its token is
 // tells what is left of the record, by the store's clock alone.
-func (s *sharing) read(ctx context.Context, claim Claim, asked time.Time) (*tokenResponse, error) {
+func (s *sharing) read(claim Claim, asked time.Time) (*tokenResponse, error) {
 	text, err := s.store.open(s.key, claim.Record.Version, claim.Record.Data)
 	if err != nil {
 		return nil, err
@@ -412,16 +441,12 @@ func (s *sharing) read(ctx context.Context, claim Claim, asked time.Time) (*toke
 	if err := parsed.check(s.request.strict, s.request.dpop != nil); err != nil {
 		return nil, err
 	}
-	certificate, err := certificateOf(ctx, s.request.clientAuth)
-	if err != nil {
-		return nil, err
-	}
 	response := &tokenResponse{
 		members:     *parsed,
 		sent:        asked,
 		from:        FromStore,
 		shared:      &sharedVersion{s.store, s.key, claim.Record.Version},
-		certificate: certificate,
+		certificate: s.certificate,
 		proofKey:    s.request.proofKey,
 	}
 	if parsed.expiresIn != 0 {

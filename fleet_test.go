@@ -6,6 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
@@ -16,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +72,7 @@ func fleetBubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, f
 			}
 		}()
 		test(t, f)
+		time.Sleep(250 * time.Millisecond) // For calls of the store that nobody waits for.
 		synctest.Wait()
 		require.Empty(t, auth.Violations())
 	})
@@ -272,11 +276,9 @@ func TestS04_S05_StoreFailsAtAnyMoment(t *testing.T) {
 					}
 					if after == 0 {
 						breakAll(&fault)
+					} else {
+						time.AfterFunc(after, func() { breakAll(&fault) })
 					}
-					go func() {
-						time.Sleep(after)
-						breakAll(&fault)
-					}()
 					start := time.Now()
 					tokens, longest := all(t, replicas, 3)
 					require.NotContains(t, strings.Join(tokens, " "), "error")
@@ -305,6 +307,29 @@ func TestS04_S05_StoreFailsAtAnyMoment(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The reply to Acquire is lost: nobody waits for the lease that was given.
+func TestS04_AcquiredWithoutReply(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		r.store.Script(storetest.Fault{Operation: "acquire", Reply: true, Err: errors.New("reset")})
+		r.get(t)
+		_, took := f.replica().get(t)
+		require.Equal(t, 300*time.Millisecond, took)
+	})
+}
+
+// One lost renewal doesn't end the sharing.
+func TestS04_LostRenewal(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Latency = 4 * time.Second
+		leader := f.replica()
+		leader.store.Script(storetest.Fault{Operation: "renew", Err: errors.New("reset")})
+		tokens, _ := all(t, []*replica{leader}, 1)
+		other, _ := f.replica().get(t)
+		require.Equal(t, tokens[0], other)
+	})
 }
 
 // A client of the store that is deaf to its context: its goroutines are bounded.
@@ -384,6 +409,71 @@ func TestS07_StoreSlowerForAWhile(t *testing.T) {
 	})
 }
 
+// All calls that somebody waits for share one budget.
+func TestS07_OneBudget(t *testing.T) {
+	t.Run("invalidate", func(t *testing.T) {
+		fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+			r := f.replica()
+			r.get(t)
+			token, _ := r.Token()
+			time.Sleep(time.Minute)
+			r.store.SetFault(&storetest.Fault{Delay: 200 * time.Millisecond})
+			r.Invalidate(token)
+			_, took := r.get(t)
+			require.LessOrEqual(t, took, 550*time.Millisecond)
+			time.Sleep(time.Minute)
+		})
+	})
+	t.Run("renew", func(t *testing.T) {
+		fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+			r := f.replica()
+			f.auth.Latency = 1700 * time.Millisecond
+			r.store.Script(storetest.Fault{Delay: 200 * time.Millisecond}, storetest.Fault{Operation: "renew", Delay: 240 * time.Millisecond})
+			_, took := r.get(t)
+			require.LessOrEqual(t, took, f.auth.Latency+250*time.Millisecond)
+			time.Sleep(time.Minute)
+		})
+	})
+	t.Run("old records", func(t *testing.T) {
+		fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+			f.replica().get(t)
+			time.Sleep(time.Hour - 9*time.Second)
+			r := f.replica()
+			r.store.SetFault(&storetest.Fault{Delay: 200 * time.Millisecond})
+			_, took := r.get(t)
+			require.LessOrEqual(t, took, 550*time.Millisecond)
+			time.Sleep(time.Minute)
+		})
+	})
+}
+
+// A slow store doesn't end the wait for another replica: its calls cost nothing then.
+func TestS07_SlowWhileWaiting(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Latency = 3 * time.Second
+		replicas := f.replicas(5)
+		for _, r := range replicas {
+			r.store.SetFault(&storetest.Fault{Delay: 100 * time.Millisecond})
+		}
+		tokens, _ := all(t, replicas, 1)
+		require.Len(t, tokens, 1)
+		require.Equal(t, 1, f.auth.TokenRequests())
+	})
+}
+
+// Slow, and within the budget: the record gets there when nobody waits for it anymore.
+func TestS07_SlowlyPublished(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		r.store.Script(storetest.Fault{Operation: "acquire", Delay: 200 * time.Millisecond}, storetest.Fault{Operation: "publish", Delay: 200 * time.Millisecond})
+		token, took := r.get(t)
+		require.LessOrEqual(t, took, 550*time.Millisecond)
+		time.Sleep(time.Second)
+		other, _ := f.replica().get(t)
+		require.Equal(t, token, other)
+	})
+}
+
 func TestS08_StoreForgets(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		replicas := f.replicas(10)
@@ -427,6 +517,18 @@ func TestS08_StoreRefuses(t *testing.T) {
 			require.LessOrEqual(t, f.auth.TokenRequests(), 7)
 		})
 	}
+}
+
+// A store that takes leases and refuses records doesn't make replicas wait for leases that nobody uses.
+func TestS08_OnlyRecordsAreRefused(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		replicas := f.replicas(20)
+		for _, r := range replicas {
+			r.store.SetFault(&storetest.Fault{Operation: "publish", Err: errors.New("too large")})
+		}
+		_, longest := all(t, replicas, 1)
+		require.LessOrEqual(t, longest, 2*time.Second)
+	})
 }
 
 func TestS09_Invalidation(t *testing.T) {
@@ -530,6 +632,53 @@ func TestS09_InvalidationOfWhatMayBePublished(t *testing.T) {
 	}
 }
 
+// All tokens are revoked while replicas have different ones: one 401 is seen at most,
+// and not all that come within half a minute.
+func TestS09_RevokedTokensOfTwoAges(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		early := f.replica(func(c *clientcredentials.Config) { c.EarlyRefresh = 30 * time.Minute })
+		late := f.replica()
+		all(t, []*replica{early, late}, 1)
+		time.Sleep(40 * time.Minute)
+		early.get(t) // Starts the refresh.
+		time.Sleep(time.Minute)
+		f.auth.RevokeAll()
+		client := &http.Client{Transport: &clientcredentials.Transport{Source: late.Source, Base: f.ctx.Value(oauth2.HTTPClient).(*http.Client).Transport}}
+		failures := 0
+		for range 10 {
+			resp, err := client.Get("https://api.example/")
+			require.NoError(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				failures++
+			}
+			time.Sleep(time.Second)
+		}
+		require.LessOrEqual(t, failures, 1)
+		require.Equal(t, 3, f.auth.TokenRequests())
+	})
+}
+
+// An API that refuses every token costs no more token requests than without a store.
+func TestS09_APIRefusesEveryToken(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		replicas := f.replicas(10)
+		refusing := clientcredentialstest.HandlerTransport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		for range 60 {
+			for _, r := range replicas {
+				resp, err := (&http.Client{Transport: &clientcredentials.Transport{Source: r.Source, Base: refusing}}).Get("https://api.example/")
+				require.NoError(t, err)
+				resp.Body.Close()
+				time.Sleep(500 * time.Millisecond)
+			}
+		}
+		require.LessOrEqual(t, f.auth.TokenRequests(), 2*10, "one in half a minute, and another when replicas are out of step")
+	})
+}
+
 func TestS10_InvalidationDuringTheFlight(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		leader, other := f.replica(), f.replica()
@@ -576,6 +725,71 @@ func TestS10_LocalInvalidationDuringTheFlight(t *testing.T) {
 	})
 }
 
+// An invalidation by the replica itself costs one token request more, as it does without
+// a store.
+func TestS10_OwnInvalidationDuringTheFlight(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		r.get(t)
+		token, err := r.Token()
+		require.NoError(t, err)
+		time.Sleep(57 * time.Minute)
+		f.auth.Latency = 3 * time.Second
+		r.get(t) // Starts the refresh.
+		time.Sleep(time.Second)
+		r.Invalidate(token)
+		_, took := r.get(t)
+		time.Sleep(10 * time.Second)
+		require.Equal(t, 3, f.auth.TokenRequests())
+		require.LessOrEqual(t, took, 5*time.Second+250*time.Millisecond)
+	})
+}
+
+// What another replica has requested since the invalidation is taken, and stays.
+func TestS10_OvertakenAfterTheInvalidation(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		slow, quick := f.replica(), f.replica()
+		all(t, []*replica{slow, quick}, 1)
+		token, err := slow.Token()
+		require.NoError(t, err)
+		time.Sleep(57 * time.Minute)
+		f.auth.Script(clientcredentialstest.Fault{Delay: 3 * time.Second})
+		slow.get(t)
+		time.Sleep(time.Second)
+		slow.Invalidate(token)
+		quick.Invalidate(token)
+		fresh, _ := quick.get(t)
+		again, _ := slow.get(t)
+		require.Equal(t, fresh, again)
+		require.Equal(t, 3, f.auth.TokenRequests())
+		joined, _ := f.replica().get(t)
+		require.Equal(t, fresh, joined)
+	})
+}
+
+// Nor does an invalidation cost another one when the replica waits for a leader, and
+// leads then: its request is the younger.
+func TestS10_InvalidationWhileWaiting(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		leader, follower := f.replica(), f.replica()
+		all(t, []*replica{leader, follower}, 1)
+		token, err := follower.Token()
+		require.NoError(t, err)
+		time.Sleep(57 * time.Minute)
+		f.auth.Latency = 3 * time.Second
+		leader.get(t)
+		time.Sleep(100 * time.Millisecond)
+		follower.get(t)
+		time.Sleep(time.Second)
+		follower.Invalidate(token)
+		fresh, _ := follower.get(t)
+		time.Sleep(10 * time.Second)
+		again, _ := leader.get(t)
+		require.Equal(t, fresh, again)
+		require.Equal(t, 3, f.auth.TokenRequests())
+	})
+}
+
 func TestS11_InvalidatedTokenReappears(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		r := f.replica()
@@ -598,6 +812,49 @@ func TestS11_InvalidatedTokenReappears(t *testing.T) {
 		require.NotEqual(t, old, third)
 		shared, _ := f.replica().get(t)
 		require.Equal(t, third, shared)
+	})
+}
+
+// The reply to Publish is lost: the token is in the store all the same, and isn't
+// taken from there after it was dropped.
+func TestS11_PublishedWithoutReply(t *testing.T) {
+	for name, fault := range map[string]storetest.Fault{
+		"lost": {Operation: "publish", Reply: true, Err: errors.New("reset")},
+		"late": {Operation: "publish", Reply: true, Delay: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+				r := f.replica()
+				r.store.Script(fault)
+				token, err := r.Token()
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+				f.auth.RevokeAll()
+				r.Invalidate(token)
+				again, _ := r.get(t)
+				require.NotEqual(t, token.AccessToken, again)
+				other, _ := f.replica().get(t)
+				require.Equal(t, again, other)
+			})
+		})
+	}
+}
+
+// Nor is one that was dropped before, because its successor hasn't got there.
+func TestS11_NeverPublished(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		r := f.replica()
+		first, err := r.Token()
+		require.NoError(t, err)
+		r.store.Script(storetest.Fault{Operation: "invalidate", Err: errors.New("down")}, storetest.Fault{Operation: "publish", Err: errors.New("down")})
+		r.Invalidate(first)
+		synctest.Wait()
+		second, err := r.Token()
+		require.NoError(t, err)
+		require.NotEqual(t, first.AccessToken, second.AccessToken)
+		r.Invalidate(second)
+		third, _ := r.get(t)
+		require.NotEqual(t, first.AccessToken, third)
 	})
 }
 
@@ -719,6 +976,21 @@ func TestS12_EveryReplicaIsRefused(t *testing.T) {
 		}
 		require.LessOrEqual(t, longest, 2*time.Second, "nobody waits in line for a hundred refusals")
 		require.LessOrEqual(t, f.auth.TokenRequests(), 100)
+	})
+}
+
+// A store that says a cooldown has been over for long isn't asked without a pause.
+func TestS12_NegativeCooldown(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
+		_, err := f.replica().Token()
+		require.Error(t, err)
+		synctest.Wait()
+		r := f.replica()
+		r.store.SetFault(&storetest.Fault{Operation: "acquire", Claim: func(c *clientcredentials.Claim) { c.TTL = -time.Hour }})
+		_, err = r.Token()
+		require.Error(t, err)
+		require.Less(t, len(r.store.Calls()), 500)
 	})
 }
 
@@ -926,8 +1198,12 @@ func TestS16_UnreadableNote(t *testing.T) {
 		synctest.Wait()
 		r := f.replica()
 		r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
+		r.conf.Observer = clientcredentials.JoinObservers(r.conf.Observer, &clientcredentials.Observer{
+			StoreOperation: func(clientcredentials.StoreOperationInfo) { panic("here") },
+		})
 		_, took := r.get(t)
 		require.Equal(t, 300*time.Millisecond, took)
+		require.Len(t, r.failures(), 1, "the Observer is told, and does no harm")
 	})
 }
 
@@ -1015,6 +1291,46 @@ func TestS18_OthersNeverShare(t *testing.T) {
 	})
 }
 
+// A certificateAuth is a client whose certificate changes.
+type certificateAuth struct {
+	certificate func() string
+}
+
+func (certificateAuth) Method() string { return "tls_client_auth" }
+
+func (certificateAuth) Authenticate(_ context.Context, attempt *clientcredentials.Attempt) error {
+	attempt.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("id:secret")))
+	return nil
+}
+
+func (a certificateAuth) Certificate(context.Context) (*tls.Certificate, error) {
+	return &tls.Certificate{Certificate: [][]byte{[]byte(a.certificate())}}, nil
+}
+
+// A token from the store is bound to the certificate that it was looked for with,
+// though that is replaced at this very moment.
+func TestS18_CertificateReplacedMeanwhile(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		with := func(certificate func() string) *replica {
+			return f.replica(func(c *clientcredentials.Config) { c.ClientAuth = certificateAuth{certificate} })
+		}
+		old, _ := with(func() string { return "old" }).get(t)
+		var asked atomic.Bool
+		r := with(func() string {
+			if asked.Swap(true) {
+				return "new"
+			}
+			return "old"
+		})
+		token, _ := r.get(t)
+		require.Equal(t, old, token)
+		token, _ = r.get(t)
+		require.NotEqual(t, old, token)
+		record, _ := f.store.Record(firstKey(r))
+		require.NotEmpty(t, record.Version, "others may have the old one still")
+	})
+}
+
 func TestS20_SecretRotatedMidFleet(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		old := f.replicas(5)
@@ -1071,6 +1387,21 @@ func TestS20_LeaseIsReleasedAfterAPanic(t *testing.T) {
 		require.Zero(t, ttl)
 		_, took := f.replica().get(t)
 		require.Equal(t, 300*time.Millisecond, took)
+	})
+}
+
+// ctx ends when Acquire has just succeeded.
+func TestS20_ShutdownWhileAcquiring(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		ctx, stop := context.WithCancel(f.ctx)
+		r := f.replica()
+		r.Source = r.conf.Source(ctx)
+		r.store.Script(storetest.Fault{Operation: "acquire", Reply: true, Claim: func(*clientcredentials.Claim) { stop() }})
+		_, err := r.Token()
+		require.Error(t, err)
+		synctest.Wait()
+		_, ttl := f.store.Lease(firstKey(r))
+		require.Zero(t, ttl)
 	})
 }
 
@@ -1137,8 +1468,8 @@ func (badStore) Invalidate(context.Context, string, string) error { panic("here"
 
 // TestFleetSimulation runs fleets through random faults of everything. While the
 // authorization server answers, every call gets a token; none is served that has
-// expired or been revoked before the call; nobody waits longer than allowed; and there
-// are no more token requests than without a store.
+// expired, or been dropped by the replica before the call; and nobody waits longer than
+// allowed.
 func TestFleetSimulation(t *testing.T) {
 	seeds := 60
 	if testing.Short() {
@@ -1153,6 +1484,7 @@ func TestFleetSimulation(t *testing.T) {
 
 func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 	replicas := f.replicas(8)
+	dropped := make(map[*replica]map[string]bool)
 	for range 300 {
 		r := replicas[random.IntN(len(replicas))]
 		switch random.IntN(12) {
@@ -1181,6 +1513,10 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 			if token, err := r.Token(); err == nil {
 				f.auth.Revoke(token.AccessToken)
 				r.Invalidate(token)
+				if dropped[r] == nil {
+					dropped[r] = make(map[string]bool)
+				}
+				dropped[r][token.AccessToken] = true
 			}
 		case 10:
 			replicas[random.IntN(len(replicas))] = f.replica() // A restart.
@@ -1193,6 +1529,7 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 		require.NoError(t, err)
 		require.LessOrEqual(t, time.Since(start), 17*time.Second)
 		require.True(t, token.Expiry.After(time.Now()), "an expired token is served")
+		require.False(t, dropped[called][token.AccessToken], "a token is served again that was dropped")
 		time.Sleep(time.Duration(random.Int64N(int64(2 * time.Second))))
 	}
 }

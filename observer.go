@@ -18,10 +18,10 @@ import (
 // The functions are called from the goroutines that do the work, also
 // concurrently and in no particular order where two do, and never while a lock of
 // this package is held; that of oauth2 is while a TokenSource asks. They must return
-// quickly. A panic in RefreshStarted, Insecure or Retry fails the token request, and
-// one in what follows it is ignored. Config.Token tells of retries only. What
-// they get contains no token, no secret, and no scope, unless a server names one in
-// the text of an error.
+// quickly. A panic in TraceRefresh, RefreshStarted, Insecure or Retry fails the token
+// request, and one in StoreOperation or in what follows the request is ignored.
+// Config.Token tells of retries only. What they get contains no token, no secret, and
+// no scope, unless a server names one in the text of an error.
 type Observer struct {
 	// TokenServed: a caller got a token. It is called each time a Source is asked:
 	// for every request of a Client or Transport. A TokenSource asks when the token
@@ -57,7 +57,7 @@ type Observer struct {
 	// Invalidated: a token was dropped before it expired.
 	Invalidated func(InvalidatedInfo)
 
-	// StoreOperation: Config.Store was called.
+	// StoreOperation: Config.Store was called, or what it returned can't be used.
 	StoreOperation func(StoreOperationInfo)
 
 	// OriginRefused: a redirect led away from where the token may go, and was

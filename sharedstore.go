@@ -26,7 +26,7 @@ const (
 )
 
 // A SharedStore is a Store that tokens may be kept in, with what protects the service
-// from it: no call is waited for longer than 250 milliseconds, and after three
+// from it: its calls are waited for 250 milliseconds at most, and after three
 // failures in a row the store is left alone for 1 second, then 2, up to 5, while
 // tokens are requested as if there were none. Get one from Seal, or from an adapter.
 // It is for any number of Configs, and safe for concurrent use.

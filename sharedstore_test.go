@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,10 +185,14 @@ func TestStoreMistakes(t *testing.T) {
 		"there is no Store":              {Store: Seal(nil, testKeyring(t, 1))},
 		"there is no Store ":             {Store: ShareInPlaintext(nil)},
 		"Config.Store is empty":          {Store: new(SharedStore)},
+		"ClientID is empty ":             {Store: good, ClientSecret: "secret"},
 		"EndpointParams contains passwo": {Store: good, EndpointParams: url.Values{"password": {"x"}}},
 		"EndpointParams contains client": {Store: good, EndpointParams: url.Values{"client_assertion": {"x"}}},
 	} {
 		c.TokenURL = "https://auth.example/token"
+		if !strings.HasPrefix(text, "ClientID") {
+			c.ClientID = "id"
+		}
 		ctx, requests := answering(t.Context(), `{"access_token":"t"}`)
 		_, err := c.Source(ctx).Token()
 		require.ErrorContains(t, err, text[:len(text)-1])

@@ -1,7 +1,6 @@
 package clientcredentials
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
@@ -21,18 +20,9 @@ type tokenIdentity struct {
 	binding                    string     // thumbprints of certificate and key; empty: none
 }
 
-// storeKey returns the key under which r's token is kept in a store. What the token
-// will be bound to is part of it.
-func (r *tokenRequest) storeKey(ctx context.Context) (string, error) {
-	certificate, err := certificateOf(ctx, r.clientAuth)
-	if err != nil {
-		return "", err
-	}
-	return r.storeKeyOf(certificate)
-}
-
-// storeKeyOf is storeKey for a client that presents that certificate; nil: none.
-func (r *tokenRequest) storeKeyOf(certificate *tls.Certificate) (string, error) {
+// storeKey returns the key under which r's token is kept in a store, for a client that
+// presents that certificate; nil: none. What the token will be bound to is part of it.
+func (r *tokenRequest) storeKey(certificate *tls.Certificate) (string, error) {
 	if err := r.prepareProofs(); err != nil {
 		return "", err
 	}

@@ -59,7 +59,7 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 		c.ClientID, c.TokenURL = "client", "https://auth.example/token"
 		request, err := c.tokenRequest(t.Context())
 		require.NoError(t, err)
-		key, err := request.storeKeyOf(certificate)
+		key, err := request.storeKey(certificate)
 		require.NoError(t, err)
 		return key
 	}

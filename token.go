@@ -29,7 +29,8 @@ const (
 	hardPatience = time.Second
 
 	// minRejection is the least time between two tokens that are dropped because
-	// an API answered 401: it may answer so whatever the token.
+	// an API answered 401: it may answer so whatever the token. It isn't for a
+	// token that is older than the last such 401 by as much.
 	minRejection = 30 * time.Second
 )
 
@@ -52,7 +53,7 @@ type Source struct {
 	rejected   time.Time    // when a token was dropped because of a 401; zero: never
 	previous   *cachedToken // the one before current; nil: none
 
-	spentVersion string     // of the last shared token that was current; empty: none was
+	spent        []string   // versions of the last shared tokens that were current, the newest last
 	invalidation *storeCall // the last that removed one from the store; nil: none did
 
 	certifiedTransports certifiedTransports
@@ -334,7 +335,9 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 		defer s.mu.Unlock()
 		return s.previous != nil && refused(s.previous) // Or it isn't from this Source at all.
 	}
-	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection
+	// One that another replica had requested long before is no sign that the API refuses
+	// any: it may have been revoked together with the last.
+	drop := s.rejected.IsZero() || now.Sub(s.rejected) >= minRejection || s.rejected.Sub(c.sent) >= minRejection
 	if drop {
 		s.rejected = now
 		s.dropLocked()
@@ -356,6 +359,7 @@ func (s *Source) dropLocked() {
 
 // Reject drops the cached token if it is t, by its AccessToken, like Invalidate, but
 // no more than once in 30 seconds: for an API that has refused it, and may refuse any.
+// A token from Config.Store that is older than that doesn't count.
 // It reports whether there is, or will be, another token, so that it is worth to
 // repeat the call. Client and Transport do this by themselves.
 func (s *Source) Reject(t *oauth2.Token) bool {
@@ -377,9 +381,7 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 func (s *Source) replaceLocked(c *cachedToken) {
 	if old := s.current.Load(); old != nil {
 		s.previous = old
-		if old.shared != nil {
-			s.spentVersion = old.shared.version
-		}
+		s.spendLocked(old.shared)
 	}
 	s.current.Store(c)
 }
