@@ -35,6 +35,10 @@ const (
 	// all end without a token or a cooldown, waiting in line costs more than it saves.
 	maxLeaders = 2
 
+	// maxSharedCooldown is for how long one replica's refusal keeps the others away. It
+	// may have earned it alone, by its address.
+	maxSharedCooldown = time.Minute
+
 	// maxRecordBody is up to which size an answer of the authorization server is
 	// shared. Larger tokens don't fit into a request header anyway.
 	maxRecordBody = 48 << 10
@@ -202,6 +206,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		patience = start.Add(min(s.request.retry.AttemptTimeout, s.request.retry.TotalTimeout/2))
 		leader   string
 		leaders  int
+		cooldown bool // whether the end of one has been waited for
 		old      int
 	)
 	for {
@@ -244,16 +249,18 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			}
 			pause = min(max(time.Since(start)/4, minPoll), maxPoll)
 		case ClaimCooling:
-			failure, cooldown, err := s.readNote(claim)
+			failure, rest, err := s.readNote(claim)
 			if err != nil {
 				s.unreadable(err)
 				return nil, false, nil
 			}
-			if !s.wanted() || asked.Add(cooldown).After(patience) {
+			// Who has waited for the leader shares its failure, which has been tried
+			// hard enough. Who comes later waits for the next.
+			if !s.wanted() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
 				return nil, false, failure
 			}
-			pause = cooldown + minPoll
-			leader, leaders = "", 0 // This one has said why it has no token.
+			cooldown = true
+			pause = rest + minPoll
 		default:
 			return nil, false, nil
 		}
@@ -361,7 +368,7 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	var cooldown time.Duration
 	var refusal *oauth2.RetrieveError
 	if errors.As(failure, &refusal) && IsTemporary(failure) {
-		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
+		cooldown = min(max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64())), maxSharedCooldown)
 		note = s.note(refusal, cooldown)
 	}
 	if note == nil {
@@ -499,7 +506,7 @@ func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration, e
 	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
 		return nil, 0, errNotOpened
 	}
-	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
+	cooldown := min(claim.TTL, shared.Cooldown, maxSharedCooldown)
 	endpoint := *s.request.endpoint
 	endpoint.RawQuery = ""
 	seconds := int64((cooldown + time.Second - 1) / time.Second)

@@ -910,38 +910,60 @@ func TestS12_ValidTokenDuringTheCooldown(t *testing.T) {
 	})
 }
 
-// A 503 passes: who has no token waits for the end of a short cooldown.
+// A 503 passes: who comes during a short cooldown waits for its end.
 func TestS12_ShortCooldownIsWaitedOut(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		f.auth.Script(clientcredentialstest.Unavailable(), clientcredentialstest.Unavailable(), clientcredentialstest.Unavailable())
-		leader := f.replica()
-		var wg sync.WaitGroup
-		wg.Go(func() { _, err := leader.Token(); _ = err })
-		time.Sleep(10 * time.Millisecond)
+		_, err := f.replica().Token()
+		require.Error(t, err)
+		synctest.Wait()
 		tokens, longest := all(t, f.replicas(10), 1)
-		wg.Wait()
 		require.Len(t, tokens, 1)
 		require.NotContains(t, tokens[0], "error")
-		require.LessOrEqual(t, longest, 8*time.Second)
+		require.LessOrEqual(t, longest, 2500*time.Millisecond, "the cooldown, the request, and polls")
 		require.Equal(t, 4, f.auth.TokenRequests())
 	})
 }
 
-// Leaders that the server has told to stay away, one after the other, are no reason to
-// stop following, and to ask it all at once.
-func TestS12_OneCooldownAfterTheOther(t *testing.T) {
+// In an outage nobody waits longer for the error than without a store: all who have
+// waited for a leader share it, and who comes during the cooldown waits for one more.
+func TestS12_FailureIsSharedByAllWhoWaited(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		fault := clientcredentialstest.TooManyRequests(time.Second)
+		fault := clientcredentialstest.Unavailable()
 		f.auth.SetFault(&fault)
-		tokens, _ := all(t, f.replicas(50, func(c *clientcredentials.Config) { c.Retry.MaxAttempts = 1 }), 2)
+		replicas := f.replicas(50)
+		tokens, longest := all(t, replicas, 2)
 		for _, text := range tokens {
 			require.Contains(t, text, "temporarily_unavailable")
 		}
-		requests := f.auth.Requests()
-		require.Greater(t, len(requests), 5)
-		for i, r := range requests[1:] {
-			require.GreaterOrEqual(t, r.Time.Sub(requests[i].Time), time.Second)
+		require.LessOrEqual(t, longest, 4*time.Second, "three attempts, and polls")
+		require.Equal(t, 3, f.auth.TokenRequests())
+
+		tokens, longest = all(t, f.replicas(50), 2)
+		for _, text := range tokens {
+			require.Contains(t, text, "temporarily_unavailable")
 		}
+		require.LessOrEqual(t, longest, 6*time.Second)
+		require.LessOrEqual(t, f.auth.TokenRequests(), 6)
+	})
+}
+
+// One replica's refusal, which it may have earned alone, doesn't keep the others away for
+// as long as it was told to stay.
+func TestS12_LongRetryAfterIsOneReplicas(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
+		refused := f.replica()
+		_, err := refused.Token()
+		require.Error(t, err)
+		synctest.Wait()
+		other := f.replica()
+		_, err = other.Token()
+		require.Error(t, err)
+		time.Sleep(time.Minute)
+		other.get(t)
+		_, err = refused.Token()
+		require.Error(t, err, "by itself it obeys")
 	})
 }
 

@@ -339,7 +339,7 @@ func SlogObserver(logger *slog.Logger) *Observer {
 		},
 		StoreOperation: func(info StoreOperationInfo) {
 			attrs := []slog.Attr{slog.String("operation", info.Operation), slog.Duration("duration", info.Duration)}
-			if info.Err != nil && !errors.Is(info.Err, ErrLeaseLost) {
+			if info.Err != nil && !errors.Is(info.Err, ErrLeaseLost) && !errors.Is(info.Err, context.Canceled) {
 				log(slog.LevelWarn, "the store of shared tokens failed; going on without it", append(attrs, slog.String("error", info.Err.Error()))...)
 				return
 			}
