@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -191,4 +193,47 @@ func TestRoundTripSharesNoAuthorization(t *testing.T) {
 	require.Len(t, got, 2)
 	require.Equal(t, got[0], got[1])
 	require.NotEqual(t, "redacted", got[1])
+}
+
+// In an outage every call that uses the old token looks whether it is time to try again:
+// that must not cost more than the token.
+func TestReadsDuringAnOutageAllocateLittle(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		s := w.conf.Source(w.ctx)
+		client := w.conf.Client(w.ctx).Transport.(*oauth2.Transport)
+		read := func() { _, _ = s.Token(); _, _ = client.Source.Token() }
+		read()
+		time.Sleep(57 * time.Minute)
+		fault := clientcredentialstest.TooManyRequests(time.Minute)
+		w.auth.SetFault(&fault)
+		read()
+		synctest.Wait()
+		read()
+		require.Equal(t, Stale, s.Status().State)
+		require.LessOrEqual(t, testing.AllocsPerRun(100, read), 2.0)
+	})
+}
+
+func BenchmarkStaleRead(b *testing.B) {
+	ctx, _ := answering(b.Context(), `{"access_token":"t","expires_in":3600}`)
+	conf := &Config{TokenURL: "https://auth.example/token", ClientID: "id", Scopes: []string{"a", "b"}, EarlyRefresh: time.Hour}
+	s := conf.Source(ctx)
+	if _, err := s.Token(); err != nil {
+		b.Fatal(err)
+	}
+	c := *s.current.Load()
+	c.soft = 0
+	s.mu.Lock()
+	s.current.Store(&c)
+	request, err := conf.tokenRequest(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.cooldown.fail(time.Now(), request, io.EOF, 0)
+	s.cooldown.background = time.Now().Add(time.Hour)
+	s.mu.Unlock()
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = s.Token()
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -321,6 +322,8 @@ func (c *Config) tokenRequest(ctx context.Context) (*tokenRequest, error) {
 		authStyle:    c.AuthStyle,
 		styles:       styles,
 		form:         form,
+		scopes:       slices.Clone(c.Scopes),
+		params:       cloneValues(c.EndpointParams),
 		strict:       c.Strict,
 		earlyRefresh: c.EarlyRefresh,
 		retry:        retry,

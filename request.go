@@ -11,11 +11,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
 	"net/url"
-	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +45,9 @@ type tokenRequest struct {
 	clientAuth             ClientAuth // nil: by authStyle
 	authStyle              oauth2.AuthStyle
 	styles                 *authStyleCache
-	form                   url.Values // without the client's credentials
+	form                   url.Values // without the client's credentials, made of scopes and params
+	scopes                 []string
+	params                 url.Values
 	strict                 bool
 	earlyRefresh           time.Duration
 	retry                  RetryPolicy
@@ -74,10 +77,12 @@ func (r *tokenRequest) with(attempt *Attempt) *tokenRequest {
 	return &sent
 }
 
-// sameAs reports whether r asks for the same as other, in the same name.
-func (r *tokenRequest) sameAs(other *tokenRequest) bool {
-	return r.url == other.url && r.clientID == other.clientID && r.clientSecret == other.clientSecret &&
-		r.authStyle == other.authStyle && sameInterface(r.clientAuth, other.clientAuth) && sameInterface(r.dpop, other.dpop) && reflect.DeepEqual(r.form, other.form)
+// isFor reports whether a request made of c now would ask for the same as r, in the same
+// name. It costs little: in an outage each call that uses a stale token asks.
+func (r *tokenRequest) isFor(c *Config) bool {
+	return r.url == c.TokenURL && r.clientID == c.ClientID && r.clientSecret == c.ClientSecret &&
+		r.authStyle == c.AuthStyle && sameInterface(r.clientAuth, c.ClientAuth) && sameInterface(r.dpop, c.DPoP) &&
+		slices.Equal(r.scopes, c.Scopes) && maps.EqualFunc(r.params, c.EndpointParams, slices.Equal)
 }
 
 // A tokenResponse is a successful answer, RFC 6749, Section 5.1.

@@ -517,16 +517,16 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if ctx.Err() != nil {
 		return newWaitError(ctx)
 	}
-	request, err := s.conf.tokenRequest(s.ctx)
-	if err != nil {
-		s.lastError = err
-		return err
-	}
-	if s.cooldown.failures > 0 && !request.sameAs(s.cooldown.request) {
+	if s.cooldown.failures > 0 && !s.cooldown.request.isFor(s.conf) {
 		s.cooldown = cooldown{}
 	}
 	if usable && now.Before(s.cooldown.background) || !usable && now.Before(s.cooldown.foreground) {
 		return s.cooldown.err
+	}
+	request, err := s.conf.tokenRequest(s.ctx)
+	if err != nil {
+		s.lastError = err
+		return err
 	}
 	request.nonces = &s.nonces
 	s.flight = &flight{request: request, started: now, background: usable, generation: s.generation, announced: make(chan struct{}), done: make(chan struct{})}

@@ -251,9 +251,18 @@ func newClientTransport(source *Source, base http.RoundTripper, origins []string
 // Token returns a token, or a marker if there is something for the guard to do and
 // the caller is sure to give it to that.
 func (c *clientSource) Token() (*oauth2.Token, error) {
-	if cached := c.current.Load(); cached.fresh(time.Now(), 0) && !cached.isBound() {
-		c.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
-		return cached.copy(), nil
+	if cached := c.current.Load(); cached != nil && !cached.isBound() {
+		now := time.Now()
+		if cached.fresh(now, 0) {
+			c.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
+			return cached.copy(), nil
+		}
+		// Stale, for as long as an outage lasts: who calls doesn't matter if there is
+		// nothing to wait for.
+		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
+			c.conf.Observer.tokenServed(TokenServedInfo{State: stale.state(now)})
+			return stale.copy(), nil
+		}
 	}
 	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {
 		return &oauth2.Token{AccessToken: c.guard.marker}, nil
