@@ -1130,6 +1130,21 @@ func TestS15_Lifetimes(t *testing.T) {
 	}
 }
 
+// A token that is about to expire isn't begun with: its replacement would be waited for at
+// once.
+func TestS15_RecordThatIsAboutToExpire(t *testing.T) {
+	fleetBubble(t, 10*time.Minute, func(t *testing.T, f *fleet) {
+		old, _ := f.replica().get(t)
+		time.Sleep(9*time.Minute + 52*time.Second)
+		record, _ := f.store.Record(f.key(t))
+		require.NotEmpty(t, record.Version, "it is still there")
+		token, took := f.replica().get(t)
+		require.NotEqual(t, old, token)
+		require.Equal(t, 300*time.Millisecond, took)
+		require.Equal(t, 2, f.auth.TokenRequests())
+	})
+}
+
 // No replica serves a token longer than the one that has requested it, however it got
 // it, and clocks play no part.
 func TestS15_SharedTokenExpiresInTime(t *testing.T) {
