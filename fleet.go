@@ -35,8 +35,9 @@ const (
 	// all end without a token or a cooldown, waiting in line costs more than it saves.
 	maxLeaders = 2
 
-	// maxSharedCooldown is for how long one replica's refusal keeps the others away. It
-	// may have earned it alone, by its address.
+	// maxSharedCooldown is for how long the first refusal keeps the replicas away,
+	// whatever its Retry-After: one of them may have earned it alone, by its address. A
+	// second one is taken at its word.
 	maxSharedCooldown = time.Minute
 
 	// maxRecordBody is up to which size an answer of the authorization server is
@@ -64,6 +65,7 @@ type sharing struct {
 	until time.Time     // when the token that the replica has expires; zero: it has none
 	left  time.Duration // of storeBudget: it is for all calls that somebody waits for together
 
+	refused   bool          // this replica, or one that it knows of, not long ago
 	leaseWait time.Duration // for other replicas
 }
 
@@ -109,7 +111,7 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*tokenResponse, error) {
 	sharing.left = storeBudget
 	var invalidation *storeCall
-	sharing.spent, sharing.until, invalidation = s.past(f)
+	sharing.spent, sharing.until, sharing.refused, invalidation = s.past(f)
 	if n := len(sharing.spent); n > 0 {
 		sharing.stale = sharing.spent[n-1]
 	}
@@ -120,10 +122,10 @@ func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*token
 }
 
 // past returns the versions of the shared tokens that are to be replaced, or that have
-// been, when the token that there is expires, and the call that removes a version from
-// the store; nil: none is under way. What f brings from now on is another than those
-// that were invalidated until now.
-func (s *Source) past(f *flight) (spent []string, until time.Time, invalidation *storeCall) {
+// been, when the token that there is expires, whether there were refusals since, and the
+// call that removes a version from the store; nil: none is under way. What f brings from
+// now on is another than those that were invalidated until now.
+func (s *Source) past(f *flight) (spent []string, until time.Time, refused bool, invalidation *storeCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.generation = s.generation
@@ -138,7 +140,7 @@ func (s *Source) past(f *flight) (spent []string, until time.Time, invalidation 
 	if invalidation != nil && invalidation.ended() {
 		invalidation = nil // If it has failed, spent does: it isn't taken again.
 	}
-	return spent, until, invalidation
+	return spent, until, s.cooldown.failures > 0, invalidation
 }
 
 // maxSpent is how many versions a Source remembers. One would do if what was published
@@ -259,7 +261,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			if !s.wanted() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
 				return nil, false, failure
 			}
-			cooldown = true
+			cooldown, s.refused = true, true
 			pause = rest + minPoll
 		default:
 			return nil, false, nil
@@ -368,7 +370,10 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	var cooldown time.Duration
 	var refusal *oauth2.RetrieveError
 	if errors.As(failure, &refusal) && IsTemporary(failure) {
-		cooldown = min(max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64())), maxSharedCooldown)
+		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
+		if !s.refused {
+			cooldown = min(cooldown, maxSharedCooldown)
+		}
 		note = s.note(refusal, cooldown)
 	}
 	if note == nil {
@@ -506,7 +511,7 @@ func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration, e
 	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
 		return nil, 0, errNotOpened
 	}
-	cooldown := min(claim.TTL, shared.Cooldown, maxSharedCooldown)
+	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
 	endpoint := *s.request.endpoint
 	endpoint.RawQuery = ""
 	seconds := int64((cooldown + time.Second - 1) / time.Second)

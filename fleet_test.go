@@ -948,22 +948,39 @@ func TestS12_FailureIsSharedByAllWhoWaited(t *testing.T) {
 	})
 }
 
-// One replica's refusal, which it may have earned alone, doesn't keep the others away for
-// as long as it was told to stay.
-func TestS12_LongRetryAfterIsOneReplicas(t *testing.T) {
+// One replica's refusal, which it may have earned alone, keeps the others away for a minute
+// at most, and then it shares what they have got.
+func TestS12_LongRetryAfterOfOneReplica(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
-		refused := f.replica()
-		_, err := refused.Token()
-		require.Error(t, err)
-		synctest.Wait()
-		other := f.replica()
-		_, err = other.Token()
-		require.Error(t, err)
+		refused, other := f.replica(), f.replica()
+		for _, r := range []*replica{refused, other} {
+			_, err := r.Token()
+			require.ErrorContains(t, err, "temporarily_unavailable")
+			synctest.Wait()
+		}
 		time.Sleep(time.Minute)
-		other.get(t)
-		_, err = refused.Token()
-		require.Error(t, err, "by itself it obeys")
+		want, _ := other.get(t)
+		got, _ := refused.get(t)
+		require.Equal(t, want, got)
+		require.Equal(t, 2, f.auth.TokenRequests())
+	})
+}
+
+// The second refusal is taken at its word.
+func TestS12_LongRetryAfterOfAll(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		fault := clientcredentialstest.TooManyRequests(time.Hour)
+		f.auth.SetFault(&fault)
+		replicas := f.replicas(20)
+		for range 50 {
+			tokens, _ := all(t, replicas, 1)
+			for _, text := range tokens {
+				require.Contains(t, text, "temporarily_unavailable")
+			}
+			time.Sleep(time.Minute)
+		}
+		require.Equal(t, 2, f.auth.TokenRequests())
 	})
 }
 

@@ -274,7 +274,8 @@ func cloneTransport(transport *http.Transport) *http.Transport {
 //     recovers from a single failure still does; then they wait as long as the
 //     others, and get the last error meanwhile. Who called before a failure has, in
 //     effect, waited for it, and gets it too.
-//   - A Retry-After holds for both.
+//   - A Retry-After holds for both; the first one, where there is a Store, for a minute at
+//     most.
 type cooldown struct {
 	failures   int // in a row
 	err        error
@@ -287,7 +288,11 @@ type cooldown struct {
 func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
 	c.failures++
 	c.err, c.request = err, request
-	hold := now.Add(retryAfter(err, now))
+	delay := retryAfter(err, now)
+	if request.store != nil && c.failures == 1 {
+		delay = min(delay, maxSharedCooldown) // Another replica may have got a token.
+	}
+	hold := now.Add(delay)
 	c.background = latest(hold, now.Add(cooldownDelay(c.failures, draw)))
 	c.foreground = hold
 	if c.failures >= cooldownFree {
