@@ -948,6 +948,25 @@ func TestS12_FailureIsSharedByAllWhoWaited(t *testing.T) {
 	})
 }
 
+// Who has waited for the end of a cooldown doesn't wait for that of the next.
+func TestS12_CooldownIsWaitedOutOnce(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Latency = 0
+		fault := clientcredentialstest.Unavailable()
+		f.auth.SetFault(&fault)
+		once := func(c *clientcredentials.Config) { c.Retry.MaxAttempts = 1 }
+		_, err := f.replica(once).Token()
+		require.Error(t, err)
+		synctest.Wait()
+		tokens, longest := all(t, f.replicas(20, once), 1)
+		for _, text := range tokens {
+			require.Contains(t, text, "temporarily_unavailable")
+		}
+		require.LessOrEqual(t, longest, 1500*time.Millisecond)
+		require.Equal(t, 2, f.auth.TokenRequests())
+	})
+}
+
 // One replica's refusal, which it may have earned alone, keeps the others away for a minute
 // at most, and then it shares what they have got.
 func TestS12_LongRetryAfterOfOneReplica(t *testing.T) {
