@@ -15,7 +15,7 @@ CORE     := .
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 60s
 # A hanging test prints its goroutines before CI gives up.
-TIMEOUT  := 5m
+TIMEOUT  := 10m
 
 # $(call find,NAME) finds the files of that name which are ours.
 find = find . \( -name .git -o -name bin -o -name node_modules -o -name testdata \) -prune \
