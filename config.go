@@ -112,10 +112,10 @@ type Config struct {
 	// one between them: with those whose Config is the same but for ClientSecret and
 	// what only says how to ask. Packages redisstore and natsstore have one. It is
 	// never needed to get a token: when it is down, slow or refuses, each replica
-	// requests its own.
-	// Config.Token doesn't use it. It needs a ClientID, and EndpointParams without
-	// credentials. A certificate that HTTPClient presents by itself isn't seen: use a
-	// CertificateAuth if tokens are bound to it. Nil: each Source has its own.
+	// requests its own. Config.Token doesn't use it. It needs a ClientID, and
+	// EndpointParams without credentials. A certificate that HTTPClient presents by
+	// itself isn't seen: use a CertificateAuth if tokens are bound to it. Nil: each
+	// Source has its own.
 	Store *SharedStore `json:"-" yaml:"-"`
 
 	// Observer is told what happens to tokens. Nil: nobody is.

@@ -475,7 +475,7 @@ func (r *tokenResponse) almostExpired(now, until time.Time) bool {
 	}
 	life := time.Duration(r.expiresIn) * time.Second
 	expiry := r.sent.Add(life)
-	return !expiry.After(until) || expiry.Sub(now) <= min(maxHardWindow, life/10)
+	return !expiry.After(until) || expiry.Sub(now) <= hardWindow(life)
 }
 
 // A sharedRefusal is what a note holds, as JSON: why the server wants to be left

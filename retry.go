@@ -302,8 +302,13 @@ func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw fl
 
 // cooldownDelay returns the pause after the nth failure.
 func cooldownDelay(n int, draw float64) time.Duration {
-	delay := min(minCooldown<<min(n-1, 10), maxCooldown)
-	return time.Duration(float64(delay) * (0.75 + 0.25*draw))
+	return jittered(min(minCooldown<<min(n-1, 10), maxCooldown), draw)
+}
+
+// jittered returns three quarters of d to the whole, so that replicas don't act in
+// step. draw is in [0,1) and says where in between.
+func jittered(d time.Duration, draw float64) time.Duration {
+	return time.Duration(float64(d) * (0.75 + 0.25*draw))
 }
 
 func latest(a, b time.Time) time.Time {

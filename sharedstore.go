@@ -219,7 +219,7 @@ func (s *SharedStore) judge(probe bool, err error, givenUp bool) {
 		s.failures++
 		if s.failures == storeFailuresFree || probe {
 			s.pause = min(max(2*s.pause, minStorePause), maxStorePause)
-			s.resume = time.Now().Add(time.Duration(float64(s.pause) * (0.75 + 0.25*rand.Float64())))
+			s.resume = time.Now().Add(jittered(s.pause, rand.Float64()))
 		}
 	}
 }

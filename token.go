@@ -164,7 +164,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	if earlyRefresh == 0 {
 		window = min(maxSoftWindow, max(life, 0)/4)
 	}
-	window = min(time.Duration(float64(window)*(0.75+0.25*draw)), max(life, 0)/2)
+	window = min(jittered(window, draw), max(life, 0)/2)
 	c.soft = life - window
 	if refresh := time.Duration(response.refreshIn) * time.Second; 0 < refresh && refresh < life {
 		c.soft = max(refresh, life/2)
@@ -172,10 +172,13 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	// A token that comes with no life left is used for a moment all the same:
 	// otherwise each call to the API would be a token request.
 	c.soft = max(c.soft, response.floor)
-	c.hard = max(life-min(maxHardWindow, life/10), c.soft)
+	c.hard = max(life-hardWindow(life), c.soft)
 	c.dead = max(life, response.floor)
 	return c
 }
+
+// hardWindow returns how long before the expiry of a token callers wait for the next.
+func hardWindow(life time.Duration) time.Duration { return min(maxHardWindow, life/10) }
 
 // age returns how old c is: by the monotonic clock, which nobody can set back, or
 // by the wall clock, which goes on while the machine sleeps, whichever is more.
