@@ -28,6 +28,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // This test puts a canary, a secret that is found nowhere else, into everything
@@ -103,18 +104,18 @@ var canarySetups = []struct {
 }
 
 // A leakyStore shows all it knows, in errors.
-type leakyStore struct{ claim Claim }
+type leakyStore struct{ claim tokenstore.Claim }
 
-func (s *leakyStore) Acquire(context.Context, string, string, string, time.Duration) (Claim, error) {
-	return Claim{State: ClaimLead}, nil
+func (s *leakyStore) Acquire(context.Context, string, string, string, time.Duration) (tokenstore.Claim, error) {
+	return tokenstore.Claim{State: tokenstore.ClaimLead}, nil
 }
 
 func (s *leakyStore) Renew(_ context.Context, key, owner string, _ time.Duration) error {
 	return fmt.Errorf("%q %q", key, owner)
 }
 
-func (s *leakyStore) Publish(_ context.Context, key, owner string, record Record, _ time.Duration) error {
-	s.claim = Claim{State: ClaimHit, Record: record}
+func (s *leakyStore) Publish(_ context.Context, key, owner string, record tokenstore.Record, _ time.Duration) error {
+	s.claim = tokenstore.Claim{State: tokenstore.ClaimHit, Record: record}
 	return fmt.Errorf("%q %q %q", key, owner, record)
 }
 

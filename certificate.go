@@ -9,6 +9,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // This file is about the client's TLS certificate, RFC 8705: a connection that
@@ -77,7 +79,7 @@ func (r *tokenRequest) certify(ctx context.Context, attempt *Attempt) error {
 	if err != nil || certificate == nil {
 		return err
 	}
-	attempt.Credential = certificateThumbprint(certificate)
+	attempt.CredentialID = certificateThumbprint(certificate)
 	if !sameCertificate(certificate, r.certificate) {
 		r.closeCertified()
 		r.certificate = certificate
@@ -141,5 +143,5 @@ func (s *Source) checkCertificate(ctx context.Context, c *cachedToken) {
 	if err != nil || certificate == nil || sameCertificate(certificate, c.certificate) {
 		return // As long as there is no other one, c is better than an error.
 	}
-	s.drop(func(current *cachedToken) bool { return current == c }, InvalidatedInfo{CertificateReplaced: true})
+	s.drop(func(current *cachedToken) bool { return current == c }, event.Invalidated{Reason: event.CertificateReplaced})
 }

@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // newCertificate returns a self-signed certificate for a client of that name.
@@ -218,8 +220,8 @@ func closeClones(s *Source) {
 
 func TestCertificateObserved(t *testing.T) {
 	w := newTLSWorld(t, false)
-	var dropped []InvalidatedInfo
-	w.conf.Observer = &Observer{Invalidated: func(info InvalidatedInfo) { dropped = append(dropped, info) }}
+	var dropped []event.Invalidated
+	w.conf.Observer = &Observer{Invalidated: func(info event.Invalidated) { dropped = append(dropped, info) }}
 	s := w.conf.Source(w.ctx)
 	first, err := s.Token()
 	require.NoError(t, err)
@@ -231,7 +233,7 @@ func TestCertificateObserved(t *testing.T) {
 	w.certificates.replace(newCertificate(t, "second"), nil)
 	_, err = s.Token()
 	require.NoError(t, err)
-	require.Equal(t, []InvalidatedInfo{{CertificateReplaced: true}}, dropped)
+	require.Equal(t, []event.Invalidated{{Reason: event.CertificateReplaced}}, dropped)
 
 	// A method without a certificate says nothing about the one that is in use.
 	w.conf.ClientAuth = &scriptedAuth{}

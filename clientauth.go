@@ -63,7 +63,7 @@ type Attempt struct {
 	// being secret, such as the thumbprint of a key. When the server answers
 	// invalid_client, and Authenticate, called again, sets another Credential,
 	// the request is repeated at once, with that. Empty: it isn't.
-	Credential string
+	CredentialID string
 }
 
 // String returns a description of a without anything secret.

@@ -36,7 +36,7 @@ func (a *scriptedAuth) Authenticate(ctx context.Context, attempt *Attempt) error
 	if a.err != nil {
 		return a.err
 	}
-	attempt.Credential = a.credential
+	attempt.CredentialID = a.credential
 	attempt.Form.Set("client_id", attempt.ClientID)
 	attempt.Form.Set("client_assertion", a.credential+"-assertion-"+strconv.Itoa(a.calls))
 	return nil

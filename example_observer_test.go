@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // Counters of a program, fed by an Observer. Its functions are called concurrently,
@@ -23,8 +24,8 @@ func ExampleObserver() {
 		ClientSecret: clientcredentialstest.ClientSecret,
 		TokenURL:     server.TokenURL,
 		Observer: &clientcredentials.Observer{
-			RefreshStarted: func(clientcredentials.RefreshStartedInfo) { requests.Add(1) },
-			TokenServed:    func(clientcredentials.TokenServedInfo) { served.Add(1) },
+			RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
+			TokenServed:    func(event.TokenServed) { served.Add(1) },
 		},
 	}
 	client := conf.Client(context.Background())
@@ -68,7 +69,7 @@ func ExampleSlogObserver() {
 	// the callers have what they wanted. This one waits for it.
 	logged := make(chan struct{})
 	conf.Observer = clientcredentials.JoinObservers(conf.Observer, &clientcredentials.Observer{
-		RefreshFailed: func(clientcredentials.RefreshFailedInfo) { close(logged) },
+		RefreshFailed: func(event.RefreshFailed) { close(logged) },
 	})
 	if _, err := conf.Source(context.Background()).Token(); err != nil {
 		<-logged
@@ -84,7 +85,7 @@ func ExampleJoinObservers() {
 
 	var requests atomic.Int64
 	counter := &clientcredentials.Observer{
-		RefreshStarted: func(clientcredentials.RefreshStartedInfo) { requests.Add(1) },
+		RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
 	}
 	conf := &clientcredentials.Config{
 		ClientID:     clientcredentialstest.ClientID,

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // This file is about the tokens that replicas share through Config.Store: what a
@@ -96,11 +99,11 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 		f.generation = s.generation
 	}}
 	response, err := s.share(ctx, f, sharing)
-	if !errors.Is(err, ErrLeaseLost) {
+	if !errors.Is(err, tokenstore.ErrLeaseLost) {
 		return response, err
 	}
 	// Lost to an invalidation, perhaps: what has been requested may be as invalid.
-	if again, err := s.share(ctx, f, sharing); err == nil || errors.Is(err, ErrLeaseLost) {
+	if again, err := s.share(ctx, f, sharing); err == nil || errors.Is(err, tokenstore.ErrLeaseLost) {
 		response = again
 	}
 	return response, nil // Not shared, perhaps, but good for this replica.
@@ -168,7 +171,7 @@ func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
 	s.invalidation = shared.store.start(context.WithoutCancel(s.ctx), func(ctx context.Context) error {
 		return shared.store.store.Invalidate(ctx, shared.key, shared.version)
 	}, func(d time.Duration, err error) {
-		observer.storeOperation(StoreOperationInfo{Operation: "invalidate", Duration: d, Err: err})
+		observer.storeOperation(event.StoreOperation{Operation: event.Invalidate, Duration: d, Err: err})
 	})
 }
 
@@ -221,9 +224,9 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		}
 		var pause time.Duration
 		switch claim.State {
-		case ClaimLead:
+		case tokenstore.ClaimLead:
 			return nil, true, nil
-		case ClaimHit:
+		case tokenstore.ClaimHit:
 			response, err := s.read(claim, asked)
 			if err != nil {
 				s.unreadable(err)
@@ -238,7 +241,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			}
 			s.stale = claim.Record.Version
 			continue
-		case ClaimWait:
+		case tokenstore.ClaimWait:
 			if claim.Owner != leader {
 				leader = claim.Owner
 				leaders++
@@ -250,7 +253,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				return nil, false, nil
 			}
 			pause = min(max(time.Since(start)/4, minPoll), maxPoll)
-		case ClaimCooling:
+		case tokenstore.ClaimCooling:
 			failure, rest, err := s.readNote(claim)
 			if err != nil {
 				s.unreadable(err)
@@ -272,7 +275,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
 		}
-		if claim.State == ClaimWait {
+		if claim.State == tokenstore.ClaimWait {
 			s.leaseWait += time.Since(asked)
 		}
 		s.left = storeBudget // The store has cost nothing so far.
@@ -282,25 +285,25 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 // unreadable tells that what is in the store is of no use here.
 func (s *sharing) unreadable(err error) {
 	defer func() { _ = recover() }() // What the Observer does harms nobody.
-	s.request.observer.storeOperation(StoreOperationInfo{Operation: "open", Err: err})
+	s.request.observer.storeOperation(event.StoreOperation{Operation: event.Unseal, Err: err})
 }
 
 // acquire also returns when it was called: what the store says is no older.
-func (s *sharing) acquire(ctx context.Context) (claim Claim, asked time.Time, err error) {
+func (s *sharing) acquire(ctx context.Context) (claim tokenstore.Claim, asked time.Time, err error) {
 	asked = time.Now()
-	var answer Claim // Written by a goroutine that may be late: read only after success.
+	var answer tokenstore.Claim // Written by a goroutine that may be late: read only after success.
 	call := s.store.start(ctx, func(ctx context.Context) (err error) {
 		answer, err = s.store.store.Acquire(ctx, s.key, s.stale, s.owner, leaseTime)
 		return err
 	}, func(d time.Duration, err error) {
-		info := StoreOperationInfo{Operation: "acquire", Duration: d, Err: err}
+		info := event.StoreOperation{Operation: event.Acquire, Duration: d, Err: err}
 		if err == nil {
 			info.State = answer.State
 		}
 		s.request.observer.storeOperation(info)
 	})
 	if err := s.await(ctx, call); err != nil {
-		return Claim{}, asked, err
+		return tokenstore.Claim{}, asked, err
 	}
 	answer.TTL = max(answer.TTL, 0)
 	return answer, asked, nil
@@ -326,12 +329,12 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 	}
 	// Also if that fails: it may have got there, and only the reply is lost.
 	response.shared = &sharedVersion{s.store, s.key, record.Version}
-	err = s.await(ctx, s.start(ctx, "publish", func(ctx context.Context) error {
+	err = s.await(ctx, s.start(ctx, event.Publish, func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
 	}))
-	if errors.Is(err, ErrLeaseLost) {
+	if errors.Is(err, tokenstore.ErrLeaseLost) {
 		ended = true
-		return response, ErrLeaseLost
+		return response, tokenstore.ErrLeaseLost
 	}
 	ended = err == nil || errors.Is(err, errStoreSlow) // It may still get there.
 	return response, nil
@@ -351,10 +354,10 @@ func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 				return
 			}
 			// Nobody waits for it at the end: late it changes nothing.
-			err := s.start(ctx, "renew", func(ctx context.Context) error {
+			err := s.start(ctx, event.Renew, func(ctx context.Context) error {
 				return s.store.store.Renew(ctx, s.key, s.owner, leaseTime)
 			}).wait(ctx, storeBudget)
-			if errors.Is(err, ErrLeaseLost) {
+			if errors.Is(err, tokenstore.ErrLeaseLost) {
 				return // Publish will tell.
 			}
 		}
@@ -379,15 +382,15 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	if note == nil {
 		cooldown = 0
 	}
-	s.start(ctx, "abort", func(ctx context.Context) error {
+	s.start(ctx, event.Abort, func(ctx context.Context) error {
 		return s.store.store.Abort(ctx, s.key, s.owner, note, cooldown)
 	})
 }
 
 // start starts an operation of the store, which goes on when the flight has ended.
-func (s *sharing) start(ctx context.Context, operation string, f func(context.Context) error) *storeCall {
+func (s *sharing) start(ctx context.Context, operation event.Operation, f func(context.Context) error) *storeCall {
 	return s.store.start(context.WithoutCancel(ctx), f, func(d time.Duration, err error) {
-		s.request.observer.storeOperation(StoreOperationInfo{Operation: operation, Duration: d, Err: err})
+		s.request.observer.storeOperation(event.StoreOperation{Operation: operation, Duration: d, Err: err})
 	})
 }
 
@@ -409,7 +412,7 @@ type sharedResponse struct {
 }
 
 // record returns what to publish of a response, and for how long; false: nothing.
-func (s *sharing) record(response *tokenResponse) (Record, time.Duration, bool) {
+func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Duration, bool) {
 	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL}
 	if response.expiresIn != 0 {
 		life := time.Duration(response.expiresIn) * time.Second
@@ -418,23 +421,23 @@ func (s *sharing) record(response *tokenResponse) (Record, time.Duration, bool) 
 		shared.TTL = min(life-shared.Age, maxRecordTTL)
 	}
 	if shared.TTL < time.Millisecond || len(response.body) > maxRecordBody {
-		return Record{}, 0, false
+		return tokenstore.Record{}, 0, false
 	}
 	if key, err := s.request.storeKey(response.certificate); err != nil || key != s.key {
-		return Record{}, 0, false // The certificate was replaced just now.
+		return tokenstore.Record{}, 0, false // The certificate was replaced just now.
 	}
 	version := rand.Text()
 	text, err := json.Marshal(shared)
 	if err != nil {
-		return Record{}, 0, false
+		return tokenstore.Record{}, 0, false
 	}
 	sealed, err := s.store.seal(s.key, version, text)
-	return Record{Version: version, Data: sealed}, shared.TTL, err == nil
+	return tokenstore.Record{Version: version, Data: sealed}, shared.TTL, err == nil
 }
 
 // read returns the response that another replica has published. How old its token is
 // tells what is left of the record, by the store's clock alone.
-func (s *sharing) read(claim Claim, asked time.Time) (*tokenResponse, error) {
+func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse, error) {
 	text, err := s.store.open(s.key, claim.Record.Version, claim.Record.Data)
 	if err != nil {
 		return nil, err
@@ -456,7 +459,7 @@ func (s *sharing) read(claim Claim, asked time.Time) (*tokenResponse, error) {
 	response := &tokenResponse{
 		members:     *parsed,
 		sent:        asked,
-		from:        FromStore,
+		from:        event.FromStore,
 		shared:      &sharedVersion{s.store, s.key, claim.Record.Version},
 		certificate: s.certificate,
 		proofKey:    s.request.proofKey,
@@ -502,7 +505,7 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 }
 
 // readNote returns the refusal that another replica has got, and for how long it holds.
-func (s *sharing) readNote(claim Claim) (*oauth2.RetrieveError, time.Duration, error) {
+func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.Duration, error) {
 	text, err := s.store.open(s.key, "", claim.Note)
 	if err != nil {
 		return nil, 0, err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 var updateFigures = flag.Bool("update-figures", false, "simulate fleets of up to 100,000 replicas, and write what comes of it into docs/fleet.md")
@@ -166,7 +167,7 @@ func (s *countingStore) take() []time.Time {
 	return calls
 }
 
-func (s *countingStore) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+func (s *countingStore) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	s.note()
 	return s.Store.Acquire(ctx, key, stale, owner, lease)
 }
@@ -176,7 +177,7 @@ func (s *countingStore) Renew(ctx context.Context, key, owner string, lease time
 	return s.Store.Renew(ctx, key, owner, lease)
 }
 
-func (s *countingStore) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (s *countingStore) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	s.note()
 	return s.Store.Publish(ctx, key, owner, record, ttl)
 }

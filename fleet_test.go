@@ -29,6 +29,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // A fleet is a service with many replicas, its authorization server, its API and its
@@ -49,7 +51,7 @@ type replica struct {
 	store *storetest.Store
 	mu    sync.Mutex // protects operations
 	// operations are the infos that the Observer gets of its store.
-	operations []clientcredentials.StoreOperationInfo
+	operations []event.StoreOperation
 }
 
 // fleetBubble runs a test of a fleet with tokens of that lifetime under synctest.
@@ -98,7 +100,7 @@ func (f *fleet) replica(change ...func(*clientcredentials.Config)) *replica {
 		TokenURL:     "https://auth.example/token",
 		AuthStyle:    oauth2.AuthStyleInHeader,
 		Store:        clientcredentials.Seal(r.store, f.keyring),
-		Observer: &clientcredentials.Observer{StoreOperation: func(info clientcredentials.StoreOperationInfo) {
+		Observer: &clientcredentials.Observer{StoreOperation: func(info event.StoreOperation) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.operations = append(r.operations, info)
@@ -251,7 +253,7 @@ func TestS03_LateLeader(t *testing.T) {
 		require.Equal(t, 2, f.auth.TokenRequests())
 		again, _ := f.replica().get(t)
 		require.Equal(t, token, again, "and stays")
-		require.Contains(t, late.failures(), clientcredentials.ErrLeaseLost)
+		require.Contains(t, late.failures(), tokenstore.ErrLeaseLost)
 	})
 }
 
@@ -1045,7 +1047,7 @@ func TestS12_NegativeCooldown(t *testing.T) {
 		require.Error(t, err)
 		synctest.Wait()
 		r := f.replica()
-		r.store.SetFault(&storetest.Fault{Operation: "acquire", Claim: func(c *clientcredentials.Claim) { c.TTL = -time.Hour }})
+		r.store.SetFault(&storetest.Fault{Operation: "acquire", Claim: func(c *tokenstore.Claim) { c.TTL = -time.Hour }})
 		_, err = r.Token()
 		require.Error(t, err)
 		require.Less(t, len(r.store.Calls()), 500)
@@ -1206,13 +1208,13 @@ func TestS15_SharedTokenExpiresInTime(t *testing.T) {
 func TestS16_UnreadableRecord(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, f *fleet, r *replica){
 		"bit":            func(_ *testing.T, _ *fleet, r *replica) { c := storetest.Corrupted(); r.store.SetFault(&c) },
-		"cut":            changeRecord(func(record *clientcredentials.Record) { record.Data = record.Data[:len(record.Data)-1] }),
-		"short":          changeRecord(func(record *clientcredentials.Record) { record.Data = record.Data[:3] }),
-		"empty":          changeRecord(func(record *clientcredentials.Record) { record.Data = nil }),
-		"other version":  changeRecord(func(record *clientcredentials.Record) { record.Version += "x" }),
-		"unknown format": changeRecord(func(record *clientcredentials.Record) { record.Data[0]++ }),
-		"unknown key":    changeRecord(func(record *clientcredentials.Record) { record.Data[1]++ }),
-		"in plaintext":   changeRecord(func(record *clientcredentials.Record) { record.Data = []byte(`{"body":"e30="}`) }),
+		"cut":            changeRecord(func(record *tokenstore.Record) { record.Data = record.Data[:len(record.Data)-1] }),
+		"short":          changeRecord(func(record *tokenstore.Record) { record.Data = record.Data[:3] }),
+		"empty":          changeRecord(func(record *tokenstore.Record) { record.Data = nil }),
+		"other version":  changeRecord(func(record *tokenstore.Record) { record.Version += "x" }),
+		"unknown format": changeRecord(func(record *tokenstore.Record) { record.Data[0]++ }),
+		"unknown key":    changeRecord(func(record *tokenstore.Record) { record.Data[1]++ }),
+		"in plaintext":   changeRecord(func(record *tokenstore.Record) { record.Data = []byte(`{"body":"e30="}`) }),
 		"disjoint": func(t *testing.T, _ *fleet, r *replica) {
 			r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
 		},
@@ -1240,7 +1242,7 @@ func TestS16_UnreadableRecord(t *testing.T) {
 }
 
 // changeRecord changes what is in the store.
-func changeRecord(change func(*clientcredentials.Record)) func(*testing.T, *fleet, *replica) {
+func changeRecord(change func(*tokenstore.Record)) func(*testing.T, *fleet, *replica) {
 	return func(t *testing.T, f *fleet, _ *replica) {
 		record, ttl := f.store.Record(f.key(t))
 		change(&record)
@@ -1272,7 +1274,7 @@ func TestS16_UnreadableNote(t *testing.T) {
 		r := f.replica()
 		r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
 		r.conf.Observer = clientcredentials.JoinObservers(r.conf.Observer, &clientcredentials.Observer{
-			StoreOperation: func(clientcredentials.StoreOperationInfo) { panic("here") },
+			StoreOperation: func(event.StoreOperation) { panic("here") },
 		})
 		_, took := r.get(t)
 		require.Equal(t, 300*time.Millisecond, took)
@@ -1469,7 +1471,7 @@ func TestS20_ShutdownWhileAcquiring(t *testing.T) {
 		ctx, stop := context.WithCancel(f.ctx)
 		r := f.replica()
 		r.Source = r.conf.Source(ctx)
-		r.store.Script(storetest.Fault{Operation: "acquire", Reply: true, Claim: func(*clientcredentials.Claim) { stop() }})
+		r.store.Script(storetest.Fault{Operation: "acquire", Reply: true, Claim: func(*tokenstore.Claim) { stop() }})
 		_, err := r.Token()
 		require.Error(t, err)
 		synctest.Wait()
@@ -1484,22 +1486,22 @@ func (panickingTransport) RoundTrip(*http.Request) (*http.Response, error) { pan
 
 // A store that panics, or answers nonsense, is one that fails.
 func TestStoreThatMisbehaves(t *testing.T) {
-	for name, store := range map[string]clientcredentials.Store{
-		"panics":  badStore{func() (clientcredentials.Claim, error) { panic("here") }},
-		"exits":   badStore{func() (clientcredentials.Claim, error) { runtime.Goexit(); return clientcredentials.Claim{}, nil }},
-		"nothing": badStore{func() (clientcredentials.Claim, error) { return clientcredentials.Claim{}, nil }},
-		"unknown": badStore{func() (clientcredentials.Claim, error) { return clientcredentials.Claim{State: 17}, nil }},
-		"no hit": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimHit}, nil
+	for name, store := range map[string]tokenstore.Store{
+		"panics":  badStore{func() (tokenstore.Claim, error) { panic("here") }},
+		"exits":   badStore{func() (tokenstore.Claim, error) { runtime.Goexit(); return tokenstore.Claim{}, nil }},
+		"nothing": badStore{func() (tokenstore.Claim, error) { return tokenstore.Claim{}, nil }},
+		"unknown": badStore{func() (tokenstore.Claim, error) { return tokenstore.Claim{State: 17}, nil }},
+		"no hit": badStore{func() (tokenstore.Claim, error) {
+			return tokenstore.Claim{State: tokenstore.ClaimHit}, nil
 		}},
-		"no note": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: math.MaxInt64}, nil
+		"no note": badStore{func() (tokenstore.Claim, error) {
+			return tokenstore.Claim{State: tokenstore.ClaimCooling, TTL: math.MaxInt64}, nil
 		}},
-		"negative": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: -1, Owner: time.Now().String()}, nil
+		"negative": badStore{func() (tokenstore.Claim, error) {
+			return tokenstore.Claim{State: tokenstore.ClaimWait, TTL: -1, Owner: time.Now().String()}, nil
 		}},
-		"for ever": badStore{func() (clientcredentials.Claim, error) {
-			return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: math.MaxInt64, Owner: "x"}, nil
+		"for ever": badStore{func() (tokenstore.Claim, error) {
+			return tokenstore.Claim{State: tokenstore.ClaimWait, TTL: math.MaxInt64, Owner: "x"}, nil
 		}},
 	} {
 		for kind, shared := range map[string]*clientcredentials.SharedStore{"sealed": clientcredentials.Seal(store, keyring(t, 1)), "plaintext": clientcredentials.ShareInPlaintext(store)} {
@@ -1522,16 +1524,16 @@ func TestStoreThatMisbehaves(t *testing.T) {
 }
 
 type badStore struct {
-	acquire func() (clientcredentials.Claim, error)
+	acquire func() (tokenstore.Claim, error)
 }
 
-func (s badStore) Acquire(context.Context, string, string, string, time.Duration) (clientcredentials.Claim, error) {
+func (s badStore) Acquire(context.Context, string, string, string, time.Duration) (tokenstore.Claim, error) {
 	return s.acquire()
 }
 
 func (badStore) Renew(context.Context, string, string, time.Duration) error { panic("here") }
 
-func (badStore) Publish(context.Context, string, string, clientcredentials.Record, time.Duration) error {
+func (badStore) Publish(context.Context, string, string, tokenstore.Record, time.Duration) error {
 	panic("here")
 }
 
@@ -1610,16 +1612,16 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 func TestStoreOperationsAreObserved(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		var mu sync.Mutex // protects from and done
-		var from []clientcredentials.TokenFrom
-		var done []clientcredentials.RefreshDoneInfo
+		var from []event.TokenFrom
+		var done []event.RefreshDone
 		watch := func(c *clientcredentials.Config) {
 			c.Observer = clientcredentials.JoinObservers(c.Observer, &clientcredentials.Observer{
-				TokenServed: func(info clientcredentials.TokenServedInfo) {
+				TokenServed: func(info event.TokenServed) {
 					mu.Lock()
 					defer mu.Unlock()
 					from = append(from, info.From)
 				},
-				RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
+				RefreshDone: func(info event.RefreshDone) {
 					mu.Lock()
 					defer mu.Unlock()
 					done = append(done, info)
@@ -1641,12 +1643,12 @@ func TestStoreOperationsAreObserved(t *testing.T) {
 		require.Error(t, err)
 		synctest.Wait()
 
-		require.Equal(t, []clientcredentials.TokenFrom{clientcredentials.FromServer, clientcredentials.FromStore, clientcredentials.FromMemory}, from)
+		require.Equal(t, []event.TokenFrom{event.FromServer, event.FromStore, event.FromMemory}, from)
 		require.Len(t, done, 2)
-		require.Equal(t, clientcredentials.FromServer, done[0].From)
+		require.Equal(t, event.FromServer, done[0].From)
 		require.Equal(t, 1, done[0].Attempts)
 		require.Zero(t, done[0].LeaseWait)
-		require.Equal(t, clientcredentials.FromStore, done[1].From)
+		require.Equal(t, event.FromStore, done[1].From)
 		require.Zero(t, done[1].Attempts)
 		require.Equal(t, done[1].Duration, done[1].LeaseWait)
 		require.Equal(t, time.Hour, done[1].Life)
@@ -1654,7 +1656,7 @@ func TestStoreOperationsAreObserved(t *testing.T) {
 		names := func(r *replica) (names []string) {
 			for _, info := range r.operations {
 				require.NoError(t, info.Err)
-				name := info.Operation
+				name := string(info.Operation)
 				if info.State != 0 {
 					name += " " + info.State.String()
 				}

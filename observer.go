@@ -3,13 +3,14 @@ package clientcredentials
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // Observer is told what happens to tokens, for logs and metrics: set it in
@@ -26,21 +27,21 @@ type Observer struct {
 	// TokenServed: a caller got a token. It is called each time a Source is asked:
 	// for every request of a Client or Transport. A TokenSource asks when the token
 	// that it keeps is due.
-	TokenServed func(TokenServedInfo)
+	TokenServed func(event.TokenServed)
 
 	// TokenFailed: a caller got none, for whatever reason: there was no waiting any
 	// longer, the token request failed, or there was none in a pause after failures.
-	TokenFailed func(TokenFailedInfo)
+	TokenFailed func(event.TokenFailed)
 
 	// RefreshStarted: a token is being requested. RefreshDone or RefreshFailed
 	// follows, when this has returned.
-	RefreshStarted func(RefreshStartedInfo)
+	RefreshStarted func(event.RefreshStarted)
 
 	// RefreshDone: there is a new token.
-	RefreshDone func(RefreshDoneInfo)
+	RefreshDone func(event.RefreshDone)
 
 	// RefreshFailed: there isn't, in spite of retries.
-	RefreshFailed func(RefreshFailedInfo)
+	RefreshFailed func(event.RefreshFailed)
 
 	// TraceRefresh: a token is about to be requested, before RefreshStarted. The
 	// request goes on with the context that is returned, so that a span in it is the
@@ -49,147 +50,52 @@ type Observer struct {
 	TraceRefresh func(context.Context) (context.Context, func(error))
 
 	// Retry: an attempt at a token failed, and another one follows.
-	Retry func(RetryInfo)
+	Retry func(event.Retry)
 
 	// Cooldown: after a failure no token is requested for a while.
-	Cooldown func(CooldownInfo)
+	Cooldown func(event.Cooldown)
 
 	// Invalidated: a token was dropped before it expired.
-	Invalidated func(InvalidatedInfo)
+	Invalidated func(event.Invalidated)
 
 	// StoreOperation: Config.Store was called, or what it returned can't be used.
-	StoreOperation func(StoreOperationInfo)
+	StoreOperation func(event.StoreOperation)
 
 	// OriginRefused: a redirect led away from where the token may go, and was
 	// followed without it; or a request went there and was refused.
-	OriginRefused func(OriginRefusedInfo)
+	OriginRefused func(event.OriginRefused)
 
 	// Insecure: credentials or tokens travel over http to a host that isn't
 	// this one. Called once per Source for the token endpoint, and once for the
 	// API.
-	Insecure func(InsecureInfo)
+	Insecure func(event.Insecure)
 }
 
-// TokenServedInfo tells of a token that a caller got.
-type TokenServedInfo struct {
-	From   TokenFrom
-	Waited time.Duration // how long the caller did
-	State  State         // Fresh or Stale
-}
-
-// TokenFrom says where a token came from.
-type TokenFrom int
-
-const (
-	// FromMemory: the Source had it.
-	FromMemory TokenFrom = iota
-	// FromStore: another replica had put it into Config.Store.
-	FromStore
-	// FromServer: the authorization server has just issued it.
-	FromServer
-)
-
-// String returns "memory", "store" or "server".
-func (f TokenFrom) String() string {
-	switch f {
-	case FromMemory:
-		return "memory"
-	case FromStore:
-		return "store"
-	case FromServer:
-		return "server"
-	}
-	return fmt.Sprintf("TokenFrom(%d)", int(f))
-}
-
-// TokenFailedInfo tells of a caller who got no token.
-type TokenFailedInfo struct {
-	Waited time.Duration // how long the caller did
-	Err    error         // that it got
-}
-
-// RefreshStartedInfo tells of the start of a token request.
-type RefreshStartedInfo struct {
-	Background bool // there is a valid token meanwhile
-}
-
-// RefreshDoneInfo tells of a new token.
-type RefreshDoneInfo struct {
-	Duration  time.Duration // since the start, with retries
-	Attempts  int           // without the one that found out the auth style; 0: another replica made them
-	Life      time.Duration // of the new token; 0: it doesn't expire
-	From      TokenFrom     // FromStore or FromServer
-	LeaseWait time.Duration // for another replica that was requesting a token
-}
-
-// RefreshFailedInfo tells of a failure to get a token.
-type RefreshFailedInfo struct {
-	Duration time.Duration // since the start, with retries
-	Err      error
-}
-
-// RetryInfo tells of a failed attempt that isn't the last.
-type RetryInfo struct {
-	Attempt int // that failed; the first is 1
-	Delay   time.Duration
-	Err     error
-}
-
-// CooldownInfo tells of a pause after a failure.
-type CooldownInfo struct {
-	Failures int       // in a row
-	Until    time.Time // when a call can request a token again
-}
-
-// InvalidatedInfo tells of a token that was dropped.
-type InvalidatedInfo struct {
-	Rejected            bool // an API answered 401
-	CertificateReplaced bool // the client has another certificate; neither: by Source.Invalidate
-}
-
-// StoreOperationInfo tells of a call of Config.Store.
-type StoreOperationInfo struct {
-	Operation string        // "acquire", "renew", "publish", "abort" or "invalidate"; "open" if what is there can't be read
-	State     ClaimState    // what acquire has found out; 0: nothing, or another operation
-	Duration  time.Duration // no more than 250 milliseconds: it isn't waited for longer
-	Err       error         // ErrLeaseLost is no failure of the store
-}
-
-// OriginRefusedInfo tells of an origin that didn't get the token.
-type OriginRefusedInfo struct {
-	Origin string // scheme, host and port
-}
-
-// InsecureInfo tells of cleartext.
-type InsecureInfo struct {
-	Origin string // scheme, host and port
-}
-
-func (o *Observer) tokenServed(info TokenServedInfo) {
+func (o *Observer) tokenServed(info event.TokenServed) {
 	if o != nil && o.TokenServed != nil {
 		o.TokenServed(info)
 	}
 }
 
-func (o *Observer) tokenFailed(info TokenFailedInfo) {
+func (o *Observer) tokenFailed(info event.TokenFailed) {
 	if o != nil && o.TokenFailed != nil {
 		o.TokenFailed(info)
 	}
 }
 
-func (o *Observer) refreshStarted(info RefreshStartedInfo) {
+func (o *Observer) refreshStarted(info event.RefreshStarted) {
 	if o != nil && o.RefreshStarted != nil {
 		o.RefreshStarted(info)
 	}
 }
 
-func (o *Observer) refreshDone(info RefreshDoneInfo) {
+func (o *Observer) refreshDone(info event.RefreshDone) {
 	if o != nil && o.RefreshDone != nil {
 		o.RefreshDone(info)
 	}
 }
 
-func (o *Observer) refreshFailed(info RefreshFailedInfo) {
+func (o *Observer) refreshFailed(info event.RefreshFailed) {
 	if o != nil && o.RefreshFailed != nil {
 		o.RefreshFailed(info)
 	}
@@ -211,31 +117,31 @@ func (o *Observer) traceRefresh(ctx context.Context) (context.Context, func(erro
 	return traced, end
 }
 
-func (o *Observer) storeOperation(info StoreOperationInfo) {
+func (o *Observer) storeOperation(info event.StoreOperation) {
 	if o != nil && o.StoreOperation != nil {
 		o.StoreOperation(info)
 	}
 }
 
-func (o *Observer) retry(info RetryInfo) {
+func (o *Observer) retry(info event.Retry) {
 	if o != nil && o.Retry != nil {
 		o.Retry(info)
 	}
 }
 
-func (o *Observer) cooldown(info CooldownInfo) {
+func (o *Observer) cooldown(info event.Cooldown) {
 	if o != nil && o.Cooldown != nil {
 		o.Cooldown(info)
 	}
 }
 
-func (o *Observer) invalidated(info InvalidatedInfo) {
+func (o *Observer) invalidated(info event.Invalidated) {
 	if o != nil && o.Invalidated != nil {
 		o.Invalidated(info)
 	}
 }
 
-func (o *Observer) originRefused(info OriginRefusedInfo) {
+func (o *Observer) originRefused(info event.OriginRefused) {
 	if o != nil && o.OriginRefused != nil {
 		o.OriginRefused(info)
 	}
@@ -244,7 +150,7 @@ func (o *Observer) originRefused(info OriginRefusedInfo) {
 // insecureOnce tells, if told is false, that what is sent to u can be read on the way.
 func (o *Observer) insecureOnce(told *atomic.Bool, u *url.URL) {
 	if o != nil && o.Insecure != nil && told.CompareAndSwap(false, true) {
-		o.Insecure(InsecureInfo{Origin: originOf(u).String()})
+		o.Insecure(event.Insecure{Origin: originOf(u).String()})
 	}
 }
 
@@ -311,35 +217,35 @@ func SlogObserver(logger *slog.Logger) *Observer {
 		logger.LogAttrs(context.Background(), level, "oauth2: "+message, attrs...)
 	}
 	return &Observer{
-		TokenServed: func(info TokenServedInfo) {
-			if info.From != FromMemory {
+		TokenServed: func(info event.TokenServed) {
+			if info.From != event.FromMemory {
 				log(slog.LevelDebug, "waited for a token", slog.String("from", info.From.String()), slog.Duration("waited", info.Waited))
 			}
 		},
-		TokenFailed: func(info TokenFailedInfo) {
+		TokenFailed: func(info event.TokenFailed) {
 			log(slog.LevelDebug, "a caller got no token", slog.Duration("waited", info.Waited), slog.String("error", info.Err.Error()))
 		},
-		RefreshStarted: func(info RefreshStartedInfo) {
+		RefreshStarted: func(info event.RefreshStarted) {
 			log(slog.LevelDebug, "requesting a token", slog.Bool("background", info.Background))
 		},
-		RefreshDone: func(info RefreshDoneInfo) {
+		RefreshDone: func(info event.RefreshDone) {
 			log(slog.LevelDebug, "got a token", slog.Duration("duration", info.Duration), slog.String("from", info.From.String()), slog.Int("attempts", info.Attempts), slog.Duration("life", info.Life))
 		},
-		RefreshFailed: func(info RefreshFailedInfo) {
+		RefreshFailed: func(info event.RefreshFailed) {
 			log(slog.LevelWarn, "got no token", slog.Duration("duration", info.Duration), slog.String("error", info.Err.Error()))
 		},
-		Retry: func(info RetryInfo) {
+		Retry: func(info event.Retry) {
 			log(slog.LevelInfo, "trying again to get a token", slog.Int("attempt", info.Attempt), slog.Duration("delay", info.Delay), slog.String("error", info.Err.Error()))
 		},
-		Cooldown: func(info CooldownInfo) {
+		Cooldown: func(info event.Cooldown) {
 			log(slog.LevelInfo, "requesting no token for a while", slog.Int("failures", info.Failures), slog.Time("until", info.Until))
 		},
-		Invalidated: func(info InvalidatedInfo) {
-			log(slog.LevelInfo, "dropped a token", slog.Bool("rejected", info.Rejected))
+		Invalidated: func(info event.Invalidated) {
+			log(slog.LevelInfo, "dropped a token", slog.String("reason", info.Reason.String()))
 		},
-		StoreOperation: func(info StoreOperationInfo) {
-			attrs := []slog.Attr{slog.String("operation", info.Operation), slog.Duration("duration", info.Duration)}
-			if info.Err != nil && !errors.Is(info.Err, ErrLeaseLost) && !errors.Is(info.Err, context.Canceled) {
+		StoreOperation: func(info event.StoreOperation) {
+			attrs := []slog.Attr{slog.String("operation", string(info.Operation)), slog.Duration("duration", info.Duration)}
+			if info.Err != nil && !errors.Is(info.Err, tokenstore.ErrLeaseLost) && !errors.Is(info.Err, context.Canceled) {
 				log(slog.LevelWarn, "the store of shared tokens failed; going on without it", append(attrs, slog.String("error", info.Err.Error()))...)
 				return
 			}
@@ -348,10 +254,10 @@ func SlogObserver(logger *slog.Logger) *Observer {
 			}
 			log(slog.LevelDebug, "called the store of shared tokens", attrs...)
 		},
-		OriginRefused: func(info OriginRefusedInfo) {
-			log(slog.LevelWarn, "kept the token from an origin", slog.String("origin", info.Origin))
+		OriginRefused: func(info event.OriginRefused) {
+			log(slog.LevelWarn, "kept the token from an origin", slog.String("origin", info.Origin), slog.String("outcome", info.Outcome.String()))
 		},
-		Insecure: func(info InsecureInfo) {
+		Insecure: func(info event.Insecure) {
 			log(slog.LevelWarn, "credentials travel in cleartext; use https", slog.String("origin", info.Origin))
 		},
 	}

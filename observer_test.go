@@ -20,6 +20,8 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // observe returns an Observer that hands whatever it is told to call. It sets
@@ -45,8 +47,8 @@ func observe(call func(info any)) *Observer {
 // and so it is kept apart.
 type recorder struct {
 	mu     sync.Mutex // protects what follows
-	served []TokenServedInfo
-	failed []TokenFailedInfo
+	served []event.TokenServed
+	failed []event.TokenFailed
 	events []any // all other infos
 }
 
@@ -61,9 +63,9 @@ func (r *recorder) note(info any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch info := info.(type) {
-	case TokenServedInfo:
+	case event.TokenServed:
 		r.served = append(r.served, info)
-	case TokenFailedInfo:
+	case event.TokenFailed:
 		r.failed = append(r.failed, info)
 	default:
 		r.events = append(r.events, info)
@@ -71,7 +73,7 @@ func (r *recorder) note(info any) {
 }
 
 // take returns what has been told since it was called last.
-func (r *recorder) take() (served []TokenServedInfo, events []any) {
+func (r *recorder) take() (served []event.TokenServed, events []any) {
 	synctest.Wait() // A flight tells of itself after its callers have left.
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,7 +83,7 @@ func (r *recorder) take() (served []TokenServedInfo, events []any) {
 }
 
 // takeFailed returns the callers without a token since it was called last.
-func (r *recorder) takeFailed() []TokenFailedInfo {
+func (r *recorder) takeFailed() []event.TokenFailed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	failed := r.failed
@@ -89,17 +91,17 @@ func (r *recorder) takeFailed() []TokenFailedInfo {
 	return failed
 }
 
-type served []TokenServedInfo
+type served []event.TokenServed
 
 // expect checks what has been told since the last call of it or of take.
 func (r *recorder) expect(t *testing.T, wantServed served, wantEvents ...any) {
 	t.Helper()
 	gotServed, gotEvents := r.take()
-	require.Equal(t, []TokenServedInfo(wantServed), gotServed)
+	require.Equal(t, []event.TokenServed(wantServed), gotServed)
 	require.Equal(t, wantEvents, gotEvents)
 }
 
-var fromMemory = served{{State: Fresh}}
+var fromMemory = served{{}}
 
 func TestObserverColdStartAndMemory(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -115,15 +117,15 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 		defer cancel()
 		_, err := s.TokenContext(ctx) // Leaves before it lands.
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, []TokenFailedInfo{{Waited: time.Second, Err: err}}, r.takeFailed())
-		r.expect(t, nil, RefreshStartedInfo{})
+		require.Equal(t, []event.TokenFailed{{Waited: time.Second, Err: err}}, r.takeFailed())
+		r.expect(t, nil, event.RefreshStarted{})
 		wg.Wait()
 		gotServed, events := r.take()
 		require.ElementsMatch(t, served{
-			{From: FromServer, Waited: 3 * time.Second, State: Fresh},
-			{From: FromServer, Waited: 2 * time.Second, State: Fresh},
+			{From: event.FromServer, Waited: 3 * time.Second},
+			{From: event.FromServer, Waited: 2 * time.Second},
 		}, gotServed)
-		require.Equal(t, []any{RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer}}, events)
+		require.Equal(t, []any{event.RefreshDone{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer}}, events)
 
 		promptly(t, s)
 		r.expect(t, fromMemory)
@@ -136,7 +138,7 @@ func TestObserverTokenWithoutExpiry(t *testing.T) {
 	bubble(t, -1, func(t *testing.T, w *world) {
 		r := w.record()
 		promptly(t, w.conf.Source(w.ctx))
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, From: FromServer})
+		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, From: event.FromServer})
 	})
 }
 
@@ -152,7 +154,7 @@ func TestObserverIsToldOfEveryRequest(t *testing.T) {
 					require.NoError(t, err)
 				}
 				get()
-				r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
+				r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
 				get()
 				r.expect(t, fromMemory)
 			})
@@ -170,9 +172,9 @@ func TestObserverBackgroundRefresh(t *testing.T) {
 		w.auth.Latency = 3 * time.Second
 		promptly(t, s)
 		promptly(t, s)
-		r.expect(t, served{{State: Stale}, {State: Stale}}, RefreshStartedInfo{Background: true})
+		r.expect(t, served{{Stale: true}, {Stale: true}}, event.RefreshStarted{Background: true})
 		time.Sleep(3 * time.Second)
-		r.expect(t, nil, RefreshDoneInfo{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer})
+		r.expect(t, nil, event.RefreshDone{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer})
 		promptly(t, s)
 		r.expect(t, fromMemory)
 	})
@@ -182,8 +184,8 @@ func TestObserverBackgroundRefresh(t *testing.T) {
 // is a valid token, and get the old one or the new one.
 func TestObserverShortlyBeforeExpiry(t *testing.T) {
 	for latency, want := range map[time.Duration]served{
-		time.Second / 2: {{From: FromServer, Waited: time.Second / 2, State: Fresh}},
-		5 * time.Second: {{Waited: hardPatience, State: Stale}},
+		time.Second / 2: {{From: event.FromServer, Waited: time.Second / 2}},
+		5 * time.Second: {{Waited: hardPatience, Stale: true}},
 	} {
 		t.Run(latency.String(), func(t *testing.T) {
 			bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -196,7 +198,7 @@ func TestObserverShortlyBeforeExpiry(t *testing.T) {
 				_, err := s.Token()
 				require.NoError(t, err)
 				time.Sleep(latency)
-				r.expect(t, want, RefreshStartedInfo{Background: true}, RefreshDoneInfo{Duration: latency, Attempts: 1, Life: time.Hour, From: FromServer})
+				r.expect(t, want, event.RefreshStarted{Background: true}, event.RefreshDone{Duration: latency, Attempts: 1, Life: time.Hour, From: event.FromServer})
 			})
 		})
 	}
@@ -216,13 +218,13 @@ func TestObserverRetry(t *testing.T) {
 		require.NoError(t, err)
 		took := time.Since(start)
 		gotServed, events := r.take()
-		require.Equal(t, []TokenServedInfo{{From: FromServer, Waited: took, State: Fresh}}, gotServed)
+		require.Equal(t, []event.TokenServed{{From: event.FromServer, Waited: took}}, gotServed)
 		require.Len(t, events, 4)
-		require.Equal(t, RefreshStartedInfo{}, events[0])
+		require.Equal(t, event.RefreshStarted{}, events[0])
 		pauses := took - 2*time.Second
-		for i, event := range events[1:3] {
-			require.IsType(t, RetryInfo{}, event)
-			retry := event.(RetryInfo)
+		for i, e := range events[1:3] {
+			require.IsType(t, event.Retry{}, e)
+			retry := e.(event.Retry)
 			require.Equal(t, i+1, retry.Attempt)
 			require.GreaterOrEqual(t, retry.Delay, minRetryDelay)
 			require.LessOrEqual(t, retry.Delay, maxRetryDelay)
@@ -231,7 +233,7 @@ func TestObserverRetry(t *testing.T) {
 			require.Equal(t, i == 0, errors.As(retry.Err, &refusal), "%v", retry.Err)
 		}
 		require.Zero(t, pauses)
-		require.Equal(t, RefreshDoneInfo{Duration: took, Attempts: 3, Life: time.Hour, From: FromServer}, events[3])
+		require.Equal(t, event.RefreshDone{Duration: took, Attempts: 3, Life: time.Hour, From: event.FromServer}, events[3])
 	})
 }
 
@@ -240,12 +242,12 @@ func TestObserverIsToldOfTheStartFirst(t *testing.T) {
 		ctx, cancel := context.WithCancel(w.ctx)
 		var told []string
 		w.conf.Observer = &Observer{
-			RefreshStarted: func(RefreshStartedInfo) {
+			RefreshStarted: func(event.RefreshStarted) {
 				cancel() // The flight is over before it has begun.
 				time.Sleep(time.Second)
 				told = append(told, "started")
 			},
-			RefreshFailed: func(RefreshFailedInfo) { told = append(told, "failed") },
+			RefreshFailed: func(event.RefreshFailed) { told = append(told, "failed") },
 		}
 		_, err := w.conf.Source(ctx).Token()
 		require.ErrorIs(t, err, context.Canceled)
@@ -266,24 +268,24 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 		for failures := 1; failures <= cooldownFree; failures++ {
 			_, err := s.Token()
 			require.Error(t, err)
-			want := []any{RefreshStartedInfo{}, RefreshFailedInfo{Duration: time.Second, Err: err}}
+			want := []any{event.RefreshStarted{}, event.RefreshFailed{Duration: time.Second, Err: err}}
 			if failures == cooldownFree {
 				until := s.Status().NextRefresh
 				require.True(t, until.After(time.Now()))
-				want = append(want, CooldownInfo{Failures: cooldownFree, Until: until})
+				want = append(want, event.Cooldown{Failures: cooldownFree, Until: until})
 			}
 			r.expect(t, nil, want...)
-			require.Equal(t, []TokenFailedInfo{{Waited: time.Second, Err: err}}, r.takeFailed())
+			require.Equal(t, []event.TokenFailed{{Waited: time.Second, Err: err}}, r.takeFailed())
 		}
 		_, err := s.Token() // Gets the last error.
 		require.Error(t, err)
 		r.expect(t, nil)
-		require.Equal(t, []TokenFailedInfo{{Err: err}}, r.takeFailed())
+		require.Equal(t, []event.TokenFailed{{Err: err}}, r.takeFailed())
 
 		w.auth.SetFault(nil)
 		time.Sleep(minCooldown)
 		promptly(t, s)
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
+		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
 		require.Empty(t, r.takeFailed())
 	})
 }
@@ -295,7 +297,7 @@ func TestObserverFailureWithoutRequest(t *testing.T) {
 		w.conf.TokenURL = ""
 		_, err := w.conf.Source(w.ctx).Token()
 		require.Error(t, err)
-		require.Equal(t, []TokenFailedInfo{{Err: err}}, r.takeFailed())
+		require.Equal(t, []event.TokenFailed{{Err: err}}, r.takeFailed())
 		r.expect(t, nil)
 	})
 }
@@ -316,12 +318,12 @@ func TestObserverFailureInTheBackground(t *testing.T) {
 			synctest.Wait()
 			status := s.Status()
 			require.True(t, status.NextRefresh.After(time.Now()))
-			r.expect(t, served{{State: Stale}},
-				RefreshStartedInfo{Background: true},
-				RefreshFailedInfo{Err: status.LastError},
-				CooldownInfo{Failures: failures + 1, Until: status.NextRefresh})
+			r.expect(t, served{{Stale: true}},
+				event.RefreshStarted{Background: true},
+				event.RefreshFailed{Err: status.LastError},
+				event.Cooldown{Failures: failures + 1, Until: status.NextRefresh})
 			promptly(t, s)
-			r.expect(t, served{{State: Stale}})
+			r.expect(t, served{{Stale: true}})
 			time.Sleep(minCooldown)
 		}
 		require.Equal(t, time.Minute-minCooldown, time.Until(s.Status().NextRefresh))
@@ -339,10 +341,10 @@ func TestObserverInvalidate(t *testing.T) {
 		r.expect(t, nil)
 		s.Invalidate(token)
 		s.Invalidate(token)
-		r.expect(t, nil, InvalidatedInfo{})
+		r.expect(t, nil, event.Invalidated{})
 		promptly(t, s)
 		s.Invalidate(token)
-		r.expect(t, served{{From: FromServer, State: Fresh}}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer})
+		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
 	})
 }
 
@@ -361,10 +363,10 @@ func TestObserverInvalidationDuringTheFlight(t *testing.T) {
 		s.Invalidate(token)
 		_, err := s.Token()
 		require.NoError(t, err)
-		r.expect(t, served{{State: Stale}, {From: FromServer, Waited: 3 * time.Second, State: Fresh}},
-			RefreshStartedInfo{Background: true},
-			InvalidatedInfo{},
-			RefreshDoneInfo{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour, From: FromServer})
+		r.expect(t, served{{Stale: true}, {From: event.FromServer, Waited: 3 * time.Second}},
+			event.RefreshStarted{Background: true},
+			event.Invalidated{},
+			event.RefreshDone{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer})
 	})
 }
 
@@ -382,7 +384,7 @@ func TestObserverRejectedToken(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, http.StatusOK, resp.StatusCode)
 			_, events := r.take() // TestObserverIsToldOfEveryRequest looks at what was served.
-			require.Equal(t, []any{InvalidatedInfo{Rejected: true}, RefreshStartedInfo{}, RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer}}, events, kind)
+			require.Equal(t, []any{event.Invalidated{Reason: event.Rejected}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer}}, events, kind)
 
 			// Soon after, a rejected token is kept.
 			w.auth.RevokeAll()
@@ -428,8 +430,8 @@ func TestObserverRefusedOrigin(t *testing.T) {
 					require.Len(t, network.hops, test.sent)
 					_, events := r.take()
 					var refused []string
-					for _, event := range events {
-						if info, ok := event.(OriginRefusedInfo); ok {
+					for _, e := range events {
+						if info, ok := e.(event.OriginRefused); ok {
 							refused = append(refused, info.Origin)
 						}
 					}
@@ -479,20 +481,20 @@ func TestF16_CleartextTokenEndpoint(t *testing.T) {
 				w.anywhere()
 				r := w.record()
 				w.conf.TokenURL = host.address + "/token?key=value"
-				done := RefreshDoneInfo{Attempts: 1, Life: time.Hour, From: FromServer}
+				done := event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer}
 				for range 2 { // Each Source tells.
 					s := w.conf.Source(w.ctx)
 					token := promptly(t, s)
-					want := []any{RefreshStartedInfo{}, done}
+					want := []any{event.RefreshStarted{}, done}
 					if host.origin != "" {
-						want = []any{RefreshStartedInfo{}, InsecureInfo{Origin: host.origin}, done}
+						want = []any{event.RefreshStarted{}, event.Insecure{Origin: host.origin}, done}
 					}
 					_, events := r.take()
 					require.Equal(t, want, events)
 					s.Invalidate(token)
 					promptly(t, s) // It tells once.
 					_, events = r.take()
-					require.Equal(t, []any{InvalidatedInfo{}, RefreshStartedInfo{}, done}, events)
+					require.Equal(t, []any{event.Invalidated{}, event.RefreshStarted{}, done}, events)
 				}
 
 				w.conf.Strict = true
@@ -534,9 +536,9 @@ func TestF17_CleartextAPI(t *testing.T) {
 						}
 						return err
 					}
-					var want []InsecureInfo
+					var want []event.Insecure
 					if host.origin != "" {
-						want = []InsecureInfo{{Origin: host.origin}}
+						want = []event.Insecure{{Origin: host.origin}}
 					}
 					for range 2 { // Each Source tells, once.
 						client := w.clients()[kind]
@@ -546,9 +548,9 @@ func TestF17_CleartextAPI(t *testing.T) {
 						}
 						wg.Wait()
 						_, events := r.take()
-						var got []InsecureInfo
-						for _, event := range events {
-							if info, ok := event.(InsecureInfo); ok {
+						var got []event.Insecure
+						for _, e := range events {
+							if info, ok := e.(event.Insecure); ok {
 								got = append(got, info)
 							}
 						}
@@ -618,9 +620,9 @@ func TestEverything(t *testing.T) {
 			gotServed, events := r.take()
 			require.NotEmpty(t, gotServed)
 			require.NotEmpty(t, r.takeFailed())
-			kinds := map[reflect.Type]bool{reflect.TypeFor[TokenServedInfo](): true, reflect.TypeFor[TokenFailedInfo](): true}
-			for _, event := range events {
-				kinds[reflect.TypeOf(event)] = true
+			kinds := map[reflect.Type]bool{reflect.TypeFor[event.TokenServed](): true, reflect.TypeFor[event.TokenFailed](): true}
+			for _, e := range events {
+				kinds[reflect.TypeOf(e)] = true
 			}
 			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField()-withoutStore)
 		})
@@ -682,7 +684,7 @@ func TestObserverHoldsNoLock(t *testing.T) {
 		}
 		return err
 	}
-	conf.Observer = &Observer{Insecure: func(InsecureInfo) { _ = get() }}
+	conf.Observer = &Observer{Insecure: func(event.Insecure) { _ = get() }}
 	done := make(chan error, 1)
 	go func() { done <- get() }()
 	select {
@@ -702,82 +704,82 @@ func TestSlogObserver(t *testing.T) {
 		text  string // after the level
 		json  string
 	}{
-		{TokenServedInfo{State: Fresh}, slog.LevelDebug, ``, ``},
-		{TokenServedInfo{State: Stale}, slog.LevelDebug, ``, ``},
+		{event.TokenServed{}, slog.LevelDebug, ``, ``},
+		{event.TokenServed{Stale: true}, slog.LevelDebug, ``, ``},
 		{
-			TokenServedInfo{From: FromServer, Waited: 1500 * time.Millisecond, State: Fresh},
+			event.TokenServed{From: event.FromServer, Waited: 1500 * time.Millisecond},
 			slog.LevelDebug,
 			`msg="oauth2: waited for a token" from=server waited=1.5s`,
 			`"msg":"oauth2: waited for a token","from":"server","waited":1500000000`,
 		},
 		{
-			TokenFailedInfo{Waited: time.Second, Err: failure},
+			event.TokenFailed{Waited: time.Second, Err: failure},
 			slog.LevelDebug,
 			`msg="oauth2: a caller got no token" waited=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: a caller got no token","waited":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
-			RefreshStartedInfo{Background: true},
+			event.RefreshStarted{Background: true},
 			slog.LevelDebug,
 			`msg="oauth2: requesting a token" background=true`,
 			`"msg":"oauth2: requesting a token","background":true`,
 		},
 		{
-			RefreshDoneInfo{Duration: time.Second, Attempts: 2, Life: time.Hour, From: FromServer},
+			event.RefreshDone{Duration: time.Second, Attempts: 2, Life: time.Hour, From: event.FromServer},
 			slog.LevelDebug,
 			`msg="oauth2: got a token" duration=1s from=server attempts=2 life=1h0m0s`,
 			`"msg":"oauth2: got a token","duration":1000000000,"from":"server","attempts":2,"life":3600000000000`,
 		},
 		{
-			RefreshFailedInfo{Duration: time.Second, Err: failure},
+			event.RefreshFailed{Duration: time.Second, Err: failure},
 			slog.LevelWarn,
 			`msg="oauth2: got no token" duration=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: got no token","duration":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
-			RetryInfo{Attempt: 1, Delay: time.Second, Err: failure},
+			event.Retry{Attempt: 1, Delay: time.Second, Err: failure},
 			slog.LevelInfo,
 			`msg="oauth2: trying again to get a token" attempt=1 delay=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: trying again to get a token","attempt":1,"delay":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
-			CooldownInfo{Failures: 5, Until: until},
+			event.Cooldown{Failures: 5, Until: until},
 			slog.LevelInfo,
 			`msg="oauth2: requesting no token for a while" failures=5 until=2026-01-02T03:04:05.000Z`,
 			`"msg":"oauth2: requesting no token for a while","failures":5,"until":"2026-01-02T03:04:05Z"`,
 		},
 		{
-			InvalidatedInfo{Rejected: true},
+			event.Invalidated{Reason: event.Rejected},
 			slog.LevelInfo,
-			`msg="oauth2: dropped a token" rejected=true`,
-			`"msg":"oauth2: dropped a token","rejected":true`,
+			`msg="oauth2: dropped a token" reason=rejected`,
+			`"msg":"oauth2: dropped a token","reason":"rejected"`,
 		},
 		{
-			StoreOperationInfo{Operation: "acquire", State: ClaimHit, Duration: time.Millisecond},
+			event.StoreOperation{Operation: "acquire", State: tokenstore.ClaimHit, Duration: time.Millisecond},
 			slog.LevelDebug,
 			`msg="oauth2: called the store of shared tokens" operation=acquire duration=1ms state=hit`,
 			`"msg":"oauth2: called the store of shared tokens","operation":"acquire","duration":1000000,"state":"hit"`,
 		},
 		{
-			StoreOperationInfo{Operation: "publish", Duration: time.Millisecond, Err: ErrLeaseLost},
+			event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: tokenstore.ErrLeaseLost},
 			slog.LevelDebug,
 			`msg="oauth2: called the store of shared tokens" operation=publish duration=1ms`,
 			`"msg":"oauth2: called the store of shared tokens","operation":"publish","duration":1000000`,
 		},
 		{
-			StoreOperationInfo{Operation: "publish", Duration: time.Millisecond, Err: failure},
+			event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: failure},
 			slog.LevelWarn,
 			`msg="oauth2: the store of shared tokens failed; going on without it" operation=publish duration=1ms error="first line\nsecond line"`,
 			`"msg":"oauth2: the store of shared tokens failed; going on without it","operation":"publish","duration":1000000,"error":"first line\nsecond line"`,
 		},
 		{
-			OriginRefusedInfo{Origin: "https://other.example:443"},
+			event.OriginRefused{Origin: "https://other.example:443"},
 			slog.LevelWarn,
-			`msg="oauth2: kept the token from an origin" origin=https://other.example:443`,
-			`"msg":"oauth2: kept the token from an origin","origin":"https://other.example:443"`,
+			`msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=request_refused`,
+			`"msg":"oauth2: kept the token from an origin","origin":"https://other.example:443","outcome":"request_refused"`,
 		},
 		{
-			InsecureInfo{Origin: "http://auth.example:80"},
+			event.Insecure{Origin: "http://auth.example:80"},
 			slog.LevelWarn,
 			`msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80`,
 			`"msg":"oauth2: credentials travel in cleartext; use https","origin":"http://auth.example:80"`,
@@ -832,7 +834,7 @@ func TestSlogObserverLogsWhatHappens(t *testing.T) {
 		everything(t, w, w.clients()["Transport"])
 		require.Equal(t, `level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://api.example:80
 level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80
-level=WARN msg="oauth2: kept the token from an origin" origin=https://other.example:443
+level=WARN msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=sent_without_token
 level=WARN msg="oauth2: got no token" duration=0s error="oauth2: \"invalid_client\" \"scripted fault\""
 `, out.String())
 	})
@@ -965,12 +967,12 @@ func TestObserverThatMisbehaves(t *testing.T) {
 		"block":  func() { time.Sleep(time.Hour) },
 	} {
 		for event, observe := range map[string]func() *Observer{
-			"RefreshStarted": func() *Observer { return &Observer{RefreshStarted: func(RefreshStartedInfo) { misbehave() }} },
-			"RefreshDone":    func() *Observer { return &Observer{RefreshDone: func(RefreshDoneInfo) { misbehave() }} },
-			"RefreshFailed":  func() *Observer { return &Observer{RefreshFailed: func(RefreshFailedInfo) { misbehave() }} },
-			"Cooldown":       func() *Observer { return &Observer{Cooldown: func(CooldownInfo) { misbehave() }} },
-			"Retry":          func() *Observer { return &Observer{Retry: func(RetryInfo) { misbehave() }} },
-			"Insecure":       func() *Observer { return &Observer{Insecure: func(InsecureInfo) { misbehave() }} },
+			"RefreshStarted": func() *Observer { return &Observer{RefreshStarted: func(event.RefreshStarted) { misbehave() }} },
+			"RefreshDone":    func() *Observer { return &Observer{RefreshDone: func(event.RefreshDone) { misbehave() }} },
+			"RefreshFailed":  func() *Observer { return &Observer{RefreshFailed: func(event.RefreshFailed) { misbehave() }} },
+			"Cooldown":       func() *Observer { return &Observer{Cooldown: func(event.Cooldown) { misbehave() }} },
+			"Retry":          func() *Observer { return &Observer{Retry: func(event.Retry) { misbehave() }} },
+			"Insecure":       func() *Observer { return &Observer{Insecure: func(event.Insecure) { misbehave() }} },
 		} {
 			t.Run(how+" in "+event, func(t *testing.T) {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -1010,14 +1012,14 @@ func TestJoinObservers(t *testing.T) {
 		return o
 	}
 	joined := JoinObservers(nil, note("a"), new(Observer), note("b"), nil)
-	joined.TokenServed(TokenServedInfo{})
-	joined.StoreOperation(StoreOperationInfo{})
+	joined.TokenServed(event.TokenServed{})
+	joined.StoreOperation(event.StoreOperation{})
 	ctx, end := joined.traceRefresh(t.Context())
 	require.Equal(t, "b", ctx.Value(flightKey{}))
 	end(io.EOF)
 	require.Equal(t, []string{
-		"a clientcredentials.TokenServedInfo", "b clientcredentials.TokenServedInfo",
-		"a clientcredentials.StoreOperationInfo", "b clientcredentials.StoreOperationInfo",
+		"a event.TokenServed", "b event.TokenServed",
+		"a event.StoreOperation", "b event.StoreOperation",
 		"a begins in ", "b begins in a", "b ends: EOF", "a ends: EOF",
 	}, order)
 
@@ -1043,9 +1045,9 @@ func TestTraceRefresh(t *testing.T) {
 				events = append(events, "trace")
 				return context.WithValue(ctx, key{}, "span"), func(err error) { events = append(events, fmt.Sprint("end ", err != nil)) }
 			},
-			RefreshStarted: func(RefreshStartedInfo) { events = append(events, "started") },
-			RefreshDone:    func(RefreshDoneInfo) { events = append(events, "done") },
-			RefreshFailed:  func(RefreshFailedInfo) { events = append(events, "failed") },
+			RefreshStarted: func(event.RefreshStarted) { events = append(events, "started") },
+			RefreshDone:    func(event.RefreshDone) { events = append(events, "done") },
+			RefreshFailed:  func(event.RefreshFailed) { events = append(events, "failed") },
 		}
 		inner := w.ctx.Value(oauth2.HTTPClient).(*http.Client)
 		w.conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -1082,6 +1084,6 @@ func TestTraceRefresh(t *testing.T) {
 }
 
 func TestTokenFrom(t *testing.T) {
-	require.Equal(t, "memory store server TokenFrom(3)", fmt.Sprint(FromMemory, " ", FromStore, " ", FromServer, " ", TokenFrom(3)))
-	require.Equal(t, "lead hit wait cooling ClaimState(0)", fmt.Sprint(ClaimLead, " ", ClaimHit, " ", ClaimWait, " ", ClaimCooling, " ", ClaimState(0)))
+	require.Equal(t, "memory store server TokenFrom(3)", fmt.Sprint(event.FromMemory, " ", event.FromStore, " ", event.FromServer, " ", event.TokenFrom(3)))
+	require.Equal(t, "lead hit wait cooling ClaimState(0)", fmt.Sprint(tokenstore.ClaimLead, " ", tokenstore.ClaimHit, " ", tokenstore.ClaimWait, " ", tokenstore.ClaimCooling, " ", tokenstore.ClaimState(0)))
 }

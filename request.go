@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
@@ -91,7 +92,7 @@ type tokenResponse struct {
 	sent        time.Time     // just before the request was
 	floor       time.Duration // how long its token is used at least, counted from sent
 	attempts    int
-	from        TokenFrom
+	from        event.TokenFrom
 	shared      *sharedVersion   // where it is in Config.Store; nil: it isn't
 	leaseWait   time.Duration    // for another replica
 	certificate *tls.Certificate // that the client has presented; nil: none
@@ -132,10 +133,10 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if err := r.prove(attempt); err != nil {
 		return nil, err
 	}
-	if r.refused != "" && attempt.Credential == r.refused {
+	if r.refused != "" && attempt.CredentialID == r.refused {
 		return nil, errSameCredential
 	}
-	r.credential = attempt.Credential
+	r.credential = attempt.CredentialID
 	masked := r.with(attempt)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, strings.NewReader(attempt.Form.Encode()))
 	if err != nil {
@@ -164,7 +165,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.refreshToken == "" {
 		parsed.refreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	response := &tokenResponse{members: *parsed, sent: sent, floor: time.Since(sent) + minReuse, from: FromServer, certificate: r.certificate, proofKey: r.proofKey}
+	response := &tokenResponse{members: *parsed, sent: sent, floor: time.Since(sent) + minReuse, from: event.FromServer, certificate: r.certificate, proofKey: r.proofKey}
 	if r.store != nil {
 		response.body, response.mediaType = body, mediaTypeOf(resp)
 	}

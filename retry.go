@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 const (
@@ -115,7 +117,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		if !ok || !wanted() {
 			return nil, err
 		}
-		r.observer.retry(RetryInfo{Attempt: attempt, Delay: delay, Err: err})
+		r.observer.retry(event.Retry{Attempt: attempt, Delay: delay, Err: err})
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():

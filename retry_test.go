@@ -24,6 +24,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 func refusalWith(status int, header http.Header) *oauth2.RetrieveError {
@@ -868,7 +869,7 @@ func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
 	requests := 0
 	conf := &Config{
 		ClientID: "client", ClientSecret: "secret", TokenURL: "https://auth.example/token",
-		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("told of another attempt", info) }},
+		Observer: &Observer{Retry: func(info event.Retry) { t.Error("told of another attempt", info) }},
 		HTTPClient: &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
 			requests++
 			cancel()
@@ -886,7 +887,7 @@ func TestPlainServerIsNotTriedAgain(t *testing.T) {
 	conf := &Config{
 		ClientID: clientcredentialstest.ClientID, ClientSecret: clientcredentialstest.ClientSecret,
 		TokenURL: strings.Replace(server.TokenURL, "http:", "https:", 1),
-		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("tried again after", info.Err) }},
+		Observer: &Observer{Retry: func(info event.Retry) { t.Error("tried again after", info.Err) }},
 	}
 	_, err := conf.Source(t.Context()).Token()
 	require.ErrorIs(t, err, http.ErrSchemeMismatch)
@@ -902,7 +903,7 @@ func TestRefusedCertificateIsNotTriedAgain(t *testing.T) {
 	defer server.Close()
 	conf := &Config{
 		TokenURL: server.URL, HTTPClient: server.Client(), AuthStyle: oauth2.AuthStyleInHeader,
-		Observer: &Observer{Retry: func(info RetryInfo) { t.Error("tried again after", info.Err) }},
+		Observer: &Observer{Retry: func(info event.Retry) { t.Error("tried again after", info.Err) }},
 	}
 	_, err := conf.Source(t.Context()).Token()
 	require.ErrorContains(t, err, "certificate required")

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 const (
@@ -31,7 +33,7 @@ const (
 // tokens are requested as if there were none. Get one from Seal, or from an adapter.
 // It is for any number of Configs, and safe for concurrent use.
 type SharedStore struct {
-	store   Store
+	store   tokenstore.Store
 	keyring *Keyring // nil: nothing is encrypted
 	fault   error    // for which it can't be used
 	calls   chan struct{}
@@ -46,7 +48,7 @@ type SharedStore struct {
 // Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM:
 // who reads the store learns neither tokens nor clients, and who writes to it can't
 // forge any. What is missing is reported by the first call that needs a token.
-func Seal(store Store, keyring *Keyring) *SharedStore {
+func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 	s := newSharedStore(store)
 	s.keyring = keyring
 	if s.fault == nil && (keyring == nil || len(keyring.keys) == 0) {
@@ -58,9 +60,9 @@ func Seal(store Store, keyring *Keyring) *SharedStore {
 // ShareInPlaintext returns a SharedStore that encrypts nothing: whoever can read the
 // store, its backups or its traffic gets the tokens, and whoever can write to it
 // chooses which tokens the service uses. Prefer Seal.
-func ShareInPlaintext(store Store) *SharedStore { return newSharedStore(store) }
+func ShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
 
-func newSharedStore(store Store) *SharedStore {
+func newSharedStore(store tokenstore.Store) *SharedStore {
 	s := &SharedStore{store: store, calls: make(chan struct{}, maxStoreCalls)}
 	if store == nil {
 		s.fault = errors.New("oauth2: there is no Store in the SharedStore")
@@ -131,7 +133,7 @@ func (s *SharedStore) start(ctx context.Context, f func(context.Context) error, 
 	var once sync.Once
 	end := func(err error) {
 		once.Do(func() {
-			if err != nil && !errors.Is(err, ErrLeaseLost) && limited.Err() != nil && ctx.Err() == nil {
+			if err != nil && !errors.Is(err, tokenstore.ErrLeaseLost) && limited.Err() != nil && ctx.Err() == nil {
 				err = errStoreSlow
 			}
 			s.judge(probe, err, ctx.Err() != nil)
@@ -212,7 +214,7 @@ func (s *SharedStore) judge(probe bool, err error, givenUp bool) {
 		s.probing = false
 	}
 	switch {
-	case err == nil || errors.Is(err, ErrLeaseLost):
+	case err == nil || errors.Is(err, tokenstore.ErrLeaseLost):
 		s.failures, s.pause = 0, 0
 	case givenUp:
 	default:

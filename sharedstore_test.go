@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // A functionStore is a Store of which only Acquire is ever called.
 type functionStore struct {
-	Store
+	tokenstore.Store
 	acquire func(context.Context) error
 }
 
-func (s functionStore) Acquire(ctx context.Context, _, _, _ string, _ time.Duration) (Claim, error) {
-	return Claim{State: ClaimWait}, s.acquire(ctx)
+func (s functionStore) Acquire(ctx context.Context, _, _, _ string, _ time.Duration) (tokenstore.Claim, error) {
+	return tokenstore.Claim{State: tokenstore.ClaimWait}, s.acquire(ctx)
 }
 
 // try makes a call and waits for its end.
@@ -73,9 +75,9 @@ func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
 
 func TestStoreLostLeaseIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error { return fmt.Errorf("wrapped: %w", ErrLeaseLost) }})
+		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error { return fmt.Errorf("wrapped: %w", tokenstore.ErrLeaseLost) }})
 		for range 10 {
-			require.ErrorIs(t, s.try(t.Context()), ErrLeaseLost)
+			require.ErrorIs(t, s.try(t.Context()), tokenstore.ErrLeaseLost)
 		}
 	})
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // TestSimulation plays random scenarios with one Source: callers of every kind,
@@ -643,12 +645,12 @@ func (s *simulation) play() {
 		HTTPClient:   &http.Client{Transport: roundTripFunc(s.requestToken)},
 		Observer: &Observer{
 			RefreshStarted: s.refreshStarted,
-			RefreshDone:    func(RefreshDoneInfo) { s.refreshEnded(nil) },
-			RefreshFailed:  func(info RefreshFailedInfo) { s.refreshEnded(info.Err) },
-			Invalidated: func(info InvalidatedInfo) {
+			RefreshDone:    func(event.RefreshDone) { s.refreshEnded(nil) },
+			RefreshFailed:  func(info event.RefreshFailed) { s.refreshEnded(info.Err) },
+			Invalidated: func(info event.Invalidated) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.drops = append(s.drops, simDrop{time.Now(), s.tick(), info.Rejected})
+				s.drops = append(s.drops, simDrop{time.Now(), s.tick(), info.Reason == event.Rejected})
 			},
 		},
 	}
@@ -885,7 +887,7 @@ func (s *simulation) request(ctx context.Context, c *simCall) *http.Request {
 	return req
 }
 
-func (s *simulation) refreshStarted(info RefreshStartedInfo) {
+func (s *simulation) refreshStarted(info event.RefreshStarted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flights = append(s.flights, &simFlight{start: time.Now(), number: s.tick(), secret: s.configSecret, background: info.Background})

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
@@ -115,7 +116,7 @@ type Status struct {
 // never handed out, only copies of it.
 type cachedToken struct {
 	token         oauth2.Token
-	from          TokenFrom        // FromStore or FromServer
+	from          event.TokenFrom  // FromStore or FromServer
 	shared        *sharedVersion   // where it is in Config.Store; nil: it isn't
 	authorization string           // the value of the Authorization header
 	sent          time.Time        // just before the token request was sent
@@ -307,17 +308,17 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 	if s == nil || t == nil {
 		return
 	}
-	s.drop(func(c *cachedToken) bool { return c.token.AccessToken == t.AccessToken }, InvalidatedInfo{})
+	s.drop(func(c *cachedToken) bool { return c.token.AccessToken == t.AccessToken }, event.Invalidated{})
 }
 
 // drop drops the current token if it is the one that is meant.
-func (s *Source) drop(meant func(*cachedToken) bool, info InvalidatedInfo) {
+func (s *Source) drop(meant func(*cachedToken) bool, info event.Invalidated) {
 	s.mu.Lock()
 	c := s.current.Load()
 	drop := c != nil && meant(c)
 	if drop {
 		s.dropLocked()
-		if !info.CertificateReplaced { // Then it is still good for who has the old one.
+		if info.Reason != event.CertificateReplaced { // Then it is still good for who has the old one.
 			s.invalidateSharedLocked(c.shared)
 		}
 	}
@@ -348,7 +349,7 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	}
 	s.mu.Unlock()
 	if drop {
-		s.conf.Observer.invalidated(InvalidatedInfo{Rejected: true})
+		s.conf.Observer.invalidated(event.Invalidated{Reason: event.Rejected})
 	}
 	return drop
 }
@@ -426,25 +427,25 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		c = s.current.Load()
 	}
 	if c.fresh(now, early) {
-		s.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
+		s.conf.Observer.tokenServed(event.TokenServed{})
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
 	end := time.Now()
 	if err != nil {
-		s.conf.Observer.tokenFailed(TokenFailedInfo{Waited: end.Sub(now), Err: err})
+		s.conf.Observer.tokenFailed(event.TokenFailed{Waited: end.Sub(now), Err: err})
 		return nil, err
 	}
-	s.conf.Observer.tokenServed(TokenServedInfo{From: from, Waited: end.Sub(now), State: c.state(end)})
+	s.conf.Observer.tokenServed(event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
 	return c, nil
 }
 
 // getSlowly is get for when there is something to do. It tells where the token came
 // from.
-func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (*cachedToken, TokenFrom, error) {
+func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Duration) (*cachedToken, event.TokenFrom, error) {
 	c, f, err := s.board(ctx, now, early)
 	if f == nil {
-		return c, FromMemory, err
+		return c, event.FromMemory, err
 	}
 	if c != nil {
 		// c is about to expire, but until then it is better than a long wait, and
@@ -460,12 +461,12 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 		}
 		now = time.Now()
 		if s.current.Load() == c && c.usable(now) {
-			return c, FromMemory, nil
+			return c, event.FromMemory, nil
 		}
 		return s.getSlowly(ctx, now, early) // Dropped meanwhile, or the machine slept.
 	}
 	if c, err = f.wait(ctx); err != nil {
-		return nil, FromMemory, err
+		return nil, event.FromMemory, err
 	}
 	return c, c.from, nil
 }
@@ -584,7 +585,7 @@ func (s *Source) fly(f *flight) {
 func (f *flight) announce(ctx context.Context) context.Context {
 	defer close(f.announced)
 	ctx, f.traced = f.request.observer.traceRefresh(ctx)
-	f.request.observer.refreshStarted(RefreshStartedInfo{Background: f.background})
+	f.request.observer.refreshStarted(event.RefreshStarted{Background: f.background})
 	return ctx
 }
 
@@ -614,7 +615,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		s.cooldown.fail(now, f.request, err, rand.Float64())
 	}
 	s.lastError = err
-	cooling := CooldownInfo{Failures: s.cooldown.failures, Until: s.cooldown.foreground}
+	cooling := event.Cooldown{Failures: s.cooldown.failures, Until: s.cooldown.foreground}
 	if s.current.Load().usable(now) {
 		cooling.Until = s.cooldown.background
 	}
@@ -631,10 +632,10 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	}
 	observer, duration := f.request.observer, now.Sub(f.started)
 	if err == nil {
-		observer.refreshDone(RefreshDoneInfo{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second, From: response.from, LeaseWait: response.leaseWait})
+		observer.refreshDone(event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: time.Duration(response.expiresIn) * time.Second, From: response.from, LeaseWait: response.leaseWait})
 		return true
 	}
-	observer.refreshFailed(RefreshFailedInfo{Duration: duration, Err: err})
+	observer.refreshFailed(event.RefreshFailed{Duration: duration, Err: err})
 	if cooling.Until.After(now) {
 		observer.cooldown(cooling)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // A Transport is an http.RoundTripper that adds a token to each request, RFC
@@ -254,13 +256,13 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached != nil && !cached.isBound() {
 		now := time.Now()
 		if cached.fresh(now, 0) {
-			c.conf.Observer.tokenServed(TokenServedInfo{State: Fresh})
+			c.conf.Observer.tokenServed(event.TokenServed{})
 			return cached.copy(), nil
 		}
 		// Stale, for as long as an outage lasts: who calls doesn't matter if there is
 		// nothing to wait for.
 		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-			c.conf.Observer.tokenServed(TokenServedInfo{State: stale.state(now)})
+			c.conf.Observer.tokenServed(event.TokenServed{Stale: !stale.fresh(now, 0)})
 			return stale.copy(), nil
 		}
 	}
@@ -331,8 +333,12 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 	}
 	if !permitted {
 		var refused *originError
-		if err == nil || errors.As(err, &refused) {
-			source.conf.Observer.originRefused(OriginRefusedInfo{Origin: originOf(req.URL).String()})
+		outcome := event.SentWithoutToken
+		if errors.As(err, &refused) {
+			outcome = event.RequestRefused
+		}
+		if err == nil || refused != nil {
+			source.conf.Observer.originRefused(event.OriginRefused{Origin: originOf(req.URL).String(), Outcome: outcome})
 		}
 		return false, err
 	}

@@ -40,7 +40,7 @@ const defaultLifetime = time.Minute
 // It is safe for concurrent use if Key is.
 type PrivateKeyJWT struct {
 	// Key returns the private key. Required.
-	Key Key
+	Key KeySource
 
 	// Algorithm is the JWS algorithm, such as "PS256". Empty: that of the key
 	// if it is a JWK with an alg, else RS256 for RSA, EdDSA for Ed25519, and
@@ -98,7 +98,7 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	if err := assert(attempt, key, header, a.Type, a.Audience, a.Lifetime); err != nil {
 		return err
 	}
-	attempt.Credential = strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
+	attempt.CredentialID = strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
 	return nil
 }
 
@@ -110,7 +110,7 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 type ClientSecretJWT struct {
 	// Secret returns the secret. Nil: ClientSecret of the Config. It must be as
 	// long as the hash or longer: 32 bytes for HS256 (RFC 7518, Section 3.2).
-	Secret Secret
+	Secret SecretSource
 
 	// Algorithm is "HS256", "HS384" or "HS512". Empty: HS256.
 	Algorithm string
@@ -185,7 +185,7 @@ func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string) {
 type Assertion struct {
 	// Source returns the assertion. It is called for each attempt at a token, so
 	// that SecretFile always finds the newest in a file. Required.
-	Source Secret
+	Source SecretSource
 
 	// Type is the client_assertion_type. Empty: TypeJWTBearer. For a SPIFFE
 	// JWT-SVID: TypeJWTSPIFFE, or what the server takes.
@@ -227,7 +227,7 @@ func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials
 		}
 	}
 	setAssertion(attempt, typ, assertion)
-	attempt.Credential = fingerprint(assertion)
+	attempt.CredentialID = fingerprint(assertion)
 	return nil
 }
 

@@ -43,12 +43,12 @@ func TestPrivateKeyJWTOnTheWire(t *testing.T) {
 		public crypto.PublicKey
 		header map[string]any
 	}{
-		"RSA":           {PrivateKeyJWT{Key: Signer(rsaKey)}, rsaKey.Public(), map[string]any{"alg": "RS256"}},
-		"PS256":         {PrivateKeyJWT{Key: Signer(rsaKey), Algorithm: "PS256"}, rsaKey.Public(), map[string]any{"alg": "PS256"}},
-		"P-256":         {PrivateKeyJWT{Key: Signer(p256)}, p256.Public(), map[string]any{"alg": "ES256"}},
-		"P-384":         {PrivateKeyJWT{Key: Signer(p384)}, p384.Public(), map[string]any{"alg": "ES384"}},
-		"Ed25519":       {PrivateKeyJWT{Key: Signer(ed)}, ed.Public(), map[string]any{"alg": "EdDSA"}},
-		"remote":        {PrivateKeyJWT{Key: Signer(remote{p256})}, p256.Public(), map[string]any{"alg": "ES256"}},
+		"RSA":           {PrivateKeyJWT{Key: SignerKey(rsaKey)}, rsaKey.Public(), map[string]any{"alg": "RS256"}},
+		"PS256":         {PrivateKeyJWT{Key: SignerKey(rsaKey), Algorithm: "PS256"}, rsaKey.Public(), map[string]any{"alg": "PS256"}},
+		"P-256":         {PrivateKeyJWT{Key: SignerKey(p256)}, p256.Public(), map[string]any{"alg": "ES256"}},
+		"P-384":         {PrivateKeyJWT{Key: SignerKey(p384)}, p384.Public(), map[string]any{"alg": "ES384"}},
+		"Ed25519":       {PrivateKeyJWT{Key: SignerKey(ed)}, ed.Public(), map[string]any{"alg": "EdDSA"}},
+		"remote":        {PrivateKeyJWT{Key: SignerKey(remote{p256})}, p256.Public(), map[string]any{"alg": "ES256"}},
 		"PEM":           {PrivateKeyJWT{Key: KeyBytes([]byte(p256PEM))}, p256.Public(), map[string]any{"alg": "ES256"}},
 		"PEM in a file": {PrivateKeyJWT{Key: KeyFile(file(t, p256PEM))}, p256.Public(), map[string]any{"alg": "ES256"}},
 		"JWK":           {PrivateKeyJWT{Key: KeyBytes([]byte(jwk))}, ed.Public(), map[string]any{"alg": "Ed25519", "kid": "of the JWK"}},
@@ -59,7 +59,7 @@ func TestPrivateKeyJWTOnTheWire(t *testing.T) {
 			map[string]any{"alg": "EdDSA", "kid": "1"},
 		},
 		"typ": {
-			PrivateKeyJWT{Key: Signer(p256), Type: "client-authentication+jwt"},
+			PrivateKeyJWT{Key: SignerKey(p256), Type: "client-authentication+jwt"},
 			p256.Public(),
 			map[string]any{"alg": "ES256", "typ": "client-authentication+jwt"},
 		},
@@ -91,7 +91,7 @@ func TestPrivateKeyJWTOnTheWire(t *testing.T) {
 func TestClientSecretJWTOnTheWire(t *testing.T) {
 	t.Parallel()
 	long := longSecret + longSecret
-	given := Secret(func(context.Context) (string, error) { return long, nil })
+	given := SecretSource(func(context.Context) (string, error) { return long, nil })
 	for name, test := range map[string]struct {
 		auth      ClientSecretJWT
 		algorithm string
@@ -135,7 +135,7 @@ func TestClaims(t *testing.T) {
 		"short":      {PrivateKeyJWT{Lifetime: time.Second}, "", "https://auth.example/token", 1},
 		"a bit more": {PrivateKeyJWT{Lifetime: 1900 * time.Millisecond}, "", "https://auth.example/token", 2}, // From half a second past.
 	} {
-		test.auth.Key = Signer(key)
+		test.auth.Key = SignerKey(key)
 		secret := &ClientSecretJWT{Audience: test.auth.Audience, Lifetime: test.auth.Lifetime}
 		for _, auth := range []clientcredentials.ClientAuth{&test.auth, secret} {
 			t.Run(name+" "+auth.Method(), func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestEachAttemptHasItsAssertion(t *testing.T) {
 	key, _ := newKey(t)
 	srv := cct.Start(t, cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{key.Public()}})
 	srv.Auth.Script(cct.Unavailable())
-	conf := config(srv, &PrivateKeyJWT{Key: Signer(key)})
+	conf := config(srv, &PrivateKeyJWT{Key: SignerKey(key)})
 	conf.Retry.MaxAttempts = 2
 	for range 2 {
 		_, err := conf.Token(t.Context())
@@ -242,7 +242,7 @@ func TestAssertionFromElsewhere(t *testing.T) {
 	_, err := config(srv, &Assertion{Source: func(ctx context.Context) (string, error) {
 		attempt := attempt()
 		attempt.TokenURL = srv.TokenURL
-		err := (&PrivateKeyJWT{Key: Signer(key)}).Authenticate(ctx, attempt)
+		err := (&PrivateKeyJWT{Key: SignerKey(key)}).Authenticate(ctx, attempt)
 		return attempt.Form.Get("client_assertion"), err
 	}}).Token(t.Context())
 	require.NoError(t, err)
@@ -254,19 +254,19 @@ func TestCredential(t *testing.T) {
 	key, _ := newKey(t)
 	other, _ := newKey(t)
 	own, another := newValidPair(t), newValidPair(t)
-	fixed := func(s string) Secret { return func(context.Context) (string, error) { return s, nil } }
+	fixed := func(s string) SecretSource { return func(context.Context) (string, error) { return s, nil } }
 	credential := func(auth clientcredentials.ClientAuth) string {
 		attempt := attempt()
 		require.NoError(t, auth.Authenticate(t.Context(), attempt))
-		require.NotEmpty(t, attempt.Credential)
-		return attempt.Credential
+		require.NotEmpty(t, attempt.CredentialID)
+		return attempt.CredentialID
 	}
 	for name, test := range map[string]struct{ a, b clientcredentials.ClientAuth }{
 		"basic":       {&ClientSecretBasic{Secret: fixed("a")}, &ClientSecretBasic{Secret: fixed("b")}},
 		"post":        {&ClientSecretPost{Secret: fixed("a")}, &ClientSecretPost{Secret: fixed("b")}},
 		"secret JWT":  {&ClientSecretJWT{Secret: fixed("a" + longSecret)}, &ClientSecretJWT{Secret: fixed("b" + longSecret)}},
-		"key":         {&PrivateKeyJWT{Key: Signer(key)}, &PrivateKeyJWT{Key: Signer(other)}},
-		"kid":         {&PrivateKeyJWT{Key: Signer(key)}, &PrivateKeyJWT{Key: Signer(key), KeyID: "1"}},
+		"key":         {&PrivateKeyJWT{Key: SignerKey(key)}, &PrivateKeyJWT{Key: SignerKey(other)}},
+		"kid":         {&PrivateKeyJWT{Key: SignerKey(key)}, &PrivateKeyJWT{Key: SignerKey(key), KeyID: "1"}},
 		"assertion":   {&Assertion{Source: fixed(jwt)}, &Assertion{Source: fixed(jwt + "x")}},
 		"certificate": {&TLSClientAuth{Source: fixedPair(own)}, &TLSClientAuth{Source: fixedPair(another)}},
 		"self-signed": {&SelfSignedTLSClientAuth{Source: fixedPair(own)}, &SelfSignedTLSClientAuth{Source: fixedPair(another)}},

@@ -17,11 +17,11 @@ import (
 // each token request and, because tokens may be bound to the certificate, with each
 // use of a token: it must be quick, safe for concurrent use, and return the same
 // pointer as long as the certificate is the same.
-type Certificate func(ctx context.Context) (*tls.Certificate, error)
+type CertificateSource func(ctx context.Context) (*tls.Certificate, error)
 
 // GetClientCertificate is for the field of that name in a tls.Config, of a program
 // that makes TLS connections of its own.
-func (c Certificate) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+func (c CertificateSource) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return present(request.Context(), c)
 }
 
@@ -39,7 +39,7 @@ const reloadInterval = time.Second
 //
 // A missing file, a key that is encrypted or belongs to another certificate, and a
 // certificate that has expired or isn't valid yet are errors.
-func CertificateFiles(certFile, keyFile string) Certificate {
+func CertificateFiles(certFile, keyFile string) CertificateSource {
 	files := newCertificateFiles(certFile, keyFile)
 	return func(ctx context.Context) (*tls.Certificate, error) { return files.get(ctx, time.Now()) }
 }
@@ -155,7 +155,7 @@ func checkValidity(certificate *x509.Certificate, now time.Time) error {
 }
 
 // present returns what source does if it can be presented in a handshake.
-func present(ctx context.Context, source Certificate) (*tls.Certificate, error) {
+func present(ctx context.Context, source CertificateSource) (*tls.Certificate, error) {
 	if source == nil {
 		return nil, errors.New("there is no certificate; set Source in the ClientAuth")
 	}
@@ -170,7 +170,7 @@ func present(ctx context.Context, source Certificate) (*tls.Certificate, error) 
 }
 
 // usable is present for what is valid now. The Leaf of the copy it returns is set.
-func usable(ctx context.Context, source Certificate) (*tls.Certificate, error) {
+func usable(ctx context.Context, source CertificateSource) (*tls.Certificate, error) {
 	pair, err := present(ctx, source)
 	if err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func usable(ctx context.Context, source Certificate) (*tls.Certificate, error) {
 
 // authenticate adds to attempt what the certificate doesn't say: RFC 8705, Section
 // 2, wants client_id.
-func authenticate(ctx context.Context, source Certificate, attempt *clientcredentials.Attempt) error {
+func authenticate(ctx context.Context, source CertificateSource, attempt *clientcredentials.Attempt) error {
 	if err := checkClientID(attempt); err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func authenticate(ctx context.Context, source Certificate, attempt *clientcreden
 		return err
 	}
 	attempt.Form.Set("client_id", attempt.ClientID)
-	attempt.Credential = thumbprint(pair.Leaf.Raw)
+	attempt.CredentialID = thumbprint(pair.Leaf.Raw)
 	return nil
 }
 
@@ -205,7 +205,7 @@ func authenticate(ctx context.Context, source Certificate, attempt *clientcreden
 // certificate. It is safe for concurrent use if Source is.
 type TLSClientAuth struct {
 	// Source returns the certificate and its key. Required.
-	Source Certificate
+	Source CertificateSource
 }
 
 // Method returns "tls_client_auth".
@@ -227,7 +227,7 @@ func (a *TLSClientAuth) Certificate(ctx context.Context) (*tls.Certificate, erro
 // It is safe for concurrent use if Source is.
 type SelfSignedTLSClientAuth struct {
 	// Source returns the certificate and its key. Required.
-	Source Certificate
+	Source CertificateSource
 }
 
 // Method returns "self_signed_tls_client_auth".

@@ -263,7 +263,7 @@ func TestCertificatesOnTheWire(t *testing.T) {
 
 			attempt := attempt()
 			require.NoError(t, test.auth.Authenticate(t.Context(), attempt))
-			require.Equal(t, thumbprint(own.Leaf.Raw), attempt.Credential)
+			require.Equal(t, thumbprint(own.Leaf.Raw), attempt.CredentialID)
 		})
 	}
 }
@@ -287,7 +287,7 @@ func TestGetClientCertificateFails(t *testing.T) {
 	t.Cleanup(srv.Close)
 	client := srv.Client()
 	broken := errors.New("broken")
-	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = Certificate(func(context.Context) (*tls.Certificate, error) {
+	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = CertificateSource(func(context.Context) (*tls.Certificate, error) {
 		return nil, broken
 	}).GetClientCertificate
 	_, err := client.Get(srv.APIURL)

@@ -136,7 +136,7 @@ func ExampleSigner() {
 	conf := &clientcredentials.Config{
 		ClientID:   "reports",
 		TokenURL:   srv.TokenURL,
-		ClientAuth: &clientauth.PrivateKeyJWT{Key: clientauth.Signer(signer)},
+		ClientAuth: &clientauth.PrivateKeyJWT{Key: clientauth.SignerKey(signer)},
 	}
 	if _, err := conf.Token(context.Background()); err != nil {
 		log.Fatal(err)
@@ -217,7 +217,7 @@ func ExampleSelfSignedTLSClientAuth() {
 
 // The certificate is for more than tokens: any connection of the program presents it,
 // and the one that replaces it in the files.
-func ExampleCertificate_GetClientCertificate() {
+func ExampleCertificateSource_GetClientCertificate() {
 	certificate, _, certPEM, keyPEM := newCertificate(nil, nil)
 	srv := clientcredentialstest.NewTLSServer()
 	defer srv.Close()

@@ -28,17 +28,17 @@ type SigningKey struct {
 // A Key returns the key to sign with. It is called for each attempt at a token, with
 // the context of that, which a signer elsewhere can obey. It must be safe for
 // concurrent use, and so must the signer.
-type Key func(ctx context.Context) (*SigningKey, error)
+type KeySource func(ctx context.Context) (*SigningKey, error)
 
 // Signer returns a Key with that signer, such as an *ecdsa.PrivateKey or one in a
 // hardware module.
-func Signer(signer crypto.Signer) Key {
+func SignerKey(signer crypto.Signer) KeySource {
 	return func(context.Context) (*SigningKey, error) { return &SigningKey{Signer: signer}, nil }
 }
 
 // KeyBytes returns a Key from PEM (PKCS #8, PKCS #1 or SEC 1) or a JWK (RFC 7517),
 // not encrypted. What is wrong with it is the error of each call.
-func KeyBytes(data []byte) Key {
+func KeyBytes(data []byte) KeySource {
 	key, err := parseKey(data)
 	return func(context.Context) (*SigningKey, error) { return key, err }
 }
@@ -46,7 +46,7 @@ func KeyBytes(data []byte) Key {
 // KeyFile returns a Key that reads the file at each call, as KeyBytes does: a new
 // key counts from the next token request on. To read and check a key takes a
 // millisecond or three, and token requests are rare.
-func KeyFile(path string) Key {
+func KeyFile(path string) KeySource {
 	return func(context.Context) (*SigningKey, error) {
 		data, err := readFile(path)
 		if err != nil {
@@ -62,7 +62,7 @@ func KeyFile(path string) Key {
 
 // CertificateKey returns the key of a certificate, whose thumbprint goes into the
 // assertion's header, for servers that know the client by its certificate.
-func CertificateKey(certificate Certificate) Key {
+func CertificateKey(certificate CertificateSource) KeySource {
 	return func(ctx context.Context) (*SigningKey, error) {
 		pair, err := usable(ctx, certificate)
 		if err != nil {

@@ -29,7 +29,7 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-func fixedPair(p pair) Certificate {
+func fixedPair(p pair) CertificateSource {
 	return func(context.Context) (*tls.Certificate, error) { return p.Certificate, nil }
 }
 
@@ -75,7 +75,7 @@ func TestMistakes(t *testing.T) {
 	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte(canary)}))
 	short := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}}
 	missing := filepath.Join(t.TempDir(), "missing")
-	fixed := func(s string) Secret { return func(context.Context) (string, error) { return s, nil } }
+	fixed := func(s string) SecretSource { return func(context.Context) (string, error) { return s, nil } }
 	broken := errors.New("the vault is sealed")
 	failing := func(context.Context) (string, error) { return "", broken }
 	noID := func(c *clientcredentials.Config) { c.ClientID = "" }
@@ -112,18 +112,18 @@ func TestMistakes(t *testing.T) {
 		{"secret JWT, unknown algorithm", &ClientSecretJWT{Algorithm: canary}, secret(canary), "the algorithm doesn't fit a secret; use HS256"},
 		{"secret JWT, negative Lifetime", &ClientSecretJWT{Lifetime: -1}, secret(canary), "Lifetime is less than a second"},
 
-		{"key JWT without an id", &PrivateKeyJWT{Key: Signer(key)}, noID, "ClientID is empty"},
+		{"key JWT without an id", &PrivateKeyJWT{Key: SignerKey(key)}, noID, "ClientID is empty"},
 		{"key JWT without a key", &PrivateKeyJWT{}, nil, "there is no key; set Key"},
 		{"key JWT, Key returns nil", &PrivateKeyJWT{Key: func(context.Context) (*SigningKey, error) { return nil, nil }}, nil, "Key has returned no key"},
 		{"key JWT, Key fails", &PrivateKeyJWT{Key: func(context.Context) (*SigningKey, error) { return nil, broken }}, nil, "private_key_jwt: the vault is sealed"},
-		{"key JWT without a signer", &PrivateKeyJWT{Key: Signer(nil)}, nil, "there is no signer"},
-		{"key JWT, nil key", &PrivateKeyJWT{Key: Signer((*ecdsa.PrivateKey)(nil))}, nil, "no public key"},
-		{"key JWT, wrong curve", &PrivateKeyJWT{Key: Signer(key), Algorithm: "ES384"}, nil, "ES384 doesn't fit a P-256 key; use ES256"},
-		{"key JWT, other kind of key", &PrivateKeyJWT{Key: Signer(key), Algorithm: "RS256"}, nil, "RS256 doesn't fit a P-256 key; use ES256"},
-		{"key JWT, HS256 with a key", &PrivateKeyJWT{Key: Signer(key), Algorithm: "HS256"}, nil, "HS256 doesn't fit a P-256 key"},
-		{"key JWT, alg none", &PrivateKeyJWT{Key: Signer(key), Algorithm: "none"}, nil, "doesn't fit a P-256 key; use ES256"},
-		{"key JWT, P-224", &PrivateKeyJWT{Key: Signer(p224)}, nil, "curve is none of P-256, P-384 and P-521"},
-		{"key JWT, short RSA", &PrivateKeyJWT{Key: Signer(short)}, nil, "the RSA key has 1024 bits; use at least 2048"},
+		{"key JWT without a signer", &PrivateKeyJWT{Key: SignerKey(nil)}, nil, "there is no signer"},
+		{"key JWT, nil key", &PrivateKeyJWT{Key: SignerKey((*ecdsa.PrivateKey)(nil))}, nil, "no public key"},
+		{"key JWT, wrong curve", &PrivateKeyJWT{Key: SignerKey(key), Algorithm: "ES384"}, nil, "ES384 doesn't fit a P-256 key; use ES256"},
+		{"key JWT, other kind of key", &PrivateKeyJWT{Key: SignerKey(key), Algorithm: "RS256"}, nil, "RS256 doesn't fit a P-256 key; use ES256"},
+		{"key JWT, HS256 with a key", &PrivateKeyJWT{Key: SignerKey(key), Algorithm: "HS256"}, nil, "HS256 doesn't fit a P-256 key"},
+		{"key JWT, alg none", &PrivateKeyJWT{Key: SignerKey(key), Algorithm: "none"}, nil, "doesn't fit a P-256 key; use ES256"},
+		{"key JWT, P-224", &PrivateKeyJWT{Key: SignerKey(p224)}, nil, "curve is none of P-256, P-384 and P-521"},
+		{"key JWT, short RSA", &PrivateKeyJWT{Key: SignerKey(short)}, nil, "the RSA key has 1024 bits; use at least 2048"},
 		{"key JWT, public key", &PrivateKeyJWT{Key: KeyBytes([]byte(public))}, nil, "public key"},
 		{"key JWT, certificate only", &PrivateKeyJWT{Key: KeyBytes([]byte(good.cert))}, nil, "certificate"},
 		{"key JWT, empty", &PrivateKeyJWT{Key: KeyBytes(nil)}, nil, "the data is empty"},
@@ -133,10 +133,10 @@ func TestMistakes(t *testing.T) {
 		{"key JWT, bad JWK", &PrivateKeyJWT{Key: KeyBytes([]byte(`{"kty":"` + canary + `"}`))}, nil, "private_key_jwt: "},
 		{"key JWT, missing file", &PrivateKeyJWT{Key: KeyFile(missing)}, nil, missing},
 		{"key JWT, bad file", &PrivateKeyJWT{Key: KeyFile(file(t, canary))}, nil, "neither PEM nor a JWK"},
-		{"key JWT, short Lifetime", &PrivateKeyJWT{Key: Signer(key), Lifetime: time.Second - 1}, nil, "Lifetime is less than a second"},
+		{"key JWT, short Lifetime", &PrivateKeyJWT{Key: SignerKey(key), Lifetime: time.Second - 1}, nil, "Lifetime is less than a second"},
 		{"key JWT, expired certificate", &PrivateKeyJWT{Key: CertificateKey(fixedPair(expired))}, nil, "the certificate expired at"},
 		{"key JWT, no certificate", &PrivateKeyJWT{Key: CertificateKey(nil)}, nil, "there is no certificate"},
-		{"key JWT, another's signature", &PrivateKeyJWT{Key: Signer(mismatched{key, p256(t)})}, nil, "the signer's signature isn't one of its public key"},
+		{"key JWT, another's signature", &PrivateKeyJWT{Key: SignerKey(mismatched{key, p256(t)})}, nil, "the signer's signature isn't one of its public key"},
 		{"key JWT, certificate's key can't sign", &PrivateKeyJWT{Key: CertificateKey(func(context.Context) (*tls.Certificate, error) {
 			return &tls.Certificate{Certificate: good.Certificate.Certificate, PrivateKey: canary}, nil
 		})}, nil, "is not a crypto.Signer"},
@@ -217,7 +217,7 @@ func TestCanary(t *testing.T) {
 	own := newValidPair(t)
 	canaries := append(keyCanaries(key, keyText), canary)
 	canaries = append(canaries, keyCanaries(own.PrivateKey.(*ecdsa.PrivateKey), own.key)...)
-	fixed := Secret(func(context.Context) (string, error) { return canary, nil })
+	fixed := SecretSource(func(context.Context) (string, error) { return canary, nil })
 	assertion := jwt[:len(jwt)-10] + strings.ReplaceAll(canary, "-", "_")
 	for _, test := range []struct {
 		auth  clientcredentials.ClientAuth
@@ -227,7 +227,7 @@ func TestCanary(t *testing.T) {
 		{&ClientSecretBasic{Secret: fixed, Raw: true}, ClientSecretBasic{Secret: fixed, Raw: true}},
 		{&ClientSecretPost{Secret: fixed}, ClientSecretPost{Secret: fixed}},
 		{&ClientSecretJWT{Secret: fixed}, ClientSecretJWT{Secret: fixed}},
-		{&PrivateKeyJWT{Key: Signer(key)}, PrivateKeyJWT{Key: Signer(key)}},
+		{&PrivateKeyJWT{Key: SignerKey(key)}, PrivateKeyJWT{Key: SignerKey(key)}},
 		{
 			&Assertion{Source: func(context.Context) (string, error) { return assertion, nil }},
 			Assertion{Source: func(context.Context) (string, error) { return assertion, nil }},

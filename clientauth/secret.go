@@ -23,7 +23,7 @@ const maxFile = 64 << 10
 // ready-made assertion. It is called for each attempt at a token, with the context
 // of that: rotation needs nothing more. It must be safe for concurrent use, and its
 // errors, which callers get to see, must not contain the secret.
-type Secret func(ctx context.Context) (string, error)
+type SecretSource func(ctx context.Context) (string, error)
 
 // SecretFile returns a Secret that reads the file at each call: token requests are
 // rare, and so a new secret counts from the next one on. A line break at the end of
@@ -31,7 +31,7 @@ type Secret func(ctx context.Context) (string, error)
 //
 // A file that is missing, unreadable, empty, larger than 64 KiB or not a regular
 // file is an error that names it, and so is a control character in it.
-func SecretFile(path string) Secret {
+func SecretFile(path string) SecretSource {
 	return func(context.Context) (string, error) {
 		data, err := readFile(path)
 		if err != nil {
@@ -83,7 +83,7 @@ func checkSecret(secret string) error {
 
 // clientSecret returns what source does, or the secret of the Config if there is
 // no source, and sets attempt.Credential.
-func clientSecret(ctx context.Context, source Secret, attempt *clientcredentials.Attempt) (string, error) {
+func clientSecret(ctx context.Context, source SecretSource, attempt *clientcredentials.Attempt) (string, error) {
 	if err := checkClientID(attempt); err != nil {
 		return "", err
 	}
@@ -99,7 +99,7 @@ func clientSecret(ctx context.Context, source Secret, attempt *clientcredentials
 	if err := checkSecret(secret); err != nil {
 		return "", err
 	}
-	attempt.Credential = fingerprint(secret)
+	attempt.CredentialID = fingerprint(secret)
 	return secret, nil
 }
 
@@ -123,7 +123,7 @@ func fingerprint(secret string) string {
 // rotated, and for servers that want Raw. It is safe for concurrent use.
 type ClientSecretBasic struct {
 	// Secret returns the secret. Nil: ClientSecret of the Config.
-	Secret Secret
+	Secret SecretSource
 
 	// Raw sends the id and the secret as they are. RFC 6749 wants them
 	// form-encoded first, and many servers don't: when those refuse a secret with
@@ -155,7 +155,7 @@ func (a *ClientSecretBasic) Authenticate(ctx context.Context, attempt *clientcre
 // the body, RFC 6749, Section 2.3.1. It is safe for concurrent use.
 type ClientSecretPost struct {
 	// Secret returns the secret. Nil: ClientSecret of the Config.
-	Secret Secret
+	Secret SecretSource
 }
 
 // Method returns "client_secret_post".

@@ -97,7 +97,7 @@ func TestSecretFileIsReadEachTime(t *testing.T) {
 func TestSecretsOnTheWire(t *testing.T) {
 	t.Parallel()
 	const secret = "s&cr t:100%/é"
-	given := Secret(func(context.Context) (string, error) { return secret, nil })
+	given := SecretSource(func(context.Context) (string, error) { return secret, nil })
 	for name, test := range map[string]struct {
 		auth   clientcredentials.ClientAuth
 		client cct.Client

@@ -198,7 +198,7 @@ func (l load) assertNoCallWaited(t *testing.T) {
 func testTenLifetimes(t *testing.T, c *testClient) string {
 	if c.usesCertificate() {
 		// A RoundTripper that isn't an *http.Transport is used as it is.
-		c.wire.base.TLSClientConfig.GetClientCertificate = clientauth.Certificate(c.wallet.certificate).GetClientCertificate
+		c.wire.base.TLSClientConfig.GetClientCertificate = clientauth.CertificateSource(c.wallet.certificate).GetClientCertificate
 		c.ctx = c.wire.context(t)
 	}
 	l := runLoad(t, c)

@@ -78,7 +78,7 @@ func TestVerifiers(t *testing.T) {
 			} else {
 				key = testKeys()[c.alg].Public()
 				conf.ClientAuth = &clientauth.PrivateKeyJWT{
-					Key: clientauth.Signer(testKeys()[c.alg]), Algorithm: c.alg, KeyID: c.alg,
+					Key: clientauth.SignerKey(testKeys()[c.alg]), Algorithm: c.alg, KeyID: c.alg,
 				}
 			}
 			_, err := conf.Token(w.context(t))

@@ -198,7 +198,7 @@ func TestCertificateBoundTokens(t *testing.T) {
 	t.Cleanup(servers.Close)
 	httpClient := servers.Client()
 	t.Cleanup(httpClient.CloseIdleConnections)
-	certificate := clientauth.Certificate(func(context.Context) (*tls.Certificate, error) { return mine, nil })
+	certificate := clientauth.CertificateSource(func(context.Context) (*tls.Certificate, error) { return mine, nil })
 	conf := &clientcredentials.Config{
 		ClientID:   "client",
 		TokenURL:   servers.TokenURL,
@@ -224,7 +224,7 @@ func TestCertificateBoundTokens(t *testing.T) {
 		ClientAuth:   tls.RequireAnyClientCert,
 	})))
 	for _, test := range []struct {
-		certificate clientauth.Certificate
+		certificate clientauth.CertificateSource
 		want        codes.Code
 	}{
 		{certificate, codes.OK},

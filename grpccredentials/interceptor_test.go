@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
@@ -92,7 +93,7 @@ func TestServiceThatRefusesEveryToken(t *testing.T) {
 func TestRefusalThatChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	served := 0
-	w.conf.Observer.TokenServed = func(clientcredentials.TokenServedInfo) { served++ }
+	w.conf.Observer.TokenServed = func(event.TokenServed) { served++ }
 	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
 	client := w.withTokens(t)
 	requireCode(t, codes.Unauthenticated, call(t.Context(), client))

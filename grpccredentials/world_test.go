@@ -33,6 +33,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
@@ -59,8 +60,8 @@ func newWorld(t testing.TB, client ...cct.Client) *world {
 		ClientSecret: "secret",
 		TokenURL:     "https://auth.example/token",
 		HTTPClient:   &http.Client{Transport: cct.HandlerTransport(w.auth)},
-		Observer: &clientcredentials.Observer{Invalidated: func(info clientcredentials.InvalidatedInfo) {
-			if info.Rejected {
+		Observer: &clientcredentials.Observer{Invalidated: func(info event.Invalidated) {
+			if info.Reason == event.Rejected {
 				w.dropped.Add(1)
 			}
 		}},

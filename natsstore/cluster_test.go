@@ -12,7 +12,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -67,7 +68,7 @@ func TestCluster(t *testing.T) {
 
 	// Whoever leads, what was written remains: a record, and who holds a lease.
 	k, l := testKey("k"), testKey("l")
-	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+	v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
 	eventually(t, func(ctx context.Context) error {
 		_, err := s.Acquire(ctx, k, "", "a", time.Hour)
 		return err
@@ -91,7 +92,7 @@ func TestCluster(t *testing.T) {
 	for _, store := range []*Store{s, other} {
 		eventually(t, func(ctx context.Context) error {
 			claim, err := store.Acquire(ctx, l, "", "b", time.Hour)
-			if err == nil && claim.State != clientcredentials.ClaimHit {
+			if err == nil && claim.State != tokenstore.ClaimHit {
 				return fmt.Errorf("the state is %v", claim.State) // The server has to catch up first.
 			}
 			return err

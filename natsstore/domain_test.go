@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // A leaf node has a JetStream of its own. What is in that of the hub is reached by its
@@ -38,7 +38,7 @@ func TestDomain(t *testing.T) {
 		s := &Store{JetStream: js, Bucket: testBucket}
 		key := testKey(fmt.Sprint(i))
 		eventually(t, func(ctx context.Context) error { return s.Invalidate(ctx, key, "none") })
-		v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+		v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
 		publish(t, s, key, "", v1)
 		requireClaim(t, direct, key, "", "b", hit(v1))
 	}

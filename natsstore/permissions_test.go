@@ -9,8 +9,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // The permissions in the package's documentation.
@@ -48,12 +49,12 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	store := asService(t, startGuarded(t, publishSubjects, subscribeSubjects))
 	key := testKey("k")
-	v1 := clientcredentials.Record{Version: "v1", Data: largeData}
+	v1 := tokenstore.Record{Version: "v1", Data: largeData}
 	lead(t, store, key, "", "a")
 	require.NoError(t, store.Renew(withDeadline(t), key, "a", time.Hour))
 	require.NoError(t, store.Publish(withDeadline(t), key, "a", v1, time.Hour))
 	requireClaim(t, store, key, "", "b", hit(v1))
-	publish(t, store, key, "v1", clientcredentials.Record{Version: "v2"})
+	publish(t, store, key, "v1", tokenstore.Record{Version: "v2"})
 	data, err := store.get(withDeadline(t), dataKey(key, "v1"))
 	require.NoError(t, err)
 	require.Empty(t, data.Data, "the data of the first record was to be removed")

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 const (
@@ -44,7 +45,7 @@ type Store struct {
 	clock clock
 }
 
-var _ clientcredentials.Store = (*Store)(nil)
+var _ tokenstore.Store = (*Store)(nil)
 
 // New returns a store of shared tokens in a bucket of JetStream's key-value store,
 // encrypted with the keys of keyring. It makes no call: what is wrong with its
@@ -54,8 +55,8 @@ func New(js jetstream.JetStream, bucket string, keyring *clientcredentials.Keyri
 }
 
 // Acquire implements clientcredentials.Store.
-func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime time.Duration) (clientcredentials.Claim, error) {
-	var claim clientcredentials.Claim
+func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime time.Duration) (tokenstore.Claim, error) {
+	var claim tokenstore.Claim
 	var withoutData uint64 // revision of an entry whose record's data is missing
 	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if e.Record != nil && e.Record.Apart && !e.isStale(stale) {
@@ -74,25 +75,25 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 		}
 		switch {
 		case e.Record != nil && !e.isStale(stale):
-			claim = clientcredentials.Claim{
-				State:  clientcredentials.ClaimHit,
+			claim = tokenstore.Claim{
+				State:  tokenstore.ClaimHit,
 				TTL:    e.Record.End.Sub(now),
-				Record: clientcredentials.Record{Version: e.Record.Version, Data: e.Record.Data},
+				Record: tokenstore.Record{Version: e.Record.Version, Data: e.Record.Data},
 			}
 			return leave, nil
 		case e.Lease != nil && e.Lease.Owner != owner:
-			claim = clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: e.Lease.End.Sub(now), Owner: e.Lease.Owner}
+			claim = tokenstore.Claim{State: tokenstore.ClaimWait, TTL: e.Lease.End.Sub(now), Owner: e.Lease.Owner}
 			return leave, nil
 		case e.Cooldown != nil: // Nobody holds the lease during one.
-			claim = clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: e.Cooldown.End.Sub(now), Note: e.Cooldown.Note}
+			claim = tokenstore.Claim{State: tokenstore.ClaimCooling, TTL: e.Cooldown.End.Sub(now), Note: e.Cooldown.Note}
 			return leave, nil
 		}
 		e.Lease = &lease{Owner: owner, End: now.Add(leaseTime)}
-		claim = clientcredentials.Claim{State: clientcredentials.ClaimLead, TTL: leaseTime}
+		claim = tokenstore.Claim{State: tokenstore.ClaimLead, TTL: leaseTime}
 		return write, nil
 	})
 	if err != nil {
-		return clientcredentials.Claim{}, err
+		return tokenstore.Claim{}, err
 	}
 	return claim, nil
 }
@@ -101,7 +102,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Duration) error {
 	return s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
-			return leave, clientcredentials.ErrLeaseLost
+			return leave, tokenstore.ErrLeaseLost
 		}
 		e.Lease = &lease{Owner: owner, End: now.Add(leaseTime)}
 		return write, nil
@@ -109,13 +110,13 @@ func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Dur
 }
 
 // Publish implements clientcredentials.Store.
-func (s *Store) Publish(ctx context.Context, key, owner string, r clientcredentials.Record, ttl time.Duration) error {
+func (s *Store) Publish(ctx context.Context, key, owner string, r tokenstore.Record, ttl time.Duration) error {
 	apart := len(r.Data) > maxInline
 	written := false // the data apart
 	var old *record
 	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
-			return leave, clientcredentials.ErrLeaseLost
+			return leave, tokenstore.ErrLeaseLost
 		}
 		old = e.Record
 		e.Record, e.Lease, e.Cooldown = &record{Version: r.Version, Apart: apart, End: now.Add(ttl)}, nil, nil
@@ -134,7 +135,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, r clientcredenti
 	switch {
 	case err == nil:
 		s.removeData(ctx, key, old)
-	case written && errors.Is(err, clientcredentials.ErrLeaseLost):
+	case written && errors.Is(err, tokenstore.ErrLeaseLost):
 		s.removeData(ctx, key, &record{Version: r.Version, Apart: true})
 	}
 	return err
@@ -208,7 +209,7 @@ func (s *Store) change(ctx context.Context, key string, decide func(now time.Tim
 		e.expire(now)
 		what, err := decide(now, &e)
 		switch {
-		case errors.Is(err, clientcredentials.ErrLeaseLost):
+		case errors.Is(err, tokenstore.ErrLeaseLost):
 			return err
 		case err != nil:
 			return s.failed(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 var largeData = bytes.Repeat([]byte("0123456789"), 10<<10) // 100 KiB
@@ -24,17 +24,17 @@ func lead(tb testing.TB, s *Store, key, stale, owner string) {
 	tb.Helper()
 	claim, err := s.Acquire(withDeadline(tb), key, stale, owner, time.Hour)
 	require.NoError(tb, err)
-	require.Equal(tb, clientcredentials.ClaimLead, claim.State)
+	require.Equal(tb, tokenstore.ClaimLead, claim.State)
 }
 
 // publish makes a record the current one.
-func publish(tb testing.TB, s *Store, key, stale string, r clientcredentials.Record) {
+func publish(tb testing.TB, s *Store, key, stale string, r tokenstore.Record) {
 	tb.Helper()
 	lead(tb, s, key, stale, "publisher")
 	require.NoError(tb, s.Publish(withDeadline(tb), key, "publisher", r, time.Hour))
 }
 
-func requireClaim(tb testing.TB, s *Store, key, stale, owner string, want clientcredentials.Claim) {
+func requireClaim(tb testing.TB, s *Store, key, stale, owner string, want tokenstore.Claim) {
 	tb.Helper()
 	claim, err := s.Acquire(withDeadline(tb), key, stale, owner, time.Hour)
 	require.NoError(tb, err)
@@ -44,15 +44,15 @@ func requireClaim(tb testing.TB, s *Store, key, stale, owner string, want client
 	require.Equal(tb, want, claim)
 }
 
-func hit(r clientcredentials.Record) clientcredentials.Claim {
-	return clientcredentials.Claim{State: clientcredentials.ClaimHit, Record: r}
+func hit(r tokenstore.Record) tokenstore.Claim {
+	return tokenstore.Claim{State: tokenstore.ClaimHit, Record: r}
 }
 
-func wait(owner string) clientcredentials.Claim {
-	return clientcredentials.Claim{State: clientcredentials.ClaimWait, Owner: owner}
+func wait(owner string) tokenstore.Claim {
+	return tokenstore.Claim{State: tokenstore.ClaimWait, Owner: owner}
 }
 
-var leads = clientcredentials.Claim{State: clientcredentials.ClaimLead}
+var leads = tokenstore.Claim{State: tokenstore.ClaimLead}
 
 func TestColdStart(t *testing.T) {
 	t.Parallel()
@@ -72,9 +72,9 @@ func TestColdStart(t *testing.T) {
 			switch {
 			case err != nil:
 				t.Errorf("owner%d: %v", i, err)
-			case claim.State == clientcredentials.ClaimLead:
+			case claim.State == tokenstore.ClaimLead:
 				leaders.Add(1)
-			case claim.State == clientcredentials.ClaimWait:
+			case claim.State == tokenstore.ClaimWait:
 				waiting.Add(1)
 			}
 		})
@@ -104,17 +104,17 @@ func TestClocksOfReplicas(t *testing.T) {
 			ctx := withDeadline(t)
 			claim, err := writer.Acquire(ctx, key, "", "writer", time.Minute)
 			require.NoError(t, err)
-			require.Equal(t, clientcredentials.ClaimLead, claim.State)
+			require.Equal(t, tokenstore.ClaimLead, claim.State)
 
 			claim, err = reader.Acquire(ctx, key, "", "reader", time.Minute)
 			require.NoError(t, err)
-			require.Equal(t, clientcredentials.ClaimWait, claim.State)
+			require.Equal(t, tokenstore.ClaimWait, claim.State)
 			require.InDelta(t, time.Minute, claim.TTL, float64(patience))
 
-			require.NoError(t, writer.Publish(ctx, key, "writer", clientcredentials.Record{Version: "v1"}, time.Minute))
+			require.NoError(t, writer.Publish(ctx, key, "writer", tokenstore.Record{Version: "v1"}, time.Minute))
 			claim, err = reader.Acquire(ctx, key, "", "reader", time.Minute)
 			require.NoError(t, err)
-			require.Equal(t, clientcredentials.ClaimHit, claim.State)
+			require.Equal(t, tokenstore.ClaimHit, claim.State)
 			require.InDelta(t, time.Minute, claim.TTL, float64(patience))
 		}
 	}
@@ -124,7 +124,7 @@ func TestClocksOfReplicas(t *testing.T) {
 func TestMachineSlept(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
-	publish(t, s, testKey("k"), "", clientcredentials.Record{Version: "v1"})
+	publish(t, s, testKey("k"), "", tokenstore.Record{Version: "v1"})
 
 	var slept time.Duration // By the wall clock, which has gone on.
 	machine := new(clock)
@@ -154,7 +154,7 @@ func TestLateClock(t *testing.T) {
 	s.clock.reading.Store(&r)
 	claim, err := s.Acquire(withDeadline(t), testKey("k"), "", "b", time.Hour)
 	require.NoError(t, err)
-	require.Equal(t, clientcredentials.ClaimWait, claim.State)
+	require.Equal(t, tokenstore.ClaimWait, claim.State)
 	require.LessOrEqual(t, claim.TTL, time.Hour)
 }
 
@@ -170,7 +170,7 @@ func TestRoundTrips(t *testing.T) {
 		f()
 		return int(s.JetStream.Conn().Stats().OutMsgs - before)
 	}
-	acquire := func(key, stale, owner string, want clientcredentials.ClaimState) func() {
+	acquire := func(key, stale, owner string, want tokenstore.ClaimState) func() {
 		return func() {
 			claim, err := s.Acquire(ctx, testKey(key), stale, owner, time.Hour)
 			require.NoError(t, err)
@@ -179,27 +179,27 @@ func TestRoundTrips(t *testing.T) {
 	}
 	published := func(key, version string, data []byte) func() {
 		return func() {
-			require.NoError(t, s.Publish(ctx, testKey(key), "a", clientcredentials.Record{Version: version, Data: data}, time.Hour))
+			require.NoError(t, s.Publish(ctx, testKey(key), "a", tokenstore.Record{Version: version, Data: data}, time.Hour))
 		}
 	}
 	// The clock stays young for as long as this test takes: it stands still.
 	s.clock.local = func() instant { return instant{} }
 
-	require.Equal(t, 3, requests(acquire("k", "", "a", clientcredentials.ClaimLead)), "time, read, write")
-	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimWait)))
+	require.Equal(t, 3, requests(acquire("k", "", "a", tokenstore.ClaimLead)), "time, read, write")
+	require.Equal(t, 1, requests(acquire("k", "", "b", tokenstore.ClaimWait)))
 	require.Equal(t, 2, requests(func() { require.NoError(t, s.Renew(ctx, testKey("k"), "a", time.Hour)) }))
 	require.Equal(t, 2, requests(published("k", "v1", nil)))
-	require.Equal(t, 1, requests(acquire("k", "", "b", clientcredentials.ClaimHit)))
-	require.Equal(t, 2, requests(acquire("k", "v1", "a", clientcredentials.ClaimLead)))
+	require.Equal(t, 1, requests(acquire("k", "", "b", tokenstore.ClaimHit)))
+	require.Equal(t, 2, requests(acquire("k", "v1", "a", tokenstore.ClaimLead)))
 	require.Equal(t, 2, requests(func() { require.NoError(t, s.Abort(ctx, testKey("k"), "a", nil, time.Hour)) }))
-	require.Equal(t, 1, requests(acquire("k", "v1", "b", clientcredentials.ClaimCooling)))
+	require.Equal(t, 1, requests(acquire("k", "v1", "b", tokenstore.ClaimCooling)))
 	require.Equal(t, 2, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
 	require.Equal(t, 1, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
 
-	require.Equal(t, 2, requests(acquire("l", "", "a", clientcredentials.ClaimLead)))
+	require.Equal(t, 2, requests(acquire("l", "", "a", tokenstore.ClaimLead)))
 	require.Equal(t, 3, requests(published("l", "v1", largeData)), "read, data, entry")
-	require.Equal(t, 2, requests(acquire("l", "", "b", clientcredentials.ClaimHit)), "entry, data")
-	require.Equal(t, 2, requests(acquire("l", "v1", "a", clientcredentials.ClaimLead)))
+	require.Equal(t, 2, requests(acquire("l", "", "b", tokenstore.ClaimHit)), "entry, data")
+	require.Equal(t, 2, requests(acquire("l", "v1", "a", tokenstore.ClaimLead)))
 	require.Equal(t, 4, requests(published("l", "v2", largeData)), "read, data, entry, removal of the data before")
 	require.Equal(t, 3, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("l"), "v2")) }), "read, entry, removal of the data")
 
@@ -213,7 +213,7 @@ func TestLargeRecord(t *testing.T) {
 	t.Parallel()
 	server, s := startStore(t)
 	key := testKey("k")
-	v1 := clientcredentials.Record{Version: "v1", Data: largeData}
+	v1 := tokenstore.Record{Version: "v1", Data: largeData}
 	publish(t, s, key, "", v1)
 	other := newStore(t, server.url())
 	requireClaim(t, other, key, "", "b", hit(v1))
@@ -228,7 +228,7 @@ func TestLargeRecord(t *testing.T) {
 	requireClaim(t, other, key, "", "b", hit(v1))
 
 	// Its successor replaces it in the bucket too.
-	v2 := clientcredentials.Record{Version: "v2", Data: append([]byte("2"), largeData...)}
+	v2 := tokenstore.Record{Version: "v2", Data: append([]byte("2"), largeData...)}
 	require.NoError(t, s.Publish(withDeadline(t), key, "a", v2, time.Hour))
 	requireClaim(t, other, key, "v1", "b", hit(v2))
 	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
@@ -241,9 +241,9 @@ func TestLargeRecord(t *testing.T) {
 	lead(t, s, key, "v2", "late")
 	require.NoError(t, other.Invalidate(withDeadline(t), key, "v2"))
 	lead(t, other, key, "v2", "c")
-	v3 := clientcredentials.Record{Version: "v3", Data: append([]byte("3"), largeData...)}
+	v3 := tokenstore.Record{Version: "v3", Data: append([]byte("3"), largeData...)}
 	require.NoError(t, other.Publish(withDeadline(t), key, "c", v3, time.Hour))
-	require.ErrorIs(t, s.Publish(withDeadline(t), key, "late", clientcredentials.Record{Version: "v4", Data: largeData}, time.Hour), clientcredentials.ErrLeaseLost)
+	require.ErrorIs(t, s.Publish(withDeadline(t), key, "late", tokenstore.Record{Version: "v4", Data: largeData}, time.Hour), tokenstore.ErrLeaseLost)
 	requireClaim(t, other, key, "v2", "b", hit(v3))
 	keys, err = bucket.Keys(withDeadline(t))
 	require.NoError(t, err)
@@ -259,7 +259,7 @@ func TestRestart(t *testing.T) {
 	server := startServer(t)
 	s := newStore(t, server.url())
 	createBucket(t, s.JetStream, inFiles)
-	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+	v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
 	publish(t, s, testKey("k"), "", v1)
 	lead(t, s, testKey("l"), "", "a")
 
@@ -268,7 +268,7 @@ func TestRestart(t *testing.T) {
 	defer cancel()
 	for _, err := range errorsOf(ctx, s) {
 		require.Error(t, err)
-		require.NotErrorIs(t, err, clientcredentials.ErrLeaseLost)
+		require.NotErrorIs(t, err, tokenstore.ErrLeaseLost)
 	}
 
 	server.start()
@@ -288,7 +288,7 @@ func errorsOf(ctx context.Context, s *Store) []error {
 	return []error{
 		err,
 		s.Renew(ctx, testKey("k"), "a", time.Hour),
-		s.Publish(ctx, testKey("k"), "a", clientcredentials.Record{Version: "v1"}, time.Hour),
+		s.Publish(ctx, testKey("k"), "a", tokenstore.Record{Version: "v1"}, time.Hour),
 		s.Abort(ctx, testKey("k"), "a", nil, 0),
 		s.Invalidate(ctx, testKey("k"), "v1"),
 	}
@@ -336,7 +336,7 @@ func TestBucketDeleted(t *testing.T) {
 	}
 
 	bucket := createBucket(t, s.JetStream)
-	require.ErrorIs(t, s.Publish(withDeadline(t), key, "a", clientcredentials.Record{Version: "v1"}, time.Hour), clientcredentials.ErrLeaseLost)
+	require.ErrorIs(t, s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v1"}, time.Hour), tokenstore.ErrLeaseLost)
 	lead(t, s, key, "", "b")
 
 	// What an operator deletes in the bucket is gone.
@@ -388,7 +388,7 @@ func TestMisuse(t *testing.T) {
 		require.ErrorIs(t, err, errName)
 	}
 	lead(t, store, testKey("k"), "", "a")
-	err := store.Publish(t.Context(), testKey("k"), "a", clientcredentials.Record{Version: "a\r\nPUB x 0\r\n\r\n", Data: largeData}, time.Hour)
+	err := store.Publish(t.Context(), testKey("k"), "a", tokenstore.Record{Version: "a\r\nPUB x 0\r\n\r\n", Data: largeData}, time.Hour)
 	require.ErrorIs(t, err, errName)
 }
 
@@ -406,7 +406,7 @@ func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstrea
 func TestLostRaces(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
-	v1 := clientcredentials.Record{Version: "v1", Data: []byte("1")}
+	v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
 	once := func(f func()) *Store {
 		return &Store{JetStream: racing{other.JetStream, sync.OnceFunc(f)}, Bucket: testBucket}
 	}
@@ -423,8 +423,8 @@ func TestLostRaces(t *testing.T) {
 	publish(t, other, key, "", v1)
 	lead(t, other, key, "v1", "a")
 	s = once(func() { require.NoError(t, other.Invalidate(withDeadline(t), key, "v1")) })
-	err := s.Publish(withDeadline(t), key, "a", clientcredentials.Record{Version: "v2", Data: []byte("2")}, time.Hour)
-	require.ErrorIs(t, err, clientcredentials.ErrLeaseLost)
+	err := s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v2", Data: []byte("2")}, time.Hour)
+	require.ErrorIs(t, err, tokenstore.ErrLeaseLost)
 	requireClaim(t, other, key, "", "a", leads)
 
 	// Nor does the data of a large record stay.
@@ -436,8 +436,8 @@ func TestLostRaces(t *testing.T) {
 			require.NoError(t, other.Abort(withDeadline(t), key, "a", nil, 0))
 		}
 	}}, Bucket: testBucket}
-	err = s.Publish(withDeadline(t), key, "a", clientcredentials.Record{Version: "v2", Data: largeData}, time.Hour)
-	require.ErrorIs(t, err, clientcredentials.ErrLeaseLost)
+	err = s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v2", Data: largeData}, time.Hour)
+	require.ErrorIs(t, err, tokenstore.ErrLeaseLost)
 	data, err := other.get(withDeadline(t), dataKey(key, "v2"))
 	require.NoError(t, err)
 	require.NotZero(t, data.Sequence, "it was written")
@@ -466,8 +466,8 @@ func TestDataReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
 	key := testKey("k")
-	v2 := clientcredentials.Record{Version: "v2", Data: largeData}
-	publish(t, other, key, "", clientcredentials.Record{Version: "v1", Data: largeData})
+	v2 := tokenstore.Record{Version: "v2", Data: largeData}
+	publish(t, other, key, "", tokenstore.Record{Version: "v1", Data: largeData})
 	bucket, err := other.JetStream.KeyValue(t.Context(), testBucket)
 	require.NoError(t, err)
 	require.NoError(t, bucket.Purge(t.Context(), key+".v1"))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // dump is all that was exported, as text.
@@ -97,8 +98,8 @@ func TestCanary(t *testing.T) {
 					require.Equal(t, name == "token", err == nil)
 					source.Invalidate(token)
 				}
-				conf.Observer.OriginRefused(clientcredentials.OriginRefusedInfo{Origin: "https://" + canaries["host"]})
-				conf.Observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: "acquire", Err: errors.New(canaries["transport's text"])})
+				conf.Observer.OriginRefused(event.OriginRefused{Origin: "https://" + canaries["host"]})
+				conf.Observer.StoreOperation(event.StoreOperation{Operation: "acquire", Err: errors.New(canaries["transport's text"])})
 				synctest.Wait()
 				require.Len(t, tel.spans.Ended(), len(tel.spans.Started()))
 				text := tel.dump(t)

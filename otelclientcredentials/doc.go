@@ -84,7 +84,7 @@
 //
 //	clientcredentials.store.operation            abort, acquire, invalidate, publish, renew
 //	clientcredentials.store.outcome              cooling, hit, lead, lease_lost, wait
-//	clientcredentials.token.invalidation.reason  application, certificate_replaced, rejected
+//	clientcredentials.token.invalidation.reason  certificate_replaced, rejected, revoked
 //	clientcredentials.token.request.background   false, true
 //	clientcredentials.token.source               memory, server, store
 //	clientcredentials.token.state                fresh, stale

@@ -28,6 +28,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // requireFailure checks what was told of one token request that failed.
@@ -306,14 +307,14 @@ func TestCardinality(t *testing.T) {
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: text, ErrorDescription: text},
 			&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}, ErrorCode: oauthErrors[n%len(oauthErrors)] + text},
 		} {
-			observer.TokenFailed(clientcredentials.TokenFailedInfo{Waited: time.Second, Err: err})
-			observer.RefreshFailed(clientcredentials.RefreshFailedInfo{Err: err})
-			observer.Retry(clientcredentials.RetryInfo{Err: err})
-			observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: "acquire", Err: err})
+			observer.TokenFailed(event.TokenFailed{Waited: time.Second, Err: err})
+			observer.RefreshFailed(event.RefreshFailed{Err: err})
+			observer.Retry(event.Retry{Err: err})
+			observer.StoreOperation(event.StoreOperation{Operation: "acquire", Err: err})
 		}
-		observer.OriginRefused(clientcredentials.OriginRefusedInfo{Origin: text})
-		observer.RefreshDone(clientcredentials.RefreshDoneInfo{Duration: time.Duration(n), Attempts: n, Life: time.Duration(n), From: clientcredentials.FromServer})
-		observer.Cooldown(clientcredentials.CooldownInfo{Failures: n, Until: time.Now().Add(time.Duration(n))})
+		observer.OriginRefused(event.OriginRefused{Origin: text})
+		observer.RefreshDone(event.RefreshDone{Duration: time.Duration(n), Attempts: n, Life: time.Duration(n), From: event.FromServer})
+		observer.Cooldown(event.Cooldown{Failures: n, Until: time.Now().Add(time.Duration(n))})
 	}
 	known := errorTypes()
 	require.Less(t, len(known), 100)

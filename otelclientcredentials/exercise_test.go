@@ -13,43 +13,45 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // exercise tells observer all that can happen.
 func exercise(observer *clientcredentials.Observer) {
 	errs := []error{errors.New("no idea"), &oauth2.RetrieveError{ErrorCode: "invalid_client", Response: &http.Response{StatusCode: 401}}}
-	for _, from := range []clientcredentials.TokenFrom{clientcredentials.FromMemory, clientcredentials.FromStore, clientcredentials.FromServer} {
-		for _, state := range []clientcredentials.State{clientcredentials.Fresh, clientcredentials.Stale} {
-			observer.TokenServed(clientcredentials.TokenServedInfo{From: from, Waited: time.Second, State: state})
+	for _, from := range []event.TokenFrom{event.FromMemory, event.FromStore, event.FromServer} {
+		for _, stale := range []bool{false, true} {
+			observer.TokenServed(event.TokenServed{From: from, Waited: time.Second, Stale: stale})
 		}
-		if from != clientcredentials.FromMemory {
-			observer.RefreshDone(clientcredentials.RefreshDoneInfo{Duration: time.Second, Attempts: 1, Life: time.Hour, From: from, LeaseWait: time.Second})
+		if from != event.FromMemory {
+			observer.RefreshDone(event.RefreshDone{Duration: time.Second, Attempts: 1, Life: time.Hour, From: from, LeaseWait: time.Second})
 		}
 	}
-	observer.RefreshStarted(clientcredentials.RefreshStartedInfo{})
-	observer.RefreshStarted(clientcredentials.RefreshStartedInfo{Background: true})
+	observer.RefreshStarted(event.RefreshStarted{})
+	observer.RefreshStarted(event.RefreshStarted{Background: true})
 	_, ended := observer.TraceRefresh(context.Background())
 	ended(nil)
 	for _, err := range errs {
-		observer.TokenFailed(clientcredentials.TokenFailedInfo{Waited: time.Second, Err: err})
-		observer.RefreshFailed(clientcredentials.RefreshFailedInfo{Duration: time.Second, Err: err})
+		observer.TokenFailed(event.TokenFailed{Waited: time.Second, Err: err})
+		observer.RefreshFailed(event.RefreshFailed{Duration: time.Second, Err: err})
 		_, ended := observer.TraceRefresh(context.Background())
 		ended(err)
-		observer.Retry(clientcredentials.RetryInfo{Attempt: 1, Delay: time.Second, Err: err})
+		observer.Retry(event.Retry{Attempt: 1, Delay: time.Second, Err: err})
 	}
-	observer.Cooldown(clientcredentials.CooldownInfo{Failures: 1, Until: time.Now().Add(time.Second)})
-	observer.Invalidated(clientcredentials.InvalidatedInfo{})
-	observer.Invalidated(clientcredentials.InvalidatedInfo{Rejected: true})
-	observer.Invalidated(clientcredentials.InvalidatedInfo{CertificateReplaced: true})
-	for _, operation := range []string{"acquire", "renew", "publish", "abort", "invalidate"} {
-		observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: operation, Duration: time.Second})
-		observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: operation, Err: errors.New("down")})
+	observer.Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(time.Second)})
+	observer.Invalidated(event.Invalidated{})
+	observer.Invalidated(event.Invalidated{Reason: event.Rejected})
+	observer.Invalidated(event.Invalidated{Reason: event.CertificateReplaced})
+	for _, operation := range []event.Operation{event.Acquire, event.Renew, event.Publish, event.Abort, event.Invalidate, event.Unseal} {
+		observer.StoreOperation(event.StoreOperation{Operation: operation, Duration: time.Second})
+		observer.StoreOperation(event.StoreOperation{Operation: operation, Err: errors.New("down")})
 	}
-	for _, state := range []clientcredentials.ClaimState{clientcredentials.ClaimLead, clientcredentials.ClaimHit, clientcredentials.ClaimWait, clientcredentials.ClaimCooling} {
-		observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: "acquire", State: state})
+	for _, state := range []tokenstore.ClaimState{tokenstore.ClaimLead, tokenstore.ClaimHit, tokenstore.ClaimWait, tokenstore.ClaimCooling} {
+		observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: state})
 	}
-	observer.StoreOperation(clientcredentials.StoreOperationInfo{Operation: "publish", Err: fmt.Errorf("late: %w", clientcredentials.ErrLeaseLost)})
-	observer.OriginRefused(clientcredentials.OriginRefusedInfo{Origin: "https://elsewhere.example"})
+	observer.StoreOperation(event.StoreOperation{Operation: "publish", Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
+	observer.OriginRefused(event.OriginRefused{Origin: "https://elsewhere.example"})
 }
 
 // TestEveryEvent fails when there is something new to measure.

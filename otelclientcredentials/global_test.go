@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // globalsSet says that the global providers are no longer those that wait for others to
@@ -16,7 +17,7 @@ var globalsSet bool
 
 // TestGlobalProviders sets them after an Observer was made, and before another is.
 func TestGlobalProviders(t *testing.T) {
-	info := clientcredentials.TokenServedInfo{State: clientcredentials.Fresh}
+	info := event.TokenServed{}
 	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
 	require.NoError(t, err)
 	early.TokenServed(info) // To nobody.

@@ -10,7 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 func providers() map[string]metric.MeterProvider {
@@ -27,9 +27,9 @@ func TestServingAllocatesNothing(t *testing.T) {
 			t.Run(name+" "+attributes, func(t *testing.T) {
 				observer, err := NewObserver(WithMeterProvider(provider), option)
 				require.NoError(t, err)
-				for _, info := range []clientcredentials.TokenServedInfo{
-					{State: clientcredentials.Fresh},
-					{State: clientcredentials.Stale, Waited: time.Microsecond},
+				for _, info := range []event.TokenServed{
+					{},
+					{Stale: true, Waited: time.Microsecond},
 				} {
 					require.Zero(t, testing.AllocsPerRun(1000, func() { observer.TokenServed(info) }), info)
 				}
@@ -41,11 +41,10 @@ func TestServingAllocatesNothing(t *testing.T) {
 func TestTokenServedByALaterCore(t *testing.T) {
 	tel := newTelemetry()
 	observer := tel.observer(t)
-	for _, info := range []clientcredentials.TokenServedInfo{
-		{From: clientcredentials.FromServer + 1},
-		{From: -1, State: clientcredentials.Fresh},
-		{State: clientcredentials.Failed + 1},
-		{State: -1},
+	for _, info := range []event.TokenServed{
+		{From: event.FromServer + 1},
+		{From: -1},
+		{From: event.FromServer + 1, Stale: true},
 	} {
 		observer.TokenServed(info)
 	}
@@ -65,7 +64,7 @@ func BenchmarkTokenServed(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					observer.TokenServed(clientcredentials.TokenServedInfo{State: clientcredentials.Fresh})
+					observer.TokenServed(event.TokenServed{})
 				}
 			})
 		})

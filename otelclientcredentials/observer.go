@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // ScopeName is the name of the instrumentation scope of all metrics and spans.
@@ -156,48 +158,48 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	ctx := context.Background() // Of measurements: none belongs to a caller.
 	gotten := o.newGottenOptions()
 	return &clientcredentials.Observer{
-		TokenServed: func(info clientcredentials.TokenServedInfo) {
+		TokenServed: func(info event.TokenServed) {
 			gets.Add(ctx, 1, gotten.of(info)...)
-			if info.From != clientcredentials.FromMemory || info.Waited >= minWait {
+			if info.From != event.FromMemory || info.Waited >= minWait {
 				waits.Record(ctx, info.Waited.Seconds(), o.with(sourceKey.String(info.From.String())))
 			}
 		},
-		TokenFailed: func(info clientcredentials.TokenFailedInfo) {
+		TokenFailed: func(info event.TokenFailed) {
 			attributes := o.with(errorTypeKey.String(errorType(info.Err)))
 			gets.Add(ctx, 1, attributes)
 			if info.Waited >= minWait {
 				waits.Record(ctx, info.Waited.Seconds(), attributes)
 			}
 		},
-		RefreshStarted: func(info clientcredentials.RefreshStartedInfo) {
+		RefreshStarted: func(info event.RefreshStarted) {
 			requests.Add(ctx, 1, o.with(backgroundKey.Bool(info.Background)))
 		},
-		RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
+		RefreshDone: func(info event.RefreshDone) {
 			durations.Record(ctx, info.Duration.Seconds(), o.with(sourceKey.String(info.From.String())))
 			if info.LeaseWait > 0 {
 				leases.Record(ctx, info.LeaseWait.Seconds(), o.with())
 			}
 		},
-		RefreshFailed: func(info clientcredentials.RefreshFailedInfo) {
+		RefreshFailed: func(info event.RefreshFailed) {
 			durations.Record(ctx, info.Duration.Seconds(), o.with(errorTypeKey.String(errorType(info.Err))))
 		},
 		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
 			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...)) //nolint:spancheck // end ends it.
 			return ctx, func(err error) { end(span, err) }                                  //nolint:spancheck // As above.
 		},
-		Retry: func(info clientcredentials.RetryInfo) {
+		Retry: func(info event.Retry) {
 			retries.Add(ctx, 1, o.with(errorTypeKey.String(errorType(info.Err))))
 		},
-		Cooldown: func(info clientcredentials.CooldownInfo) {
+		Cooldown: func(info event.Cooldown) {
 			cooldowns.Record(ctx, max(time.Until(info.Until), 0).Seconds(), o.with())
 		},
-		Invalidated: func(info clientcredentials.InvalidatedInfo) {
-			invalidations.Add(ctx, 1, o.with(reasonKey.String(reason(info))))
+		Invalidated: func(info event.Invalidated) {
+			invalidations.Add(ctx, 1, o.with(reasonKey.String(info.Reason.String())))
 		},
-		StoreOperation: func(info clientcredentials.StoreOperationInfo) {
+		StoreOperation: func(info event.StoreOperation) {
 			operations.Record(ctx, info.Duration.Seconds(), o.with(storeAttributes(info)...))
 		},
-		OriginRefused: func(clientcredentials.OriginRefusedInfo) {
+		OriginRefused: func(event.OriginRefused) {
 			refusals.Add(ctx, 1, o.with()) // Not the origin: whoever redirects us chooses it.
 		},
 	}, nil
@@ -217,20 +219,10 @@ func end(span trace.Span, err error) {
 	}
 }
 
-func reason(info clientcredentials.InvalidatedInfo) string {
+func storeAttributes(info event.StoreOperation) []attribute.KeyValue {
+	attributes := []attribute.KeyValue{operationKey.String(string(info.Operation))}
 	switch {
-	case info.Rejected:
-		return "rejected"
-	case info.CertificateReplaced:
-		return "certificate_replaced"
-	}
-	return "application"
-}
-
-func storeAttributes(info clientcredentials.StoreOperationInfo) []attribute.KeyValue {
-	attributes := []attribute.KeyValue{operationKey.String(info.Operation)}
-	switch {
-	case errors.Is(info.Err, clientcredentials.ErrLeaseLost):
+	case errors.Is(info.Err, tokenstore.ErrLeaseLost):
 		attributes = append(attributes, outcomeKey.String("lease_lost"))
 	case info.Err != nil:
 		attributes = append(attributes, errorTypeKey.String(errorType(info.Err)))
@@ -244,29 +236,33 @@ func storeAttributes(info clientcredentials.StoreOperationInfo) []attribute.KeyV
 // for every API request, and must allocate nothing.
 type gottenOptions struct {
 	constant *options
-	made     [clientcredentials.FromServer + 1][clientcredentials.Failed + 1][]metric.AddOption
+	made     [event.FromServer + 1][2][]metric.AddOption // by From and Stale
 }
 
 func (o *options) newGottenOptions() *gottenOptions {
 	g := &gottenOptions{constant: o}
 	for from := range g.made {
-		for state := range g.made[from] {
-			g.made[from][state] = g.make(clientcredentials.TokenFrom(from), clientcredentials.State(state))
-		}
+		g.made[from] = [2][]metric.AddOption{g.make(event.TokenFrom(from), false), g.make(event.TokenFrom(from), true)}
 	}
 	return g
 }
 
-func (g *gottenOptions) make(from clientcredentials.TokenFrom, state clientcredentials.State) []metric.AddOption {
+func (g *gottenOptions) make(from event.TokenFrom, stale bool) []metric.AddOption {
+	state := clientcredentials.Fresh
+	if stale {
+		state = clientcredentials.Stale
+	}
 	return []metric.AddOption{g.constant.with(sourceKey.String(from.String()), stateKey.String(state.String()))}
 }
 
-func (g *gottenOptions) of(info clientcredentials.TokenServedInfo) []metric.AddOption {
-	from, state := int(info.From), int(info.State)
-	if from < 0 || from >= len(g.made) || state < 0 || state >= len(g.made[from]) {
-		return g.make(info.From, info.State) // Of a later version of the core.
+func (g *gottenOptions) of(info event.TokenServed) []metric.AddOption {
+	if info.From < 0 || int(info.From) >= len(g.made) {
+		return g.make(info.From, info.Stale) // A later version of the core has more of them.
 	}
-	return g.made[from][state]
+	if info.Stale {
+		return g.made[info.From][1]
+	}
+	return g.made[info.From][0]
 }
 
 // A maker makes instruments and keeps the errors.

@@ -27,6 +27,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // telemetry is what an SDK without exporters to elsewhere has got.
@@ -275,7 +277,7 @@ func TestRetriesAndCooldown(t *testing.T) {
 
 func TestCooldownThatIsOver(t *testing.T) {
 	tel := newTelemetry()
-	tel.observer(t).Cooldown(clientcredentials.CooldownInfo{Failures: 1, Until: time.Now().Add(-time.Hour)})
+	tel.observer(t).Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(-time.Hour)})
 	require.Equal(t, map[string]string{"": "1 in 0s"}, tel.values(t)["clientcredentials.token.cooldown.duration"])
 }
 
@@ -302,9 +304,9 @@ func TestInvalidations(t *testing.T) {
 		require.NoError(t, err)
 		source.Reject(token)
 		synctest.Wait()
-		w.conf.Observer.Invalidated(clientcredentials.InvalidatedInfo{CertificateReplaced: true})
+		w.conf.Observer.Invalidated(event.Invalidated{Reason: event.CertificateReplaced})
 		require.Equal(t, map[string]string{
-			"clientcredentials.token.invalidation.reason=application":          "2",
+			"clientcredentials.token.invalidation.reason=revoked":              "2",
 			"clientcredentials.token.invalidation.reason=rejected":             "1",
 			"clientcredentials.token.invalidation.reason=certificate_replaced": "1",
 		}, w.values(t)["clientcredentials.token.invalidations"])
@@ -383,20 +385,20 @@ func TestStoreOperations(t *testing.T) {
 	tel := newTelemetry()
 	observer := tel.observer(t)
 	const ms = time.Millisecond
-	for _, info := range []clientcredentials.StoreOperationInfo{
-		{Operation: "acquire", State: clientcredentials.ClaimWait, Duration: 2 * ms},
-		{Operation: "acquire", State: clientcredentials.ClaimWait, Duration: 3 * ms},
-		{Operation: "acquire", State: clientcredentials.ClaimHit, Duration: ms},
+	for _, info := range []event.StoreOperation{
+		{Operation: "acquire", State: tokenstore.ClaimWait, Duration: 2 * ms},
+		{Operation: "acquire", State: tokenstore.ClaimWait, Duration: 3 * ms},
+		{Operation: "acquire", State: tokenstore.ClaimHit, Duration: ms},
 		{Operation: "acquire", Duration: 250 * ms, Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)},
 		{Operation: "publish", Duration: 4 * ms},
-		{Operation: "publish", Duration: 5 * ms, Err: fmt.Errorf("late: %w", clientcredentials.ErrLeaseLost)},
+		{Operation: "publish", Duration: 5 * ms, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)},
 		{Operation: "invalidate", Duration: 6 * ms, Err: errors.New("OOM command not allowed")},
 	} {
 		observer.StoreOperation(info)
 	}
-	observer.RefreshDone(clientcredentials.RefreshDoneInfo{Duration: 2 * time.Second, From: clientcredentials.FromStore, LeaseWait: 1500 * ms})
-	observer.RefreshDone(clientcredentials.RefreshDoneInfo{Duration: 7 * ms, From: clientcredentials.FromStore})
-	observer.TokenServed(clientcredentials.TokenServedInfo{From: clientcredentials.FromStore, State: clientcredentials.Fresh, Waited: 7 * ms})
+	observer.RefreshDone(event.RefreshDone{Duration: 2 * time.Second, From: event.FromStore, LeaseWait: 1500 * ms})
+	observer.RefreshDone(event.RefreshDone{Duration: 7 * ms, From: event.FromStore})
+	observer.TokenServed(event.TokenServed{From: event.FromStore, Waited: 7 * ms})
 	require.Equal(t, values{
 		"clientcredentials.store.operation.duration": {
 			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=wait":       "2 in 5ms",
@@ -447,7 +449,7 @@ func TestConstantAttributes(t *testing.T) {
 func TestSeveralObservers(t *testing.T) {
 	tel := newTelemetry()
 	for _, name := range []string{"billing", "reports", "reports"} {
-		tel.observer(t, attribute.String("clientcredentials.name", name)).RefreshStarted(clientcredentials.RefreshStartedInfo{})
+		tel.observer(t, attribute.String("clientcredentials.name", name)).RefreshStarted(event.RefreshStarted{})
 	}
 	require.Equal(t, map[string]string{
 		"clientcredentials.name=billing,clientcredentials.token.request.background=false": "1",

@@ -29,6 +29,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // These tests are of replicas that share tokens through a real Redis while something
@@ -172,7 +174,7 @@ func receive(t *testing.T, c <-chan result) result {
 func waiting(t *testing.T, replicas ...*replica) {
 	t.Helper()
 	for _, r := range replicas {
-		await(t, func() bool { return r.observed().claims(clientcredentials.ClaimWait) > 0 }, "a replica waits", replicas...)
+		await(t, func() bool { return r.observed().claims(tokenstore.ClaimWait) > 0 }, "a replica waits", replicas...)
 	}
 }
 
@@ -319,7 +321,7 @@ func TestS02_LeaderKilled(t *testing.T) {
 			f.requireRequests(t, 2)
 			leads := 0
 			for i, o := range seen {
-				leads += min(o.claims(clientcredentials.ClaimLead), 1)
+				leads += min(o.claims(tokenstore.ClaimLead), 1)
 				// The lease, the longest pause between two questions, and as much
 				// again for a machine that is busy.
 				require.Less(t, got[i].Waited, 2*(leaderLease+1250*time.Millisecond))
@@ -396,8 +398,8 @@ func TestS04_RedisGoesAway(t *testing.T) {
 					}
 				} else {
 					for _, r := range replicas[1:] { // They ask again.
-						asked := r.observed().claims(clientcredentials.ClaimWait)
-						await(t, func() bool { return r.observed().claims(clientcredentials.ClaimWait) > asked }, "a replica still waits", replicas...)
+						asked := r.observed().claims(tokenstore.ClaimWait)
+						await(t, func() bool { return r.observed().claims(tokenstore.ClaimWait) > asked }, "a replica still waits", replicas...)
 					}
 				}
 				answer.release()
@@ -989,10 +991,10 @@ func TestS14_EarlyRefresh(t *testing.T) {
 		f := newFleet(t, server.addr)
 		f.TokenLifetime = life
 		f.spec.Early = early
-		served := make(chan clientcredentials.TokenFrom, 100_000)
+		served := make(chan event.TokenFrom, 100_000)
 		f.spec.configure = func(conf *clientcredentials.Config) {
 			conf.Observer = clientcredentials.JoinObservers(conf.Observer, &clientcredentials.Observer{
-				TokenServed: func(info clientcredentials.TokenServedInfo) { served <- info.From },
+				TokenServed: func(info event.TokenServed) { served <- info.From },
 			})
 		}
 		replicas := f.replicas(t, 20)
@@ -1019,7 +1021,7 @@ func TestS14_EarlyRefresh(t *testing.T) {
 			requireOneToken(t, first...)
 			requireTokens(t, got...)
 			for from := range served {
-				require.Equal(t, clientcredentials.FromMemory, from)
+				require.Equal(t, event.FromMemory, from)
 			}
 			f.requireRequests(t, len(tokens))
 			for i, arrivals := 1, f.requests(); i < len(arrivals); i++ {
@@ -1202,7 +1204,7 @@ func TestS16_Unreadable(t *testing.T) {
 					require.NotEqual(t, requireOneToken(t, good), requireOneToken(t, own))
 					require.Equal(t, before, after)
 					f.requireRequests(t, requests+1)
-					eventually(t, func() bool { return reader.observed().claims(clientcredentials.ClaimHit) == 1 }, "the record was found")
+					eventually(t, func() bool { return reader.observed().claims(tokenstore.ClaimHit) == 1 }, "the record was found")
 				}
 			})
 		})
@@ -1521,7 +1523,7 @@ func TestS20_Changes(t *testing.T) {
 				require.Contains(t, gone.Err, context.Canceled.Error())
 				requireOneToken(t, got)
 				f.requireRequests(t, 2)
-				require.Zero(t, seen.claims(clientcredentials.ClaimWait)) // The lease was free.
+				require.Zero(t, seen.claims(tokenstore.ClaimWait)) // The lease was free.
 			}
 		})
 	})

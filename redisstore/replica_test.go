@@ -19,7 +19,9 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/redisstore"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // A spec is what a replica is made of. It goes to workers as JSON.
@@ -54,7 +56,7 @@ type replica struct {
 // observed is what a replica's Observer was told.
 type observed struct {
 	Operations []operation
-	Refreshes  []clientcredentials.TokenFrom
+	Refreshes  []event.TokenFrom
 	Failures   []string
 }
 
@@ -82,7 +84,7 @@ func (o observed) slow() bool {
 	return o.count(func(op operation) bool { return op.Slow }) > 0
 }
 
-func (o observed) claims(state clientcredentials.ClaimState) int {
+func (o observed) claims(state tokenstore.ClaimState) int {
 	return o.count(func(op operation) bool { return op.State == state.String() })
 }
 
@@ -143,25 +145,25 @@ func (r *replica) connect() {
 		Retry:          r.spec.Retry,
 		Store:          r.store,
 		Observer: &clientcredentials.Observer{
-			StoreOperation: func(info clientcredentials.StoreOperationInfo) {
-				op := operation{Name: info.Operation, Duration: info.Duration, Slow: info.Duration > 200*time.Millisecond}
+			StoreOperation: func(info event.StoreOperation) {
+				op := operation{Name: string(info.Operation), Duration: info.Duration, Slow: info.Duration > 200*time.Millisecond}
 				if info.State != 0 {
 					op.State = info.State.String()
 				}
 				if info.Err != nil {
 					op.Err = info.Err.Error()
-					op.Lost = errors.Is(info.Err, clientcredentials.ErrLeaseLost)
+					op.Lost = errors.Is(info.Err, tokenstore.ErrLeaseLost)
 				}
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.seen.Operations = append(r.seen.Operations, op)
 			},
-			RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
+			RefreshDone: func(info event.RefreshDone) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.seen.Refreshes = append(r.seen.Refreshes, info.From)
 			},
-			RefreshFailed: func(info clientcredentials.RefreshFailedInfo) {
+			RefreshFailed: func(info event.RefreshFailed) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.seen.Failures = append(r.seen.Failures, info.Err.Error())

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // DefaultPrefix is what the keys in Redis begin with, unless Store.Prefix says
@@ -39,17 +40,17 @@ type Store struct {
 	Prefix string
 }
 
-var _ clientcredentials.Store = (*Store)(nil)
+var _ tokenstore.Store = (*Store)(nil)
 
 // Acquire does what clientcredentials.Store says.
-func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	reply, err := s.run(ctx, &acquire, key, owner, stale, lease.Milliseconds())
 	if err != nil {
-		return clientcredentials.Claim{}, err
+		return tokenstore.Claim{}, err
 	}
 	claim, ok := claimOf(reply)
 	if !ok {
-		return clientcredentials.Claim{}, acquire.unexpected(reply)
+		return tokenstore.Claim{}, acquire.unexpected(reply)
 	}
 	return claim, nil
 }
@@ -66,7 +67,7 @@ func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duratio
 // Publish does what clientcredentials.Store says. When the connection breaks, go-redis
 // may send a command twice: then the error is ErrLeaseLost though the record is there,
 // and the next Acquire returns it.
-func (s *Store) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (s *Store) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	reply, err := s.run(ctx, &publish, key, owner, ttl.Milliseconds(), record.Version, record.Data)
 	if err != nil {
 		return err
@@ -92,13 +93,13 @@ func (s *script) held(reply any) error {
 	case int64(1):
 		return nil
 	case int64(0):
-		return clientcredentials.ErrLeaseLost
+		return tokenstore.ErrLeaseLost
 	}
 	return s.unexpected(reply)
 }
 
 // claimOf returns what the reply of the script acquire says, and whether it is one.
-func claimOf(reply any) (claim clientcredentials.Claim, ok bool) {
+func claimOf(reply any) (claim tokenstore.Claim, ok bool) {
 	values, _ := reply.([]any)
 	if len(values) != 4 {
 		return claim, false
@@ -113,15 +114,15 @@ func claimOf(reply any) (claim clientcredentials.Claim, ok bool) {
 	claim.TTL = time.Duration(ttl) * time.Millisecond
 	switch state {
 	case "hit":
-		claim.State = clientcredentials.ClaimHit
-		claim.Record = clientcredentials.Record{Version: first, Data: []byte(second)}
+		claim.State = tokenstore.ClaimHit
+		claim.Record = tokenstore.Record{Version: first, Data: []byte(second)}
 	case "lead":
-		claim.State = clientcredentials.ClaimLead
+		claim.State = tokenstore.ClaimLead
 	case "wait":
-		claim.State = clientcredentials.ClaimWait
+		claim.State = tokenstore.ClaimWait
 		claim.Owner = first
 	case "cooling":
-		claim.State = clientcredentials.ClaimCooling
+		claim.State = tokenstore.ClaimCooling
 		claim.Note = []byte(first)
 	default:
 		return claim, false

@@ -24,9 +24,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 	"github.com/seed-5bfa0880/clientcredentials/redisstore"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // A connect returns a client of its own of the same Redis each time.
@@ -75,7 +75,7 @@ func TestStore(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			connect := d.start(t)
-			storetest.Run(t, func(t *testing.T) clientcredentials.Store {
+			storetest.Run(t, func(t *testing.T) tokenstore.Store {
 				return &redisstore.Store{Client: connect(t)}
 			})
 		})
@@ -166,14 +166,14 @@ const (
 	recordTime = time.Hour
 )
 
-var record = clientcredentials.Record{Version: "version1", Data: []byte("data\x00\r\n\xff")}
+var record = tokenstore.Record{Version: "version1", Data: []byte("data\x00\r\n\xff")}
 
 // lead has owner lead on key.
 func lead(t *testing.T, s *redisstore.Store, key, owner string) {
 	t.Helper()
 	claim, err := s.Acquire(t.Context(), key, "", owner, leaseTime)
 	require.NoError(t, err)
-	require.Equal(t, clientcredentials.Claim{State: clientcredentials.ClaimLead, TTL: leaseTime}, claim)
+	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimLead, TTL: leaseTime}, claim)
 }
 
 // requireHit checks that record is under key, and nothing else.
@@ -184,7 +184,7 @@ func requireHit(t *testing.T, s *redisstore.Store, key string) {
 	require.LessOrEqual(t, claim.TTL, recordTime)
 	require.Greater(t, claim.TTL, recordTime-time.Minute)
 	claim.TTL = 0
-	require.Equal(t, clientcredentials.Claim{State: clientcredentials.ClaimHit, Record: record}, claim)
+	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, Record: record}, claim)
 }
 
 // useAll runs every script on key, and leaves record there.
@@ -271,7 +271,7 @@ func testPermissions(t *testing.T, rules []string, admins []*redis.Client, conne
 				err = s.Publish(t.Context(), newKey(), "owner", record, recordTime)
 			}
 			require.Error(t, err)
-			require.NotErrorIs(t, err, clientcredentials.ErrLeaseLost)
+			require.NotErrorIs(t, err, tokenstore.ErrLeaseLost)
 		})
 	}
 }
@@ -319,28 +319,28 @@ func TestExpiry(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, n)
 	}
-	acquire := func(stale string, lease time.Duration, want clientcredentials.ClaimState) {
+	acquire := func(stale string, lease time.Duration, want tokenstore.ClaimState) {
 		t.Helper()
 		claim, err := s.Acquire(ctx, key, stale, "owner", lease)
 		require.NoError(t, err)
 		require.Equal(t, want, claim.State)
 	}
 
-	acquire("", time.Minute, clientcredentials.ClaimLead)
+	acquire("", time.Minute, tokenstore.ClaimLead)
 	requireTTL(time.Minute)
 	require.NoError(t, s.Publish(ctx, key, "owner", record, 10*time.Minute))
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute, clientcredentials.ClaimLead)
+	acquire(record.Version, time.Minute, tokenstore.ClaimLead)
 	requireTTL(10 * time.Minute) // The record stays.
 	require.NoError(t, s.Renew(ctx, key, "owner", 20*time.Minute))
 	requireTTL(20 * time.Minute)
 	require.NoError(t, s.Renew(ctx, key, "owner", time.Minute))
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, 20*time.Minute, clientcredentials.ClaimLead)
+	acquire(record.Version, 20*time.Minute, tokenstore.ClaimLead)
 	requireTTL(20 * time.Minute)
 	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute, clientcredentials.ClaimLead)
+	acquire(record.Version, time.Minute, tokenstore.ClaimLead)
 	require.NoError(t, s.Abort(ctx, key, "owner", nil, 30*time.Minute))
 	requireTTL(30 * time.Minute)
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
@@ -350,24 +350,24 @@ func TestExpiry(t *testing.T) {
 	require.Empty(t, data)
 
 	key = newKey()
-	acquire("", time.Minute, clientcredentials.ClaimLead)
+	acquire("", time.Minute, tokenstore.ClaimLead)
 	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
 	requireNone()
-	acquire("", time.Minute, clientcredentials.ClaimLead)
+	acquire("", time.Minute, tokenstore.ClaimLead)
 	require.NoError(t, s.Publish(ctx, key, "owner", record, time.Minute))
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
 	requireNone()
-	acquire("", time.Minute, clientcredentials.ClaimLead)
+	acquire("", time.Minute, tokenstore.ClaimLead)
 	require.NoError(t, s.Publish(ctx, key, "owner", record, 0))
 	requireNone()
 
 	// Tokens that never expire, nor does anything overflow.
-	acquire("", time.Minute, clientcredentials.ClaimLead)
+	acquire("", time.Minute, tokenstore.ClaimLead)
 	const forever = 1<<63 - 1
 	require.NoError(t, s.Publish(ctx, key, "owner", record, forever))
 	claim, err := s.Acquire(ctx, key, "", "owner", time.Minute)
 	require.NoError(t, err)
-	require.Equal(t, clientcredentials.ClaimHit, claim.State)
+	require.Equal(t, tokenstore.ClaimHit, claim.State)
 	require.Greater(t, claim.TTL, forever-time.Hour)
 }
 
@@ -443,7 +443,7 @@ func TestErrors(t *testing.T) {
 				t.Helper()
 				require.ErrorContains(t, err, "oauth2: ")
 				require.ErrorContains(t, err, c.want)
-				require.NotErrorIs(t, err, clientcredentials.ErrLeaseLost)
+				require.NotErrorIs(t, err, tokenstore.ErrLeaseLost)
 				if c.want != "has no Client" {
 					require.ErrorContains(t, err, "redisstore: "+operation+": ")
 				}
@@ -460,7 +460,7 @@ func TestErrors(t *testing.T) {
 				return
 			}
 			check("renew", s.Renew(ctx, key, "owner", leaseTime))
-			check("publish", s.Publish(ctx, key, "owner", clientcredentials.Record{Version: "version", Data: data}, time.Hour))
+			check("publish", s.Publish(ctx, key, "owner", tokenstore.Record{Version: "version", Data: data}, time.Hour))
 			check("abort", s.Abort(ctx, key, "owner", data, time.Hour))
 			check("invalidate", s.Invalidate(ctx, key, "version"))
 		})
@@ -538,7 +538,7 @@ func TestReadOnly(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 			claim, err := s.Acquire(ctx, leased, "", "another", leaseTime)
 			require.NoError(t, err)
-			require.Equal(t, clientcredentials.ClaimWait, claim.State)
+			require.Equal(t, tokenstore.ClaimWait, claim.State)
 			require.ErrorContains(t, s.Renew(ctx, leased, "owner", leaseTime), c.want)
 			require.ErrorContains(t, s.Publish(ctx, leased, "owner", record, recordTime), c.want)
 			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, time.Hour), c.want)
@@ -604,7 +604,7 @@ func TestCluster(t *testing.T) {
 	c.move(t, redisstore.DefaultPrefix+key, func() {
 		claim, err := s.Acquire(ctx, key, "", "another", leaseTime)
 		require.NoError(t, err)
-		require.Equal(t, clientcredentials.ClaimWait, claim.State)
+		require.Equal(t, tokenstore.ClaimWait, claim.State)
 		require.Equal(t, "owner", claim.Owner)
 	})
 	require.NoError(t, s.Publish(ctx, key, "owner", record, recordTime))

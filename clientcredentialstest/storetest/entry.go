@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // entry is what is under a key, and the rules of clientcredentials.Store for it. What
 // is over must have been taken out of it, with pass. A zero time: there is none.
 type entry struct {
-	record        clientcredentials.Record
+	record        tokenstore.Record
 	recordUntil   time.Time
 	owner         string
 	leaseUntil    time.Time
@@ -18,30 +18,30 @@ type entry struct {
 	cooldownUntil time.Time
 }
 
-func (e *entry) acquire(now time.Time, stale, owner string, lease time.Duration) clientcredentials.Claim {
+func (e *entry) acquire(now time.Time, stale, owner string, lease time.Duration) tokenstore.Claim {
 	switch {
 	case e.hasRecord() && (stale == "" || e.record.Version != stale):
-		return clientcredentials.Claim{State: clientcredentials.ClaimHit, TTL: left(e.recordUntil, now), Record: clone(e.record)}
+		return tokenstore.Claim{State: tokenstore.ClaimHit, TTL: left(e.recordUntil, now), Record: clone(e.record)}
 	case e.hasLease() && e.owner != owner:
-		return clientcredentials.Claim{State: clientcredentials.ClaimWait, TTL: left(e.leaseUntil, now), Owner: e.owner}
+		return tokenstore.Claim{State: tokenstore.ClaimWait, TTL: left(e.leaseUntil, now), Owner: e.owner}
 	case e.hasCooldown():
-		return clientcredentials.Claim{State: clientcredentials.ClaimCooling, TTL: left(e.cooldownUntil, now), Note: bytes.Clone(e.note)}
+		return tokenstore.Claim{State: tokenstore.ClaimCooling, TTL: left(e.cooldownUntil, now), Note: bytes.Clone(e.note)}
 	}
 	e.owner, e.leaseUntil = owner, now.Add(lease)
-	return clientcredentials.Claim{State: clientcredentials.ClaimLead, TTL: left(e.leaseUntil, now)}
+	return tokenstore.Claim{State: tokenstore.ClaimLead, TTL: left(e.leaseUntil, now)}
 }
 
 func (e *entry) renew(now time.Time, owner string, lease time.Duration) error {
 	if !e.heldBy(owner) {
-		return clientcredentials.ErrLeaseLost
+		return tokenstore.ErrLeaseLost
 	}
 	e.leaseUntil = now.Add(lease)
 	return nil
 }
 
-func (e *entry) publish(now time.Time, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (e *entry) publish(now time.Time, owner string, record tokenstore.Record, ttl time.Duration) error {
 	if !e.heldBy(owner) {
-		return clientcredentials.ErrLeaseLost
+		return tokenstore.ErrLeaseLost
 	}
 	*e = entry{record: clone(record), recordUntil: now.Add(ttl)}
 	return nil
@@ -68,7 +68,7 @@ func (e *entry) empty() bool       { return !e.hasRecord() && !e.hasLease() && !
 
 func (e *entry) heldBy(owner string) bool { return e.hasLease() && e.owner == owner }
 
-func (e *entry) endRecord()   { e.record, e.recordUntil = clientcredentials.Record{}, time.Time{} }
+func (e *entry) endRecord()   { e.record, e.recordUntil = tokenstore.Record{}, time.Time{} }
 func (e *entry) endLease()    { e.owner, e.leaseUntil = "", time.Time{} }
 func (e *entry) endCooldown() { e.note, e.cooldownUntil = nil, time.Time{} }
 
@@ -85,8 +85,8 @@ func (e *entry) pass(now time.Time) {
 	}
 }
 
-func clone(r clientcredentials.Record) clientcredentials.Record {
-	return clientcredentials.Record{Version: r.Version, Data: bytes.Clone(r.Data)}
+func clone(r tokenstore.Record) tokenstore.Record {
+	return tokenstore.Record{Version: r.Version, Data: bytes.Clone(r.Data)}
 }
 
 func left(until, now time.Time) time.Duration {

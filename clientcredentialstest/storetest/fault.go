@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // Fault says what goes wrong with one call of a [Store]. Its fields combine; one that
@@ -31,7 +31,7 @@ type Fault struct {
 	Err error
 
 	// Claim changes what Acquire returns.
-	Claim func(*clientcredentials.Claim)
+	Claim func(*tokenstore.Claim)
 }
 
 // Unavailable is an error at once: nothing listens where the store should be.
@@ -43,7 +43,7 @@ func ReplyLost() Fault { return Fault{Reply: true, Err: errReplyLost} }
 
 // Corrupted changes a bit of the record's data, or of the note, that Acquire returns.
 func Corrupted() Fault {
-	return Fault{Operation: "acquire", Claim: func(c *clientcredentials.Claim) {
+	return Fault{Operation: "acquire", Claim: func(c *tokenstore.Claim) {
 		for _, b := range [][]byte{c.Record.Data, c.Note} {
 			if len(b) > 0 {
 				b[len(b)/2] ^= 1

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // An operation is a call with what it was given.
@@ -22,20 +22,20 @@ type operation struct {
 }
 
 // call makes the call, and returns the answer as a text.
-func (o operation) call(r *replica, key string) (answer string, claim clientcredentials.Claim, err error) {
+func (o operation) call(r *replica, key string) (answer string, claim tokenstore.Claim, err error) {
 	switch o.name {
 	case "acquire":
 		claim, err = r.tryAcquire(key, o.version, long)
 	case "renew":
 		err = r.tryRenew(key, long)
 	case "publish":
-		err = r.tryPublish(key, clientcredentials.Record{Version: o.version, Data: []byte(o.version)}, long)
+		err = r.tryPublish(key, tokenstore.Record{Version: o.version, Data: []byte(o.version)}, long)
 	case "abort":
 		err = r.tryAbort(key, o.note, o.pause)
 	case "invalidate":
 		err = r.tryInvalidate(key, o.version)
 	}
-	if errors.Is(err, clientcredentials.ErrLeaseLost) {
+	if errors.Is(err, tokenstore.ErrLeaseLost) {
 		return "lost", claim, nil
 	}
 	return describe(claim), claim, err
@@ -51,7 +51,7 @@ func (o operation) apply(e *entry, now time.Time) string {
 			return "lost"
 		}
 	case "publish":
-		if e.publish(now, o.owner, clientcredentials.Record{Version: o.version, Data: []byte(o.version)}, long) != nil {
+		if e.publish(now, o.owner, tokenstore.Record{Version: o.version, Data: []byte(o.version)}, long) != nil {
 			return "lost"
 		}
 	case "abort":
@@ -60,10 +60,10 @@ func (o operation) apply(e *entry, now time.Time) string {
 		e.invalidate(o.version)
 	}
 	e.pass(now) // a cooldown of 0
-	return describe(clientcredentials.Claim{})
+	return describe(tokenstore.Claim{})
 }
 
-func describe(claim clientcredentials.Claim) string {
+func describe(claim tokenstore.Claim) string {
 	switch claim.State {
 	case 0:
 		return "done"

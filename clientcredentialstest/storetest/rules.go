@@ -9,14 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 const (
-	lead    = clientcredentials.ClaimLead
-	hit     = clientcredentials.ClaimHit
-	waiting = clientcredentials.ClaimWait
-	cooling = clientcredentials.ClaimCooling
+	lead    = tokenstore.ClaimLead
+	hit     = tokenstore.ClaimHit
+	waiting = tokenstore.ClaimWait
+	cooling = tokenstore.ClaimCooling
 )
 
 // rules are the sentences of clientcredentials.Store, each with its check. Those of
@@ -287,7 +287,7 @@ var rules = []struct {
 		for _, d := range []time.Duration{short, 1} {
 			key, v1 := newKey(), newRecord("1")
 			began := t.a.put(key, "", v1, d)
-			t.lasts(began, d, hit, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+			t.lasts(began, d, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 			t.want(key, "after the record", state{owner: t.b.owner})
 		}
 	}},
@@ -295,7 +295,7 @@ var rules = []struct {
 		for _, d := range []time.Duration{short, 1} {
 			key := newKey()
 			began := t.a.lead(key, "", d)
-			t.lasts(began, d, waiting, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+			t.lasts(began, d, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 			t.want(key, "after the lease", state{owner: t.b.owner})
 		}
 	}},
@@ -304,14 +304,14 @@ var rules = []struct {
 			key := newKey()
 			t.a.lead(key, "", long)
 			began := t.a.abort(key, "note", d)
-			t.lasts(began, d, cooling, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+			t.lasts(began, d, cooling, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 			t.want(key, "after the cooldown", state{owner: t.b.owner})
 		}
 	}},
 	{"Lifetimes/of a year", func(t *check) {
 		const year = 365 * 24 * time.Hour
 		key, v1 := newKey(), newRecord("1")
-		ttl := func(want clientcredentials.ClaimState, stale string, began span) {
+		ttl := func(want tokenstore.ClaimState, stale string, began span) {
 			t.Helper()
 			start := time.Now()
 			claim := t.b.acquire(key, stale, year)
@@ -339,7 +339,7 @@ var rules = []struct {
 		key := newKey()
 		t.a.lead(key, "", long)
 		began := t.a.lead(key, "", short)
-		t.lasts(began, short, waiting, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 	}},
 	{"Lifetimes/Renew makes a lease longer", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
@@ -351,7 +351,7 @@ var rules = []struct {
 				past(began, d)
 				break
 			}
-			if !errors.Is(err, clientcredentials.ErrLeaseLost) || time.Since(began.start) < d-slack {
+			if !errors.Is(err, tokenstore.ErrLeaseLost) || time.Since(began.start) < d-slack {
 				t.fatalf("%v", err)
 			}
 		}
@@ -362,14 +362,14 @@ var rules = []struct {
 			key := newKey()
 			t.a.lead(key, "", long)
 			began := t.a.renew(key, d)
-			t.lasts(began, d, waiting, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+			t.lasts(began, d, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 		}
 	}},
 	{"Lifetimes/a hit doesn't renew the lease", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		t.a.put(key, "", v1, long)
 		began := t.a.lead(key, v1.Version, short)
-		t.lasts(began, short, waiting, func() clientcredentials.Claim {
+		t.lasts(began, short, waiting, func() tokenstore.Claim {
 			if claim := t.a.acquire(key, "", long); claim.State != hit {
 				t.fatalf("Acquire(%s): %v; want hit", t.a.owner, claim.State)
 			}
@@ -385,7 +385,7 @@ var rules = []struct {
 		t.want(key, "after what the first lease would have lasted", state{owner: t.b.owner})
 		t.b.abort(key, "", 0)
 		began = t.a.lead(key, "", short)
-		t.lasts(began, short, waiting, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 	}},
 	{"Lifetimes/a long record after a short one", func(t *check) {
 		key, v1, v2 := newKey(), newRecord("1"), newRecord("2")
@@ -407,7 +407,7 @@ var rules = []struct {
 		key := newKey()
 		t.a.lead(key, "", long)
 		began := t.a.abort(key, "first", short)
-		t.lasts(began, short, cooling, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, cooling, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 		past(t.b.abort(key, "second", long), short)
 		t.want(key, "after what the first cooldown would have lasted", state{cooling: true, note: "second"})
 	}},
@@ -415,7 +415,7 @@ var rules = []struct {
 		key, v1 := newKey(), newRecord("1")
 		t.a.put(key, "", v1, long)
 		began := t.a.lead(key, v1.Version, short)
-		t.lasts(began, short, waiting, func() clientcredentials.Claim { return t.b.acquire(key, v1.Version, long) })
+		t.lasts(began, short, waiting, func() tokenstore.Claim { return t.b.acquire(key, v1.Version, long) })
 		t.want(key, "after the lease", state{owner: t.b.owner}.with(v1))
 	}},
 	{"Lifetimes/a record after the cooldown", func(t *check) {
@@ -423,14 +423,14 @@ var rules = []struct {
 		t.a.put(key, "", v1, long)
 		t.a.lead(key, v1.Version, long)
 		began := t.a.abort(key, "note", short)
-		t.lasts(began, short, cooling, func() clientcredentials.Claim { return t.b.acquire(key, v1.Version, long) })
+		t.lasts(began, short, cooling, func() tokenstore.Claim { return t.b.acquire(key, v1.Version, long) })
 		t.want(key, "after the cooldown", state{owner: t.b.owner}.with(v1))
 	}},
 	{"Lifetimes/a lease after the record", func(t *check) {
 		key, v1, v2 := newKey(), newRecord("1"), newRecord("2")
 		began := t.a.put(key, "", v1, short)
 		t.a.lead(key, v1.Version, long)
-		t.lasts(began, short, hit, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 		t.want(key, "after the record", state{owner: t.a.owner})
 		t.a.publish(key, v2, long)
 	}},
@@ -439,7 +439,7 @@ var rules = []struct {
 		began := t.a.put(key, "", v1, short)
 		t.a.lead(key, v1.Version, long)
 		t.a.abort(key, "note", long)
-		t.lasts(began, short, hit, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 		t.want(key, "after the record", state{cooling: true, note: "note"})
 	}},
 	{"Lifetimes/nothing prolongs a record", func(t *check) {
@@ -452,7 +452,7 @@ var rules = []struct {
 		t.a.lead(key, v1.Version, long)
 		t.a.renew(key, long)
 		t.a.abort(key, "note", long)
-		t.lasts(began, short, hit, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 	}},
 	{"Lifetimes/nothing prolongs a lease", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
@@ -460,7 +460,7 @@ var rules = []struct {
 		began := t.a.lead(key, v1.Version, short)
 		t.b.abort(key, "other", long)
 		t.b.invalidate(key, newRecord("").Version)
-		t.lasts(began, short, waiting, func() clientcredentials.Claim {
+		t.lasts(began, short, waiting, func() tokenstore.Claim {
 			t.b.refused(key)
 			return t.b.acquire(key, v1.Version, long)
 		})
@@ -473,7 +473,7 @@ var rules = []struct {
 		t.a.refused(key)
 		t.a.abort(key, "other", long)
 		t.b.invalidate(key, v1.Version)
-		t.lasts(began, short, cooling, func() clientcredentials.Claim { return t.b.acquire(key, "", long) })
+		t.lasts(began, short, cooling, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 	}},
 
 	{"Keys/are independent", func(t *check) {
@@ -547,7 +547,7 @@ var rules = []struct {
 	{"Concurrency/one of many leads", func(t *check) {
 		key := newKey()
 		replicas := t.replicas(50)
-		claims := make([]clientcredentials.Claim, len(replicas))
+		claims := make([]tokenstore.Claim, len(replicas))
 		t.together(len(replicas), func(i int) (err error) {
 			claims[i], err = replicas[i].tryAcquire(key, "", long)
 			return err
@@ -575,12 +575,12 @@ var rules = []struct {
 			replicas[i].owner = t.a.owner
 		}
 		t.a.lead(key, "", long)
-		records := make([]clientcredentials.Record, len(replicas))
+		records := make([]tokenstore.Record, len(replicas))
 		published := make([]bool, len(replicas))
 		t.together(len(replicas), func(i int) error {
 			records[i] = newRecord(fmt.Sprint(i))
 			err := replicas[i].tryPublish(key, records[i], long)
-			if errors.Is(err, clientcredentials.ErrLeaseLost) {
+			if errors.Is(err, tokenstore.ErrLeaseLost) {
 				return nil
 			}
 			published[i] = err == nil
@@ -703,7 +703,7 @@ var rules = []struct {
 				got := t.look(key)
 				twice := got == test.after && got != test.before // a client has sent the call again
 				switch {
-				case errors.Is(err, clientcredentials.ErrLeaseLost) && !twice:
+				case errors.Is(err, tokenstore.ErrLeaseLost) && !twice:
 					t.fatalf("%s with a context that is done: %v", test.name, err)
 				case err == nil && got != test.after:
 					t.fatalf("%s without an error: there is %v; want %v", test.name, got, test.after)
@@ -716,8 +716,8 @@ var rules = []struct {
 }
 
 // confusable returns records whose versions are easily taken for others.
-func confusable() []clientcredentials.Record {
-	var records []clientcredentials.Record
+func confusable() []tokenstore.Record {
+	var records []tokenstore.Record
 	for _, suffix := range []string{"", "Ab", "10", "1e1", strings.Repeat("x", 38)} {
 		r := newRecord("data")
 		r.Version += suffix

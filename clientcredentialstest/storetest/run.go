@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // Run tests that a clientcredentials.Store does what its documentation says, with a
@@ -25,9 +25,9 @@ import (
 //
 // Run can't look at what only the store's server shows: what a frozen or restarted one
 // does, and that what is over takes no space.
-func Run(t *testing.T, newStore func(t *testing.T) clientcredentials.Store) {
+func Run(t *testing.T, newStore func(t *testing.T) tokenstore.Store) {
 	t.Helper()
-	var stores [3]clientcredentials.Store
+	var stores [3]tokenstore.Store
 	for i := range stores {
 		stores[i] = newStore(t)
 	}
@@ -73,11 +73,11 @@ type check struct {
 // A replica is one of those that share tokens.
 type replica struct {
 	*check
-	store clientcredentials.Store
+	store tokenstore.Store
 	owner string
 }
 
-func newCheck(r reporter, ctx context.Context, stores [3]clientcredentials.Store) *check { //nolint:revive // The reporter is what it is for.
+func newCheck(r reporter, ctx context.Context, stores [3]tokenstore.Store) *check { //nolint:revive // The reporter is what it is for.
 	t := &check{reporter: r, ctx: ctx}
 	t.a = &replica{t, stores[0], "replica0A"}
 	t.b = &replica{t, stores[1], "replica1B"}
@@ -117,8 +117,8 @@ func withOtherDigit(key string, i int) string {
 }
 
 // newRecord returns a record with a version of its own.
-func newRecord(data string) clientcredentials.Record {
-	return clientcredentials.Record{Version: rand.Text(), Data: []byte(data)}
+func newRecord(data string) tokenstore.Record {
+	return tokenstore.Record{Version: rand.Text(), Data: []byte(data)}
 }
 
 // A span is the time that a call took. When the store has carried it out is not known,
@@ -127,7 +127,7 @@ type span struct{ start, end time.Time }
 
 // The methods that begin with "try" are for goroutines, which mustn't call FailNow.
 
-func (r *replica) tryAcquire(key, stale string, lease time.Duration) (clientcredentials.Claim, error) {
+func (r *replica) tryAcquire(key, stale string, lease time.Duration) (tokenstore.Claim, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, guard)
 	defer cancel()
 	claim, err := r.store.Acquire(ctx, key, stale, r.owner, lease)
@@ -149,7 +149,7 @@ func (r *replica) tryRenew(key string, lease time.Duration) error {
 	return nil
 }
 
-func (r *replica) tryPublish(key string, record clientcredentials.Record, ttl time.Duration) error {
+func (r *replica) tryPublish(key string, record tokenstore.Record, ttl time.Duration) error {
 	ctx, cancel := context.WithTimeout(r.ctx, guard)
 	defer cancel()
 	if err := r.store.Publish(ctx, key, r.owner, record, ttl); err != nil {
@@ -188,7 +188,7 @@ func (t *check) call(f func() error) span {
 	return span{start, end}
 }
 
-func (r *replica) acquire(key, stale string, lease time.Duration) (claim clientcredentials.Claim) {
+func (r *replica) acquire(key, stale string, lease time.Duration) (claim tokenstore.Claim) {
 	r.Helper()
 	r.call(func() (err error) {
 		claim, err = r.tryAcquire(key, stale, lease)
@@ -200,12 +200,12 @@ func (r *replica) acquire(key, stale string, lease time.Duration) (claim clientc
 // lead acquires the lease.
 func (r *replica) lead(key, stale string, lease time.Duration) span {
 	r.Helper()
-	var claim clientcredentials.Claim
+	var claim tokenstore.Claim
 	s := r.call(func() (err error) {
 		claim, err = r.tryAcquire(key, stale, lease)
 		return err
 	})
-	if claim.State != clientcredentials.ClaimLead {
+	if claim.State != tokenstore.ClaimLead {
 		r.fatalf("Acquire(%s): %v; want lead", r.owner, claim.State)
 	}
 	r.checkTTL(claim.TTL, s, s, lease)
@@ -219,13 +219,13 @@ func (r *replica) renew(key string, lease time.Duration) span {
 }
 
 // publish does so as the holder of the lease.
-func (r *replica) publish(key string, record clientcredentials.Record, ttl time.Duration) span {
+func (r *replica) publish(key string, record tokenstore.Record, ttl time.Duration) span {
 	r.Helper()
 	return r.call(func() error { return r.tryPublish(key, record, ttl) })
 }
 
 // put leads and publishes.
-func (r *replica) put(key, stale string, record clientcredentials.Record, ttl time.Duration) span {
+func (r *replica) put(key, stale string, record tokenstore.Record, ttl time.Duration) span {
 	r.Helper()
 	r.lead(key, stale, long)
 	return r.publish(key, record, ttl)
@@ -234,10 +234,10 @@ func (r *replica) put(key, stale string, record clientcredentials.Record, ttl ti
 // refused renews and publishes as one that doesn't hold the lease.
 func (r *replica) refused(key string) {
 	r.Helper()
-	if err := r.tryRenew(key, long); !errors.Is(err, clientcredentials.ErrLeaseLost) {
+	if err := r.tryRenew(key, long); !errors.Is(err, tokenstore.ErrLeaseLost) {
 		r.fatalf("Renew(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
 	}
-	if err := r.tryPublish(key, newRecord("refused"), long); !errors.Is(err, clientcredentials.ErrLeaseLost) {
+	if err := r.tryPublish(key, newRecord("refused"), long); !errors.Is(err, tokenstore.ErrLeaseLost) {
 		r.fatalf("Publish(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
 	}
 }
@@ -285,7 +285,7 @@ func abbreviated(text string) string {
 }
 
 // with returns the state with a record.
-func (s state) with(r clientcredentials.Record) state {
+func (s state) with(r tokenstore.Record) state {
 	s.version, s.data = r.Version, string(r.Data)
 	return s
 }
@@ -314,18 +314,18 @@ func (t *check) look(key string) state {
 func (t *check) glance(key string) (s state) {
 	t.Helper()
 	claim := t.probe.acquire(key, "", long)
-	if claim.State == clientcredentials.ClaimHit {
+	if claim.State == tokenstore.ClaimHit {
 		s = s.with(claim.Record)
 		claim = t.probe.acquire(key, claim.Record.Version, long)
 	}
 	switch claim.State {
-	case clientcredentials.ClaimLead:
+	case tokenstore.ClaimLead:
 		t.probe.abort(key, "", 0)
-	case clientcredentials.ClaimWait:
+	case tokenstore.ClaimWait:
 		s.owner = claim.Owner
-	case clientcredentials.ClaimCooling:
+	case tokenstore.ClaimCooling:
 		s.cooling, s.note = true, string(claim.Note)
-	case clientcredentials.ClaimHit: // It has just been replaced.
+	case tokenstore.ClaimHit: // It has just been replaced.
 		s = s.with(claim.Record)
 	default:
 		t.fatalf("Acquire: the state is %v", claim.State)
@@ -335,10 +335,10 @@ func (t *check) glance(key string) (s state) {
 
 // lasts asks again and again, and ends the check unless the state lasts for d since
 // began, and no longer.
-func (t *check) lasts(began span, d time.Duration, want clientcredentials.ClaimState, ask func() clientcredentials.Claim) {
+func (t *check) lasts(began span, d time.Duration, want tokenstore.ClaimState, ask func() tokenstore.Claim) {
 	t.Helper()
 	for {
-		var claim clientcredentials.Claim
+		var claim tokenstore.Claim
 		asked := t.call(func() error {
 			claim = ask()
 			return nil

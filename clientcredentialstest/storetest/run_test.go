@@ -18,21 +18,21 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // By the clock of the machine, as an adapter's test does it.
 func TestRun(t *testing.T) {
 	var store Store
 	if os.Getenv("STORETEST_UNAVAILABLE") != "" { // set by TestRunFails
-		Run(t, func(*testing.T) clientcredentials.Store {
+		Run(t, func(*testing.T) tokenstore.Store {
 			s, fault := store.Connect(), Unavailable()
 			s.SetFault(&fault)
 			return s
 		})
 		return
 	}
-	Run(t, func(*testing.T) clientcredentials.Store { return store.Connect() })
+	Run(t, func(*testing.T) tokenstore.Store { return store.Connect() })
 }
 
 // What fails in a check fails in a subtest with the name of the rule.
@@ -66,7 +66,7 @@ func (r *recorder) Errorf(format string, args ...any) {
 func (r *recorder) FailNow() { runtime.Goexit() }
 
 // failures returns what the suite says of a store, by rule.
-func failures(t *testing.T, stores func() [3]clientcredentials.Store) map[string][]string {
+func failures(t *testing.T, stores func() [3]tokenstore.Store) map[string][]string {
 	failed := make(map[string][]string)
 	synctest.Test(t, func(t *testing.T) {
 		recorders := make([]recorder, len(rules))
@@ -91,13 +91,13 @@ func failures(t *testing.T, stores func() [3]clientcredentials.Store) map[string
 type mutant struct {
 	contents
 
-	acquire    func(e *entry, c *call) clientcredentials.Claim
+	acquire    func(e *entry, c *call) tokenstore.Claim
 	renew      func(e *entry, c *call) error
 	publish    func(e *entry, c *call) error
 	abort      func(e *entry, c *call) error
 	invalidate func(e *entry, c *call) error
 
-	claim  func(*clientcredentials.Claim)                               // changes the answer
+	claim  func(*tokenstore.Claim)                                      // changes the answer
 	keyed  func(key string) string                                      // what is taken for the key
 	before func(ctx context.Context) error                              // happens first
 	after  func(e *entry, c *call)                                      // happens last, also to what is right
@@ -112,13 +112,13 @@ type call struct {
 	now            time.Time
 	operation, key string
 	stale, owner   string
-	record         clientcredentials.Record
+	record         tokenstore.Record
 	note           []byte
 	d              time.Duration
 }
 
-func (m *mutant) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
-	var claim clientcredentials.Claim
+func (m *mutant) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
+	var claim tokenstore.Claim
 	err := m.do(&call{ctx: ctx, operation: "acquire", key: key, stale: stale, owner: owner, d: lease}, func(e *entry, c *call) error {
 		if m.acquire != nil {
 			claim = m.acquire(e, c)
@@ -141,7 +141,7 @@ func (m *mutant) Renew(ctx context.Context, key, owner string, lease time.Durati
 	return m.do(&call{ctx: ctx, operation: "renew", key: key, owner: owner, d: lease}, f)
 }
 
-func (m *mutant) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (m *mutant) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	f := m.publish
 	if f == nil {
 		f = rightPublish
@@ -162,7 +162,7 @@ func (m *mutant) Invalidate(ctx context.Context, key, version string) error {
 	if f == nil {
 		f = rightInvalidate
 	}
-	return m.do(&call{ctx: ctx, operation: "invalidate", key: key, record: clientcredentials.Record{Version: version}}, f)
+	return m.do(&call{ctx: ctx, operation: "invalidate", key: key, record: tokenstore.Record{Version: version}}, f)
 }
 
 func (m *mutant) do(c *call, f func(*entry, *call) error) error {
@@ -191,7 +191,7 @@ func (m *mutant) do(c *call, f func(*entry, *call) error) error {
 	})
 }
 
-func rightAcquire(e *entry, c *call) clientcredentials.Claim {
+func rightAcquire(e *entry, c *call) tokenstore.Claim {
 	return e.acquire(c.now, c.stale, c.owner, c.d)
 }
 
@@ -235,8 +235,8 @@ func unatomic(m *mutant, operations ...string) *mutant {
 }
 
 // same returns three clients that are one.
-func same(s clientcredentials.Store) [3]clientcredentials.Store {
-	return [3]clientcredentials.Store{s, s, s}
+func same(s tokenstore.Store) [3]tokenstore.Store {
+	return [3]tokenstore.Store{s, s, s}
 }
 
 const ever = 100 * 365 * 24 * time.Hour
@@ -247,7 +247,7 @@ var errOther = errors.New("other error")
 var mutants = map[string]func() *mutant{
 	// Acquire
 	"everybody leads": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if !e.hasRecord() {
 				e.endLease()
 			}
@@ -255,7 +255,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"the lease isn't known by its holder": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if owner := e.owner; e.heldBy(c.owner) {
 				e.owner = "*"
 				defer func() { e.owner = owner }()
@@ -264,7 +264,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"the lease goes before the record": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if record, until := e.record, e.recordUntil; e.hasLease() {
 				e.endRecord()
 				defer func() { e.record, e.recordUntil = record, until }()
@@ -273,7 +273,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"the cooldown goes before the record": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if record, until := e.record, e.recordUntil; e.hasCooldown() {
 				e.endRecord()
 				defer func() { e.record, e.recordUntil = record, until }()
@@ -287,12 +287,12 @@ var mutants = map[string]func() *mutant{
 	"stale is a number":       func() *mutant { return confuses(sameNumber) },
 	"stale is whatever it is": func() *mutant { return confuses(func(string, string) bool { return true }) },
 	"stale is overlooked": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			return e.acquire(c.now, "", c.owner, c.d)
 		}}
 	},
 	"a stale record is removed": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.record.Version == c.stale {
 				e.endRecord()
 			}
@@ -313,7 +313,7 @@ var mutants = map[string]func() *mutant{
 			}
 			return rightAbort(e, c)
 		}
-		m.acquire = func(e *entry, c *call) clientcredentials.Claim {
+		m.acquire = func(e *entry, c *call) tokenstore.Claim {
 			if e.hasCooldown() && m.memory[c.key] == c.owner {
 				e.endCooldown()
 			}
@@ -322,7 +322,7 @@ var mutants = map[string]func() *mutant{
 		return m
 	},
 	"who waits prolongs the lease": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.hasLease() {
 				e.leaseUntil = c.now.Add(c.d)
 			}
@@ -330,7 +330,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a lease isn't renewed": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if until := e.leaseUntil; e.heldBy(c.owner) {
 				defer func() { e.leaseUntil = until }()
 			}
@@ -338,7 +338,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a lease is only renewed for longer": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.heldBy(c.owner) {
 				c.d = max(c.d, e.leaseUntil.Sub(c.now))
 			}
@@ -346,7 +346,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a lease is prolonged by renewing it": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.heldBy(c.owner) {
 				c.d += e.leaseUntil.Sub(c.now)
 			}
@@ -354,7 +354,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a hit renews the lease": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.heldBy(c.owner) {
 				e.leaseUntil = c.now.Add(c.d)
 			}
@@ -362,7 +362,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a hit ends the lease": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			claim := rightAcquire(e, c)
 			if claim.State == hit && e.heldBy(c.owner) {
 				e.endLease()
@@ -371,34 +371,34 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"a hit takes the lease": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.hasRecord() && !e.hasLease() {
 				e.owner, e.leaseUntil = c.owner, c.now.Add(c.d)
 			}
 			return rightAcquire(e, c)
 		}}
 	},
-	"the holder isn't told":  func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.Owner = "" }} },
-	"the note isn't told":    func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.Note = nil }} },
-	"the version isn't told": func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.Record.Version = "" }} },
-	"no TTL":                 func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.TTL = 0 }} },
-	"negative TTL":           func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.TTL -= time.Hour }} },
+	"the holder isn't told":  func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.Owner = "" }} },
+	"the note isn't told":    func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.Note = nil }} },
+	"the version isn't told": func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.Record.Version = "" }} },
+	"no TTL":                 func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.TTL = 0 }} },
+	"negative TTL":           func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.TTL -= time.Hour }} },
 	"TTL in whole seconds": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.TTL = c.TTL.Truncate(time.Second) }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.TTL = c.TTL.Truncate(time.Second) }}
 	},
 	"TTL in seconds, rounded up": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.TTL = (c.TTL + time.Second - 1).Truncate(time.Second) }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.TTL = (c.TTL + time.Second - 1).Truncate(time.Second) }}
 	},
-	"milliseconds taken for nanos": func() *mutant { return &mutant{claim: func(c *clientcredentials.Claim) { c.TTL /= 1e6 }} },
+	"milliseconds taken for nanos": func() *mutant { return &mutant{claim: func(c *tokenstore.Claim) { c.TTL /= 1e6 }} },
 	"unknown state": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) {
+		return &mutant{claim: func(c *tokenstore.Claim) {
 			if c.State == waiting {
 				c.State = 0
 			}
 		}}
 	},
 	"TTL is the whole life": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			claim := rightAcquire(e, c)
 			if claim.State == hit {
 				claim.TTL = e.recordUntil.Sub(c.now) + 100*time.Millisecond
@@ -411,7 +411,7 @@ var mutants = map[string]func() *mutant{
 	"Renew does nothing": func() *mutant {
 		return &mutant{renew: func(e *entry, c *call) error {
 			if !e.heldBy(c.owner) {
-				return clientcredentials.ErrLeaseLost
+				return tokenstore.ErrLeaseLost
 			}
 			return nil
 		}}
@@ -657,7 +657,7 @@ var mutants = map[string]func() *mutant{
 	"Abort is an error for one that doesn't lead": func() *mutant {
 		return &mutant{abort: func(e *entry, c *call) error {
 			if !e.heldBy(c.owner) {
-				return clientcredentials.ErrLeaseLost
+				return tokenstore.ErrLeaseLost
 			}
 			return rightAbort(e, c)
 		}}
@@ -911,7 +911,7 @@ var mutants = map[string]func() *mutant{
 		return m
 	},
 	"a hit prolongs the record": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			claim := rightAcquire(e, c)
 			if claim.State == hit {
 				e.recordUntil = e.recordUntil.Add(200 * time.Millisecond)
@@ -920,7 +920,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"asking prolongs the cooldown": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if e.hasCooldown() {
 				e.cooldownUntil = e.cooldownUntil.Add(pollInterval)
 			}
@@ -964,7 +964,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"notes of 64 KiB": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.Note = c.Note[:min(len(c.Note), 64<<10)] }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.Note = c.Note[:min(len(c.Note), 64<<10)] }}
 	},
 	"data of the caller": func() *mutant {
 		return &mutant{publish: func(e *entry, c *call) error {
@@ -985,23 +985,23 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"data for all callers": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			claim := rightAcquire(e, c)
 			claim.Record.Data, claim.Note = e.record.Data, e.note
 			if claim.State != hit {
-				claim.Record = clientcredentials.Record{}
+				claim.Record = tokenstore.Record{}
 			}
 			return claim
 		}}
 	},
 	"versions in lower case": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.Record.Version = strings.ToLower(c.Record.Version) }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.Record.Version = strings.ToLower(c.Record.Version) }}
 	},
 	"versions of 32 bytes": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.Record.Version = c.Record.Version[:min(len(c.Record.Version), 32)] }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.Record.Version = c.Record.Version[:min(len(c.Record.Version), 32)] }}
 	},
 	"owners in lower case": func() *mutant {
-		return &mutant{claim: func(c *clientcredentials.Claim) { c.Owner = strings.ToLower(c.Owner) }}
+		return &mutant{claim: func(c *tokenstore.Claim) { c.Owner = strings.ToLower(c.Owner) }}
 	},
 	"owners are compared in lower case": func() *mutant {
 		return &mutant{publish: func(e *entry, c *call) error {
@@ -1012,7 +1012,7 @@ var mutants = map[string]func() *mutant{
 		}}
 	},
 	"owners are numbers": func() *mutant {
-		return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+		return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 			if sameNumber(e.owner, c.owner) {
 				c.owner = e.owner
 			}
@@ -1039,7 +1039,7 @@ var mutants = map[string]func() *mutant{
 	"a context that is done is a lost lease": func() *mutant {
 		return &mutant{before: func(ctx context.Context) error {
 			if ctx.Err() != nil {
-				return clientcredentials.ErrLeaseLost
+				return tokenstore.ErrLeaseLost
 			}
 			return nil
 		}}
@@ -1072,7 +1072,7 @@ var mutants = map[string]func() *mutant{
 
 // confuses returns a mutant that takes a record for stale if is says so.
 func confuses(is func(stale, version string) bool) *mutant {
-	return &mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+	return &mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 		if c.stale != "" && is(c.stale, e.record.Version) {
 			c.stale = e.record.Version
 		}
@@ -1090,7 +1090,7 @@ func sameNumber(a, b string) bool {
 // remembers returns a mutant that knows who led last, and does f before each call.
 func remembers(f func(m *mutant, e *entry, c *call)) *mutant {
 	m := new(mutant)
-	m.acquire = func(e *entry, c *call) clientcredentials.Claim {
+	m.acquire = func(e *entry, c *call) tokenstore.Claim {
 		claim := rightAcquire(e, c)
 		if claim.State == lead {
 			m.memory[c.key] = c.owner
@@ -1128,7 +1128,7 @@ func lives(operation string, f func(time.Duration) time.Duration) *mutant {
 			c.d = f(c.d)
 		}
 	}
-	m.acquire = func(e *entry, c *call) clientcredentials.Claim {
+	m.acquire = func(e *entry, c *call) tokenstore.Claim {
 		asked := c.d
 		change(c)
 		claim := rightAcquire(e, c)
@@ -1203,14 +1203,14 @@ func spoils(f func(string) string) *mutant {
 type caching struct {
 	*Store
 	mu    sync.Mutex
-	cache map[string]clientcredentials.Record
+	cache map[string]tokenstore.Record
 }
 
-func (s *caching) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+func (s *caching) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.cache[key]; ok && r.Version != stale {
-		return clientcredentials.Claim{State: hit, Record: clone(r), TTL: lease}, nil
+		return tokenstore.Claim{State: hit, Record: clone(r), TTL: lease}, nil
 	}
 	claim, err := s.Store.Acquire(ctx, key, stale, owner, lease)
 	if err == nil && claim.State == hit {
@@ -1232,14 +1232,14 @@ func (s *late) do(ctx context.Context, call func(context.Context)) error {
 	return err
 }
 
-func (s *late) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
+func (s *late) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	if ctx.Err() == nil {
 		return s.Store.Acquire(ctx, key, stale, owner, lease)
 	}
-	return clientcredentials.Claim{}, s.do(ctx, func(ctx context.Context) { _, _ = s.Store.Acquire(ctx, key, stale, owner, lease) })
+	return tokenstore.Claim{}, s.do(ctx, func(ctx context.Context) { _, _ = s.Store.Acquire(ctx, key, stale, owner, lease) })
 }
 
-func (s *late) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (s *late) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	if ctx.Err() == nil {
 		return s.Store.Publish(ctx, key, owner, record, ttl)
 	}
@@ -1258,7 +1258,7 @@ func (s *late) Invalidate(ctx context.Context, key, version string) error {
 // that it finds out one at least.
 func TestRunRejects(t *testing.T) {
 	useful := make(map[string][]string)
-	reject := func(name string, stores func() [3]clientcredentials.Store) {
+	reject := func(name string, stores func() [3]tokenstore.Store) {
 		t.Run(name, func(t *testing.T) {
 			failed := failures(t, stores)
 			require.NotEmpty(t, failed, "the suite accepts it")
@@ -1269,19 +1269,19 @@ func TestRunRejects(t *testing.T) {
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mutants)) {
-		reject(name, func() [3]clientcredentials.Store { return same(mutants[name]()) })
+		reject(name, func() [3]tokenstore.Store { return same(mutants[name]()) })
 	}
-	reject("each client has a store of its own", func() [3]clientcredentials.Store {
-		return [3]clientcredentials.Store{new(Store), new(Store), new(Store)}
+	reject("each client has a store of its own", func() [3]tokenstore.Store {
+		return [3]tokenstore.Store{new(Store), new(Store), new(Store)}
 	})
-	reject("each client keeps records", func() (clients [3]clientcredentials.Store) {
+	reject("each client keeps records", func() (clients [3]tokenstore.Store) {
 		var store Store
 		for i := range clients {
-			clients[i] = &caching{Store: store.Connect(), cache: make(map[string]clientcredentials.Record)}
+			clients[i] = &caching{Store: store.Connect(), cache: make(map[string]tokenstore.Record)}
 		}
 		return clients
 	})
-	reject("unavailable", func() [3]clientcredentials.Store {
+	reject("unavailable", func() [3]tokenstore.Store {
 		store, fault := new(Store), Unavailable()
 		store.SetFault(&fault)
 		return same(store)
@@ -1302,10 +1302,10 @@ func abbreviate(text string) string {
 
 // TestRunAccepts shows that the suite demands no more than the contract.
 func TestRunAccepts(t *testing.T) {
-	tests := map[string]func() [3]clientcredentials.Store{
-		"Store": func() [3]clientcredentials.Store { return same(new(Store)) },
-		"exact TTL": func() [3]clientcredentials.Store {
-			return same(&mutant{acquire: func(e *entry, c *call) clientcredentials.Claim {
+	tests := map[string]func() [3]tokenstore.Store{
+		"Store": func() [3]tokenstore.Store { return same(new(Store)) },
+		"exact TTL": func() [3]tokenstore.Store {
+			return same(&mutant{acquire: func(e *entry, c *call) tokenstore.Claim {
 				claim := rightAcquire(e, c)
 				switch claim.State {
 				case hit:
@@ -1318,10 +1318,10 @@ func TestRunAccepts(t *testing.T) {
 				return claim
 			}})
 		},
-		"lifetimes in milliseconds, no less than one": func() [3]clientcredentials.Store {
+		"lifetimes in milliseconds, no less than one": func() [3]tokenstore.Store {
 			ms := func(d time.Duration) time.Duration { return max(d.Truncate(time.Millisecond), time.Millisecond) }
 			return same(&mutant{
-				acquire: func(e *entry, c *call) clientcredentials.Claim {
+				acquire: func(e *entry, c *call) tokenstore.Claim {
 					c.d = ms(c.d)
 					return rightAcquire(e, c)
 				},
@@ -1341,22 +1341,22 @@ func TestRunAccepts(t *testing.T) {
 				},
 			})
 		},
-		"slow": func() [3]clientcredentials.Store {
+		"slow": func() [3]tokenstore.Store {
 			return same(&mutant{before: func(context.Context) error {
 				time.Sleep(700 * time.Millisecond)
 				return nil
 			}})
 		},
-		"slow replies": func() [3]clientcredentials.Store {
+		"slow replies": func() [3]tokenstore.Store {
 			store := new(Store)
 			store.SetFault(&Fault{Reply: true, Delay: 700 * time.Millisecond})
 			return same(store)
 		},
-		"done after the context": func() [3]clientcredentials.Store { return same(&late{new(Store)}) },
-		"more in a claim than its state needs": func() [3]clientcredentials.Store {
-			return same(&mutant{claim: func(c *clientcredentials.Claim) {
+		"done after the context": func() [3]tokenstore.Store { return same(&late{new(Store)}) },
+		"more in a claim than its state needs": func() [3]tokenstore.Store {
+			return same(&mutant{claim: func(c *tokenstore.Claim) {
 				if c.State != hit {
-					c.Record = clientcredentials.Record{Version: "x", Data: []byte("x")}
+					c.Record = tokenstore.Record{Version: "x", Data: []byte("x")}
 				}
 				if c.State != waiting {
 					c.Owner = "x"

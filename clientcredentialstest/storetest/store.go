@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // kept bounds what a Store remembers: of its calls the last of them, and of its
@@ -30,7 +30,7 @@ type Store struct {
 	hanging  []chan struct{}
 }
 
-var _ clientcredentials.Store = (*Store)(nil)
+var _ tokenstore.Store = (*Store)(nil)
 
 // A Call is what a Store remembers of a call.
 type Call struct {
@@ -43,7 +43,7 @@ type Call struct {
 	Duration  time.Duration // the lease, ttl or cooldown that was asked for
 
 	Pending bool // it hasn't returned yet
-	State   clientcredentials.ClaimState
+	State   tokenstore.ClaimState
 	Err     error
 }
 
@@ -62,15 +62,15 @@ func (s *Store) shared() *contents {
 }
 
 // Acquire implements clientcredentials.Store.
-func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (clientcredentials.Claim, error) {
-	var claim clientcredentials.Claim
+func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
+	var claim tokenstore.Claim
 	call := Call{Operation: "acquire", Key: key, Owner: owner, Version: stale, Duration: lease}
 	err := s.do(ctx, &call, &claim, func(e *entry, now time.Time) error {
 		claim = e.acquire(now, stale, owner, lease)
 		return nil
 	})
 	if err != nil {
-		return clientcredentials.Claim{}, err
+		return tokenstore.Claim{}, err
 	}
 	return claim, nil
 }
@@ -84,7 +84,7 @@ func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duratio
 }
 
 // Publish implements clientcredentials.Store.
-func (s *Store) Publish(ctx context.Context, key, owner string, record clientcredentials.Record, ttl time.Duration) error {
+func (s *Store) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	call := Call{Operation: "publish", Key: key, Owner: owner, Version: record.Version, Data: bytes.Clone(record.Data), Duration: ttl}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
 		return e.publish(now, owner, record, ttl)
@@ -110,7 +110,7 @@ func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 }
 
 // do remembers call and carries it out with f, or not, as its fault says.
-func (s *Store) do(ctx context.Context, call *Call, claim *clientcredentials.Claim, f func(*entry, time.Time) error) (err error) {
+func (s *Store) do(ctx context.Context, call *Call, claim *tokenstore.Claim, f func(*entry, time.Time) error) (err error) {
 	fault, hang := s.receive(ctx, call)
 	defer func() {
 		s.mu.Lock()
@@ -220,7 +220,7 @@ func (s *Store) Keys() []string {
 }
 
 // Record returns the record under key, and how long it will last. 0: there is none.
-func (s *Store) Record(key string) (record clientcredentials.Record, ttl time.Duration) {
+func (s *Store) Record(key string) (record tokenstore.Record, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		record, ttl = clone(e.record), max(0, e.recordUntil.Sub(now))
 	})
@@ -246,7 +246,7 @@ func (s *Store) Cooldown(key string) (note []byte, ttl time.Duration) {
 
 // SetRecord replaces the record under key, for ttl, and nothing else: what somebody
 // does who can write to the store.
-func (s *Store) SetRecord(key string, record clientcredentials.Record, ttl time.Duration) {
+func (s *Store) SetRecord(key string, record tokenstore.Record, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		e.record, e.recordUntil = clone(record), now.Add(ttl)
 	})

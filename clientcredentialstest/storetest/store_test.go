@@ -11,24 +11,24 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	cc "github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-var record = cc.Record{Version: "v1", Data: []byte("data")}
+var record = tokenstore.Record{Version: "v1", Data: []byte("data")}
 
 // lead makes owner hold the lease on "key" for an hour.
 func lead(t *testing.T, s *storetest.Store, owner string) {
 	t.Helper()
 	claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
 	require.NoError(t, err)
-	require.Equal(t, cc.Claim{State: cc.ClaimLead, TTL: time.Hour}, claim)
+	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimLead, TTL: time.Hour}, claim)
 }
 
 func TestStoreByTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s storetest.Store
-		acquire := func(stale, owner string) cc.Claim {
+		acquire := func(stale, owner string) tokenstore.Claim {
 			t.Helper()
 			claim, err := s.Acquire(t.Context(), "key", stale, owner, time.Hour)
 			require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestStoreByTheClock(t *testing.T) {
 		// The lease ends at the nanosecond, and TTLs are in milliseconds, rounded down.
 		lead(t, &s, "a")
 		time.Sleep(time.Hour - 1)
-		require.Equal(t, cc.Claim{State: cc.ClaimWait, Owner: "a"}, acquire("", "b"))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimWait, Owner: "a"}, acquire("", "b"))
 		owner, ttl := s.Lease("key")
 		require.Equal(t, "a", owner)
 		require.EqualValues(t, 1, ttl)
@@ -46,13 +46,13 @@ func TestStoreByTheClock(t *testing.T) {
 		_, ttl = s.Lease("key")
 		require.Zero(t, ttl)
 		require.Empty(t, s.Keys())
-		require.ErrorIs(t, s.Publish(t.Context(), "key", "a", record, time.Hour), cc.ErrLeaseLost)
+		require.ErrorIs(t, s.Publish(t.Context(), "key", "a", record, time.Hour), tokenstore.ErrLeaseLost)
 		lead(t, &s, "b")
 
 		// So does the cooldown,
 		require.NoError(t, s.Abort(t.Context(), "key", "b", []byte("note"), time.Second))
 		time.Sleep(time.Second - 1)
-		require.Equal(t, cc.Claim{State: cc.ClaimCooling, Note: []byte("note")}, acquire("", "a"))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimCooling, Note: []byte("note")}, acquire("", "a"))
 		note, ttl := s.Cooldown("key")
 		require.Equal(t, "note", string(note))
 		require.EqualValues(t, 1, ttl)
@@ -62,7 +62,7 @@ func TestStoreByTheClock(t *testing.T) {
 		// and the record.
 		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
 		time.Sleep(time.Hour - time.Second - 1)
-		require.Equal(t, cc.Claim{State: cc.ClaimHit, TTL: time.Second, Record: record}, acquire("", "b"))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, TTL: time.Second, Record: record}, acquire("", "b"))
 		kept, ttl := s.Record("key")
 		require.Equal(t, record, kept)
 		require.Equal(t, time.Second+1, ttl)
@@ -152,7 +152,7 @@ func TestFaultsInOrder(t *testing.T) {
 
 func TestCorrupted(t *testing.T) {
 	var s storetest.Store
-	acquire := func(key string) cc.Claim {
+	acquire := func(key string) tokenstore.Claim {
 		claim, err := s.Acquire(t.Context(), key, "", "a", time.Hour)
 		require.NoError(t, err)
 		return claim
@@ -162,7 +162,7 @@ func TestCorrupted(t *testing.T) {
 	acquire("other")
 	require.NoError(t, s.Abort(t.Context(), "other", "a", []byte("note"), time.Hour))
 	acquire("empty")
-	require.NoError(t, s.Publish(t.Context(), "empty", "a", cc.Record{Version: "v1"}, time.Hour))
+	require.NoError(t, s.Publish(t.Context(), "empty", "a", tokenstore.Record{Version: "v1"}, time.Hour))
 
 	fault := storetest.Corrupted()
 	s.SetFault(&fault)
@@ -180,7 +180,7 @@ func TestStoreKeepsCopies(t *testing.T) {
 	lead(t, &s, "a")
 	data, note := []byte("data"), []byte("note")
 	require.NoError(t, s.Abort(t.Context(), "key", "a", note, time.Hour))
-	s.SetRecord("key", cc.Record{Version: "v1", Data: data}, time.Hour)
+	s.SetRecord("key", tokenstore.Record{Version: "v1", Data: data}, time.Hour)
 	read := func() [][]byte {
 		hit, err := s.Acquire(t.Context(), "key", "", "a", time.Hour)
 		require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestConnect(t *testing.T) {
 	require.Error(t, err)
 	claim, err := c.Acquire(t.Context(), "key", "", "c", time.Minute)
 	require.NoError(t, err)
-	require.Equal(t, cc.ClaimWait, claim.State)
+	require.Equal(t, tokenstore.ClaimWait, claim.State)
 	for _, s := range []*storetest.Store{&a, b, c} {
 		require.Len(t, s.Calls(), 1)
 		owner, _ := s.Lease("key")
@@ -236,7 +236,7 @@ func TestCalls(t *testing.T) {
 		start := time.Now()
 		lead(t, &s, "a")
 		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Minute))
-		require.ErrorIs(t, s.Publish(t.Context(), "key", "b", record, time.Second), cc.ErrLeaseLost)
+		require.ErrorIs(t, s.Publish(t.Context(), "key", "b", record, time.Second), tokenstore.ErrLeaseLost)
 		time.Sleep(1)
 		require.NoError(t, s.Abort(t.Context(), "key", "a", []byte("note"), 0))
 		require.NoError(t, s.Invalidate(t.Context(), "key", "v2"))
@@ -250,9 +250,9 @@ func TestCalls(t *testing.T) {
 		go func() { _ = s.Invalidate(t.Context(), "other", "v1") }()
 		synctest.Wait()
 		require.Equal(t, []storetest.Call{
-			{Time: start, Operation: "acquire", Key: "key", Owner: "a", Duration: time.Hour, State: cc.ClaimLead},
+			{Time: start, Operation: "acquire", Key: "key", Owner: "a", Duration: time.Hour, State: tokenstore.ClaimLead},
 			{Time: start, Operation: "publish", Key: "key", Owner: "a", Version: "v1", Data: []byte("data"), Duration: time.Minute},
-			{Time: start, Operation: "publish", Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: cc.ErrLeaseLost},
+			{Time: start, Operation: "publish", Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: tokenstore.ErrLeaseLost},
 			{Time: start.Add(1), Operation: "abort", Key: "key", Owner: "a", Data: []byte("note")},
 			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v2"},
 			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v1", Err: context.Canceled},
@@ -290,7 +290,7 @@ func TestStoreConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for range 50 {
 				claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
-				if err == nil && claim.State == cc.ClaimLead {
+				if err == nil && claim.State == tokenstore.ClaimLead {
 					_ = s.Publish(t.Context(), "key", owner, record, time.Hour)
 				}
 				_ = s.Abort(t.Context(), "key", owner, nil, 0)

@@ -14,6 +14,8 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // What a replica is told to do.
@@ -134,18 +136,18 @@ func (r *replica) take() figures {
 
 func (r *replica) observer() *clientcredentials.Observer {
 	return &clientcredentials.Observer{
-		TokenServed: func(info clientcredentials.TokenServedInfo) {
+		TokenServed: func(info event.TokenServed) {
 			r.count(figures{LongestWait: info.Waited})
 		},
-		RefreshDone: func(info clientcredentials.RefreshDoneInfo) {
-			if info.From == clientcredentials.FromStore {
+		RefreshDone: func(info event.RefreshDone) {
+			if info.From == event.FromStore {
 				r.count(figures{FromStore: 1})
 			} else {
 				r.count(figures{FromServer: 1})
 			}
 		},
-		StoreOperation: func(info clientcredentials.StoreOperationInfo) {
-			if info.Err != nil && !errors.Is(info.Err, clientcredentials.ErrLeaseLost) {
+		StoreOperation: func(info event.StoreOperation) {
+			if info.Err != nil && !errors.Is(info.Err, tokenstore.ErrLeaseLost) {
 				r.count(figures{StoreFailures: 1})
 			}
 		},

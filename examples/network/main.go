@@ -75,7 +75,7 @@ func (d *demo) network() Network {
 	}
 }
 
-func (d *demo) certificate() clientauth.Certificate {
+func (d *demo) certificate() clientauth.CertificateSource {
 	return clientauth.CertificateFiles(filepath.Join(d.dir, "client.pem"), filepath.Join(d.dir, "client.key"))
 }
 

@@ -22,7 +22,7 @@ type Network struct {
 	Proxy *url.URL
 
 	// Certificate is what the client presents when a server asks for one. Nil: none.
-	Certificate clientauth.Certificate
+	Certificate clientauth.CertificateSource
 }
 
 // Transport returns a RoundTripper for that network. It has a pool of connections:
