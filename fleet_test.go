@@ -1218,7 +1218,7 @@ func TestS16_UnreadableRecord(t *testing.T) {
 		"disjoint": func(t *testing.T, _ *fleet, r *replica) {
 			r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
 		},
-		"plaintext here": func(_ *testing.T, _ *fleet, r *replica) { r.conf.Store = clientcredentials.ShareInPlaintext(r.store) },
+		"plaintext here": func(_ *testing.T, _ *fleet, r *replica) { r.conf.Store = clientcredentials.DangerouslyShareInPlaintext(r.store) },
 		"longer than put": func(t *testing.T, f *fleet, _ *replica) {
 			record, _ := f.store.Record(f.key(t))
 			f.store.SetRecord(f.key(t), record, 2*time.Hour)
@@ -1504,7 +1504,7 @@ func TestStoreThatMisbehaves(t *testing.T) {
 			return tokenstore.Claim{State: tokenstore.ClaimWait, TTL: math.MaxInt64, Owner: "x"}, nil
 		}},
 	} {
-		for kind, shared := range map[string]*clientcredentials.SharedStore{"sealed": clientcredentials.Seal(store, keyring(t, 1)), "plaintext": clientcredentials.ShareInPlaintext(store)} {
+		for kind, shared := range map[string]*clientcredentials.SharedStore{"sealed": clientcredentials.Seal(store, keyring(t, 1)), "plaintext": clientcredentials.DangerouslyShareInPlaintext(store)} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 					// The channel of a SharedStore belongs to the bubble that it is made in.
@@ -1512,7 +1512,7 @@ func TestStoreThatMisbehaves(t *testing.T) {
 					if kind == "sealed" {
 						shared = clientcredentials.Seal(store, f.keyring)
 					} else {
-						shared = clientcredentials.ShareInPlaintext(store)
+						shared = clientcredentials.DangerouslyShareInPlaintext(store)
 					}
 					r := f.replica(func(c *clientcredentials.Config) { c.Store = shared })
 					_, took := r.get(t)

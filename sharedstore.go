@@ -57,10 +57,10 @@ func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 	return s
 }
 
-// ShareInPlaintext returns a SharedStore that encrypts nothing: whoever can read the
+// DangerouslyShareInPlaintext returns a SharedStore that encrypts nothing: whoever can read the
 // store, its backups or its traffic gets the tokens, and whoever can write to it
 // chooses which tokens the service uses. Prefer Seal.
-func ShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
+func DangerouslyShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
 
 func newSharedStore(store tokenstore.Store) *SharedStore {
 	s := &SharedStore{store: store, calls: make(chan struct{}, maxStoreCalls)}

@@ -39,7 +39,7 @@ func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failure := errors.New("down")
 		var calls int
-		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error {
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error {
 			calls++
 			return failure
 		}})
@@ -75,7 +75,7 @@ func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
 
 func TestStoreLostLeaseIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error { return fmt.Errorf("wrapped: %w", tokenstore.ErrLeaseLost) }})
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return fmt.Errorf("wrapped: %w", tokenstore.ErrLeaseLost) }})
 		for range 10 {
 			require.ErrorIs(t, s.try(t.Context()), tokenstore.ErrLeaseLost)
 		}
@@ -86,7 +86,7 @@ func TestStoreLostLeaseIsNoFailure(t *testing.T) {
 func TestStoreIsProbedByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
-		s := ShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
 			calls.Add(1)
 			<-ctx.Done()
 			return ctx.Err()
@@ -114,7 +114,7 @@ func TestStoreCallGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failure := errors.New("down")
 		var hang atomic.Bool
-		s := ShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
 			if hang.Load() {
 				<-ctx.Done()
 				return ctx.Err()
@@ -148,7 +148,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var inside atomic.Int32
-		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error {
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error {
 			inside.Add(1)
 			<-release
 			return nil
@@ -173,7 +173,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 
 func TestStoreObserverMayPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := ShareInPlaintext(functionStore{acquire: func(context.Context) error { return nil }})
+		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return nil }})
 		err := s.start(t.Context(), func(context.Context) error { return nil }, func(time.Duration, error) { panic("here") }).wait(t.Context(), time.Second)
 		require.NoError(t, err)
 	})
@@ -185,7 +185,7 @@ func TestStoreMistakes(t *testing.T) {
 		"has no Keyring":                 {Store: Seal(functionStore{}, nil)},
 		"has no Keyring ":                {Store: Seal(functionStore{}, new(Keyring))},
 		"there is no Store":              {Store: Seal(nil, testKeyring(t, 1))},
-		"there is no Store ":             {Store: ShareInPlaintext(nil)},
+		"there is no Store ":             {Store: DangerouslyShareInPlaintext(nil)},
 		"Config.Store is empty":          {Store: new(SharedStore)},
 		"ClientID is empty ":             {Store: good, ClientSecret: "secret"},
 		"EndpointParams contains passwo": {Store: good, EndpointParams: url.Values{"password": {"x"}}},

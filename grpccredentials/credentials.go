@@ -28,10 +28,10 @@ var _ credentials.PerRPCCredentials = (*Credentials)(nil)
 // An Option changes what New and DialOptions return.
 type Option func(*Credentials)
 
-// DangerouslySendTokensInCleartext lets tokens go over connections without TLS, where
+// DangerouslySendTokensInPlaintext lets tokens go over connections without TLS, where
 // anybody on the way can read and use them: RFC 6750, Section 5.3, forbids that. It is
 // for tests, and for a mesh whose proxy adds the TLS on the same host.
-func DangerouslySendTokensInCleartext() Option {
+func DangerouslySendTokensInPlaintext() Option {
 	return func(c *Credentials) { c.cleartext = true }
 }
 
@@ -96,6 +96,6 @@ func (c *Credentials) GetRequestMetadata(ctx context.Context, _ ...string) (map[
 	return map[string]string{"authorization": token.Type() + " " + token.AccessToken}, nil
 }
 
-// RequireTransportSecurity returns true, unless DangerouslySendTokensInCleartext says
+// RequireTransportSecurity returns true, unless DangerouslySendTokensInPlaintext says
 // otherwise. grpc then refuses to make a ClientConn without TLS.
 func (c *Credentials) RequireTransportSecurity() bool { return !c.cleartext }

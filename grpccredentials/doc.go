@@ -63,7 +63,7 @@
 // found and TLS has verified. Config.Origins, which bounds that for HTTP, doesn't count
 // here. Use a Source for one service, or for services that may see each other's tokens.
 //
-// Without TLS, grpc.NewClient fails; [DangerouslySendTokensInCleartext] is the way
+// Without TLS, grpc.NewClient fails; [DangerouslySendTokensInPlaintext] is the way
 // around that.
 //
 // # Bound tokens

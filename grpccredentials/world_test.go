@@ -38,7 +38,7 @@ import (
 )
 
 // cleartext is for connections in memory.
-var cleartext = grpccredentials.DangerouslySendTokensInCleartext()
+var cleartext = grpccredentials.DangerouslySendTokensInPlaintext()
 
 // A world is an authorization server, a gRPC service behind it, and a Config that
 // knows them, all in memory.

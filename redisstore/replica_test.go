@@ -110,7 +110,7 @@ func newReplica(s spec) (*replica, error) {
 	r := &replica{spec: s, client: redis.NewUniversalClient(&s.Redis)}
 	store := &redisstore.Store{Client: r.client}
 	if s.Keys == nil {
-		r.store = clientcredentials.ShareInPlaintext(store)
+		r.store = clientcredentials.DangerouslyShareInPlaintext(store)
 	} else {
 		keyring, err := clientcredentials.NewKeyring(s.Keys...)
 		if err != nil {

@@ -29,7 +29,7 @@
 //	network := store.Connect()
 //	conf := &clientcredentials.Config{
 //		// ...
-//		Store: clientcredentials.ShareInPlaintext(network),
+//		Store: clientcredentials.DangerouslyShareInPlaintext(network),
 //	}
 //	network.SetFault(&storetest.Fault{Hang: true}) // what this replica sends is lost
 //

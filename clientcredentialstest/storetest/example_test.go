@@ -20,7 +20,7 @@ func Example() {
 			ClientID:     clientcredentialstest.ClientID,
 			ClientSecret: clientcredentialstest.ClientSecret,
 			TokenURL:     srv.TokenURL,
-			Store:        clientcredentials.ShareInPlaintext(client),
+			Store:        clientcredentials.DangerouslyShareInPlaintext(client),
 		}
 		if _, err := conf.Source(context.Background()).Token(); err != nil {
 			log.Fatal(err)
