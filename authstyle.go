@@ -8,42 +8,45 @@ import (
 	"sync"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
-// authenticate adds the client's credentials to a token request in the given
+// addSecret adds the client's id and secret to a token request in the given
 // style, RFC 6749, Section 2.3.1: to header, or to form.
 //
 // A style that is neither sends no credentials, as upstream does.
-func (r *tokenRequest) authenticate(style oauth2.AuthStyle, header http.Header, form url.Values) {
+func (r *tokenRequest) addSecret(style oauth2.AuthStyle, header http.Header, form url.Values) {
+	id, secret := r.conf.ClientID, r.conf.ClientSecret
 	if style == oauth2.AuthStyleInHeader { // client_secret_basic
-		header.Set("Authorization", "Basic "+basicCredentials(url.QueryEscape(r.clientID), url.QueryEscape(r.clientSecret)))
+		header.Set("Authorization", "Basic "+redact.BasicCredentials(url.QueryEscape(id), url.QueryEscape(secret)))
 	}
 	if style == oauth2.AuthStyleInParams { // client_secret_post
-		if r.clientID != "" {
-			form.Set("client_id", r.clientID)
+		if id != "" {
+			form.Set("client_id", id)
 		}
-		if r.clientSecret != "" {
-			form.Set("client_secret", r.clientSecret)
+		if secret != "" {
+			form.Set("client_secret", secret)
 		}
 	}
 }
 
 // firstStyle returns the style to try first, and whether it is a guess.
 func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
-	if r.authStyle != oauth2.AuthStyleAutoDetect || r.clientAuth != nil {
-		return r.authStyle, false
+	if r.conf.AuthStyle != oauth2.AuthStyleAutoDetect || r.conf.ClientAuth != nil {
+		return r.conf.AuthStyle, false
 	}
-	if style, ok := r.styles.get(r.url, r.clientID); ok {
+	if style, ok := r.styles.get(r.conf.TokenURL, r.conf.ClientID); ok {
 		return style, false
 	}
 	return oauth2.AuthStyleInHeader, true
 }
 
 // rejectsAuthStyle reports whether err is an answer that a server may give to
-// credentials in a form that it doesn't know. Some answer 403, 404, 422 or 500
-// to those, and some 200 with an error code. Without an answer, or with one that
-// speaks of load or of other parameters, a second request would only double the
-// failure and show the secret once more.
+// credentials in a style that it doesn't accept. Some servers answer 403, 404, 422 or 500
+// to those, and some 200 with an error code. If there is no answer, or if it is about
+// load or about other parameters, a second request would only double the
+// failure and expose the secret once more.
 func rejectsAuthStyle(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
@@ -66,14 +69,14 @@ func rejectsAuthStyle(err error) bool {
 }
 
 // maxAuthStyles bounds an authStyleCache. A Config is used with one token
-// endpoint and client, or with a few: at the bound the cache starts anew.
+// endpoint and client, or with a few. At the bound the cache starts anew.
 const maxAuthStyles = 100
 
 // authStyleCache remembers which style a token endpoint has accepted from a
 // client. Only success is remembered.
 type authStyleCache struct {
 	mu    sync.Mutex   // protects known
-	known []knownStyle // few, and most often one: a map would be larger, and no faster
+	known []knownStyle // few, usually one: a map would be larger and no faster
 }
 
 type knownStyle struct {
@@ -102,7 +105,7 @@ func (c *authStyleCache) set(tokenURL, clientID string, style oauth2.AuthStyle) 
 	c.known = append(c.known, knownStyle{tokenURL, clientID, style})
 }
 
-// authStyles returns the cache of c, which copies of c made from now on share.
+// authStyles returns the cache of c. Copies of c that are made from now on share it.
 func (c *Config) authStyles() *authStyleCache {
 	if cache, ok := c.styles.Load().(*authStyleCache); ok {
 		return cache

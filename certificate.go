@@ -13,9 +13,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// This file is about the client's TLS certificate, RFC 8705: a connection that
-// presents it, to the token endpoint and to the API, and what follows when it is
-// replaced.
+// This file is about the client's TLS certificate, RFC 8705: connections that present it to
+// the token endpoint and to the API, and what happens when the certificate is replaced.
 
 // certificateOf returns the certificate of auth, or nil if its method needs none.
 func certificateOf(ctx context.Context, auth ClientAuth) (*tls.Certificate, error) {
@@ -43,9 +42,9 @@ func sameCertificate(a, b *tls.Certificate) bool {
 	return a == b || a != nil && b != nil && bytes.Equal(a.Certificate[0], b.Certificate[0])
 }
 
-// withCertificate returns a RoundTripper like base, with connections of its own
-// that present certificate. It returns base if that isn't an *http.Transport,
-// which then has to do so by itself.
+// withCertificate returns a RoundTripper like base, with its own connections, which present
+// certificate. If base isn't an *http.Transport, withCertificate returns base, which has to
+// present the certificate by itself.
 func withCertificate(base http.RoundTripper, certificate *tls.Certificate) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport
@@ -60,45 +59,41 @@ func withCertificate(base http.RoundTripper, certificate *tls.Certificate) http.
 	}
 	config := transport.TLSClientConfig
 	config.Certificates = nil
-	// Whatever authorities the server names: they may be others than those that
-	// it accepts, and a self-signed certificate has none.
+	// The authorities that the server names are ignored: it may accept others than those,
+	// and a self-signed certificate has none.
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	if config.ClientSessionCache != nil {
-		// A session that is resumed is that of the certificate it was begun with.
+		// A session that is resumed is bound to the certificate it was begun with.
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	}
 	if transport.IdleConnTimeout == 0 {
-		transport.IdleConnTimeout = 90 * time.Second // Nobody else can close them.
+		transport.IdleConnTimeout = 90 * time.Second // Nobody else can close these connections.
 	}
 	return transport
 }
 
-// certify makes the attempt use the client's certificate, if its method needs one.
-func (r *tokenRequest) certify(ctx context.Context, attempt *Attempt) error {
-	certificate, err := certificateOf(ctx, r.clientAuth)
-	if err != nil || certificate == nil {
-		return err
+// present makes the next attempts use connections that present certificate, unless that is
+// nil.
+func (r *tokenRequest) present(certificate *tls.Certificate) {
+	if certificate == nil || sameCertificate(certificate, r.bound.certificate) {
+		return
 	}
-	attempt.CredentialID = certificateThumbprint(certificate)
-	if !sameCertificate(certificate, r.certificate) {
-		r.closeCertified()
-		r.certificate = certificate
-		r.client.Transport = withCertificate(r.client.Transport, certificate)
-	}
-	return nil
+	r.closeCertified()
+	r.bound.certificate = certificate
+	r.client.Transport = withCertificate(r.client.Transport, certificate)
 }
 
-// closeCertified closes the connections that present the client's certificate:
-// they are r's own.
+// closeCertified closes the connections that present the client's certificate, which nobody
+// else uses.
 func (r *tokenRequest) closeCertified() {
-	if transport, ok := r.client.Transport.(*http.Transport); ok && r.certificate != nil {
+	if transport, ok := r.client.Transport.(*http.Transport); ok && r.bound.certificate != nil {
 		transport.CloseIdleConnections()
 	}
 }
 
 // certifiedTransports are clones of the RoundTrippers that a Source's tokens go
 // through. They present the certificate that its current token was requested
-// with. Source.mu protects it.
+// with. Its methods require that Source.mu is held.
 type certifiedTransports struct {
 	certificate *tls.Certificate
 	clones      map[*http.Transport]http.RoundTripper
@@ -108,10 +103,24 @@ type certifiedTransports struct {
 // RoundTripper, or with a few.
 const maxCertifiedTransports = 10
 
+// clone returns a clone of base that presents certificate.
+func (t *certifiedTransports) clone(base *http.Transport, certificate *tls.Certificate) http.RoundTripper {
+	if !sameCertificate(t.certificate, certificate) || len(t.clones) >= maxCertifiedTransports && t.clones[base] == nil {
+		for _, clone := range t.clones {
+			go clone.(*http.Transport).CloseIdleConnections() // Not while Source.mu is held.
+		}
+		*t = certifiedTransports{certificate, make(map[*http.Transport]http.RoundTripper)}
+	}
+	if t.clones[base] == nil {
+		t.clones[base] = withCertificate(base, certificate)
+	}
+	return t.clones[base]
+}
+
 // certified returns a RoundTripper like base that presents the certificate that c
 // may be bound to.
 func (s *Source) certified(base http.RoundTripper, c *cachedToken) http.RoundTripper {
-	if c.certificate == nil {
+	if c.bound.certificate == nil {
 		return base
 	}
 	if base == nil {
@@ -123,25 +132,15 @@ func (s *Source) certified(base http.RoundTripper, c *cachedToken) http.RoundTri
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := &s.certifiedTransports
-	if !sameCertificate(t.certificate, c.certificate) || len(t.clones) >= maxCertifiedTransports && t.clones[transport] == nil {
-		for _, clone := range t.clones {
-			go clone.(*http.Transport).CloseIdleConnections() // Off the lock.
-		}
-		*t = certifiedTransports{c.certificate, make(map[*http.Transport]http.RoundTripper)}
-	}
-	if t.clones[transport] == nil {
-		t.clones[transport] = withCertificate(transport, c.certificate)
-	}
-	return t.clones[transport]
+	return s.rarely().certified.clone(transport, c.bound.certificate)
 }
 
-// checkCertificate drops c if the client has another certificate now: what c is
-// bound to, it has no longer, RFC 8705, Section 6.3.
+// checkCertificate drops c if the client has another certificate now: it can't use a token
+// that is bound to the old one, RFC 8705, Section 6.3.
 func (s *Source) checkCertificate(ctx context.Context, c *cachedToken) {
 	certificate, err := certificateOf(ctx, s.conf.ClientAuth)
-	if err != nil || certificate == nil || sameCertificate(certificate, c.certificate) {
-		return // As long as there is no other one, c is better than an error.
+	if err != nil || certificate == nil || sameCertificate(certificate, c.bound.certificate) {
+		return // As long as there is no other certificate, c is better than an error.
 	}
-	s.drop(func(current *cachedToken) bool { return current == c }, event.Invalidated{Reason: event.CertificateReplaced})
+	s.drop(func(current *cachedToken) bool { return current == c }, event.CertificateReplaced)
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"reflect"
 
 	"golang.org/x/oauth2"
 )
@@ -24,45 +23,46 @@ type ClientAuth interface {
 	Method() string
 
 	// Authenticate adds the client's credentials to one attempt at a token. It is
-	// called for each attempt anew, so that no assertion is sent twice and what
-	// has been rotated is used at once. It must obey ctx, and its errors must
-	// contain no secret: callers get to see them. After an error nothing is sent,
-	// and it isn't tried again by itself.
+	// called for each attempt, so that no assertion is sent twice and rotated
+	// credentials are used at once. It must obey ctx. Its errors must not contain a
+	// secret, because callers get to see them. After an error nothing is sent, and the
+	// attempt isn't repeated.
 	Authenticate(ctx context.Context, attempt *Attempt) error
 }
 
 // A CertificateAuth is a ClientAuth whose method, such as tls_client_auth (RFC
 // 8705, Section 2), uses a certificate in the TLS handshake with the token
-// endpoint. Tokens may be bound to it (Section 3), so that Client and Transport
-// present it to the API too, wherever they send the token, and a token is dropped
+// endpoint. Tokens may be bound to the certificate (Section 3). Therefore Client and
+// Transport present it to the API too, wherever they send the token, and drop the token
 // when the certificate is replaced (Section 6.3).
 //
-// That needs an *http.Transport without a DialTLSContext: another RoundTripper is
+// This works with an *http.Transport that has no DialTLSContext. Any other RoundTripper is
 // used as it is, and has to present the certificate by itself.
 type CertificateAuth interface {
 	ClientAuth
 
-	// Certificate returns the client's certificate and key. It is called with
-	// each token request and each use of a token, and so must be quick as long
+	// Certificate returns the client's certificate and key. It is called for
+	// each token request and each use of a token, so it must be quick as long
 	// as nothing has changed.
 	Certificate(ctx context.Context) (*tls.Certificate, error)
 }
 
-// An Attempt is one attempt at a token, to which a ClientAuth adds credentials. It
-// is the ClientAuth's alone while Authenticate runs, and not to be kept.
+// An Attempt is one attempt at a token, to which a ClientAuth adds credentials. While
+// Authenticate runs, nobody else uses it. Authenticate must not keep it.
 type Attempt struct {
-	// Of the Config. To change them has no effect.
+	// These are copied from the Config. Changing them has no effect.
 	TokenURL, Issuer, ClientID, ClientSecret string
 
-	// Header and Form are what will be sent, for Authenticate to add to. In Form,
-	// client_id is not set yet.
+	// Header and Form will be sent, and Authenticate adds to them. Form doesn't contain
+	// client_id yet.
 	Header http.Header
 	Form   url.Values
 
-	// Credential may be set to what tells one credential from another without
-	// being secret, such as the thumbprint of a key. When the server answers
-	// invalid_client, and Authenticate, called again, sets another Credential,
-	// the request is repeated at once, with that. Empty: it isn't.
+	// CredentialID may be set to a text that identifies the credential without
+	// being secret, such as the thumbprint of a key. If the server answers
+	// invalid_client, Authenticate is called again. If it then sets another
+	// CredentialID, the request is repeated at once with the new credential. Empty: a
+	// refused request isn't repeated.
 	CredentialID string
 }
 
@@ -80,10 +80,10 @@ func (a Attempt) MarshalText() ([]byte, error) { return []byte(a.String()), nil 
 // LogValue returns what String does, for log/slog.
 func (a Attempt) LogValue() slog.Value { return slog.StringValue(a.String()) }
 
-// errSameCredential ends an attempt that would repeat what has been refused.
-var errSameCredential = errors.New("oauth2: the credential is the one that has been refused")
+// errSameCredential ends an attempt that would repeat a credential that was refused.
+const errSameCredential = constantError("oauth2: the credential is the one that has been refused")
 
-// An authError is the error for a failure to authenticate before anything is sent.
+// An authError is the error for a failure to authenticate, before anything is sent.
 type authError struct {
 	method string
 	err    error
@@ -97,9 +97,6 @@ func (e *authError) Unwrap() error { return e.err }
 
 // checkClientAuth reports what doesn't go together with c.ClientAuth.
 func (c *Config) checkClientAuth() error {
-	if c.ClientAuth == nil {
-		return nil
-	}
 	// RFC 6749, Section 2.3: one method in a request.
 	for _, name := range []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"} {
 		if c.EndpointParams.Has(name) {
@@ -109,34 +106,25 @@ func (c *Config) checkClientAuth() error {
 	return nil
 }
 
-// authenticated returns an attempt with the client's credentials, in that style
-// if there is no ClientAuth.
-func (r *tokenRequest) authenticated(ctx context.Context, style oauth2.AuthStyle) (*Attempt, error) {
+// authenticate returns an attempt with the client's credentials: those of the ClientAuth, or
+// id and secret in the given style.
+func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle) (*Attempt, error) {
 	attempt := &Attempt{
-		TokenURL:     r.url,
-		Issuer:       r.issuer,
-		ClientID:     r.clientID,
-		ClientSecret: r.clientSecret,
+		TokenURL:     r.conf.TokenURL,
+		Issuer:       r.conf.Issuer,
+		ClientID:     r.conf.ClientID,
+		ClientSecret: r.conf.ClientSecret,
 		Header:       http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
 		Form:         cloneValues(r.form),
 	}
-	if r.clientAuth == nil {
-		r.authenticate(style, attempt.Header, attempt.Form)
+	if r.conf.ClientAuth == nil {
+		r.addSecret(style, attempt.Header, attempt.Form)
 		return attempt, nil
 	}
-	if err := r.clientAuth.Authenticate(ctx, attempt); err != nil {
-		return nil, &authError{r.clientAuth.Method(), err}
+	if err := r.conf.ClientAuth.Authenticate(ctx, attempt); err != nil {
+		return nil, &authError{r.conf.ClientAuth.Method(), err}
 	}
 	return attempt, nil
-}
-
-// sameInterface reports whether a and b are the same, as far as can be told: some
-// can't be compared.
-func sameInterface(a, b any) bool {
-	if reflect.TypeOf(a) != reflect.TypeOf(b) {
-		return false
-	}
-	return a == nil || !reflect.ValueOf(a).Comparable() || a == b
 }
 
 // isInvalidClient reports whether err is an answer that refuses the client's

@@ -3,19 +3,21 @@ package clientcredentials
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 const (
@@ -161,7 +163,7 @@ func parseIssuer(issuer string) (*url.URL, error) {
 		return nil, errors.New("the issuer cannot be parsed as a URL")
 	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 		return nil, errors.New("the issuer is not a whole URL; write it like https://login.example.com")
-	case isCleartext(u):
+	case origin.IsCleartext(u):
 		return nil, errors.New("the issuer is http, which is for this host only; use https")
 	case u.User != nil:
 		return nil, errors.New("the issuer contains a user name or password; remove it")
@@ -194,8 +196,8 @@ type notFoundError string
 
 func (e notFoundError) Error() string { return string(e) }
 
-// noSecrets stands for a request in which there are none.
-var noSecrets = &tokenRequest{endpoint: new(url.URL)}
+// noSecrets masks nothing: there are no secrets in a request for metadata.
+var noSecrets redact.Masker
 
 // fetchMetadata gets the metadata of issuer from one location.
 func fetchMetadata(ctx context.Context, client *http.Client, location, issuer string) (*ServerMetadata, error) {
@@ -206,7 +208,7 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	req.Header.Set("Accept", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, noSecrets.withoutSecrets(err)
+		return nil, withoutSecrets(err, &noSecrets)
 	}
 	defer resp.Body.Close()
 
@@ -216,23 +218,22 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	case code != http.StatusOK:
 		reason := fmt.Sprintf("%s answered %d", location, code)
 		if target, err := resp.Location(); err == nil && 300 <= code && code <= 399 {
-			reason += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(originOf(target).String()))
+			reason += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(origin.Of(target).String()))
 		}
 		return nil, notFoundError(reason)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the answer of %s ended early: %w", location, noSecrets.withoutSecrets(err))
+		return nil, fmt.Errorf("the answer of %s ended early: %w", location, withoutSecrets(err, &noSecrets))
 	case len(body) > maxResponseBody:
 		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", location)
 	}
 	// The media type ought to be application/json, RFC 8414, Section 3.2. Servers
 	// of static files send others.
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	if !isObject(body) {
-		mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-		return nil, notFoundError(fmt.Sprintf("%s answered with something else than a JSON object (media type %s)", location, quote(mediaType)))
+	if !strictjson.IsObject(body) {
+		return nil, notFoundError(fmt.Sprintf("%s answered with something else than a JSON object (media type %s)", location, quote(tokenresponse.MediaType(resp))))
 	}
 	m, err := parseMetadata(body, issuer)
 	if err != nil {
@@ -241,14 +242,10 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	return m, nil
 }
 
-func isObject(body []byte) bool {
-	return json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
-}
-
 // parseMetadata reads the metadata of issuer from a JSON object.
 func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	m := new(ServerMetadata)
-	if err := unmarshalExact(body, reflect.ValueOf(m).Elem()); err != nil {
+	if err := strictjson.Unmarshal(body, m); err != nil {
 		return nil, err
 	}
 	// RFC 8414, Section 3.3. Else one who can publish metadata could pass for
@@ -260,41 +257,6 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-// unmarshalExact reads a JSON object, the syntax of which is right, into a struct.
-// Unlike encoding/json it takes a member by its exact name, and no member twice, so
-// that what one reader of it sees is what every other sees. null is as good as
-// absent.
-func unmarshalExact(object []byte, into reflect.Value) error {
-	fields := make(map[string]reflect.Value)
-	for i := range into.NumField() {
-		name, _, _ := strings.Cut(into.Type().Field(i).Tag.Get("json"), ",")
-		fields[name] = into.Field(i)
-	}
-	seen := make(map[string]bool)
-	for name, value := range membersOf(object) {
-		field, known := fields[name]
-		if !known {
-			continue // RFC 8414, Section 3.2
-		}
-		if seen[name] {
-			return fmt.Errorf("%s stands there more than once", name)
-		}
-		seen[name] = true
-		var err error
-		if field.Kind() == reflect.Struct && value[0] == '{' {
-			err = unmarshalExact(value, field)
-		} else if json.Unmarshal(value, field.Addr().Interface()) != nil {
-			err = fmt.Errorf("it is not a %s", map[reflect.Kind]string{
-				reflect.String: "string", reflect.Slice: "list of strings", reflect.Bool: "boolean", reflect.Struct: "JSON object",
-			}[field.Kind()])
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // check reports what is wrong with the addresses in m.
@@ -317,7 +279,7 @@ func (m *ServerMetadata) check() error {
 		switch {
 		case err != nil || u.Hostname() == "": // err quotes the address.
 			return fmt.Errorf("%s is not a whole URL", endpoint.name)
-		case u.Scheme != "https" && (u.Scheme != "http" || issuer.Scheme != "http" || isCleartext(u)):
+		case u.Scheme != "https" && (u.Scheme != "http" || issuer.Scheme != "http" || origin.IsCleartext(u)):
 			return fmt.Errorf("%s is not https", endpoint.name)
 		case u.User != nil || strings.Contains(endpoint.address, "#"):
 			return fmt.Errorf("%s contains a user name or a fragment", endpoint.name)
@@ -419,6 +381,5 @@ func strength(method string) int {
 	return 0
 }
 
-// quote returns what the server says, a string or strings, as a Go literal: without
-// a character that could rewrite a terminal or a log line. It is cut if it is long.
-func quote(said any) string { return clip(fmt.Sprintf("%q", said), maxQuoted) }
+// quote returns a string or strings of the server as a Go literal, cut if it is long.
+func quote(said any) string { return redact.Quote(said, maxQuoted) }

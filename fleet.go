@@ -3,7 +3,6 @@ package clientcredentials
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,60 +15,67 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 // This file is about the tokens that replicas share through Config.Store: what a
-// flight does with it before and after its token request.
+// flight does with the store before and after its token request.
 
 const (
-	// leaseTime is how long a replica that has died while requesting a token keeps
-	// the others waiting. One that is alive renews its lease every third of it, so
-	// that it needn't be as long as a token request may take.
+	// leaseTime is how long a replica that dies while it requests a token keeps the others
+	// waiting. A replica that is alive renews its lease every third of this time, so
+	// leaseTime needn't be as long as a token request may take.
 	leaseTime = 5 * time.Second
 
-	// Who waits for another replica asks again after a quarter of the time it has
-	// waited so far, within these limits: little of the wait is lost, and the
-	// store isn't asked often when it gets long.
+	// A replica that waits for another one asks again after a quarter of the time it has
+	// waited so far, within these limits. So little time is lost, and the store isn't asked
+	// often if the wait becomes long.
 	minPoll = 25 * time.Millisecond
 	maxPoll = time.Second
 
-	// maxLeaders is how many replicas are waited for, one after the other. When they
-	// all end without a token or a cooldown, waiting in line costs more than it saves.
+	// maxLeaders is how many replicas are waited for, one after the other. If all of them
+	// end without a token or a cooldown, more waiting costs more than it saves.
 	maxLeaders = 2
 
-	// maxSharedCooldown is for how long the first refusal keeps the replicas away,
-	// whatever its Retry-After: one of them may have earned it alone, by its address. A
-	// second one is taken at its word.
+	// maxSharedCooldown is how long the first refusal keeps all replicas away, whatever its
+	// Retry-After: it may be due to one replica alone, for example to its address. The
+	// second refusal is believed.
 	maxSharedCooldown = time.Minute
 
-	// maxRecordBody is up to which size an answer of the authorization server is
-	// shared. Larger tokens don't fit into a request header anyway.
+	// maxRecordBody is the largest answer of the authorization server that is shared.
+	// Larger tokens don't fit into a request header anyway.
 	maxRecordBody = 48 << 10
 
-	// maxRecordTTL bounds how long a record is kept: tokens may live for ever, and
-	// those who use them may not.
+	// maxRecordTTL bounds how long a record is kept: a token may never expire, but the
+	// replicas that use it may disappear.
 	maxRecordTTL = 24 * time.Hour
 )
 
-// A sharing is what one flight does with Config.Store. As soon as the store fails it
-// is done with that, and what remains is a token request like any other.
+// A sharing is what one flight does with Config.Store. As soon as the store fails, it stops
+// using the store, and continues with an ordinary token request.
 type sharing struct {
-	request     *tokenRequest
-	store       *SharedStore
-	certificate *tls.Certificate // that tokens under key are bound to; nil: none
-	key         string           // of the token in the store
-	owner       string           // of the lease
-	wanted      func() bool
-	sending     func() // to be told that a token is requested now
+	request *tokenRequest
+	store   *SharedStore
+	bound   binding // of the tokens under key
+	key     string  // of the token in the store
+	owner   string  // of the lease
+	wanted  func() bool
+	sending func() // called when the token request begins
 
-	spent []string      // versions of records that won't do
-	stale string        // the one among them that may be in the store; empty: none
-	until time.Time     // when the token that the replica has expires; zero: it has none
-	left  time.Duration // of storeBudget: it is for all calls that somebody waits for together
+	past
+	stale string        // the version in spent that may still be in the store; empty: none
+	left  time.Duration // of storeBudget, which is for all calls together that somebody waits for
 
-	refused   bool          // this replica, or one that it knows of, not long ago
 	leaseWait time.Duration // for other replicas
+}
+
+// past is what a Source remembers that matters for its next shared token.
+type past struct {
+	spent   []string  // versions of records that can't be used anymore
+	until   time.Time // when the current token expires; zero: there is none
+	refused bool      // the server has recently refused this replica, or another one that it knows of
 }
 
 // A sharedVersion says where a token is in a store.
@@ -78,116 +84,114 @@ type sharedVersion struct {
 	key, version string
 }
 
-// obtain gets what f is to land with: from another replica, by way of the store, or
-// from the server.
-func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
+// A fleetMemory is what a Source remembers of the tokens that it has shared. Its methods require that
+// Source.mu is held.
+type fleetMemory struct {
+	spent        []string   // versions of the last shared tokens that were current, the newest last
+	invalidation *storeCall // the last call that removed a version from the store; nil: there was none
+}
+
+// maxSpent is how many versions a fleetMemory holds. One would be enough if a record that
+// was published had certainly replaced the one before.
+const maxSpent = 4
+
+// spend notes that a token from the store can't be used anymore.
+func (m *fleetMemory) spend(shared *sharedVersion) {
+	if slices.Contains(m.spent, shared.version) {
+		return
+	}
+	m.spent = append(m.spent, shared.version)
+	m.spent = m.spent[max(len(m.spent)-maxSpent, 0):]
+}
+
+// invalidateSharedLocked removes a token from the store, in the background, if it is there. The
+// next flight waits for that. It requires that s.mu is held.
+func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
+	if shared == nil {
+		return
+	}
+	fleet := &s.rarely().fleet
+	fleet.spend(shared)
+	fleet.invalidation = shared.store.call(context.WithoutCancel(s.ctx), s.conf.observer(), event.Invalidate, func(ctx context.Context) (tokenstore.ClaimState, error) {
+		return 0, shared.store.store.Invalidate(ctx, shared.key, shared.version)
+	})
+}
+
+// recall returns what s remembers, and the call that removes a version from the store, or
+// nil if none is under way. It notes that whatever f brings from now on is not among the tokens
+// that were invalidated until now.
+func (s *Source) recall(f *flight) (past, *storeCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.generation = s.generation
+	var p past
+	var invalidation *storeCall
+	if rare := s.rare.Load(); rare != nil {
+		p.spent = slices.Clone(rare.fleet.spent)
+		p.refused = rare.cooldown.failures > 0
+		invalidation, rare.fleet.invalidation = rare.fleet.invalidation, nil
+		if invalidation != nil && invalidation.HasEnded() {
+			invalidation = nil // If it has failed, spent keeps the version from being used again.
+		}
+	}
+	if c := s.current.Load(); c != nil {
+		p.until = c.sent.Add(c.dead)
+		if c.shared != nil {
+			p.spent = append(p.spent, c.shared.version)
+		}
+	}
+	return p, invalidation
+}
+
+// acquire gets a token for f: from another replica by way of the store, or from the
+// server.
+func (s *Source) acquire(ctx context.Context, f *flight) (*tokenResponse, error) {
 	request := f.request
-	if request.store == nil {
-		return request.do(ctx, f.wanted.Load)
+	if request.conf.Store == nil || request.bind(ctx) != nil {
+		return request.do(ctx, f.wanted.Load) // Reports the same error as bind.
 	}
-	certificate, err := certificateOf(ctx, request.clientAuth)
-	if err != nil {
-		return request.do(ctx, f.wanted.Load) // Reports the same.
+	sharing := &sharing{
+		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(), wanted: f.wanted.Load,
+		sending: func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			f.generation = s.generation
+		},
 	}
-	key, err := request.storeKey(certificate)
-	if err != nil {
-		return request.do(ctx, f.wanted.Load) // Here too.
-	}
-	sharing := &sharing{request: request, store: request.store, certificate: certificate, key: key, owner: rand.Text(), wanted: f.wanted.Load, sending: func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		f.generation = s.generation
-	}}
 	response, err := s.share(ctx, f, sharing)
 	if !errors.Is(err, tokenstore.ErrLeaseLost) {
 		return response, err
 	}
-	// Lost to an invalidation, perhaps: what has been requested may be as invalid.
+	// Perhaps the lease was lost to an invalidation, and the new token is just as invalid.
 	if again, err := s.share(ctx, f, sharing); err == nil || errors.Is(err, tokenstore.ErrLeaseLost) {
 		response = again
 	}
-	return response, nil // Not shared, perhaps, but good for this replica.
+	return response, nil // It may not be shared, but this replica can use it.
 }
 
-// share gets a token by way of the store. It returns ErrLeaseLost together with a
-// response that couldn't be shared for it.
+// share gets a token by way of the store. If it loses the lease, it returns ErrLeaseLost
+// together with a response that isn't shared.
 func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*tokenResponse, error) {
 	sharing.left = storeBudget
 	var invalidation *storeCall
-	sharing.spent, sharing.until, sharing.refused, invalidation = s.past(f)
+	sharing.past, invalidation = s.recall(f)
 	if n := len(sharing.spent); n > 0 {
 		sharing.stale = sharing.spent[n-1]
 	}
 	if invalidation != nil && sharing.await(ctx, invalidation) != nil {
 		return sharing.fetch(ctx)
 	}
-	return sharing.obtain(ctx)
-}
-
-// past returns the versions of the shared tokens that are to be replaced, or that have
-// been, when the token that there is expires, whether there were refusals since, and the
-// call that removes a version from the store; nil: none is under way. What f brings from
-// now on is another than those that were invalidated until now.
-func (s *Source) past(f *flight) (spent []string, until time.Time, refused bool, invalidation *storeCall) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f.generation = s.generation
-	spent, invalidation = slices.Clone(s.spent), s.invalidation
-	if c := s.current.Load(); c != nil {
-		until = c.sent.Add(c.dead)
-		if c.shared != nil {
-			spent = append(spent, c.shared.version)
-		}
-	}
-	s.invalidation = nil
-	if invalidation != nil && invalidation.ended() {
-		invalidation = nil // If it has failed, spent does: it isn't taken again.
-	}
-	return spent, until, s.cooldown.failures > 0, invalidation
-}
-
-// maxSpent is how many versions a Source remembers. One would do if what was published
-// were certain to have replaced the one before.
-const maxSpent = 4
-
-// spendLocked notes that a token from the store won't do anymore. It requires that s.mu
-// is held.
-func (s *Source) spendLocked(shared *sharedVersion) {
-	if shared == nil || slices.Contains(s.spent, shared.version) {
-		return
-	}
-	s.spent = append(s.spent, shared.version)
-	s.spent = s.spent[max(len(s.spent)-maxSpent, 0):]
-}
-
-// invalidateSharedLocked removes a token from the store, in the background. The next
-// flight waits for that. It requires that s.mu is held.
-func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
-	if shared == nil {
-		return
-	}
-	observer := s.conf.Observer
-	s.spendLocked(shared)
-	s.invalidation = shared.store.start(context.WithoutCancel(s.ctx), func(ctx context.Context) error {
-		return shared.store.store.Invalidate(ctx, shared.key, shared.version)
-	}, func(d time.Duration, err error) {
-		observer.storeOperation(event.StoreOperation{Operation: event.Invalidate, Duration: d, Err: err})
-	})
-}
-
-// obtain gets a token once the store knows what is invalid.
-func (s *sharing) obtain(ctx context.Context) (*tokenResponse, error) {
-	response, lead, err := s.claim(ctx)
+	response, lead, err := sharing.claim(ctx)
 	switch {
 	case err != nil || response != nil:
 		return response, err
 	case lead:
-		response, err = s.lead(ctx)
+		response, err = sharing.lead(ctx)
 	default:
-		response, err = s.fetch(ctx)
+		response, err = sharing.fetch(ctx)
 	}
 	if response != nil {
-		response.leaseWait = s.leaseWait
+		response.leaseWait = sharing.leaseWait
 	}
 	return response, err
 }
@@ -198,27 +202,27 @@ func (s *sharing) fetch(ctx context.Context) (*tokenResponse, error) {
 	return s.request.do(ctx, s.wanted)
 }
 
-// errOthersFailed ends a flight that nobody needs, rather than trying what others have
-// just tried.
-var errOthersFailed = errors.New("oauth2: cannot fetch token: other replicas have just tried, and failed")
+// errOthersFailed ends a flight that nobody waits for, instead of trying what other replicas
+// have just tried.
+const errOthersFailed = constantError("oauth2: cannot fetch token: other replicas have just tried, and failed")
 
-// claim finds out what to do: use the response that it returns, lead, or, if neither,
-// request a token without the store. It waits for other replicas while that makes
-// sense. The error is that of a server which has told another replica to stay away.
+// claim decides what to do: use the response that it returns, lead, or, if neither,
+// request a token without the store. It waits for other replicas as long as that makes
+// sense. It returns an error if the server has asked another replica to pause.
 func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool, _ error) {
 	var (
 		start    = time.Now()
-		patience = start.Add(min(s.request.retry.AttemptTimeout, s.request.retry.TotalTimeout/2))
+		patience = start.Add(min(s.request.conf.Retry.AttemptTimeout, s.request.conf.Retry.TotalTimeout/2))
 		leader   string
 		leaders  int
-		cooldown bool // whether the end of one has been waited for
+		cooldown bool // this replica has waited for the end of a cooldown
 		old      int
 	)
 	for {
-		claim, asked, err := s.acquire(ctx)
+		claim, asked, err := s.ask(ctx)
 		if err != nil {
-			if !errors.Is(err, errStoreSlow) {
-				s.abort(ctx, nil) // Only the reply may be lost, and the lease be held for nobody.
+			if !errors.Is(err, errStoreSlow{}) {
+				s.abort(ctx, nil) // The lease may have been granted and only the reply lost: release it.
 			}
 			return nil, false, ctx.Err() // Nil: it is the store that fails.
 		}
@@ -229,8 +233,8 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case tokenstore.ClaimHit:
 			response, err := s.read(claim, asked)
 			if err != nil {
-				s.unreadable(err)
-				return nil, false, nil // Whoever can read it may need it: it stays.
+				s.tellUnreadable(err)
+				return nil, false, nil // The record stays: other replicas may be able to read it.
 			}
 			if !slices.Contains(s.spent, claim.Record.Version) && !response.almostExpired(asked, s.until) {
 				response.leaseWait = s.leaseWait
@@ -256,11 +260,11 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		case tokenstore.ClaimCooling:
 			failure, rest, err := s.readNote(claim)
 			if err != nil {
-				s.unreadable(err)
+				s.tellUnreadable(err)
 				return nil, false, nil
 			}
-			// Who has waited for the leader shares its failure, which has been tried
-			// hard enough. Who comes later waits for the next.
+			// A replica that has waited for the leader shares its failure, because the leader
+			// has tried hard enough. A replica that comes later waits for the next leader.
 			if !s.wanted() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
 				return nil, false, failure
 			}
@@ -269,7 +273,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		default:
 			return nil, false, nil
 		}
-		pause = time.Duration(float64(pause) * (1 + mathrand.Float64()/4)) // So that nobody asks in step.
+		pause = time.Duration(float64(pause) * (1 + mathrand.Float64()/4)) // So that replicas don't ask all at once.
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -278,29 +282,22 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 		if claim.State == tokenstore.ClaimWait {
 			s.leaseWait += time.Since(asked)
 		}
-		s.left = storeBudget // The store has cost nothing so far.
+		s.left = storeBudget // The store has cost no time so far.
 	}
 }
 
-// unreadable tells that what is in the store is of no use here.
-func (s *sharing) unreadable(err error) {
-	defer func() { _ = recover() }() // What the Observer does harms nobody.
-	s.request.observer.storeOperation(event.StoreOperation{Operation: event.Unseal, Err: err})
+// tellUnreadable tells the Observer that this replica can't use what is in the store.
+func (s *sharing) tellUnreadable(err error) {
+	bounded.Tell(s.request.conf.observer().StoreOperation, event.StoreOperation{Operation: event.Unseal, Err: err})
 }
 
-// acquire also returns when it was called: what the store says is no older.
-func (s *sharing) acquire(ctx context.Context) (claim tokenstore.Claim, asked time.Time, err error) {
+// ask asks the store what to do. It also returns when it asked: the answer is no older.
+func (s *sharing) ask(ctx context.Context) (claim tokenstore.Claim, asked time.Time, err error) {
 	asked = time.Now()
-	var answer tokenstore.Claim // Written by a goroutine that may be late: read only after success.
-	call := s.store.start(ctx, func(ctx context.Context) (err error) {
+	var answer tokenstore.Claim // Read only after success: a late call may still write to it.
+	call := s.store.call(ctx, s.request.conf.observer(), event.Acquire, func(ctx context.Context) (_ tokenstore.ClaimState, err error) {
 		answer, err = s.store.store.Acquire(ctx, s.key, s.stale, s.owner, leaseTime)
-		return err
-	}, func(d time.Duration, err error) {
-		info := event.StoreOperation{Operation: event.Acquire, Duration: d, Err: err}
-		if err == nil {
-			info.State = answer.State
-		}
-		s.request.observer.storeOperation(info)
+		return answer.State, err
 	})
 	if err := s.await(ctx, call); err != nil {
 		return tokenstore.Claim{}, asked, err
@@ -309,7 +306,7 @@ func (s *sharing) acquire(ctx context.Context) (claim tokenstore.Claim, asked ti
 	return answer, asked, nil
 }
 
-// lead requests a token for all, and tells them.
+// lead requests a token for all replicas, and publishes it.
 func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 	ended := false
 	var failure error
@@ -327,20 +324,20 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 	if !ok {
 		return response, nil
 	}
-	// Also if that fails: it may have got there, and only the reply is lost.
+	// Even if Publish fails: the record may have arrived, and only the reply be lost.
 	response.shared = &sharedVersion{s.store, s.key, record.Version}
-	err = s.await(ctx, s.start(ctx, event.Publish, func(ctx context.Context) error {
+	err = s.await(ctx, s.call(ctx, event.Publish, func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
 	}))
 	if errors.Is(err, tokenstore.ErrLeaseLost) {
 		ended = true
 		return response, tokenstore.ErrLeaseLost
 	}
-	ended = err == nil || errors.Is(err, errStoreSlow) // It may still get there.
+	ended = err == nil || errors.Is(err, errStoreSlow{}) // A slow record may still arrive.
 	return response, nil
 }
 
-// fetchWithLease requests a token, and renews the lease meanwhile.
+// fetchWithLease requests a token, and renews the lease until it has one.
 func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 	stopped := make(chan struct{})
 	defer close(stopped)
@@ -353,21 +350,21 @@ func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 			case <-ctx.Done():
 				return
 			}
-			// Nobody waits for it at the end: late it changes nothing.
-			err := s.start(ctx, event.Renew, func(ctx context.Context) error {
+			// Nobody waits for a renewal that is under way at the end. It changes nothing then.
+			_, err := s.call(ctx, event.Renew, func(ctx context.Context) error {
 				return s.store.store.Renew(ctx, s.key, s.owner, leaseTime)
-			}).wait(ctx, storeBudget)
+			}).Wait(ctx)
 			if errors.Is(err, tokenstore.ErrLeaseLost) {
-				return // Publish will tell.
+				return // Publish will report it.
 			}
 		}
 	}()
 	return s.fetch(ctx)
 }
 
-// abort ends the lease after a failure, in the background. What the server says of
-// its own state is shared; what may be due to this replica alone, such as its
-// network or its secret, is not.
+// abort ends the lease after a failure, in the background. It shares what the server says
+// about itself, but not what may be due to this replica alone, such as its network or its
+// secret.
 func (s *sharing) abort(ctx context.Context, failure error) {
 	var note []byte
 	var cooldown time.Duration
@@ -382,27 +379,29 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	if note == nil {
 		cooldown = 0
 	}
-	s.start(ctx, event.Abort, func(ctx context.Context) error {
+	s.call(ctx, event.Abort, func(ctx context.Context) error {
 		return s.store.store.Abort(ctx, s.key, s.owner, note, cooldown)
 	})
 }
 
-// start starts an operation of the store, which goes on when the flight has ended.
-func (s *sharing) start(ctx context.Context, operation event.Operation, f func(context.Context) error) *storeCall {
-	return s.store.start(context.WithoutCancel(ctx), f, func(d time.Duration, err error) {
-		s.request.observer.storeOperation(event.StoreOperation{Operation: operation, Duration: d, Err: err})
+// call starts a call of the store that goes on after the end of the flight.
+func (s *sharing) call(ctx context.Context, operation event.Operation, f func(context.Context) error) *storeCall {
+	return s.store.call(context.WithoutCancel(ctx), s.request.conf.observer(), operation, func(ctx context.Context) (tokenstore.ClaimState, error) {
+		return 0, f(ctx)
 	})
 }
 
 // await waits for the end of a call, no longer than the budget allows.
 func (s *sharing) await(ctx context.Context, call *storeCall) error {
 	start := time.Now()
-	err := call.wait(ctx, s.left)
+	limited, cancel := context.WithTimeoutCause(ctx, s.left, errStoreSlow{})
+	defer cancel()
+	_, err := call.Wait(limited)
 	s.left -= time.Since(start)
 	return err
 }
 
-// A sharedResponse is what a record holds, as JSON: the server's answer as it is, so
+// A sharedResponse is what a record holds, as JSON: the server's answer as it came, so
 // that each replica reads it by its own rules.
 type sharedResponse struct {
 	MediaType string        `json:"media_type"`
@@ -411,20 +410,20 @@ type sharedResponse struct {
 	TTL       time.Duration `json:"ttl"` // of the record
 }
 
-// record returns what to publish of a response, and for how long; false: nothing.
+// record returns the record to publish for a response, and how long to keep it. It returns false if
+// there is nothing to publish.
 func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Duration, bool) {
 	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL}
-	if response.expiresIn != 0 {
-		life := time.Duration(response.expiresIn) * time.Second
-		// What is published arrives later, but while the lease holds.
-		shared.Age = time.Since(response.sent) + min(leaseTime, life/20)
-		shared.TTL = min(life-shared.Age, maxRecordTTL)
+	if response.ExpiresIn != 0 {
+		// The record arrives later than now, but while the lease lasts.
+		shared.Age = time.Since(response.sent) + min(leaseTime, response.life()/20)
+		shared.TTL = min(response.life()-shared.Age, maxRecordTTL)
 	}
 	if shared.TTL < time.Millisecond || len(response.body) > maxRecordBody {
 		return tokenstore.Record{}, 0, false
 	}
-	if key, err := s.request.storeKey(response.certificate); err != nil || key != s.key {
-		return tokenstore.Record{}, 0, false // The certificate was replaced just now.
+	if s.request.storeKey() != s.key {
+		return tokenstore.Record{}, 0, false // The certificate has just been replaced.
 	}
 	version := rand.Text()
 	text, err := json.Marshal(shared)
@@ -435,10 +434,10 @@ func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Durat
 	return tokenstore.Record{Version: version, Data: sealed}, shared.TTL, err == nil
 }
 
-// read returns the response that another replica has published. How old its token is
-// tells what is left of the record, by the store's clock alone.
+// read returns the response that another replica has published. What is left of the record,
+// by the store's clock alone, says how old its token is.
 func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse, error) {
-	text, err := s.store.open(s.key, claim.Record.Version, claim.Record.Data)
+	text, err := s.store.unseal(s.key, claim.Record.Version, claim.Record.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -446,42 +445,40 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 	if err := json.Unmarshal(text, &shared); err != nil {
 		return nil, errNotOpened
 	}
-	parsed, _, err := parseMembers(shared.Body, shared.MediaType, s.request.strict)
+	parsed, _, err := tokenresponse.Parse(shared.Body, shared.MediaType, s.request.conf.Strict)
 	if err != nil {
 		return nil, err
 	}
-	if parsed.accessToken == "" || claim.TTL > shared.TTL || shared.Age < 0 {
+	if parsed.AccessToken == "" || claim.TTL > shared.TTL || shared.Age < 0 {
 		return nil, errNotOpened
 	}
-	if err := parsed.check(s.request.strict, s.request.dpop != nil); err != nil {
+	if err := parsed.Check(s.request.conf.Strict, s.request.conf.DPoP != nil); err != nil {
 		return nil, err
 	}
 	response := &tokenResponse{
-		members:     *parsed,
-		sent:        asked,
-		from:        event.FromStore,
-		shared:      &sharedVersion{s.store, s.key, claim.Record.Version},
-		certificate: s.certificate,
-		proofKey:    s.request.proofKey,
+		Response: parsed,
+		sent:     asked,
+		from:     event.FromStore,
+		shared:   &sharedVersion{s.store, s.key, claim.Record.Version},
+		bound:    s.bound,
 	}
-	if parsed.expiresIn != 0 {
+	if parsed.ExpiresIn != 0 {
 		response.sent = asked.Add(-shared.Age - (shared.TTL - claim.TTL))
 	}
 	return response, nil
 }
 
-// almostExpired reports whether callers would have to wait for the replacement of
-// the response's token at once, or as soon as for that of one which expires then.
+// almostExpired reports whether callers would have to wait for the replacement of the
+// response's token at once, or not later than for that of a token which expires at until.
 func (r *tokenResponse) almostExpired(now, until time.Time) bool {
-	if r.expiresIn == 0 {
+	if r.ExpiresIn == 0 {
 		return false
 	}
-	life := time.Duration(r.expiresIn) * time.Second
-	expiry := r.sent.Add(life)
-	return !expiry.After(until) || expiry.Sub(now) <= hardWindow(life)
+	expiry := r.sent.Add(r.life())
+	return !expiry.After(until) || expiry.Sub(now) <= hardWindow(r.life())
 }
 
-// A sharedRefusal is what a note holds, as JSON: why the server wants to be left
+// A sharedRefusal is what a note holds, as JSON: how the server has asked to be left
 // alone.
 type sharedRefusal struct {
 	Status      int           `json:"status"`
@@ -504,9 +501,9 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 	return sealed
 }
 
-// readNote returns the refusal that another replica has got, and for how long it holds.
+// readNote returns the refusal that another replica got, and for how long it holds.
 func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.Duration, error) {
-	text, err := s.store.open(s.key, "", claim.Note)
+	text, err := s.store.unseal(s.key, "", claim.Note)
 	if err != nil {
 		return nil, 0, err
 	}

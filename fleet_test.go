@@ -1218,7 +1218,9 @@ func TestS16_UnreadableRecord(t *testing.T) {
 		"disjoint": func(t *testing.T, _ *fleet, r *replica) {
 			r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
 		},
-		"plaintext here": func(_ *testing.T, _ *fleet, r *replica) { r.conf.Store = clientcredentials.DangerouslyShareInPlaintext(r.store) },
+		"plaintext here": func(_ *testing.T, _ *fleet, r *replica) {
+			r.conf.Store = clientcredentials.DangerouslyShareInPlaintext(r.store)
+		},
 		"longer than put": func(t *testing.T, f *fleet, _ *replica) {
 			record, _ := f.store.Record(f.key(t))
 			f.store.SetRecord(f.key(t), record, 2*time.Hour)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 )
 
 const (
@@ -26,10 +27,6 @@ const (
 	minRetryDelay = 100 * time.Millisecond // between two attempts at a token
 	maxRetryDelay = time.Second            // to this, at random
 
-	minCooldown  = time.Second      // between two token requests when they fail
-	maxCooldown  = 30 * time.Second // to this, doubling
-	cooldownFree = 5                // failures in a row before callers without a token have to wait
-
 	// maxRetryAfter bounds what a server can ask for: a mistake in it would
 	// otherwise outlast the outage.
 	maxRetryAfter = time.Hour
@@ -39,18 +36,18 @@ const (
 // value of each field is its default.
 //
 // A token request is tried again, 100 milliseconds to 1 second later, after a
-// network error, a timeout, and an answer with status 408, 429, 500, 502, 503 or
-// 504. A Retry-After in the answer is obeyed, up to an hour. A second attempt
-// after a network error uses a new connection.
+// network error, a timeout, or an answer with status 408, 429, 500, 502, 503 or
+// 504. A Retry-After in the answer is obeyed, up to an hour. The attempt after a network
+// error uses a new connection.
 type RetryPolicy struct {
-	// MaxAttempts is how often to try, with one attempt more if the auth style
-	// turns out to be the other one. 0: 3 times.
+	// MaxAttempts is how often to try. Finding out the auth style may take one more
+	// attempt. 0: 3 times.
 	MaxAttempts int
 
 	// AttemptTimeout bounds one attempt. 0: 10 seconds.
 	AttemptTimeout time.Duration
 
-	// TotalTimeout bounds all of them together, with the pauses. 0: 30 seconds.
+	// TotalTimeout bounds all attempts together, with the pauses. 0: 30 seconds.
 	TotalTimeout time.Duration
 }
 
@@ -71,53 +68,54 @@ func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
 	return p, nil
 }
 
-// timeout returns a context that ends after d, with an error that says what did.
+// timeout returns a context that ends after d, with an error that says what took too long.
 func timeout(ctx context.Context, d time.Duration, what string) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("oauth2: cannot fetch token: %s took longer than %v: %w", what, d, context.DeadlineExceeded))
 }
 
-// do requests a token, and again as the policy says and as long as it is wanted.
-// On the way it finds out which auth style the server accepts, if the Config
-// doesn't say and no earlier request has found out.
+// do requests a token, and tries again as the policy says and as long as the token is
+// wanted. On the way it finds out which auth style the server accepts, unless the Config
+// says so or an earlier request has found out.
 func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenResponse, error) {
 	defer r.closeCertified()
 	style, probing := r.firstStyle()
 	attempt := 1
-	var refusal error // that another credential may mend
-	nonced := false   // whether this attempt has been repeated with a nonce
+	nonced := false   // this attempt has been repeated with a nonce
+	var refusal error // the credential was refused, and another one may be accepted
 	for {
 		response, err := r.send(ctx, style)
 		if err == nil {
 			if probing {
-				r.styles.set(r.url, r.clientID, style)
+				r.styles.set(r.conf.TokenURL, r.conf.ClientID, style)
 			}
 			response.attempts = attempt
 			return response, nil
 		}
-		if errors.Is(err, errSameCredential) {
+
+		// Try at once what the answer asks for.
+		switch {
+		case errors.Is(err, errSameCredential):
 			return nil, refusal
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, err
-		}
-		if !nonced && r.wantsNonce(err) {
+		case !nonced && r.wantsNonce(err):
 			nonced = true
 			continue
-		}
-		if refusal == nil && r.credential != "" && isInvalidClient(err) {
-			// Replaced, perhaps, while it was on its way.
-			refusal, r.refused = err, r.credential
+		case refusal == nil && r.attempts.credentialID != "" && isInvalidClient(err):
+			// The credential may have been replaced while the request was on its way.
+			refusal, r.attempts.refusedID = err, r.attempts.credentialID
 			continue
-		}
-		if probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.clientID+r.clientSecret != "" {
+		case probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
 			style = oauth2.AuthStyleInParams
 			continue
 		}
+
+		// Otherwise wait, and try again if that makes sense.
 		delay, ok := r.pause(ctx, err, attempt)
 		if !ok || !wanted() {
 			return nil, err
 		}
-		r.observer.retry(event.Retry{Attempt: attempt, Delay: delay, Err: err})
+		bounded.Tell(r.conf.observer().Retry, event.Retry{Attempt: attempt, Delay: delay, Err: err})
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -134,7 +132,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 // pause returns how long to wait after an attempt that ended with err, and
 // whether there should be another.
 func (r *tokenRequest) pause(ctx context.Context, err error, attempt int) (time.Duration, bool) {
-	if attempt >= r.retry.MaxAttempts || !IsTemporary(err) {
+	if attempt >= r.conf.Retry.MaxAttempts || !IsTemporary(err) {
 		return 0, false
 	}
 	// Full jitter, so that clients that failed together don't return together.
@@ -151,16 +149,16 @@ func isAnswer(err error) bool {
 	return errors.As(err, &refusal) || errors.As(err, &fault)
 }
 
-// IsTemporary reports whether an error of this package, or one that wraps it, may well
-// pass by itself, so that the same call succeeds a little later: the network failed,
-// something took too long, or the authorization server answered 408, 429, 500, 502, 503
-// or 504. Otherwise somebody has to mend something: the credentials, a certificate, the
-// Config, a context that is done. Nil is not temporary.
+// IsTemporary reports whether the failure that err stands for may pass by itself, so that
+// the same call succeeds a little later: the network failed, something took too long, or
+// the authorization server answered 408, 429, 500, 502, 503 or 504. Otherwise somebody has
+// to fix something: the credentials, a certificate, the Config, a context that is done.
+// err is an error of this package, or wraps one. Nil is not temporary.
 func IsTemporary(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) {
 		if refusal.Response == nil {
-			return false // Not one of ours.
+			return false // Not an error of this package.
 		}
 		switch refusal.Response.StatusCode {
 		case http.StatusRequestTimeout,
@@ -188,15 +186,15 @@ func IsTemporary(err error) bool {
 	case errors.As(err, &construction), errors.Is(err, context.Canceled):
 		return false
 	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
-		return false // The peer doesn't become another in a second.
+		return false // The server will be the same in a second.
 	case errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error"):
 		return false // An alert of TLS over TCP; crypto/tls doesn't export its type.
 	}
 	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
 }
 
-// retryAfter returns how long the answer that err stands for asks to wait, RFC
-// 9110, Section 10.2.3. 0: it doesn't.
+// retryAfter returns how long the server asks to wait in the answer that err stands for,
+// RFC 9110, Section 10.2.3. 0: it doesn't ask.
 func retryAfter(err error, now time.Time) time.Duration {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
@@ -204,7 +202,7 @@ func retryAfter(err error, now time.Time) time.Duration {
 	}
 	header := refusal.Response.Header
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date // A time in Retry-After is by the server's clock.
+		now = date // A time in Retry-After is measured by the server's clock.
 	}
 	return parseRetryAfter(header.Get("Retry-After"), now)
 }
@@ -228,8 +226,8 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	return min(max(date.Sub(now), 0), maxRetryAfter)
 }
 
-// freshConnection makes the next attempt use a connection of its own: the one
-// before failed on the network, and others in the pool may be as dead. An HTTP/2
+// freshConnection makes the next attempt use a new connection: the last attempt failed on
+// the network, and the other connections in the pool may be just as dead. An HTTP/2
 // connection whose packets get lost stays in the pool for minutes.
 func (r *tokenRequest) freshConnection() {
 	r.closeCertified()
@@ -247,13 +245,14 @@ func (r *tokenRequest) freshConnection() {
 	r.client.Transport = transport
 }
 
-// cloneTransport returns a transport like the one given, with connections of its own.
+// cloneTransport returns a transport like the given one, with its own connections.
 func cloneTransport(transport *http.Transport) *http.Transport {
 	transport = transport.Clone()
 	config := transport.TLSClientConfig
 	switch {
 	case transport.TLSNextProto["h2"] != nil:
-		// The user's HTTP/2, whose pool the clone shares: do without.
+		// The program has configured HTTP/2 by itself, and a clone would share its
+		// connections: use HTTP/1.1.
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetHTTP1(true)
 		transport.TLSNextProto = nil
@@ -261,61 +260,9 @@ func cloneTransport(transport *http.Transport) *http.Transport {
 			config.NextProtos = slices.DeleteFunc(slices.Clone(config.NextProtos), func(p string) bool { return p == "h2" })
 		}
 	case config != nil && slices.Contains(config.NextProtos, "h2"):
-		// That of net/http: a clone offers it, and can't speak it unless told to.
+		// HTTP/2 of net/http: a clone offers it in the handshake, but speaks it only if
+		// told to.
 		transport.ForceAttemptHTTP2 = true
 	}
 	return transport
-}
-
-// A cooldown spaces the token requests of a Source after failures. It is cleared
-// by a success, and by a change of what is requested. The zero value is clear.
-//
-//   - While there is a valid token, the second request comes 1 second after the
-//     first failure, and so on, doubling, up to 30 seconds.
-//   - Callers without one may try five times at once, so that a program that
-//     recovers from a single failure still does; then they wait as long as the
-//     others, and get the last error meanwhile. Who called before a failure has, in
-//     effect, waited for it, and gets it too.
-//   - A Retry-After holds for both; the first one, where there is a Store, for a minute at
-//     most.
-type cooldown struct {
-	failures   int // in a row
-	err        error
-	request    *tokenRequest // that failed last
-	background time.Time     // no request before, while there is a valid token
-	foreground time.Time     // and while there is none
-}
-
-// fail notes a failure. draw is in [0,1) and says how much the delay is jittered.
-func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
-	c.failures++
-	c.err, c.request = err, request
-	delay := retryAfter(err, now)
-	if request.store != nil && c.failures == 1 {
-		delay = min(delay, maxSharedCooldown) // Another replica may have got a token.
-	}
-	hold := now.Add(delay)
-	c.background = latest(hold, now.Add(cooldownDelay(c.failures, draw)))
-	c.foreground = hold
-	if c.failures >= cooldownFree {
-		c.foreground = latest(hold, now.Add(cooldownDelay(c.failures-cooldownFree+1, draw)))
-	}
-}
-
-// cooldownDelay returns the pause after the nth failure.
-func cooldownDelay(n int, draw float64) time.Duration {
-	return jittered(min(minCooldown<<min(n-1, 10), maxCooldown), draw)
-}
-
-// jittered returns three quarters of d to the whole, so that replicas don't act in
-// step. draw is in [0,1) and says where in between.
-func jittered(d time.Duration, draw float64) time.Duration {
-	return time.Duration(float64(d) * (0.75 + 0.25*draw))
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

@@ -10,34 +10,42 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 const (
-	// storeBudget bounds each call of a Store, and what one costs those who wait for a
-	// token while the store hangs.
+	// storeBudget bounds each call of a Store. It also bounds what the store costs a caller
+	// who waits for a token while the store hangs.
 	storeBudget = 250 * time.Millisecond
 
-	// maxStoreCalls bounds the calls that are under way, also those that nobody
-	// waits for anymore because the store is deaf to its context.
+	// maxStoreCalls bounds the calls that are under way, including those that nobody
+	// waits for anymore because the store ignores their context.
 	maxStoreCalls = 100
 
 	storeFailuresFree = 3               // failures in a row before the store is left alone,
-	minStorePause     = time.Second     // for so long,
+	minStorePause     = time.Second     // for that long,
 	maxStorePause     = 5 * time.Second // to this, doubling
 )
 
-// A SharedStore is a Store that tokens may be kept in, with what protects the service
-// from it: its calls are waited for 250 milliseconds at most, and after three
-// failures in a row the store is left alone for 1 second, then 2, up to 5, while
-// tokens are requested as if there were none. Get one from Seal, or from an adapter.
-// It is for any number of Configs, and safe for concurrent use.
+// A SharedStore shares tokens through a Store, and protects the service from it. Nobody waits
+// longer than 250 milliseconds for the store. After three failures in a row the store is left
+// alone for 1 second, then 2, up to 5, and tokens are requested as if there were no store.
+//
+// Get one from Seal, or from an adapter. Any number of Configs can use it, and it is safe for
+// concurrent use.
 type SharedStore struct {
 	store   tokenstore.Store
 	keyring *Keyring // nil: nothing is encrypted
-	fault   error    // for which it can't be used
+	fault   error    // why it can't be used; nil: it can
 	calls   chan struct{}
 
+	breaker breaker
+}
+
+// A breaker keeps calls away from a store that fails. Safe for concurrent use.
+type breaker struct {
 	mu       sync.Mutex // protects what follows
 	failures int        // in a row
 	pause    time.Duration
@@ -45,9 +53,9 @@ type SharedStore struct {
 	probing  bool      // the first of them is under way
 }
 
-// Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM:
-// who reads the store learns neither tokens nor clients, and who writes to it can't
-// forge any. What is missing is reported by the first call that needs a token.
+// Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM.
+// Somebody who reads the store learns neither tokens nor clients, and somebody who writes to
+// it can't forge a token. The first call that needs a token reports what is missing.
 func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 	s := newSharedStore(store)
 	s.keyring = keyring
@@ -69,6 +77,9 @@ func newSharedStore(store tokenstore.Store) *SharedStore {
 	}
 	return s
 }
+
+// isReady reports whether s was made by this package.
+func (s *SharedStore) isReady() bool { return s.calls != nil }
 
 // String returns a description of s without its keys.
 func (s *SharedStore) String() string {
@@ -95,133 +106,105 @@ func (s *SharedStore) seal(key, version string, text []byte) ([]byte, error) {
 	if s.keyring == nil {
 		return text, nil
 	}
-	return s.keyring.seal(key, version, text)
+	return s.keyring.encrypt(key, version, text)
 }
 
-// open undoes seal.
-func (s *SharedStore) open(key, version string, sealed []byte) ([]byte, error) {
+// unseal undoes seal.
+func (s *SharedStore) unseal(key, version string, sealed []byte) ([]byte, error) {
 	if s.keyring == nil {
 		return sealed, nil
 	}
-	return s.keyring.open(key, version, sealed)
+	return s.keyring.decrypt(key, version, sealed)
 }
 
-var (
-	errStoreSkipped = errors.New("oauth2: the store of shared tokens has failed, and is left alone for a while")
-	errStoreSlow    = fmt.Errorf("oauth2: the store of shared tokens took longer than %v: %w", storeBudget, context.DeadlineExceeded)
-)
+const errStoreSkipped = constantError("oauth2: the store of shared tokens has failed, and is left alone for a while")
 
-// A storeCall is one call of a Store, in a goroutine of its own. It ends once, at the
-// latest when its time is up, though the Store may be deaf to that.
-type storeCall struct {
-	done chan struct{} // closed at the end
-	err  error         // written before done is closed
+// errStoreSlow is the error for a call of a store that took too long. It is a timeout.
+type errStoreSlow struct{}
+
+func (errStoreSlow) Error() string {
+	return fmt.Sprintf("oauth2: the store of shared tokens took longer than %v: %v", storeBudget, context.DeadlineExceeded)
 }
 
-// start starts a call of the store, unless that is to be left alone. ended is told how
-// a call that is made has ended.
-func (s *SharedStore) start(ctx context.Context, f func(context.Context) error, ended func(time.Duration, error)) *storeCall {
+func (errStoreSlow) Unwrap() error { return context.DeadlineExceeded }
+
+// A storeCall is one call of a Store.
+type storeCall = bounded.Call[struct{}]
+
+// call starts a call of the store, unless the store is to be left alone. It tells the Observer how a
+// call that was made has ended.
+func (s *SharedStore) call(ctx context.Context, observer *Observer, operation event.Operation, f func(context.Context) (tokenstore.ClaimState, error)) *storeCall {
 	start := time.Now()
-	call := &storeCall{done: make(chan struct{})}
-	probe, ok := s.admit(start)
+	probe, ok := s.breaker.admit(start)
 	if !ok {
-		call.err = errStoreSkipped
-		close(call.done)
-		return call
+		return bounded.Ended[struct{}](errStoreSkipped)
 	}
-	limited, cancel := context.WithTimeout(ctx, storeBudget)
-	var once sync.Once
-	end := func(err error) {
-		once.Do(func() {
-			if err != nil && !errors.Is(err, tokenstore.ErrLeaseLost) && limited.Err() != nil && ctx.Err() == nil {
-				err = errStoreSlow
-			}
-			s.judge(probe, err, ctx.Err() != nil)
-			call.err = err
-			close(call.done)
-			defer func() { _ = recover() }() // What the Observer does harms nobody.
-			ended(time.Since(start), err)
-		})
-	}
-	stop := context.AfterFunc(limited, func() { end(limited.Err()) })
-	go func() {
-		err := errors.New("oauth2: the store of shared tokens ended its goroutine") // by runtime.Goexit
-		defer func() {
-			if v := recover(); v != nil {
-				err = fmt.Errorf("oauth2: the store of shared tokens panicked with a value of type %T", v)
-			}
-			end(err)
-			stop()
-			cancel()
-		}()
+	limited, cancel := context.WithTimeoutCause(ctx, storeBudget, errStoreSlow{})
+	var state tokenstore.ClaimState // Read only after success: a late call may still write to it.
+	return bounded.Start(limited, func(ctx context.Context) (_ struct{}, err error) {
 		select {
 		case s.calls <- struct{}{}:
 			defer func() { <-s.calls }()
-			err = f(limited)
-		case <-limited.Done():
-			err = limited.Err()
+			state, err = f(ctx)
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
-	}()
-	return call
+		if err != nil && !errors.Is(err, tokenstore.ErrLeaseLost) && ctx.Err() != nil {
+			err = context.Cause(ctx) // Whatever the store makes of it.
+		}
+		return struct{}{}, err
+	}, func(_ struct{}, err error) func() {
+		cancel()
+		s.breaker.record(probe, err, ctx.Err() != nil)
+		e := event.StoreOperation{Operation: operation, Duration: time.Since(start), Err: nameStoreFailure(err)}
+		if err == nil {
+			e.State = state
+		}
+		return func() { bounded.Tell(observer.StoreOperation, e) }
+	})
 }
 
-func (c *storeCall) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
+// nameStoreFailure says that it was the store that panicked or ended its goroutine, if that is what
+// err stands for.
+func nameStoreFailure(err error) error {
+	var failure *bounded.Failure
+	if errors.As(err, &failure) {
+		return fmt.Errorf("oauth2: the store of shared tokens %w", err)
 	}
-}
-
-// wait waits for the end of the call, no longer than limit, nor than ctx allows.
-func (c *storeCall) wait(ctx context.Context, limit time.Duration) error {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return c.err
-	case <-timer.C:
-		if c.ended() {
-			return c.err // It was this process that was slow: select draws lots.
-		}
-		return errStoreSlow
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return err
 }
 
 // admit reports whether a call may be made now, and whether it is the first after a
-// pause: until that has succeeded there is no other.
-func (s *SharedStore) admit(now time.Time) (probe, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failures < storeFailuresFree {
+// pause: until that one has succeeded, there is no other.
+func (b *breaker) admit(now time.Time) (probe, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures < storeFailuresFree {
 		return false, true
 	}
-	if s.probing || now.Before(s.resume) {
+	if b.probing || now.Before(b.resume) {
 		return false, false
 	}
-	s.probing = true
+	b.probing = true
 	return true, true
 }
 
-// judge notes how a call has ended. One that was given up says nothing of the store.
-func (s *SharedStore) judge(probe bool, err error, givenUp bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// record notes how a call has ended. A call that its caller has given up says nothing about the store.
+func (b *breaker) record(probe bool, err error, givenUp bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if probe {
-		s.probing = false
+		b.probing = false
 	}
 	switch {
 	case err == nil || errors.Is(err, tokenstore.ErrLeaseLost):
-		s.failures, s.pause = 0, 0
+		b.failures, b.pause = 0, 0
 	case givenUp:
 	default:
-		s.failures++
-		if s.failures == storeFailuresFree || probe {
-			s.pause = min(max(2*s.pause, minStorePause), maxStorePause)
-			s.resume = time.Now().Add(jittered(s.pause, rand.Float64()))
+		b.failures++
+		if b.failures == storeFailuresFree || probe {
+			b.pause = min(max(2*b.pause, minStorePause), maxStorePause)
+			b.resume = time.Now().Add(jittered(b.pause, rand.Float64()))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package clientcredentials
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"maps"
@@ -11,46 +10,42 @@ import (
 	"strings"
 )
 
-// A tokenIdentity is what makes a token another one: who may share it asks for the
-// same, in the same name and the same way, and has what it is bound to. The secret
-// is no part of it, so that a token outlives the rotation of that.
+// A tokenIdentity is what distinguishes one token from another. Replicas share a token if
+// they ask for the same thing, as the same client, by the same method, and have what the
+// token is bound to. The secret isn't part of it, so that a token outlives the secret's
+// rotation.
 type tokenIdentity struct {
 	tokenURL, clientID, method string
 	form                       url.Values // scope and other parameters
 	binding                    string     // thumbprints of certificate and key; empty: none
 }
 
-// storeKey returns the key under which r's token is kept in a store, for a client that
-// presents that certificate; nil: none. What the token will be bound to is part of it.
-func (r *tokenRequest) storeKey(certificate *tls.Certificate) (string, error) {
-	if err := r.prepareProofs(); err != nil {
-		return "", err
+// storeKey returns the key under which r's token is kept in a store. What the token will be
+// bound to is part of the key, so bind must have been called.
+func (r *tokenRequest) storeKey() string {
+	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.conf.ClientID, method: "client_secret", form: r.form}
+	if r.conf.ClientAuth != nil {
+		identity.method = r.conf.ClientAuth.Method()
 	}
-	identity := tokenIdentity{tokenURL: r.url, clientID: r.clientID, method: "client_secret", form: r.form}
-	if r.clientAuth != nil {
-		identity.method = r.clientAuth.Method()
+	if r.bound.certificate != nil {
+		identity.binding = "x5t#S256=" + certificateThumbprint(r.bound.certificate)
 	}
-	if certificate != nil {
-		identity.binding = "x5t#S256=" + certificateThumbprint(certificate)
+	if r.bound.key != nil {
+		identity.binding += " jkt=" + r.bound.key.Thumbprint()
 	}
-	if r.proofKey != nil {
-		identity.binding += " jkt=" + r.proofKey.Thumbprint()
-	}
-	return identity.storeKey(), nil
+	return identity.hash()
 }
 
-// storeKey returns the key of the token in a store that replicas share: the SHA-256
-// of an encoding in which no two identities are the same. What is in a store tells
-// nothing of it.
-func (i tokenIdentity) storeKey() string {
+// hash returns the SHA-256 of an encoding in which no two identities are the same. It reveals
+// nothing about the identity.
+func (i tokenIdentity) hash() string {
 	sum := sha256.Sum256(i.encode())
 	return hex.EncodeToString(sum[:])
 }
 
-// encode writes each text with its length before it, and each list with its own, so
-// that no text can pass for two, or for a part of the next. The order of parameters,
-// and of scopes, has no meaning (RFC 6749, Section 3.3); that of a parameter's
-// values may have.
+// encode writes the length before each text and each list, so that no text can be mistaken
+// for two texts, or for a part of the next one. The order of parameters and of scopes has
+// no meaning (RFC 6749, Section 3.3), but the order of a parameter's values may have one.
 func (i tokenIdentity) encode() []byte {
 	var b []byte
 	number := func(n int) { b = binary.BigEndian.AppendUint64(b, uint64(n)) } //nolint:gosec // A length is no less than 0.

@@ -4,35 +4,37 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
+	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 )
 
 // A Transport is an http.RoundTripper that adds a token to each request, RFC
 // 6750, Section 2.1. Unlike oauth2.Transport it waits for a token no longer than
-// the request's context allows, and sends the token nowhere but to the origin
+// the request's context allows, and sends the token only to the origin
 // of the request that its caller made.
 //
 // It is safe for concurrent use if Source and Base are, and as long as its
-// fields are left alone.
+// fields don't change.
 type Transport struct {
-	// Source supplies the tokens. A *Source, and any other with a method
-	// TokenContext like that of *Source, is asked with the request's context.
+	// Source supplies the tokens. A *Source, or any other source with a method
+	// TokenContext like that of *Source, is called with the request's context.
 	Source oauth2.TokenSource
 
 	// Base makes the requests. Nil: http.DefaultTransport.
 	Base http.RoundTripper
 
-	// Origins is as in Config.
+	// Origins are the origins that may receive the token, as in Config. Nil: those of
+	// the Config that Source was made from, if Source is a *Source.
 	Origins []string
 }
 
@@ -45,17 +47,22 @@ type contextSource interface {
 // body is always closed. Errors are those of the Source and of Base.
 //
 // With a *Source, an answer with status 401 drops the token, at most every 30
-// seconds, unless its Bearer challenge gives another reason. If the answer says invalid_token (RFC 6750, Section 3.1), and the
-// request has no body or a GetBody, the request is sent once more, with a new
-// token.
+// seconds, unless its Bearer challenge gives another reason. If the answer says
+// invalid_token (RFC 6750, Section 3.1), and the request has no body or a GetBody, the
+// request is sent once more, with a new token.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	source := sourceOf(t.Source)
-	permitted, err := permit(source, req, t.Origins)
+	origins := origin.NewPolicy(t.Origins)
+	if t.Origins == nil && source != nil {
+		origins = source.origins
+	}
+	permitted, err := permit(source, req, origins)
 	if err != nil {
 		return refuse(req, err)
 	}
 	if !permitted {
-		return roundTrip(t.Base, withAuthorization(req, "")) // Nor the caller's own, which net/http copies.
+		// Drop the caller's own Authorization too: net/http copies it on redirects.
+		return roundTrip(t.Base, withAuthorization(req, ""))
 	}
 	if source != nil {
 		return source.roundTrip(t.Base, req)
@@ -101,15 +108,14 @@ func (t *Transport) token(ctx context.Context) (token *oauth2.Token, err error) 
 	return token, nil
 }
 
-// A guard is the Base of the oauth2.Transport in Config.Client: it does for that
-// what needs the request, which an oauth2.TokenSource doesn't get to see.
+// A guard is the Base of the oauth2.Transport in Config.Client. It does what needs the
+// request, which an oauth2.TokenSource doesn't get to see.
 type guard struct {
-	source  *Source
-	base    http.RoundTripper
-	origins []string
+	source *Source
+	base   http.RoundTripper
 
-	// marker stands for a token that isn't there yet, and is resolved here with
-	// the request's context. See clientSource.
+	// marker stands for a token that isn't there yet. The guard replaces it by a token,
+	// for which it waits by the request's context. See clientSource.
 	marker      string
 	markerValue string // of the Authorization header
 }
@@ -117,7 +123,7 @@ type guard struct {
 // RoundTrip sends a request that oauth2.Transport has put a token or the marker
 // into.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	permitted, err := permit(g.source, req, g.origins)
+	permitted, err := permit(g.source, req, g.source.origins)
 	if err != nil {
 		return refuse(req, err)
 	}
@@ -125,7 +131,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return roundTrip(g.base, withAuthorization(req, ""))
 	}
 	var value string
-	if values := req.Header["Authorization"]; len(values) > 0 { // As Get, but that looks at the name first.
+	if values := req.Header["Authorization"]; len(values) > 0 { // Get would canonicalise the name first.
 		value = values[0]
 	}
 	if value == g.markerValue {
@@ -159,15 +165,15 @@ func (s *Source) send(base http.RoundTripper, req *http.Request, c *cachedToken)
 // sendOnce sends req with the token of c, and with what the token is bound to.
 func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
 	base = s.certified(base, c)
-	if c.proofKey != nil {
+	if c.bound.key != nil {
 		return s.sendProof(base, req, c)
 	}
 	return roundTrip(base, withAuthorization(req, c.authorization))
 }
 
-// recoverUnauthorized returns what to make of resp, an answer with status 401 to
-// req, which carried that Authorization value: the answer to a second try with a
-// new token, or resp itself.
+// recoverUnauthorized handles resp, an answer with status 401 to req, which carried that
+// Authorization value. It returns the answer to a second try with a new token, or resp
+// itself.
 func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
 	code := tokenError(resp, authorization)
 	if code != "" && code != "invalid_token" {
@@ -185,7 +191,7 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 		if body != nil {
 			body.Close()
 		}
-		return resp, nil // The API's answer tells more than err.
+		return resp, nil // The API's answer says more than err.
 	}
 	discard(resp)
 	again := req.WithContext(req.Context())
@@ -193,13 +199,14 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 	return s.sendOnce(base, again, c)
 }
 
-// tokenError returns what an API has against the token in that Authorization value.
+// tokenError returns the error code with which an API rejects the token in that Authorization
+// value.
 func tokenError(resp *http.Response, authorization string) string {
 	challenges := resp.Header.Values("WWW-Authenticate")
 	scheme, _, _ := strings.Cut(authorization, " ")
-	code, found := challengeError(challenges, scheme)
+	code, found := challenge.Error(challenges, scheme)
 	if !found {
-		code, _ = challengeError(challenges, "Bearer")
+		code, _ = challenge.Error(challenges, "Bearer")
 	}
 	return code
 }
@@ -219,8 +226,8 @@ func bodyAgain(req *http.Request) (io.ReadCloser, bool) {
 // maxDrain is how much is read of an answer that nobody will look at.
 const maxDrain = 64 << 10
 
-// discard closes the body of an answer that another takes the place of. It reads
-// it, so that the connection can be used again, if that is soon done.
+// discard closes the body of an answer that another one replaces. It reads a small body to
+// its end, so that the connection can be used again.
 func discard(resp *http.Response) {
 	if 0 <= resp.ContentLength && resp.ContentLength <= maxDrain {
 		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
@@ -230,11 +237,11 @@ func discard(resp *http.Response) {
 
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
 //
-// oauth2.Transport asks it for a token without a context. If none is ready, or if
-// it takes more than the token, it hands out a marker, which the guard beneath
-// resolves with the request's context. Whoever else asks, be it another oauth2.Transport, waits for the
-// real token: a marker must get to the guard and nowhere else. It couldn't get
-// onto a wire either: it begins with a byte that no header field may contain.
+// oauth2.Transport asks it for a token without a context. If no token is ready, or if a
+// token isn't enough, it hands out a marker, which the guard replaces by a token, for which
+// it waits by the request's context. Any other caller, even another oauth2.Transport, waits for the
+// real token: a marker must reach only the guard. It can't be sent to a server in any case:
+// it begins with a byte that no header field may contain.
 type clientSource struct {
 	*Source
 	transport *oauth2.Transport // whose Source this is
@@ -242,27 +249,27 @@ type clientSource struct {
 }
 
 // newClientTransport returns the Transport of Config.Client.
-func newClientTransport(source *Source, base http.RoundTripper, origins []string) *oauth2.Transport {
+func newClientTransport(source *Source, base http.RoundTripper) *oauth2.Transport {
 	marker := "\x00" + rand.Text()
-	g := &guard{source: source, base: base, origins: origins, marker: marker, markerValue: "Bearer " + marker}
+	g := &guard{source: source, base: base, marker: marker, markerValue: "Bearer " + marker}
 	transport := &oauth2.Transport{Base: g}
 	transport.Source = &clientSource{Source: source, transport: transport, guard: g}
 	return transport
 }
 
 // Token returns a token, or a marker if there is something for the guard to do and
-// the caller is sure to give it to that.
+// the caller certainly passes the marker on to it.
 func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached != nil && !cached.isBound() {
 		now := time.Now()
 		if cached.fresh(now, 0) {
-			c.conf.Observer.tokenServed(event.TokenServed{})
+			bounded.Tell(c.conf.observer().TokenServed, event.TokenServed{})
 			return cached.copy(), nil
 		}
-		// Stale, for as long as an outage lasts: who calls doesn't matter if there is
-		// nothing to wait for.
+		// During an outage the token may be stale for a long time. If there is nothing to wait
+		// for, it doesn't matter who calls, which is costly to find out.
 		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-			c.conf.Observer.tokenServed(event.TokenServed{Stale: !stale.fresh(now, 0)})
+			bounded.Tell(c.conf.observer().TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
 			return stale.copy(), nil
 		}
 	}
@@ -279,12 +286,12 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error
 	}
 	resp, err := base.RoundTrip(req)
 	if resp != nil && resp.Request == nil {
-		resp.Request = req // The next hop's origin is judged by it.
+		resp.Request = req // The rule for redirects needs it to find the way back.
 	}
 	return resp, err
 }
 
-// refuse ends a request that isn't sent. A RoundTripper closes the body always.
+// refuse ends a request that isn't sent. A RoundTripper must close the body in any case.
 func refuse(req *http.Request, err error) (*http.Response, error) {
 	if req != nil && req.Body != nil {
 		req.Body.Close()
@@ -296,8 +303,8 @@ func refuse(req *http.Request, err error) (*http.Response, error) {
 // field, or with none if value is empty. The header map is new; the values of
 // other fields are shared with req.
 func withAuthorization(req *http.Request, value string) *http.Request {
-	// The field's value has its place beside the request, which costs nothing, and
-	// isn't shared with other requests: who gets this one may write to it.
+	// The field's value is allocated together with the request. It isn't shared with other
+	// requests, so whoever gets this one may write to it.
 	var sent struct {
 		http.Request
 		value [1]string
@@ -317,120 +324,35 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 	return &sent.Request
 }
 
-// mapGroup is how many fields a small map has room for. A clone of one that is full
-// would have to grow at once.
+// mapGroup is how many entries a small map has room for. A clone of a full one would have
+// to grow at once.
 const mapGroup = 8
 
-// permit is mayCarryToken with the checks of a Source, which may be nil, and its
-// Observer.
-func permit(source *Source, req *http.Request, origins []string) (bool, error) {
+// permit reports whether req may carry the token, by origins and by the rules of source,
+// which may be nil. It tells the source's Observer.
+func permit(source *Source, req *http.Request, origins *origin.Policy) (bool, error) {
 	if req == nil || req.URL == nil {
 		return false, errors.New("oauth2: the request has no URL")
 	}
-	permitted, err := mayCarryToken(req, origins)
+	permitted, err := origins.Permit(req)
 	if source == nil || source.conf == nil {
 		return permitted, err
 	}
+	observer := source.conf.observer()
 	if !permitted {
-		var refused *originError
 		outcome := event.SentWithoutToken
+		var refused *origin.RefusedError
 		if errors.As(err, &refused) {
 			outcome = event.RequestRefused
 		}
 		if err == nil || refused != nil {
-			source.conf.Observer.originRefused(event.OriginRefused{Origin: originOf(req.URL).String(), Outcome: outcome})
+			bounded.Tell(observer.OriginRefused, event.OriginRefused{Origin: origin.Of(req.URL).String(), Outcome: outcome})
 		}
 		return false, err
 	}
-	if strict, observer := source.conf.Strict, source.conf.Observer; (strict || observer != nil) && isCleartext(req.URL) {
-		if strict {
-			return false, errors.New("oauth2: the request goes to http, where Strict sends no token; use https")
-		}
-		observer.insecureOnce(&source.insecureAPI, req.URL)
+	if source.conf.Strict && origin.IsCleartext(req.URL) {
+		return false, errors.New("oauth2: the request goes to http, where Strict sends no token; use https")
 	}
-	return permitted, nil
-}
-
-// maxHops bounds the walk along a chain of redirects. An http.Client follows ten.
-const maxHops = 100
-
-// mayCarryToken reports whether req may carry the token: if it is the request
-// that a caller made, or a redirect of it that never left the first request's
-// origin and those in origins, nor https for http. Once a chain has left, it
-// stays without the token. A first request to an origin that isn't listed,
-// where origins are, is an error.
-func mayCarryToken(req *http.Request, origins []string) (bool, error) {
-	if req.Response == nil && len(origins) == 0 {
-		return true, nil
-	}
-	permitted := make(map[origin]bool, len(origins)+1)
-	for _, text := range origins {
-		o, err := parseOrigin(text)
-		if err != nil {
-			return false, err
-		}
-		permitted[o] = true
-	}
-
-	hops := []origin{originOf(req.URL)} // The last first.
-	for req.Response != nil {
-		req = req.Response.Request
-		if req == nil || req.URL == nil || len(hops) > maxHops {
-			return false, nil // A chain that can't be walked counts as crossed.
-		}
-		hops = append(hops, originOf(req.URL))
-	}
-	first := hops[len(hops)-1]
-	if len(origins) > 0 && !permitted[first] {
-		return false, &originError{first}
-	}
-	permitted[first] = true
-	unprotected := false
-	for _, hop := range hops {
-		if !permitted[hop] || hop.scheme == "https" && unprotected {
-			return false, nil
-		}
-		unprotected = unprotected || hop.scheme != "https"
-	}
+	source.warnOfCleartext(observer, toAPI, req.URL)
 	return true, nil
-}
-
-// An originError is the error for a request to an origin that isn't listed.
-type originError struct{ origin origin }
-
-func (e *originError) Error() string {
-	return fmt.Sprintf("oauth2: %s is not among the Origins that may receive the token; add it there, or use another client", e.origin)
-}
-
-// An origin is a scheme, a host and a port, RFC 6454, Section 4.
-type origin struct{ scheme, host, port string }
-
-func originOf(u *url.URL) origin {
-	o := origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}
-	if o.port == "" {
-		switch o.scheme {
-		case "https":
-			o.port = "443"
-		case "http":
-			o.port = "80"
-		}
-	}
-	return o
-}
-
-// parseOrigin reads an entry of Origins.
-func parseOrigin(text string) (origin, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return origin{}, fmt.Errorf("oauth2: %q in Origins is not an origin; write it like https://api.example.com or https://api.example.com:8443", text)
-	}
-	return originOf(u), nil
-}
-
-func (o origin) String() string {
-	host := o.host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return o.scheme + "://" + host + ":" + o.port
 }

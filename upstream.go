@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
-	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -18,30 +17,29 @@ import (
 // maxShellHold is how long a shell keeps a stale token before it asks again.
 const maxShellHold = time.Second
 
-// A shelledSource is the source inside of what Config.TokenSource returns, which
-// is of the unexported type that oauth2.ReuseTokenSource returns, like upstream's:
-// oauth2.NewClient uses that as it is, and oauth2.ReuseTokenSourceWithExpiry sets
-// its margin. Other types both would wrap in such a shell, and Token would be
-// called only when the shell's token is as good as dead.
+// A shelledSource is the source inside the value that Config.TokenSource returns. The value
+// itself has the unexported type that oauth2.ReuseTokenSource returns, as upstream's has:
+// oauth2.NewClient uses that type as it is, and oauth2.ReuseTokenSourceWithExpiry sets
+// its margin. Both would wrap a value of another type in such a shell, which calls Token only
+// shortly before the shell's token expires.
 //
-// A shell returns the same token until so much is left of its life as its margin
-// says, and holds a lock while it asks for another. So Token, when called by the
-// shell, sets the margin to have it ask again as soon as there is something to do,
-// which is when the token becomes stale. A margin that the program has set itself
-// stays.
+// A shell returns the same token until less of its life is left than its margin, and holds a
+// lock while it asks for another token. So when the shell calls Token, Token sets the
+// shell's margin so that the shell asks again when there is something to do, which is when
+// the token becomes stale. If the program has set the margin, it stays.
 type shelledSource struct {
 	*Source
 	shell  oauth2.TokenSource
 	margin reflect.Value // the shell's; used with its lock held
-	own    time.Duration // what the margin was set to last; 0 is the shell's default
+	own    time.Duration // the margin that Token has set; 0 is the shell's default
 }
 
 func newShelledSource(s *Source) oauth2.TokenSource {
 	inner := &shelledSource{Source: s}
 	inner.shell = oauth2.ReuseTokenSource(nil, inner)
-	// There is no exported way to read the margin. Without it the shell does as
-	// upstream's: it asks 10 seconds before the expiry. A test says so if the field
-	// should be gone one day.
+	// There is no exported way to read the margin. If the field should be gone one day, a
+	// test fails, and the shell does what upstream's does: it asks 10 seconds before the
+	// expiry.
 	if v := reflect.ValueOf(inner.shell); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
 		if field := v.Elem().FieldByName("expiryDelta"); field.IsValid() && field.CanInt() {
 			inner.margin = field
@@ -52,8 +50,8 @@ func newShelledSource(s *Source) oauth2.TokenSource {
 
 // Token returns a token for the shell to keep.
 func (s *shelledSource) Token() (*oauth2.Token, error) {
-	// Another shell around the same source, by oauth2.ReuseTokenSource with a
-	// token, doesn't hold this one's lock.
+	// The caller may be another shell around the same source, made by
+	// oauth2.ReuseTokenSource with a token. It doesn't hold this shell's lock.
 	mine := s.margin.IsValid() && isCaller(shellTokenName, s.shell)
 	var early time.Duration
 	if mine {
@@ -72,8 +70,8 @@ func (s *shelledSource) Token() (*oauth2.Token, error) {
 	return c.copy(), nil
 }
 
-// marginAt returns the margin with which a shell keeps c until it is stale or, if
-// it is already, for a moment. It is never 0, which stands for a default.
+// marginAt returns the margin with which a shell keeps c until c is stale or, if
+// c is stale already, for a moment. It is never 0, which stands for a default.
 func (c *cachedToken) marginAt(now time.Time) time.Duration {
 	until := c.soft
 	if age := c.age(now); age >= until {
@@ -85,22 +83,23 @@ func (c *cachedToken) marginAt(now time.Time) time.Duration {
 	return 1
 }
 
-var (
-	roundTripName  = runtime.FuncForPC(reflect.ValueOf((*oauth2.Transport).RoundTrip).Pointer()).Name()
-	shellTokenName = strings.Replace(roundTripName, "(*Transport).RoundTrip", "(*reuseTokenSource).Token", 1)
+// The names of the two methods of oauth2 that isCaller looks for, as a stack trace shows
+// them. A test compares them with the real names.
+const (
+	roundTripName  = "golang.org/x/oauth2.(*Transport).RoundTrip"
+	shellTokenName = "golang.org/x/oauth2.(*reuseTokenSource).Token"
 )
 
-// isCaller reports whether the method that called it, and whose name and pointer
-// receiver are given, was called by that method of that receiver. The function's
-// name isn't enough, and only a stack trace tells the receiver. Where it doesn't,
-// the answer is no, and that costs no more than what upstream does anyway.
+// isCaller reports whether its caller was called by that method of that receiver, which is a
+// pointer. The method's name isn't enough, and only a stack trace shows the receiver. If
+// it doesn't, the answer is no, which costs no more than what upstream does anyway.
 //
-// To be called directly by the method in question.
+// The method in question must call isCaller directly.
 func isCaller(method string, receiver any) bool {
 	buffer := make([]byte, 2048)
 	buffer = buffer[:runtime.Stack(buffer, false)]
-	// A line for the goroutine, then two for each function: isCaller, the method
-	// that asks, and the one in question.
+	// The trace has a line for the goroutine, then two for each function: isCaller, its
+	// caller, and the method that called that.
 	lines := bytes.SplitN(buffer, []byte("\n"), 7)
 	if len(lines) != 7 {
 		return false

@@ -1,0 +1,145 @@
+// Package bounded calls code that may never return.
+//
+// A program supplies a RoundTripper, a signer, a store, an Observer. Any of them may ignore
+// its context, panic, or end its goroutine. Whatever it does, a call through this package
+// ends exactly once, and at the latest when its context does.
+package bounded
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+)
+
+// Go calls f in a goroutine of its own, and then calls ended, exactly once:
+//
+//   - with what f returns,
+//   - with a *Failure if f panics or ends its goroutine,
+//   - with the cause of ctx as soon as ctx is done. f may still be running then; its
+//     result is dropped.
+//
+// ended runs in a goroutine of its own or in that of f.
+func Go[T any](ctx context.Context, f func(context.Context) (T, error), ended func(T, error)) {
+	var once sync.Once
+	end := func(value T, err error) { once.Do(func() { ended(value, err) }) }
+	var none T
+	stop := context.AfterFunc(ctx, func() { end(none, context.Cause(ctx)) })
+	go func() {
+		value, err := none, error(&Failure{exited: true}) // Until f returns.
+		defer func() {
+			if v := recover(); v != nil {
+				value, err = none, &Failure{value: v}
+			}
+			stop()
+			end(value, err)
+		}()
+		value, err = f(ctx)
+	}()
+}
+
+// A Call is a call of f that others can wait for.
+type Call[T any] struct {
+	done  chan struct{} // closed at the end
+	value T             // written before done is closed
+	err   error
+}
+
+// Start calls f as Go does. It calls ended, unless that is nil, before anybody who waits
+// for the call gets the result, and what ended returns, unless that is nil, afterwards.
+func Start[T any](ctx context.Context, f func(context.Context) (T, error), ended func(T, error) (then func())) *Call[T] {
+	c := &Call[T]{done: make(chan struct{})}
+	Go(ctx, f, func(value T, err error) {
+		c.value, c.err = value, err
+		var then func()
+		if ended != nil {
+			then = ended(value, err)
+		}
+		close(c.done)
+		if then != nil {
+			then()
+		}
+	})
+	return c
+}
+
+// Ended returns a call that has ended with that error.
+func Ended[T any](err error) *Call[T] {
+	c := &Call[T]{done: make(chan struct{}), err: err}
+	close(c.done)
+	return c
+}
+
+// HasEnded reports whether the call has ended.
+func (c *Call[T]) HasEnded() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait returns the result of the call, or the cause of ctx if that is done first. If both
+// happen at once, the result wins.
+func (c *Call[T]) Wait(ctx context.Context) (T, error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if !c.HasEnded() {
+			var none T
+			return none, context.Cause(ctx)
+		}
+	}
+	return c.value, c.err
+}
+
+// Do calls f and waits for the end of the call, which comes at the latest when ctx is done.
+func Do[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	c := Start(ctx, f, nil)
+	<-c.done
+	return c.value, c.err
+}
+
+// Quietly calls f in the caller's goroutine, and drops a panic. It is for code whose
+// failure must not change anything, such as an Observer.
+func Quietly(f func()) {
+	defer func() { _ = recover() }()
+	f()
+}
+
+// A Failure is the error for a function that didn't return. Its text continues a sentence:
+// "the signer panicked with a value of type string".
+type Failure struct {
+	value  any // what f panicked with
+	exited bool
+}
+
+// Error quotes only errors of the runtime: anything else that a program panics with may
+// hold a secret.
+func (e *Failure) Error() string {
+	if e.exited {
+		return "ended its goroutine"
+	}
+	if err, ok := e.value.(runtime.Error); ok {
+		return "panicked: " + err.Error()
+	}
+	return fmt.Sprintf("panicked with a value of type %T", e.value)
+}
+
+// Unwrap returns the error of the runtime, if there is one.
+func (e *Failure) Unwrap() error {
+	if err, ok := e.value.(runtime.Error); ok {
+		return err
+	}
+	return nil
+}
+
+// Tell calls an Observer's function, unless that is nil, and drops a panic.
+func Tell[T any](f func(T), event T) {
+	if f == nil {
+		return
+	}
+	defer func() { _ = recover() }()
+	f(event)
+}

@@ -1,0 +1,273 @@
+// Package tokenresponse is the grammar of what a token endpoint answers: token responses
+// and error responses, RFC 6749, Sections 5.1 and 5.2, in JSON and form-encoded.
+package tokenresponse
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
+	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
+)
+
+// maxSeconds is the longest life that expires_in can give: 68 years.
+const maxSeconds = math.MaxInt32
+
+// A Response has those members of a token response, or of an error response, that the
+// library knows: RFC 6749, Sections 5.1 and 5.2, and refresh_in, in which some servers say
+// when to refresh.
+type Response struct {
+	AccessToken, TokenType, RefreshToken  string
+	ErrorCode, ErrorDescription, ErrorURI string
+	ExpiresIn                             int64 // seconds; 0: the token doesn't expire
+	RefreshIn                             int64 // seconds; 0: not given
+
+	Raw  any  // map[string]any or url.Values: what Token.Extra looks into
+	Form bool // the answer was form-encoded
+}
+
+// MediaType returns the media type of an answer, without parameters.
+func MediaType(resp *http.Response) string {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return mediaType
+}
+
+// Parse reads the body of an answer. Together with an error it returns what could be read,
+// and the words with which upstream begins the text of such an error.
+//
+// An answer is JSON, or form-encoded if its media type says so. JSON under the media type
+// of a form is recognised by its brace. In strict mode a member's name must be written
+// exactly as in the RFC.
+func Parse(body []byte, mediaType string, strict bool) (r *Response, prefix string, err error) {
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) // A byte order mark.
+	isForm := mediaType == "application/x-www-form-urlencoded" || mediaType == "text/plain"
+	r = new(Response)
+	if isForm && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+		return r, "oauth2: cannot parse response", r.parseForm(body)
+	}
+	return r, "oauth2: cannot parse json", r.parseJSON(body, strict)
+}
+
+// text returns the field for the member with that name if it is a text, else nil.
+func (r *Response) text(name string) *string {
+	switch name {
+	case "access_token":
+		return &r.AccessToken
+	case "token_type":
+		return &r.TokenType
+	case "refresh_token":
+		return &r.RefreshToken
+	case "error":
+		return &r.ErrorCode
+	case "error_description":
+		return &r.ErrorDescription
+	case "error_uri":
+		return &r.ErrorURI
+	}
+	return nil
+}
+
+// seconds returns the field for the member with that name if it is a number of seconds,
+// else nil.
+func (r *Response) seconds(name string) *int64 {
+	switch name {
+	case "expires_in":
+		return &r.ExpiresIn
+	case "refresh_in":
+		return &r.RefreshIn
+	}
+	return nil
+}
+
+func (r *Response) knows(name string) bool { return r.text(name) != nil || r.seconds(name) != nil }
+
+func (r *Response) parseForm(body []byte) error {
+	r.Form = true
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		return errors.New("the body is not form-encoded") // err quotes the body.
+	}
+	r.Raw = values
+	var faults []error
+	for name, list := range values {
+		if !r.knows(name) {
+			continue
+		}
+		if len(list) > 1 {
+			faults = append(faults, duplicate(name))
+		}
+		if text := r.text(name); text != nil {
+			*text = list[0]
+		} else if err := r.setSeconds(name, list[0]); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func duplicate(name string) error { return fmt.Errorf("%s appears more than once", name) }
+
+// parseJSON takes a member only by its exact name, and only once, unlike encoding/json: so
+// every reader of the answer sees the same values.
+func (r *Response) parseJSON(body []byte, strict bool) error {
+	var raw map[string]any
+	// A number that float64 can't hold is an error too, even in a member that nobody asks
+	// for. json has read everything else by then.
+	if err := json.Unmarshal(body, &raw); err != nil && raw == nil {
+		return describeJSON(body, err)
+	}
+	r.Raw = raw
+
+	exact := make(map[string]bool)                 // the known names that appear
+	variants := make(map[string][]json.RawMessage) // by known name: values under the same name in another letter case
+	var faults []error
+	for name, value := range strictjson.Members(body) {
+		if lower := asciiLower(name); !r.knows(lower) {
+			continue
+		} else if lower != name {
+			variants[lower] = append(variants[lower], value)
+			continue
+		}
+		if exact[name] {
+			faults = append(faults, duplicate(name))
+			continue
+		}
+		exact[name] = true
+		faults = append(faults, r.setJSON(name, value))
+	}
+	for name, values := range variants {
+		switch {
+		case exact[name]:
+			// The exact name wins. The variant is an unknown member, RFC 6749, Section 5.1.
+		case strict:
+			faults = append(faults, fmt.Errorf("%s is written in other letter case", name))
+		case len(values) > 1:
+			faults = append(faults, duplicate(name))
+		default:
+			faults = append(faults, r.setJSON(name, values[0]))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// setJSON stores the value of a known member.
+func (r *Response) setJSON(name string, value json.RawMessage) error {
+	if string(value) == "null" {
+		return nil
+	}
+	if r.seconds(name) != nil {
+		text := string(value)
+		if text[0] == '"' { // Some servers quote the number.
+			_ = json.Unmarshal(value, &text)
+		}
+		return r.setSeconds(name, text)
+	}
+	if value[0] != '"' {
+		return fmt.Errorf("%s is not a string", name)
+	}
+	if text, ok := r.Raw.(map[string]any)[name].(string); ok {
+		*r.text(name) = text // The same text, kept once.
+		return nil
+	}
+	return json.Unmarshal(value, r.text(name)) // Its name is written in other letter case.
+}
+
+func (r *Response) setSeconds(name, text string) error {
+	seconds, err := parseSeconds(text)
+	if err != nil && name == "refresh_in" {
+		return nil // An extension: a value that can't be read is ignored, RFC 6749, Section 5.1.
+	}
+	if err != nil {
+		return fmt.Errorf("%s %w", name, err)
+	}
+	*r.seconds(name) = seconds
+	return nil
+}
+
+// Check reports why the token can't be used: it doesn't fit into an Authorization header,
+// or its type isn't what the client can use. bound says that the client asked for a token
+// bound to a key, RFC 9449.
+func (r *Response) Check(strict, bound bool) error {
+	// RFC 6749, Appendix A.12, allows printable ASCII. The space isn't in the grammar of
+	// a bearer token, RFC 6750, Section 2.1, and is lost at the end of a header field.
+	for _, c := range []byte(r.AccessToken) {
+		if c <= ' ' || c > '~' {
+			return errors.New("access_token contains a character that a token cannot have")
+		}
+	}
+	for _, c := range []byte(r.TokenType) {
+		if !challenge.IsTokenChar(c) {
+			return errors.New("token_type is not an authentication scheme's name")
+		}
+	}
+	switch isDPoP := strings.EqualFold(r.TokenType, "DPoP"); {
+	case isDPoP && !bound:
+		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
+	case bound && !isDPoP:
+		// RFC 9449, Section 5: the token isn't bound, and anybody who gets hold of it can use it.
+		return errors.New("token_type is not DPoP: the server hasn't bound the token to the key")
+	case strict && !bound && r.TokenType != "" && !strings.EqualFold(r.TokenType, "Bearer"):
+		// RFC 6749, Section 7.1.
+		return errors.New("token_type is not Bearer")
+	}
+	return nil
+}
+
+// parseSeconds reads a number of seconds from JSON or from a form. An empty text is 0, and
+// not an error. Fractions are dropped, but a positive number never becomes 0, which would
+// mean that the token doesn't expire. Numbers are clamped to 68 years in either direction.
+func parseSeconds(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	// ParseFloat also reads texts that aren't decimal numbers: 0x1p3, 1_000, Inf, NaN.
+	if strings.Trim(text, "+-.eE0123456789") != "" {
+		return 0, errors.New("is not a number")
+	}
+	number, err := strconv.ParseFloat(text, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, errors.New("is not a number") // err quotes the text.
+	}
+	if number == 0 && strings.Trim(strings.Split(strings.ToLower(text), "e")[0], "+-.0") != "" {
+		// Too close to zero for float64.
+		number = math.SmallestNonzeroFloat64
+		if text[0] == '-' {
+			number = -number
+		}
+	}
+	if 0 < number && number < 1 {
+		return 1, nil
+	}
+	return int64(math.Floor(min(max(number, -maxSeconds), maxSeconds))), nil
+}
+
+// describeJSON says why a body isn't a JSON object, without quoting it.
+func describeJSON(body []byte, err error) error {
+	var syntax *json.SyntaxError
+	switch {
+	case len(bytes.TrimSpace(body)) == 0:
+		return errors.New("the body is empty")
+	case bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")):
+		return errors.New("the body looks like HTML or XML; check that TokenURL is the token endpoint")
+	case errors.As(err, &syntax):
+		return fmt.Errorf("syntax error at byte %d", syntax.Offset)
+	}
+	return errors.New("the body is not an object")
+}
+
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,144 @@
+package clientcredentials
+
+import (
+	"math"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/event"
+)
+
+// This file decides when a token is replaced: how its life is divided into fresh, stale and
+// expired, and when callers wait for its replacement.
+
+const (
+	maxSoftWindow = 5 * time.Minute  // a background refresh starts at most that long before the expiry
+	maxHardWindow = 10 * time.Second // callers wait for the replacement at most that long before the expiry
+	minReuse      = time.Second      // every token is used at least that long
+
+	forever time.Duration = math.MaxInt64
+)
+
+// A cachedToken is a token with its times. It is immutable, and its token is never handed
+// out, only copies of it.
+type cachedToken struct {
+	token         oauth2.Token
+	from          event.TokenFrom // FromStore or FromServer
+	shared        *sharedVersion  // where it is in Config.Store; nil: it isn't there
+	authorization string          // the value of the Authorization header
+	sent          time.Time       // just before the token request was sent
+	sentWall      time.Time       // the same without monotonic reading
+	bound         binding         // what the client proved to have when it requested the token
+
+	// Ages, counted from sent, at which the token becomes stale, at which callers wait for
+	// its replacement, and at which it is dead. forever if it doesn't expire.
+	soft, hard, dead time.Duration
+}
+
+// newCachedToken returns the token of response with its windows. draw is in [0,1) and
+// decides where in its range the soft window begins.
+func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw float64) *cachedToken {
+	token := response.token()
+	scheme := token.Type()
+	if response.bound.key != nil {
+		scheme = "DPoP" // In whatever letter case the server has written it.
+	}
+	c := &cachedToken{
+		token:         *token,
+		from:          response.from,
+		shared:        response.shared,
+		authorization: scheme + " " + token.AccessToken,
+		sent:          response.sent,
+		sentWall:      response.sent.Round(0),
+		bound:         response.bound,
+		soft:          forever,
+		hard:          forever,
+		dead:          forever,
+	}
+	// A JWT is longer than everything else here, so its text is kept only once.
+	c.token.AccessToken = c.authorization[len(scheme)+1:]
+	if raw, ok := response.Raw.(map[string]any); ok && raw["access_token"] == any(token.AccessToken) {
+		raw["access_token"] = c.token.AccessToken
+	}
+	if response.ExpiresIn == 0 {
+		return c
+	}
+	life := response.life()
+	c.soft = life - softWindow(max(life, 0), earlyRefresh, draw)
+	if refresh := time.Duration(response.RefreshIn) * time.Second; 0 < refresh && refresh < life {
+		c.soft = max(refresh, life/2)
+	}
+	// Even a token that arrives with no life left is used for a moment. Otherwise each call
+	// to the API would cost a token request.
+	c.soft = max(c.soft, response.floor)
+	c.hard = max(life-hardWindow(life), c.soft)
+	c.dead = max(life, response.floor)
+	return c
+}
+
+// softWindow returns how long before the expiry of a token its replacement starts in the
+// background.
+func softWindow(life, earlyRefresh time.Duration, draw float64) time.Duration {
+	window := min(earlyRefresh, life)
+	if earlyRefresh == 0 {
+		window = min(maxSoftWindow, life/4)
+	}
+	return min(jittered(window, draw), life/2)
+}
+
+// hardWindow returns how long before the expiry of a token callers wait for its
+// replacement.
+func hardWindow(life time.Duration) time.Duration { return min(maxHardWindow, life/10) }
+
+// age returns how old c is, by the clock that shows more: nobody can set back the monotonic
+// clock, and the wall clock goes on while the machine sleeps.
+func (c *cachedToken) age(now time.Time) time.Duration {
+	return max(now.Sub(c.sent), time.Duration(now.UnixNano()-c.sentWall.UnixNano()))
+}
+
+// usable reports whether c, which may be nil, has not expired.
+func (c *cachedToken) usable(now time.Time) bool { return c != nil && c.age(now) < c.dead }
+
+// fresh reports whether there is no reason to replace c, which may be nil, for a caller who
+// needs a token with early of its life left.
+func (c *cachedToken) fresh(now time.Time, early time.Duration) bool {
+	return c != nil && c.age(now) < c.soft && (early <= 0 || !c.awaited(now, early))
+}
+
+// state returns the state of a Source with token c, which may be nil.
+func (c *cachedToken) state(now time.Time) State {
+	switch {
+	case c.fresh(now, 0):
+		return Fresh
+	case c.usable(now):
+		return Stale
+	}
+	return Expired
+}
+
+// awaited reports whether callers should wait for c's replacement, because c may expire on
+// its way to the API, or because it has less life left than the early that the caller needs.
+// A caller doesn't wait for early if c is so young that the next token would be no better.
+func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
+	age := c.age(now)
+	if age >= c.hard {
+		return true
+	}
+	if c.dead == forever || early <= 0 {
+		return false
+	}
+	if early >= c.dead {
+		early = c.dead / 2
+	}
+	return age >= max(c.dead-early, minReuse)
+}
+
+// isBound reports whether using c takes more than the token.
+func (c *cachedToken) isBound() bool { return c.bound != binding{} }
+
+// copy returns a token that the caller may change.
+func (c *cachedToken) copy() *oauth2.Token {
+	token := c.token
+	return &token
+}
