@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // authMethods returns how each request was authenticated. RFC 6749, Section
@@ -272,7 +273,7 @@ func TestAuthenticate(t *testing.T) {
 		require.NoError(t, err)
 	}
 	received := endpoint.received()
-	require.Equal(t, "Basic "+basicCredentials("i+d%3A%C3%A4", "s%26c%3A%25%2B"), received[0].header.Get("Authorization"))
+	require.Equal(t, "Basic "+redact.BasicCredentials("i+d%3A%C3%A4", "s%26c%3A%25%2B"), received[0].header.Get("Authorization"))
 	require.Equal(t, "i d:\u00e4", received[1].form.Get("client_id"))
 	require.Equal(t, "s&c:%+", received[1].form.Get("client_secret"))
 	require.Equal(t, []string{"header", "params", "none"}, authMethods(t, received))

@@ -225,12 +225,12 @@ func BenchmarkStaleRead(b *testing.B) {
 	c.soft = 0
 	s.mu.Lock()
 	s.current.Store(&c)
-	request, err := conf.tokenRequest(ctx)
+	request, err := newTokenRequest(ctx, conf, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.cooldown.fail(time.Now(), request, io.EOF, 0)
-	s.cooldown.background = time.Now().Add(time.Hour)
+	s.rarely().cooldown.fail(time.Now(), request, io.EOF, 0)
+	s.rarely().cooldown.background = time.Now().Add(time.Hour)
 	s.mu.Unlock()
 	b.ReportAllocs()
 	for b.Loop() {

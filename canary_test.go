@@ -28,6 +28,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -79,7 +80,7 @@ var canarySetups = []struct {
 	}, []string{canaryAssertion}},
 	{"raw Basic by a ClientAuth", func(c *Config) {
 		c.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
-			attempt.Header.Set("Authorization", "Basic "+basicCredentials(attempt.ClientID, canarySecret))
+			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials(attempt.ClientID, canarySecret))
 			return nil
 		})
 	}, []string{canarySecret}},

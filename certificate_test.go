@@ -213,7 +213,7 @@ func TestCertificate(t *testing.T) {
 func closeClones(s *Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, clone := range s.certifiedTransports.clones {
+	for _, clone := range s.rarely().certified.clones {
 		clone.(*http.Transport).CloseIdleConnections()
 	}
 }
@@ -301,14 +301,14 @@ func TestCertificateOfAnotherRoundTripper(t *testing.T) {
 
 func TestCertifiedTransportsAreBounded(t *testing.T) {
 	s := new(Source)
-	c := &cachedToken{certificate: newCertificate(t, "client")}
+	c := &cachedToken{bound: binding{certificate: newCertificate(t, "client")}}
 	base := new(http.Transport)
 	clone := s.certified(base, c)
 	require.NotSame(t, base, clone)
 	require.Same(t, clone, s.certified(base, c))
 	for range 3 * maxCertifiedTransports {
 		require.NotNil(t, s.certified(new(http.Transport), c))
-		require.LessOrEqual(t, len(s.certifiedTransports.clones), maxCertifiedTransports)
+		require.LessOrEqual(t, len(s.rarely().certified.clones), maxCertifiedTransports)
 	}
 	require.NotSame(t, clone, s.certified(base, c))
 	require.NotSame(t, http.DefaultTransport, s.certified(nil, c))

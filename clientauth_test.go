@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // A scriptedAuth is a ClientAuth with a credential that the test replaces.
@@ -238,16 +240,16 @@ func TestL1b_CredentialsOfClientAuth(t *testing.T) {
 			return nil
 		},
 		"raw basic": func(_ context.Context, attempt *Attempt) error {
-			attempt.Header.Set("Authorization", "Basic "+basicCredentials("id", secret))
+			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", secret))
 			return nil
 		},
 		"basic": func(_ context.Context, attempt *Attempt) error {
-			attempt.Header.Set("Authorization", "Basic "+basicCredentials("id", url.QueryEscape(secret)))
+			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", url.QueryEscape(secret)))
 			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			endpoint := newTokenEndpoint(reply{status: 400, body: "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + basicCredentials("id", secret)})
+			endpoint := newTokenEndpoint(reply{status: 400, body: "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + redact.BasicCredentials("id", secret)})
 			conf := endpoint.config()
 			conf.ClientSecret = ""
 			conf.ClientAuth = auth
@@ -257,9 +259,9 @@ func TestL1b_CredentialsOfClientAuth(t *testing.T) {
 			shown := surfaces(err)
 			require.NotContains(t, shown, secret)
 			require.NotContains(t, shown, url.QueryEscape(secret))
-			require.Contains(t, shown, redacted)
+			require.Contains(t, shown, redact.Redacted)
 			if name == "raw basic" {
-				require.NotContains(t, shown, basicCredentials("id", secret))
+				require.NotContains(t, shown, redact.BasicCredentials("id", secret))
 			}
 		})
 	}

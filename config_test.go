@@ -869,13 +869,13 @@ var responseRows = []row{
 	{
 		name: "P3a_duplicate_keys", answer: says(`{"access_token":"a","access_token":"b"}`),
 		upstream: `header; token b ""`,
-		here:     "header; error: oauth2: cannot parse json: access_token stands there more than once (status 200, application/json, 39 bytes)",
+		here:     "header; error: oauth2: cannot parse json: access_token appears more than once (status 200, application/json, 39 bytes)",
 		reason:   "RFC 6749, Section 3.2, forbids it: parsers disagree on which one counts.",
 	},
 	{
 		name: "P3a_duplicate_form_keys", answer: form("access_token=a&access_token=b"),
 		upstream: `header; token a ""`,
-		here:     "header; error: oauth2: cannot parse response: access_token stands there more than once (status 200, application/x-www-form-urlencoded, 29 bytes)",
+		here:     "header; error: oauth2: cannot parse response: access_token appears more than once (status 200, application/x-www-form-urlencoded, 29 bytes)",
 		reason:   "RFC 6749, Section 3.2, forbids it: parsers disagree on which one counts.",
 	},
 	{

@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
 const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
@@ -251,11 +253,11 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 		{"the issuer and a slash", []metadataAnswer{says200(`{"issuer":"ISSUER/"}`), good}, 1, `/"; if that is`},
 		{"a long issuer", []metadataAnswer{says200(`{"issuer":"` + long + `"}`), good}, 1, `it is that of the issuer "ZZZ`},
 		{"a hostile issuer", []metadataAnswer{says200(`{"issuer":"a\u001b[2J\r\nb\u202ec\u0000d` + "\xff" + `"}`), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
-		{"two issuers", []metadataAnswer{with(`"issuer":"ISSUER"`), good}, 1, "issuer stands there more than once"},
-		{"two token endpoints", []metadataAnswer{with(`"token_endpoint":"https://evil.example"`), good}, 1, "token_endpoint stands there more than once"},
-		{"two token endpoints, one in disguise", []metadataAnswer{with(`"\u0074oken_endpoint":null`), good}, 1, "token_endpoint stands there more than once"},
-		{"two aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint stands there more than once"},
-		{"two tables of aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}`), good}, 1, "mtls_endpoint_aliases stands there more than once"},
+		{"two issuers", []metadataAnswer{with(`"issuer":"ISSUER"`), good}, 1, "issuer appears more than once"},
+		{"two token endpoints", []metadataAnswer{with(`"token_endpoint":"https://evil.example"`), good}, 1, "token_endpoint appears more than once"},
+		{"two token endpoints, one in disguise", []metadataAnswer{with(`"\u0074oken_endpoint":null`), good}, 1, "token_endpoint appears more than once"},
+		{"two aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint appears more than once"},
+		{"two tables of aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}`), good}, 1, "mtls_endpoint_aliases appears more than once"},
 		{"another letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
 		{"null", []metadataAnswer{with(`"jwks_uri":null,"scopes_supported":null,"mtls_endpoint_aliases":null,"tls_client_certificate_bound_access_tokens":null`)}, 1, ""},
 		{"a number", []metadataAnswer{with(`"jwks_uri":1`), good}, 1, "jwks_uri: it is not a string"},
@@ -626,7 +628,7 @@ func FuzzServerMetadata(f *testing.F) {
 		f.Add(strings.ReplaceAll(body, "ISSUER", issuer))
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		if !isObject([]byte(body)) {
+		if !strictjson.IsObject([]byte(body)) {
 			t.Skip("not for parseMetadata")
 		}
 		m, err := parseMetadata([]byte(body), issuer)

@@ -25,6 +25,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // surfaces returns everything that a program may print of err.
@@ -193,7 +195,7 @@ func TestL1b_Echo(t *testing.T) {
 						require.IsType(t, (*oauth2.RetrieveError)(nil), err)
 						text := surfaces(err)
 						requireMasked(t, text, secret)
-						require.Contains(t, text, redacted)
+						require.Contains(t, text, redact.Redacted)
 					})
 				}
 			}
@@ -225,9 +227,9 @@ func TestL1b_Members(t *testing.T) {
 					_, err := conf.Token(t.Context())
 					refusal, ok := err.(*oauth2.RetrieveError)
 					require.True(t, ok, "bare")
-					require.Equal(t, "bad "+redacted, refusal.ErrorCode)
+					require.Equal(t, "bad "+redact.Redacted, refusal.ErrorCode)
 					for _, text := range []string{refusal.ErrorDescription, refusal.ErrorURI, err.Error()} {
-						require.Contains(t, text, redacted)
+						require.Contains(t, text, redact.Redacted)
 						requireMasked(t, text, secret)
 					}
 				}
@@ -261,10 +263,10 @@ func TestL1b_Parameters(t *testing.T) {
 
 func TestIsSecretParameter(t *testing.T) {
 	for _, name := range []string{"client_secret", "client_assertion", "assertion", "password", "subject_token", "code", "key"} {
-		require.True(t, isSecretParameter(name), name)
+		require.True(t, redact.IsCredentialName(name), name)
 	}
 	for _, name := range []string{"", "scope", "audience", "resource", "grant_type", "client_id", "client_assertion_type", "subject_token_type"} {
-		require.False(t, isSecretParameter(name), name)
+		require.False(t, redact.IsCredentialName(name), name)
 	}
 }
 
@@ -300,7 +302,7 @@ func TestL1b_PageOfSecrets(t *testing.T) {
 		conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: page}).config()
 		conf.EndpointParams = url.Values{"client_assertion": {assertion}}
 		_, err := conf.Token(t.Context())
-		require.Contains(t, err.Error(), redacted)
+		require.Contains(t, err.Error(), redact.Redacted)
 		require.NotContains(t, err.Error(), "Canary")
 	}
 }
@@ -355,7 +357,7 @@ func TestL1b_Tokens(t *testing.T) {
 // Over a wire the secret can come back in places that no handler writes to.
 func TestL1b_EchoOnTheWire(t *testing.T) {
 	for _, secret := range []string{plainSecret, strings.ReplaceAll(oddSecret, "\u00e4", "")} {
-		basic := basicCredentials(url.QueryEscape(memoryID), url.QueryEscape(secret))
+		basic := redact.BasicCredentials(url.QueryEscape(memoryID), url.QueryEscape(secret))
 		host := strings.ToLower(plainSecret)
 		for name, answer := range map[string]string{
 			"status text":         "HTTP/1.1 401 " + secret + "\r\nContent-Length: 0\r\n\r\n",
@@ -664,7 +666,7 @@ func TestClip(t *testing.T) {
 		{"\U0001f511x", 4, "\U0001f511"},
 		{"\U0001f511", 3, ""},
 	} {
-		require.Equal(t, test.want, clip(test.in, test.limit), "%q %d", test.in, test.limit)
+		require.Equal(t, test.want, redact.Clip(test.in, test.limit), "%q %d", test.in, test.limit)
 	}
 }
 

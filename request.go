@@ -223,7 +223,7 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 	parsed, prefix, err := tokenresponse.Parse(body, mediaType, r.conf.Strict)
 	masker := func() *redact.Masker { return r.masker(attempt).Literal(parsed.AccessToken, parsed.RefreshToken) }
 	fault := func(prefix string, err error) error {
-		return &ResponseError{StatusCode: resp.StatusCode, MediaType: masker().Mask(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
+		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt).Mask(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
 	}
 
 	switch {

@@ -22,6 +22,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 const (
@@ -272,15 +274,15 @@ func TestP1b_NeverExpires(t *testing.T) {
 
 func TestP1c_Floor(t *testing.T) {
 	sent := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for _, expiresIn := range []int64{-maxSeconds, -3600, -1, 1, 2, 3, 10, 11, 100, 3600, maxSeconds} {
+	for _, expiresIn := range []int64{-math.MaxInt32, -3600, -1, 1, 2, 3, 10, 11, 100, 3600, math.MaxInt32} {
 		for _, took := range []time.Duration{0, 300 * time.Millisecond, 9 * time.Second} {
-			for _, refreshIn := range []int64{0, 1, 5, 1800, -7, maxSeconds} {
+			for _, refreshIn := range []int64{0, 1, 5, 1800, -7, math.MaxInt32} {
 				for _, early := range []time.Duration{0, time.Nanosecond, time.Minute, forever} {
 					for _, draw := range []float64{0, 0.5, math.Nextafter(1, 0)} {
 						response := &tokenResponse{
-							members: members{accessToken: "a", expiresIn: expiresIn, refreshIn: refreshIn},
-							sent:    sent,
-							floor:   took + minReuse,
+							Response: &tokenresponse.Response{AccessToken: "a", ExpiresIn: expiresIn, RefreshIn: refreshIn},
+							sent:     sent,
+							floor:    took + minReuse,
 						}
 						c := newCachedToken(response, early, draw)
 						about := fmt.Sprintf("expires_in %d, refresh_in %d, received after %v, EarlyRefresh %v, draw %v: %v %v %v",
@@ -349,22 +351,6 @@ func TestP2_FormExpiresIn(t *testing.T) {
 	}
 }
 
-// refresh_in is no member of RFC 6749: what can't be read isn't there.
-func TestRefreshIn(t *testing.T) {
-	for text, want := range map[string]int64{
-		"1800": 1800, "1800.9": 1800, `"1800"`: 1800, `"soon"`: 0, "true": 0, "null": 0, `""`: 0, "1e999": maxSeconds, "[1]": 0,
-	} {
-		t.Run(text, func(t *testing.T) {
-			parsed, _, err := parseMembers([]byte(`{"access_token":"a","refresh_in":`+text+`}`), jsonType, true)
-			require.NoError(t, err)
-			require.Equal(t, want, parsed.refreshIn)
-		})
-	}
-	parsed, _, err := parseMembers([]byte("access_token=a&refresh_in=soon"), formType, true)
-	require.NoError(t, err)
-	require.Zero(t, parsed.refreshIn)
-}
-
 // RFC 6749, Section 5.1: the client must ignore members that it doesn't know.
 func TestUnknownMembersAreIgnored(t *testing.T) {
 	for _, value := range []string{`1e999`, `-1e999`, `{"a":[1e999]}`, `"\ud800"`, `[[]]`, `1,"x":2`, `true`} {
@@ -388,15 +374,15 @@ func TestP3a_ExactNames(t *testing.T) {
 	}{
 		{"exact", `{"access_token":"a"}`, "a", "a"},
 		{"escaped", `{"access\u005ftoken":"a"}`, "a", "a"},
-		{"twice", `{"access_token":"a","access_token":"b"}`, parseError + "access_token stands there more than once", ""},
-		{"twice the same", `{"access_token":"a","access_token":"a"}`, parseError + "access_token stands there more than once", ""},
-		{"twice, once escaped", `{"access_token":"a","\u0061ccess_token":"b"}`, parseError + "access_token stands there more than once", ""},
-		{"twice, once null", `{"access_token":"a","access_token":null}`, parseError + "access_token stands there more than once", ""},
-		{"token_type twice", `{"access_token":"a","token_type":"Bearer","token_type":"Bearer"}`, parseError + "token_type stands there more than once", ""},
-		{"expires_in twice", `{"access_token":"a","expires_in":1,"expires_in":2}`, parseError + "expires_in stands there more than once", ""},
-		{"refresh_token twice", `{"access_token":"a","refresh_token":"1","refresh_token":"2"}`, parseError + "refresh_token stands there more than once", ""},
-		{"refresh_in twice", `{"access_token":"a","refresh_in":1,"refresh_in":2}`, parseError + "refresh_in stands there more than once", ""},
-		{"error twice", `{"access_token":"a","error":"","error":""}`, parseError + "error stands there more than once", ""},
+		{"twice", `{"access_token":"a","access_token":"b"}`, parseError + "access_token appears more than once", ""},
+		{"twice the same", `{"access_token":"a","access_token":"a"}`, parseError + "access_token appears more than once", ""},
+		{"twice, once escaped", `{"access_token":"a","\u0061ccess_token":"b"}`, parseError + "access_token appears more than once", ""},
+		{"twice, once null", `{"access_token":"a","access_token":null}`, parseError + "access_token appears more than once", ""},
+		{"token_type twice", `{"access_token":"a","token_type":"Bearer","token_type":"Bearer"}`, parseError + "token_type appears more than once", ""},
+		{"expires_in twice", `{"access_token":"a","expires_in":1,"expires_in":2}`, parseError + "expires_in appears more than once", ""},
+		{"refresh_token twice", `{"access_token":"a","refresh_token":"1","refresh_token":"2"}`, parseError + "refresh_token appears more than once", ""},
+		{"refresh_in twice", `{"access_token":"a","refresh_in":1,"refresh_in":2}`, parseError + "refresh_in appears more than once", ""},
+		{"error twice", `{"access_token":"a","error":"","error":""}`, parseError + "error appears more than once", ""},
 		{"unknown twice", `{"access_token":"a","scope":"1","scope":"2"}`, "a", "a"},
 		{"inside another member", `{"access_token":"a","x":{"access_token":"b"}}`, "a", "a"},
 
@@ -411,8 +397,8 @@ func TestP3a_ExactNames(t *testing.T) {
 		{"other case after", `{"access_token":"a","Access_Token":"b"}`, "a", "a"},
 		{"other case before", `{"Access_Token":"b","access_token":"a"}`, "a", "a"},
 		{"other case and null", `{"Access_Token":"b","access_token":null}`, missing, missing},
-		{"two other cases", `{"Access_Token":"a","ACCESS_TOKEN":"b"}`, parseError + "access_token stands there more than once", parseError + "access_token is written in other letter case"},
-		{"other case twice", `{"Access_Token":"a","Access_Token":"a"}`, parseError + "access_token stands there more than once", parseError + "access_token is written in other letter case"},
+		{"two other cases", `{"Access_Token":"a","ACCESS_TOKEN":"b"}`, parseError + "access_token appears more than once", parseError + "access_token is written in other letter case"},
+		{"other case twice", `{"Access_Token":"a","Access_Token":"a"}`, parseError + "access_token appears more than once", parseError + "access_token is written in other letter case"},
 		{"token_type in other case", `{"access_token":"a","Token_Type":"DPoP"}`, parseError + "token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP", parseError + "token_type is written in other letter case"},
 		{"bad value in other case", `{"access_token":"a","Expires_In":"cAnAry"}`, parseError + "expires_in is not a number", parseError + "expires_in is written in other letter case"},
 		{"missing", `{"token":"a"}`, missing, missing},
@@ -455,9 +441,9 @@ func TestP3a_OtherLetterCase(t *testing.T) {
 func TestP3a_Form(t *testing.T) {
 	for _, test := range []struct{ name, body, want string }{
 		{"exact", "access_token=a", "a"},
-		{"twice", "access_token=a&access_token=b", "oauth2: cannot parse response: access_token stands there more than once"},
-		{"twice, once escaped", "access_token=a&access%5ftoken=b", "oauth2: cannot parse response: access_token stands there more than once"},
-		{"expires_in twice", "access_token=a&expires_in=1&expires_in=1", "oauth2: cannot parse response: expires_in stands there more than once"},
+		{"twice", "access_token=a&access_token=b", "oauth2: cannot parse response: access_token appears more than once"},
+		{"twice, once escaped", "access_token=a&access%5ftoken=b", "oauth2: cannot parse response: access_token appears more than once"},
+		{"expires_in twice", "access_token=a&expires_in=1&expires_in=1", "oauth2: cannot parse response: expires_in appears more than once"},
 		{"unknown twice", "access_token=a&scope=1&scope=2", "a"},
 		{"other case", "Access_Token=a", "oauth2: server response missing access_token"},
 		{"bad escape", "access_token=cAnAry%zz", "oauth2: cannot parse response: the body is not form-encoded"},
@@ -988,39 +974,6 @@ func TestP6_FormOverHTTP2(t *testing.T) {
 	require.Equal(t, "HTTP/2.0", token.Extra("x"))
 }
 
-func TestParseSeconds(t *testing.T) {
-	for text, want := range map[string]int64{
-		"": 0, "0": 0, "00": 0, "-0": 0, "+0": 0, "0.0": 0, "1": 1, "01": 1, "+1": 1, "-1": -1, "1.": 1, ".5": 1, "-.5": -1,
-		"1.999": 1, "-1.001": -2, "1e0": 1, "12e1": 120, "9e9": maxSeconds, "-9e9": -maxSeconds,
-		"2147483646.9": maxSeconds - 1, "2147483647.9": maxSeconds, "-2147483646.1": -maxSeconds,
-	} {
-		seconds, err := parseSeconds(text)
-		require.NoError(t, err, text)
-		require.Equal(t, want, seconds, text)
-	}
-	for _, text := range []string{
-		" ", "-", "+", ".", "e", "e5", "1e", "1e+", "1.2.3", "--1", "+-1", "1-1", "0x1", "0x1p3", "0b1", "0o7", "1_0", "_1", "nan", "NaN",
-		"inf", "-Inf", "+infinity", "1 ", " 1", "1\n", "1\x00", "cAnAry", "1,5", "\u0661", "\uff11", "1f", "1d",
-	} {
-		_, err := parseSeconds(text)
-		require.EqualError(t, err, "is not a number", "%q", text)
-	}
-}
-
-func TestAsciiLower(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                 "",
-		"access_token":     "access_token",
-		"ACCESS_Token":     "access_token",
-		"AZaz@[`{09":       "azaz@[`{09",
-		"acce\u017f\u017f": "acce\u017f\u017f", // long s
-		"to\u212aen":       "to\u212aen",       // Kelvin sign
-		"\u00c4\u0130":     "\u00c4\u0130",
-	} {
-		require.Equal(t, want, asciiLower(in), in)
-	}
-}
-
 func TestParseTokenURL(t *testing.T) {
 	for _, address := range []string{
 		"https://auth.example/token",
@@ -1224,7 +1177,7 @@ func TestTokenRequestIsACopy(t *testing.T) {
 	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
 	conf := endpoint.config()
 	conf.EndpointParams = url.Values{"resource": {"https://a.example"}}
-	request, err := conf.tokenRequest(t.Context())
+	request, err := newTokenRequest(t.Context(), conf, nil)
 	require.NoError(t, err)
 	conf.EndpointParams["resource"][0] = "https://b.example"
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {

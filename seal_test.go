@@ -48,18 +48,18 @@ func TestNewKeyring(t *testing.T) {
 	ring, err := NewKeyring(key)
 	require.NoError(t, err)
 	clear(key)
-	sealed, err := ring.seal("key", "version", []byte("text"))
+	sealed, err := ring.encrypt("key", "version", []byte("text"))
 	require.NoError(t, err)
-	text, err := testKeyring(t, 1).open("key", "version", sealed)
+	text, err := testKeyring(t, 1).decrypt("key", "version", sealed)
 	require.NoError(t, err)
 	require.Equal(t, "text", string(text))
 }
 
 func TestSeal(t *testing.T) {
 	ring := testKeyring(t, 1)
-	sealed, err := ring.seal("key", "version", []byte("text"))
+	sealed, err := ring.encrypt("key", "version", []byte("text"))
 	require.NoError(t, err)
-	again, err := ring.seal("key", "version", []byte("text"))
+	again, err := ring.encrypt("key", "version", []byte("text"))
 	require.NoError(t, err)
 	require.NotEqual(t, sealed, again, "each has a nonce of its own")
 	require.NotContains(t, string(sealed), "text")
@@ -85,17 +85,17 @@ func TestSeal(t *testing.T) {
 		if other.change != nil {
 			text = other.change(text)
 		}
-		_, err := other.ring.open(other.key, other.version, text)
+		_, err := other.ring.decrypt(other.key, other.version, text)
 		require.ErrorIs(t, err, errNotOpened, name)
 	}
 	for i := range sealed {
 		text := slices.Clone(sealed)
 		text[i] ^= 1
-		_, err := ring.open("key", "version", text)
+		_, err := ring.decrypt("key", "version", text)
 		require.ErrorIs(t, err, errNotOpened, "bit in byte %d", i)
 	}
 	for _, numbers := range [][]byte{{1}, {1, 2}, {2, 1}, {3, 2, 1}} {
-		text, err := testKeyring(t, numbers...).open("key", "version", sealed)
+		text, err := testKeyring(t, numbers...).decrypt("key", "version", sealed)
 		require.NoError(t, err)
 		require.Equal(t, "text", string(text))
 	}
@@ -104,7 +104,7 @@ func TestSeal(t *testing.T) {
 // What is sealed today can be opened by later versions: this was sealed by the first.
 func TestS19_FirstFormat(t *testing.T) {
 	ring := testKeyring(t, 1)
-	text, err := ring.open("key", "version", []byte(firstSealed))
+	text, err := ring.decrypt("key", "version", []byte(firstSealed))
 	require.NoError(t, err)
 	require.Equal(t, "text", string(text))
 }
@@ -113,13 +113,13 @@ const firstSealed = "\x01\x95\xb5\x86\xbe\xe9H\xbf\xd3\v\x84\xb6\x8bl\x1b&\xfb\x
 
 func FuzzOpen(f *testing.F) {
 	ring := testKeyring(f, 1, 2)
-	sealed, err := ring.seal("key", "version", []byte("text"))
+	sealed, err := ring.encrypt("key", "version", []byte("text"))
 	require.NoError(f, err)
 	f.Add(sealed)
 	f.Add([]byte(nil))
 	f.Add([]byte{sealFormat})
 	f.Fuzz(func(t *testing.T, sealed2 []byte) {
-		text, err := ring.open("key", "version", sealed2)
+		text, err := ring.decrypt("key", "version", sealed2)
 		if bytes.Equal(sealed, sealed2) || string(sealed2) == firstSealed {
 			require.NoError(t, err)
 			return

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -29,10 +30,15 @@ func (s functionStore) Acquire(ctx context.Context, _, _, _ string, _ time.Durat
 
 // try makes a call and waits for its end.
 func (s *SharedStore) try(ctx context.Context) error {
-	return s.start(ctx, func(ctx context.Context) error {
+	return s.tryWith(ctx, &noObserver)
+}
+
+func (s *SharedStore) tryWith(ctx context.Context, observer *Observer) error {
+	_, err := s.call(ctx, observer, event.Acquire, func(ctx context.Context) (tokenstore.ClaimState, error) {
 		_, err := s.store.Acquire(ctx, "", "", "", 0)
-		return err
-	}, func(time.Duration, error) {}).wait(ctx, storeBudget)
+		return 0, err
+	}).Wait(ctx)
+	return err
 }
 
 func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
@@ -93,7 +99,7 @@ func TestStoreIsProbedByOne(t *testing.T) {
 		}})
 		for range storeFailuresFree {
 			start := time.Now()
-			require.ErrorIs(t, s.try(t.Context()), errStoreSlow)
+			require.ErrorIs(t, s.try(t.Context()), errStoreSlow{})
 			require.Equal(t, storeBudget, time.Since(start))
 		}
 		for range 3 {
@@ -157,7 +163,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 		for range 3 * maxStoreCalls {
 			wg.Go(func() {
 				start := time.Now()
-				if err := s.try(t.Context()); !errors.Is(err, errStoreSlow) {
+				if err := s.try(t.Context()); !errors.Is(err, errStoreSlow{}) {
 					t.Error(err)
 				}
 				if took := time.Since(start); took != storeBudget {
@@ -174,8 +180,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 func TestStoreObserverMayPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return nil }})
-		err := s.start(t.Context(), func(context.Context) error { return nil }, func(time.Duration, error) { panic("here") }).wait(t.Context(), time.Second)
-		require.NoError(t, err)
+		require.NoError(t, s.tryWith(t.Context(), &Observer{StoreOperation: func(event.StoreOperation) { panic("here") }}))
 	})
 }
 
@@ -202,14 +207,5 @@ func TestStoreMistakes(t *testing.T) {
 		_, err = c.Token(ctx)
 		require.ErrorContains(t, err, text[:len(text)-1])
 		require.Zero(t, requests.Load(), "nothing is sent")
-	}
-}
-
-// A process that was held up finds the call ended and the time over, and it ended well.
-func TestStoreCallThatHasEndedIsNotSlow(t *testing.T) {
-	call := &storeCall{done: make(chan struct{})}
-	close(call.done)
-	for range 1000 {
-		require.NoError(t, call.wait(t.Context(), -1))
 	}
 }

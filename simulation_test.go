@@ -660,7 +660,7 @@ func (s *simulation) play() {
 	if s.margin != 0 {
 		s.shell = oauth2.ReuseTokenSourceWithExpiry(nil, s.shell, s.margin)
 	}
-	s.client = newClientTransport(s.source, roundTripFunc(s.requestAPI), nil)
+	s.client = newClientTransport(s.source, roundTripFunc(s.requestAPI))
 	s.transport = &Transport{Source: s.source, Base: roundTripFunc(s.requestAPI)}
 
 	var callers, events sync.WaitGroup

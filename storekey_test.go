@@ -22,10 +22,10 @@ func TestS18_StoreKey(t *testing.T) {
 	}
 	same := base()
 	same.form["scope"] = []string{"b a"}
-	require.Equal(t, base().storeKey(), same.storeKey(), "the order of scopes has no meaning")
-	require.Len(t, base().storeKey(), 64)
+	require.Equal(t, base().hash(), same.hash(), "the order of scopes has no meaning")
+	require.Len(t, base().hash(), 64)
 
-	seen := map[string]string{base().storeKey(): "base"}
+	seen := map[string]string{base().hash(): "base"}
 	for name, change := range map[string]func(i *tokenIdentity){
 		"token URL":         func(i *tokenIdentity) { i.tokenURL += "2" },
 		"client id":         func(i *tokenIdentity) { i.clientID += "2" },
@@ -45,7 +45,7 @@ func TestS18_StoreKey(t *testing.T) {
 	} {
 		changed := base()
 		change(&changed)
-		key := changed.storeKey()
+		key := changed.hash()
 		require.NotContains(t, seen, key, "%s and %s", name, seen[key])
 		seen[key] = name
 	}
@@ -57,11 +57,11 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 	certificate := func(text string) *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{[]byte(text)}} }
 	key := func(c *Config, certificate *tls.Certificate) string {
 		c.ClientID, c.TokenURL = "client", "https://auth.example/token"
-		request, err := c.tokenRequest(t.Context())
+		request, err := newTokenRequest(t.Context(), c, nil)
 		require.NoError(t, err)
-		key, err := request.storeKey(certificate)
-		require.NoError(t, err)
-		return key
+		require.NoError(t, request.bind(t.Context()))
+		request.present(certificate)
+		return request.storeKey()
 	}
 	seen := map[string]bool{}
 	for _, certificate := range []*tls.Certificate{nil, certificate("a"), certificate("b")} {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // world is an authorization server and an API in memory, for a bubble of
@@ -398,7 +399,7 @@ func TestH2_ReturnedTokensAreCopies(t *testing.T) {
 }
 
 func TestH3_EarlierOfWallAndMonotonicClock(t *testing.T) {
-	c := newCachedToken(&tokenResponse{members: members{accessToken: "x", expiresIn: 3600}, sent: time.Now(), floor: minReuse}, 0, 0)
+	c := newCachedToken(&tokenResponse{Response: &tokenresponse.Response{AccessToken: "x", ExpiresIn: 3600}, sent: time.Now(), floor: minReuse}, 0, 0)
 	require.Equal(t, Fresh, c.state(c.sent.Add(time.Minute)))
 	require.Equal(t, Expired, c.state(c.sent.Add(time.Hour)))
 
@@ -547,9 +548,9 @@ func TestWindows(t *testing.T) {
 	} {
 		sent := time.Now()
 		c := newCachedToken(&tokenResponse{
-			members: members{accessToken: "x", expiresIn: int64(test.life), refreshIn: int64(test.refreshIn)},
-			sent:    sent,
-			floor:   test.latency + minReuse,
+			Response: &tokenresponse.Response{AccessToken: "x", ExpiresIn: int64(test.life), RefreshIn: int64(test.refreshIn)},
+			sent:     sent,
+			floor:    test.latency + minReuse,
 		}, test.early, test.draw)
 		require.Equal(t, []time.Duration{test.soft, test.hard, test.dead}, []time.Duration{c.soft, c.hard, c.dead}, "%+v", test)
 	}

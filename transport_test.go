@@ -427,48 +427,6 @@ func TestOriginsBoundFirstRequests(t *testing.T) {
 	})
 }
 
-func TestR5_ChainThatCannotBeWalked(t *testing.T) {
-	req := httptest.NewRequest("GET", "https://a.example/", nil)
-	for _, resp := range []*http.Response{
-		{},
-		{Request: &http.Request{}},
-	} {
-		req.Response = resp
-		permitted, err := mayCarryToken(req, nil)
-		require.NoError(t, err)
-		require.False(t, permitted)
-	}
-	req.Response = &http.Response{Request: req} // For ever.
-	permitted, err := mayCarryToken(req, nil)
-	require.NoError(t, err)
-	require.False(t, permitted)
-}
-
-func TestParseOrigin(t *testing.T) {
-	for text, want := range map[string]string{
-		"https://api.example.com":       "https://api.example.com:443",
-		"HTTPS://API.example.com:8443/": "https://api.example.com:8443",
-		"http://[::1]":                  "http://[::1]:80",
-		"":                              "",
-		"*":                             "",
-		"api.example.com":               "",
-		"https://":                      "",
-		"https://u@api.example.com":     "",
-		"https://api.example.com/path":  "",
-		"https://api.example.com?q":     "",
-		"https://api.example.com#f":     "",
-		"https://api.example.com:port":  "",
-	} {
-		o, err := parseOrigin(text)
-		if want == "" {
-			require.ErrorContains(t, err, "in Origins is not an origin", text)
-			continue
-		}
-		require.NoError(t, err)
-		require.Equal(t, want, o.String())
-	}
-}
-
 func TestClientCopiesTheContextsClient(t *testing.T) {
 	var checked bool
 	hardened := &http.Client{

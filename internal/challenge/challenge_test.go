@@ -1,12 +1,13 @@
-package clientcredentials
+package challenge
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestChallengeError(t *testing.T) {
+func TestError(t *testing.T) {
 	for _, test := range []struct {
 		values []string
 		code   string
@@ -34,8 +35,37 @@ func TestChallengeError(t *testing.T) {
 		{[]string{`Bearers error="invalid_token"`}, "", false},
 		{[]string{`,,, Bearer ,, error="invalid_token"`}, "invalid_token", true},
 	} {
-		code, found := challengeError(test.values, "Bearer")
+		code, found := Error(test.values, "Bearer")
 		require.Equal(t, test.code, code, "%q", test.values)
 		require.Equal(t, test.found, found, "%q", test.values)
 	}
+}
+
+// FuzzWWWAuthenticate: whatever an API says, the parser ends, and finds a code only
+// in a Bearer challenge, however that is surrounded.
+func FuzzWWWAuthenticate(f *testing.F) {
+	for _, value := range []string{
+		"", "Bearer", `Bearer error="invalid_token"`, `Basic realm="x", Bearer error=invalid_token`,
+		`Negotiate abc==`, `Bearer error="a\"b`, `=,;"\`, `Bearer realm="a, error=\"x\"", error = "invalid_token"`,
+	} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		code, found := Error([]string{value}, "Bearer")
+		require.True(t, found || code == "", "a code without a challenge")
+		require.True(t, !found || strings.Contains(strings.ToLower(value), "bearer"))
+		for _, part := range strings.FieldsFunc(code, func(r rune) bool { return r == '"' || r == '\\' }) {
+			require.Contains(t, strings.ReplaceAll(value, `\`, ""), part)
+		}
+
+		// A challenge of its own line is found beside it.
+		code, found = Error([]string{`Bearer error="invalid_token"`, value}, "Bearer")
+		require.True(t, found)
+		require.Equal(t, "invalid_token", code)
+
+		// One in a quoted string isn't.
+		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
+		_, found = Error([]string{`Basic realm="` + quoted + `"`}, "Bearer")
+		require.False(t, found)
+	})
 }

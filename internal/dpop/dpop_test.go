@@ -1,0 +1,49 @@
+package dpop
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
+)
+
+func TestTargetURL(t *testing.T) {
+	for _, test := range []struct{ url, host, want string }{
+		{"https://api.example", "", "https://api.example/"},
+		{"https://API.example:443/A/b?c#d", "", "https://api.example/A/b"},
+		{"http://api.example:80/", "", "http://api.example/"},
+		{"https://api.example:80/", "", "https://api.example:80/"},
+		{"HTTPS://user:password@api.example:8443/a%2Fb%20c", "", "https://api.example:8443/a%2Fb%20c"},
+		{"https://[::1]:443/x", "", "https://[::1]/x"},
+		{"https://127.0.0.1:8443/x", "Virtual.example", "https://virtual.example/x"},
+	} {
+		u, err := url.Parse(test.url)
+		require.NoError(t, err)
+		require.Equal(t, test.want, targetURL(u, test.host), test.url)
+	}
+}
+
+func TestNonces(t *testing.T) {
+	var c Nonces
+	server := func(host string) origin.Origin { return origin.Of(&url.URL{Scheme: "https", Host: host}) }
+	a, b := server("a"), server("b")
+	header := func(nonce string) http.Header { return http.Header{"Dpop-Nonce": {nonce}} }
+	require.Empty(t, c.Get(a))
+	require.True(t, c.Adopt(a, header("1"), ""))
+	require.Equal(t, "1", c.Get(a))
+	require.Empty(t, c.Get(b), "a nonce is for its server")
+	require.False(t, c.Adopt(a, header("1"), "1"))
+	for _, nonce := range []string{"", " ", "a b", `"`, `\`, "\x00", "é", strings.Repeat("x", maxNonce+1)} {
+		require.False(t, c.Adopt(a, header(nonce), "1"), "%q", nonce)
+	}
+	require.Equal(t, "1", c.Get(a))
+	for i := range 3 * maxNonces {
+		c.Adopt(server(fmt.Sprint(i)), header("n"), "")
+		require.LessOrEqual(t, len(c.of), maxNonces)
+	}
+}

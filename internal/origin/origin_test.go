@@ -1,0 +1,100 @@
+package origin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestR5_ChainThatCannotBeWalked(t *testing.T) {
+	req := httptest.NewRequest("GET", "https://a.example/", nil)
+	for _, resp := range []*http.Response{
+		{},
+		{Request: &http.Request{}},
+	} {
+		req.Response = resp
+		permitted, err := (*Policy)(nil).Permit(req)
+		require.NoError(t, err)
+		require.False(t, permitted)
+	}
+	req.Response = &http.Response{Request: req} // An endless chain.
+	permitted, err := (*Policy)(nil).Permit(req)
+	require.NoError(t, err)
+	require.False(t, permitted)
+}
+
+func TestParse(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://api.example.com":       "https://api.example.com:443",
+		"HTTPS://API.example.com:8443/": "https://api.example.com:8443",
+		"http://[::1]":                  "http://[::1]:80",
+		"":                              "",
+		"*":                             "",
+		"api.example.com":               "",
+		"https://":                      "",
+		"https://u@api.example.com":     "",
+		"https://api.example.com/path":  "",
+		"https://api.example.com?q":     "",
+		"https://api.example.com#f":     "",
+		"https://api.example.com:port":  "",
+	} {
+		o, err := Parse(text)
+		if want == "" {
+			require.ErrorContains(t, err, "in Origins is not an origin", text)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, want, o.String())
+	}
+}
+
+// FuzzOrigin: two addresses have the same origin only if scheme, host and port are
+// the same, by what net/http would connect to.
+func FuzzOrigin(f *testing.F) {
+	for _, pair := range [][2]string{
+		{"https://a.example", "https://A.example:443/path?q#f"},
+		{"https://a.example", "http://a.example"},
+		{"https://a.example", "https://a.example."},
+		{"https://a.example", "https://a.example:8443"},
+		{"https://a.example", "https://user:password@a.example"},
+		{"https://a.example", "https://a.example@b.example"},
+		{"https://[::1]", "https://[::1]:443"},
+		{"https://[::1]", "https://[0:0:0:0:0:0:0:1]"},
+		{"https://b\u00fccher.example", "https://xn--bcher-kva.example"},
+		{"https://K.example", "https://\u212a.example"},
+		{"https://a.example:", "https://a.example:0443"},
+	} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, first, second string) {
+		a, err := url.Parse(first)
+		if err != nil || a.Host == "" {
+			return
+		}
+		o := Of(a)
+		if again, err := Parse(o.String()); err == nil && !strings.ContainsAny(o.host, "%") {
+			require.Equal(t, o, again)
+		}
+		stripped := *a
+		stripped.User, stripped.Path, stripped.RawPath, stripped.RawQuery, stripped.Fragment, stripped.RawFragment = nil, "/", "", "", "", ""
+		require.Equal(t, o, Of(&stripped), "only scheme, host and port matter")
+
+		b, err := url.Parse(second)
+		if err != nil || b.Host == "" || Of(b) != o {
+			return
+		}
+		require.Equal(t, a.Scheme, b.Scheme)
+		require.Equal(t, strings.ToLower(a.Hostname()), strings.ToLower(b.Hostname()))
+		port := func(u *url.URL) string {
+			if u.Port() == "" {
+				return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+			}
+			return u.Port()
+		}
+		require.Equal(t, port(a), port(b))
+	})
+}
