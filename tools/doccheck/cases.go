@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ func checkCases(register, root string) (problems []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	tests, err := findTests(root)
+	tests, err := findTests(os.DirFS(root))
 	if err != nil {
 		return nil, err
 	}
@@ -75,20 +74,20 @@ func checkCases(register, root string) (problems []string, err error) {
 	return problems, nil
 }
 
-// findTests returns the names of all tests and fuzz targets in root and below.
-func findTests(root string) (map[string]bool, error) {
+// findTests returns the names of all tests and fuzz targets in a tree of folders.
+func findTests(tree fs.FS) (map[string]bool, error) {
 	tests := map[string]bool{}
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(tree, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if entry.IsDir() && slices.Contains([]string{".git", "bin", "node_modules", "testdata"}, entry.Name()) {
-			return filepath.SkipDir
+			return fs.SkipDir
 		}
 		if !strings.HasSuffix(path, "_test.go") {
 			return nil
 		}
-		text, err := os.ReadFile(path)
+		text, err := fs.ReadFile(tree, path)
 		for _, m := range testFunc.FindAllSubmatch(text, -1) {
 			tests[string(m[1])] = true
 		}
