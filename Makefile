@@ -1,34 +1,35 @@
 # Development tasks. `make help` lists them; `make test` is what CI runs.
-# Needs GNU make, bash, Go and a C compiler (for the race detector);
-# everything else is pinned in tools/go.mod or installed by `make setup`.
+# They need GNU make, bash, Go and a C compiler (for the race detector).
+# Everything else is pinned in tools/go.mod or installed by `make setup`.
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
-# A recipe is one script, which stops at the first command that fails.
+# Each recipe is one script, which stops at the first command that fails.
 .ONESHELL:
 
-# The least statement coverage of the core packages, in percent.
-COVERAGE := 90.0
-CORE     := .
+# The statement coverage that the core packages must have, in percent. They are the root
+# package and all internal packages but those that support tests.
+COVERAGE     := 98.0
+TEST_SUPPORT := /internal/(hostile|leakcheck)$$
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 60s
-# A hanging test prints its goroutines before CI gives up.
+# A test that hangs prints its goroutines before CI gives up.
 TIMEOUT  := 10m
 
-# $(call find,NAME) finds the files of that name which are ours.
+# $(call find,NAME) finds our own files of that name.
 find = find . \( -name .git -o -name bin -o -name node_modules -o -name testdata \) -prune \
 	-o -name $(1)
 
-# Every module of the repository. tools/ is checked, but has nothing to test.
+# All modules of the repository, and those that developers work on together. What linters
+# depend on must not select the versions of the other modules, so tools/ stays apart.
 ALL_MODULES := $(patsubst %/go.mod,%,$(sort $(shell $(call find,go.mod) -print)))
 MODULES     := $(filter-out ./tools,$(ALL_MODULES))
 # Modules whose tests need real servers: there, a skipped test is a failure.
 WITH_SERVERS := $(filter ./conformance ./redisstore ./examples/fleet,$(MODULES))
 
-# What a module needs has to stand in its own go.mod, so a developer's go.work
-# doesn't count here.
+# Each go.mod must list what its module needs, so a developer's go.work is ignored here.
 export GOWORK := off
 export PATH   := $(CURDIR)/bin:$(PATH)
 
@@ -37,9 +38,9 @@ each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(2)); 
 
 ##@ Test
 
-# The cheap sections come first, the tests last.
-SECTIONS := tools setup check-format check-tidy vet modernize golangci-lint \
-	check-docs check-workflows apidiff cover test-modules test-servers
+# Cheap sections come first, so that mistakes show early.
+SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
+	check-workflows apidiff test-tools cover test-modules test-fuzz test-servers
 
 .PHONY: test
 test: ## everything that CI checks
@@ -55,10 +56,20 @@ test: ## everything that CI checks
 test-modules: ## go test -race in every module that needs no server
 	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),go test -race -timeout $(TIMEOUT) ./...)
 
-# Not part of `make test`, which needs the Go of tools/go.mod.
+# The go command caches results without regard to files of other modules, which the
+# tests of the tools read.
+.PHONY: test-tools
+test-tools: ## go test -race of our own tools
+	@go -C tools test -race -count=1 -timeout $(TIMEOUT) ./...
+
+.PHONY: test-fuzz
+test-fuzz: ## run each fuzz target for 3 seconds, to see that it works
+	@$(MAKE) fuzz FUZZTIME=3s
+
+# Not part of `make test`, which needs the Go version of tools/go.mod.
 .PHONY: test-oldest
 test-oldest: export GOTOOLCHAIN := local
-test-oldest: ## go test in the modules that do with this Go: the core has to
+test-oldest: ## go test in the modules that support this Go; the core must
 	@for module in $(filter-out $(WITH_SERVERS),$(MODULES)); do
 		cd $(CURDIR)/$$module
 		if [[ $$module != . ]] && ! go list -m >/dev/null 2>&1; then
@@ -69,7 +80,7 @@ test-oldest: ## go test in the modules that do with this Go: the core has to
 		go test -timeout $(TIMEOUT) ./...
 	done
 
-# -v tells which tests were skipped, and is too much to read when none was.
+# With -v the output shows which tests were skipped. It goes to a file, as it is long.
 .PHONY: test-servers
 test-servers: export CLIENTCREDENTIALS_REQUIRE_SERVERS := 1
 test-servers: setup | bin ## go test -race against real servers, none skipped
@@ -83,46 +94,44 @@ test-servers: setup | bin ## go test -race against real servers, none skipped
 
 .PHONY: cover
 cover: | bin ## statement coverage of the core packages
-	@go test -timeout $(TIMEOUT) -coverprofile=bin/cover.out $(CORE)
+	@packages=$$(go list . ./internal/... | grep -vE '$(TEST_SUPPORT)' | paste -sd, -)
+	go test -timeout $(TIMEOUT) -coverpkg="$$packages" -coverprofile=bin/cover.out . ./internal/...
 	total=$$(go tool cover -func=bin/cover.out | awk '/^total:/ { print $$NF }')
-	echo "coverage: $$total of statements, at least $(COVERAGE)% wanted"
+	echo "coverage: $$total of statements; it must be at least $(COVERAGE)%"
 	awk -v total="$$total" 'BEGIN { exit !(total + 0 >= $(COVERAGE)) }'
 
+# go test -fuzz takes one package and one target at a time.
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s)
-	@for module in $(MODULES); do
-		cd $(CURDIR)/$$module
-		packages=$$(go list ./...)
-		for package in $$packages; do
-			targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p')
-			for target in $$targets; do
-				echo "[$$module] $$package $$target"
-				go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package
-			done
-		done
+	@$(call find,'*_test.go') -print0 | xargs -0 grep -oE '^func Fuzz\w+' /dev/null | sort |
+	while IFS=: read -r file target; do
+		cd "$(CURDIR)/$${file%/*}"
+		target=$${target#func }
+		echo "[$${file%/*}] $$target"
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s . </dev/null
 	done
 
 .PHONY: providers
-providers: setup ## write what the tests find into docs/providers.md
+providers: setup ## write what the tests find out to docs/providers.md
 	@cd conformance
 	go test -count=1 -timeout $(TIMEOUT) -run '^(TestMatrix|TestSecrets)$$' -update .
 
 .PHONY: fleet-figures
-fleet-figures: ## simulate fleets, and write the figures into docs/fleet.md
+fleet-figures: ## simulate fleets, and write the figures to docs/fleet.md
 	@go test -count=1 -timeout 20m -run '^TestFleetFigures$$' -update-figures .
 
-# Half an hour on two cores: not part of `make test`.
+# Not part of `make test`: it takes half an hour on two cores.
 .PHONY: mutate
-mutate: ## remove each guard in turn, and see a test fail; RUN=regexp chooses some
+mutate: ## remove each guard in turn: a test must fail; RUN=regexp selects guards
 	@go -C tools run ./mutate -run '$(RUN)' $(CURDIR)
 
 ##@ Lint
 
 .PHONY: lint
-lint: check-format check-tidy vet modernize golangci-lint check-docs check-workflows ## all of these checks
+lint: check-format check-tidy vet modernize golangci-lint check-docs check-workflows ## all checks of this section but apidiff and vuln
 
 .PHONY: check-format
-check-format: tools
+check-format: tools ## gofumpt changes nothing
 	@unformatted=$$($(call find,'*.go') -print0 | xargs -0 gofumpt -l)
 	if [[ -n $$unformatted ]]; then echo "make format changes:"; echo "$$unformatted"; exit 1; fi
 
@@ -131,7 +140,7 @@ check-tidy: ## go mod tidy changes nothing
 	$(call each,$(ALL_MODULES),go mod tidy -diff)
 
 .PHONY: vet
-vet:
+vet: ## go vet finds nothing
 	$(call each,$(ALL_MODULES),go vet ./...)
 
 .PHONY: modernize
@@ -139,33 +148,34 @@ modernize: ## go fix changes nothing
 	$(call each,$(ALL_MODULES),go fix -diff ./...)
 
 .PHONY: golangci-lint
-golangci-lint: tools
+golangci-lint: tools ## golangci-lint finds nothing; see .golangci.yml
 	$(call each,$(ALL_MODULES),golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: check-docs
-check-docs: tools ## links, Go code and copied files in *.md
-	@$(call find,'*.md') -print0 | xargs -0 doccheck
+check-docs: tools ## links and code in *.md are right; docs/cases.md fits the tests
+	@$(call find,'*.md') -print0 | xargs -0 doccheck -cases docs/cases.md
 
-# shellcheck and pyflakes would be used if they happened to be installed.
+# actionlint uses shellcheck and pyflakes if they happen to be installed. The result
+# must not depend on that.
 .PHONY: check-workflows
-check-workflows: tools ## the workflows of GitHub
+check-workflows: tools ## actionlint finds nothing in the workflows for GitHub
 	@actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 
 .PHONY: apidiff
-apidiff: tools ## our exported API against that of x/oauth2/clientcredentials
+apidiff: tools ## compare our exported API with that of x/oauth2/clientcredentials
 	@tools/apidiff.sh
 
-# Not part of `make test`: it needs the Go vulnerability database, from the network.
+# Not part of `make test`: it needs the Go vulnerability database from the network.
 .PHONY: vuln
-vuln: ## known vulnerabilities; needs the Go vulnerability database
+vuln: ## look for known vulnerabilities; needs the network
 	@go -C tools build -o ../bin/ golang.org/x/vuln/cmd/govulncheck
 	$(call each,$(MODULES),govulncheck ./...)
 
 ##@ Release
 
-# Not part of `make test`: what it tests has been tested there, with the replaces.
+# Not part of `make test`, which runs the same tests on the modules in this repository.
 .PHONY: release-check
-release-check: ## build, test and use the modules as they would be released; VERSION=v1.2.3
+release-check: ## build, test and use the modules as if released; VERSION=v1.2.3
 	@tools/release.sh check $(VERSION)
 
 ##@ Develop
@@ -175,26 +185,24 @@ format: tools ## rewrite the Go files: gofumpt, go fix, go mod tidy
 	$(call each,$(ALL_MODULES),go fix ./... && go mod tidy)
 	$(call find,'*.go') -print0 | xargs -0 gofumpt -w
 
-# On a machine that has nothing else to do: not part of `make test`, which only sees
-# whether it works.
+# Not part of `make test`, which only checks that it works. Run it on an idle machine.
 .PHONY: bench
-bench: ## measure beside other libraries, and write docs/performance.md; 5 minutes
+bench: ## compare with other libraries, and write docs/performance.md; 5 minutes
 	@go -C benchmarks run . -out ../docs
 
 .PHONY: setup
-setup: ## install what the tests with real servers need
+setup: ## install what the tests need besides Go
 	@tools/setup.sh
 
-# A build that is up to date takes half a second.
+# If the tools are up to date, this takes half a second.
 .PHONY: tools
-tools: | bin
+tools: | bin ## build the tools that the targets above use into bin/
 	@go -C tools build -o ../bin/ ./doccheck mvdan.cc/gofumpt \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/exp/cmd/apidiff \
 		github.com/rhysd/actionlint/cmd/actionlint
 
-# tools/ stays out: what linters depend on would be selected for the others too.
 .PHONY: work
-work: ## write a go.work with all modules (git ignores it)
+work: ## write a go.work with all modules but tools/ (git ignores it)
 	rm -f go.work go.work.sum
 	GOWORK= go work init $(MODULES)
 

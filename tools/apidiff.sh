@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Compares our exported API with that of golang.org/x/oauth2/clientcredentials,
-# in the version that go.mod selects. Additions are fine. An incompatible change
-# has to stand in docs/compatibility.md, word for word, in a block
+# Compares our exported API with that of golang.org/x/oauth2/clientcredentials, in the
+# version that go.mod selects. Additions are fine. Incompatible changes must be listed in
+# docs/compatibility.md, word for word, in a block
 #
 #	```apidiff
 #	- Config.Scopes: changed from []string to []byte
 #	```
 #
-# and a line there that is no longer true is an error too.
+# A listed change that doesn't exist is an error too.
 #
-# Needs bin/apidiff: run it by `make apidiff`.
+# It needs bin/apidiff: run it with `make apidiff`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ upstream=golang.org/x/oauth2/clientcredentials
 ours=$(go list .)
 document=docs/compatibility.md
 
-# apidiff exits 0 whatever it finds, and 1 when it can't load a package.
+# apidiff exits 0 even when it finds changes, and 1 when it can't load a package.
 found=$(bin/apidiff -incompatible "$upstream" "$ours" | sort)
 allowed=
 if [[ -e $document ]]; then
@@ -27,14 +27,14 @@ fi
 unexpected=$(comm -23 <(echo "$found") <(echo "$allowed"))
 untrue=$(comm -13 <(echo "$found") <(echo "$allowed"))
 if [[ -n $unexpected ]]; then
-	echo "Incompatible with $upstream, and not in $document:"
+	echo "Incompatible with $upstream, and not listed in $document:"
 	echo "$unexpected"
 fi
 if [[ -n $untrue ]]; then
-	echo "In $document, but not so:"
+	echo "Listed in $document, but no longer there:"
 	echo "$untrue"
 fi
 [[ -z $unexpected$untrue ]]
 
 version=$(go list -m -f '{{.Path}} {{.Version}}' golang.org/x/oauth2)
-echo "$ours has the exported API of $upstream ($version)${allowed:+, but for $(wc -l <<<"$allowed") listed change(s)}."
+echo "$ours has the exported API of $upstream ($version)${allowed:+, with $(wc -l <<<"$allowed") listed change(s)}."

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# What a release takes; see RELEASING.md.
+# The steps of a release; see RELEASING.md.
 #
 #	tools/release.sh check [VERSION]    tries the release out, and changes nothing
-#	tools/release.sh prepare VERSION    has the modules require VERSION of each other
+#	tools/release.sh prepare VERSION    makes the modules require VERSION of each other
 #	tools/release.sh tag VERSION        tags the commit, once for each released module
 #
-# VERSION is like v1.2.3. check takes that of the newest entry of CHANGELOG.md.
+# VERSION looks like v1.2.3. By default, check uses the newest version in CHANGELOG.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 
-# Never released: who uses the library has no use for them.
+# Modules that are never released, because they are of no use outside this repository.
 unreleased='^(conformance|benchmarks|tools|examples/.*)$'
 
-# all prints the directories of all modules, the core first.
+# all prints the directories of all modules, beginning with the core.
 all() {
 	find . \( -name .git -o -name bin -o -name node_modules -o -name testdata \) -prune -o -name go.mod -printf '%h\n' |
 		sed 's#^\./##' | sort
 }
 
-# modules prints the directories of the released ones.
+# modules prints the directories of the released modules.
 modules() { all | grep -vE "$unreleased"; }
 
-# path DIRECTORY prints the path of the module in it.
+# path DIRECTORY prints the path of the module in DIRECTORY.
 path() { (cd "$1" && GOWORK=off go list -m); }
 
-# requirements DIRECTORY prints those of our modules that the module there requires.
+# requirements DIRECTORY prints which of our modules the module in DIRECTORY requires.
 requirements() {
 	(cd "$1" && go mod edit -json) | sed -nE "s#^[[:space:]]*\"Path\": \"($core(/[^\"]*)?)\",?#\1#p" | sort -u | grep -vxF "$(path "$1")" || true
 }
@@ -37,7 +37,7 @@ fail() {
 
 step() { printf '\n==> %s\n' "$*"; }
 
-# require DIRECTORY has the module there require the version of our others.
+# require DIRECTORY makes the module in DIRECTORY require $version of our other modules.
 require() {
 	local module
 	for module in $(requirements "$1"); do
@@ -49,13 +49,13 @@ check() {
 	work=$(mktemp -d)
 	trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
 	mkdir "$work/tree" "$work/proxy"
-	# What would be committed: without what git ignores, or what is deleted.
+	# Copy the files that git tracks or would add, except deleted ones.
 	git ls-files -co --exclude-standard -z | perl -0 -ne 'chomp; print "$_\0" if -e' |
 		tar --null -T - -cf - | tar -xf - -C "$work/tree"
 	go -C tools build -o ../bin/ ./modproxy
 
-	# A module cache of our own: a trial must not be taken for the release, later. The
-	# other one serves what is in it already.
+	# Use a separate module cache, so that the go command never takes this trial for the
+	# release. Modules of other projects come from the usual cache where it has them.
 	GOPROXY="file://$work/proxy,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)"
 	export GOPROXY GOWORK=off GOMODCACHE=$work/modcache GONOSUMDB="$core,$core/*" GOTOOLCHAIN=local
 	export GOFLAGS="$(go env GOFLAGS) -mod=mod -modcacherw"
@@ -65,7 +65,7 @@ check() {
 	for dir in $(modules); do
 		if [[ $dir == . ]]; then
 			if grep -E '^(replace|tool|exclude)\b' go.mod; then
-				fail "the core's go.mod has to do without this"
+				fail "the core's go.mod must not contain these lines"
 			fi
 			continue
 		fi
@@ -74,7 +74,7 @@ check() {
 		done
 		require "$dir"
 		if (cd "$dir" && go mod edit -json) | grep -A 9 '"Replace": \[' | grep '"Old"'; then
-			fail "$dir/go.mod replaces what isn't ours, or what it doesn't require: consumers wouldn't"
+			fail "$dir/go.mod may only replace modules of this repository that it requires, because a replace doesn't apply to consumers"
 		fi
 		echo "$dir: $(requirements "$dir" | tr '\n' ' ')at $version"
 	done
@@ -86,20 +86,20 @@ check() {
 
 	for dir in $(modules); do
 		if [[ $dir == . ]]; then
-			continue # It replaces nothing, and make test has tested it.
+			continue # The core replaces nothing, so make test has tested it like this.
 		fi
 		step "[$dir] without replace: go build, go vet, go test"
 		(cd "$dir" && go build ./... && go vet ./... && go test -timeout 5m ./...)
 	done
 
 	consume core "$core" "$core/clientauth" "$core/clientcredentialstest"
-	step "[consumer] what it sees"
+	step "[consumer] the modules it sees"
 	go list -m all
 	seen=$(go list -m all | wc -l)
 	built=$(go list -deps -f '{{with .Module}}{{.Path}}{{end}}' . | sort -u | grep -vx example.com/consumer | tr '\n' ' ')
 	echo "modules: $seen; built into the program: $built"
-	((seen <= most_modules)) || fail "a consumer of the core sees $seen modules, and should see $most_modules at most"
-	[[ $built == "$core golang.org/x/oauth2 " ]] || fail "only the core and x/oauth2 should be"
+	((seen <= most_modules)) || fail "a consumer of the core sees $seen modules, and must see at most $most_modules"
+	[[ $built == "$core golang.org/x/oauth2 " ]] || fail "only the core and x/oauth2 may be built into the program"
 
 	for dir in $(cd "$work/tree" && modules); do
 		if [[ $dir != . ]]; then
@@ -112,15 +112,15 @@ check() {
 			GOBIN=$work/gobin go install "$core/cmd/$(basename "$dir")@$version"
 		fi
 	done
-	step "the release can be: $version of $(cd "$work/tree" && modules | wc -l) modules"
+	step "all checks passed: $version of $(cd "$work/tree" && modules | wc -l) modules can be released"
 }
 
-# How many modules a consumer of the core sees in go list -m all: itself, the core,
-# x/oauth2, testify, and one that each of those two requires.
+# The largest number of modules that go list -m all may print for a consumer of the core:
+# itself, the core, x/oauth2, testify, and one module that each of these two requires.
 most_modules=6
 
-# consume NAME PACKAGE... builds and runs a program that imports these packages, outside
-# of the repository, and stays in its directory.
+# consume NAME PACKAGE... builds and runs a program that imports these packages. The
+# program is outside the repository, and its directory becomes the current one.
 consume() {
 	local name=${1//\//-}
 	shift
@@ -139,7 +139,8 @@ consume() {
 	go run .
 }
 
-# The others, too: they would select the version that a released one requires.
+# prepare also changes the modules that are never released: otherwise they would select
+# the version that a released module requires.
 prepare() {
 	for dir in $(all); do
 		require "$dir"
@@ -169,7 +170,7 @@ version=${2:-}
 if [[ -z $version && ${1:-} == check ]]; then
 	version=v$(sed -nE 's/^## ([0-9]+\.[0-9]+\.[0-9]+).*/\1/p' CHANGELOG.md | head -n 1)
 fi
-[[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "usage: tools/release.sh check|prepare|tag VERSION, which is like v1.2.3"
+[[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "usage: tools/release.sh check|prepare|tag VERSION, and VERSION looks like v1.2.3"
 case $1 in
 check | prepare | tag) "$1" ;;
 *) fail "usage: tools/release.sh check|prepare|tag VERSION" ;;

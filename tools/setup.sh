@@ -1,40 +1,84 @@
 #!/usr/bin/env bash
-# Installs what the tests need besides Go: Node.js with the packages of
-# conformance/oidc-provider, the authorization servers that Debian has for its own
-# Python, Redis for redisstore, and what the command lines of docs/cctoken.md call. Does
-# nothing that was done before.
+# Installs what the tests need besides Go, on Debian 12, and skips what is already
+# there:
+#
+#   - Node.js, and the npm packages of conformance/oidc-provider
+#   - authorization servers that Debian packages for its own Python
+#   - Redis, for redisstore and examples/fleet
+#   - the programs that the commands in docs/cctoken.md use
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Debian's packages, with the versions that the tests know: modules for
-# /usr/bin/python3, and redis-server, whose versions have an epoch. Of the others any
-# version will do.
+# Debian packages, and the versions that the tests were written for. The Python modules
+# are for /usr/bin/python3. The version of redis-server begins with an epoch. For
+# packages without a version, any will do.
 packages=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.
 	redis-server=5:7.0. curl= jq= openssl=)
+
+# How long to wait for another program to release apt's locks, in seconds.
+patience=600
+
+# unable REASON says what can't be tested on this machine, and exits.
+unable() {
+	cat >&2 <<-END
+
+		This machine can't run all of \`make test\`: $1
+
+		These parts can't run here:
+
+		  conformance     needs Node.js 20 or later with npm, and python3-authlib,
+		                  python3-django-oauth-toolkit and python3-flask of Debian 12
+		  redisstore      needs redis-server 7.0 of Debian 12
+		  examples/fleet  needs redis-server
+		  cmd/cctoken     needs curl, jq and openssl for one test, which is skipped
+		                  without them: it runs the commands in docs/cctoken.md
+
+		Everything else can be tested without them. To test the library, run this in
+		the root of the repository. It needs nothing but Go:
+
+		  go test ./...
+
+	END
+	exit 1
+}
 
 # version PACKAGE prints the version of an installed Debian package.
 version() {
 	dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p'
 }
 
-# install PACKAGE... installs Debian packages, as root or by sudo.
+# install PACKAGE... installs Debian packages, as root or with sudo.
 install() {
-	local root=()
+	root=()
+	command -v apt-get >/dev/null || unable "$* must be installed, and there is no apt-get."
 	if ((EUID != 0)); then
 		root=(sudo -n)
+		"${root[@]}" true 2>/dev/null ||
+			unable "$* must be installed, and you are neither root nor allowed to use sudo without a password."
 	fi
-	if ! command -v apt-get >/dev/null || ! "${root[@]}" true 2>/dev/null; then
-		echo "missing: $*; install it, then run make setup again" >&2
-		exit 1
-	fi
-	"${root[@]}" apt-get update -qq
-	"${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qq -y --no-install-recommends "$@"
+	apt update
+	apt install -y --no-install-recommends "$@"
+}
+
+# apt ARGUMENT... runs apt-get, and waits while another program holds one of its locks.
+# DPkg::Lock::Timeout wouldn't do: it doesn't apply to the locks of the package lists and
+# of the downloaded packages, and it waits without saying so.
+apt() {
+	local output held deadline=$((SECONDS + patience))
+	until output=$("${root[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" 2>&1); do
+		held=$(grep -m 1 -o 'Could not get lock.*' <<<"$output") || true
+		if [[ -z $held ]] || ((SECONDS >= deadline)); then
+			printf 'apt-get %s failed:\n%s\n' "$*" "$output" >&2
+			return 1
+		fi
+		echo "waiting up to $((deadline - SECONDS))s for another program to finish with apt: $held"
+		sleep 5
+	done
 }
 
 provider=conformance/oidc-provider
 if [[ ! -d $provider ]]; then
-	echo "no $provider: nothing to install"
+	echo "there is no $provider: nothing to install"
 	exit
 fi
 
@@ -54,13 +98,17 @@ fi
 for package in "${packages[@]}"; do
 	installed=$(version "${package%=*}")
 	if [[ $installed != "${package#*=}"* ]]; then
-		echo "${package%=*} is $installed: the tests are for ${package#*=}x, of Debian 12" >&2
-		exit 1
+		unable "${package%=*} is version $installed, and the tests were written for ${package#*=}x of Debian 12."
 	fi
 	echo "${package%=*} $installed: up to date"
 done
+node=$(node --version)
+major=${node#v}
+if ((${major%%.*} < 20)); then
+	unable "Node.js is $node, and $provider needs version 20 or later, which Debian 12 doesn't have."
+fi
 
-# npm writes node_modules/.package-lock.json last.
+# node_modules/.package-lock.json is the last file that npm writes.
 if [[ $provider/node_modules/.package-lock.json -nt $provider/package-lock.json ]]; then
 	echo "$provider: up to date"
 else

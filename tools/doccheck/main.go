@@ -1,19 +1,22 @@
 // Doccheck checks Markdown files:
 //
-//   - A relative link leads to a file that exists, and its fragment to a heading.
-//     If its text is the name of a test, the file has that test.
-//   - A block marked as go is formatted by gofmt, and passes go vet if it is a
-//     whole file, in the module that the Markdown file is in, or, after the line
-//     <!-- module: path -->, in the one in that folder.
-//   - A block after the line <!-- from: path --> is part of that file, word for
-//     word.
+//   - The target of a relative link exists, and has the heading that the link's fragment
+//     names. If the text of the link is the name of a test, the target contains it.
+//   - A block marked as go is formatted by gofmt. If it is a whole file, it also passes
+//     go vet, in the module that contains the Markdown file, or, after the line
+//     <!-- module: path -->, in the module in that folder.
+//   - A block after the line <!-- from: path --> appears in that file, word for word.
 //
-// Paths are relative to the Markdown file.
+// Paths are relative to the Markdown file. With -cases, it also compares a register of
+// test cases with the tests in the current folder and below.
+//
+//	doccheck [-cases FILE] FILE...
 //
 // It is run by make check-docs.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"go/format"
 	"net/url"
@@ -26,35 +29,49 @@ import (
 )
 
 func main() {
-	failed := false
-	for _, name := range os.Args[1:] {
-		doc, err := parse(name)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		for _, problem := range doc.check() {
-			failed = true
-			fmt.Println(problem)
-		}
-	}
-	if failed {
+	register := flag.String("cases", "", "the register of test cases to compare with the tests")
+	flag.Parse()
+	problems, err := check(*register, flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "doccheck:", err)
 		os.Exit(1)
 	}
-	fmt.Printf("checked %d Markdown files\n", len(os.Args)-1)
+	for _, problem := range problems {
+		fmt.Println(problem)
+	}
+	if len(problems) > 0 {
+		os.Exit(1)
+	}
+	fmt.Printf("checked %d Markdown files\n", flag.NArg())
 }
 
-// A document is what is checked of a Markdown file.
+// check returns what is wrong with the files and with the register, if there is one.
+func check(register string, names []string) (problems []string, err error) {
+	for _, name := range names {
+		doc, err := parse(name)
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, doc.check()...)
+	}
+	if register == "" {
+		return problems, nil
+	}
+	more, err := checkCases(register, ".")
+	return append(problems, more...), err
+}
+
+// A document holds the parts of a Markdown file that are checked.
 type document struct {
 	name     string
 	links    []link
 	blocks   []block
-	headings map[string]bool // as GitHub names them in a link's fragment
+	headings map[string]bool // as GitHub writes them in a link's fragment
 }
 
 type link struct {
 	line   int
-	test   string // the text, if it is the name of a test
+	test   string // the text of the link, if it is the name of a test
 	target string
 }
 
@@ -62,8 +79,8 @@ type link struct {
 type block struct {
 	line     int    // of its first line of code
 	language string // the first word after the fence
-	from     string // the file that it is copied from, if any
-	module   string // the folder of the module to vet it in; empty: the document's
+	from     string // the file that it is copied from; empty: none
+	module   string // the folder of the module to vet it in; empty: that of the document
 	code     string
 }
 
@@ -84,7 +101,7 @@ func parse(name string) (*document, error) {
 	}
 	doc := &document{name: name, headings: map[string]bool{}}
 	var (
-		end            string // the fence that ends the block we are in
+		end            string // the fence that ends the current block; empty: not in a block
 		source, inside string
 	)
 	for i, line := range strings.Split(string(text), "\n") {
@@ -120,7 +137,7 @@ func parse(name string) (*document, error) {
 		}
 	}
 	if end != "" {
-		return nil, fmt.Errorf("%s: a block of code has no end", name)
+		return nil, fmt.Errorf("%s: a block of code isn't closed", name)
 	}
 	return doc, nil
 }
@@ -166,7 +183,7 @@ func (d *document) checkLink(l link) error {
 		return err
 	}
 	if u.Scheme != "" || u.Host != "" {
-		return nil // not ours to check
+		return nil // Not a file in this repository.
 	}
 	to := d
 	if u.Path != "" {
@@ -178,7 +195,7 @@ func (d *document) checkLink(l link) error {
 			}
 		}
 		if l.test != "" && !strings.Contains(string(data), "func "+l.test+"(") {
-			return fmt.Errorf("there is no %s", l.test)
+			return fmt.Errorf("the file has no %s", l.test)
 		}
 		if u.Fragment == "" || filepath.Ext(path) != ".md" {
 			return nil
@@ -200,7 +217,7 @@ func (d *document) checkBlock(b block) error {
 			return err
 		}
 		if !strings.Contains(string(text), b.code) {
-			return fmt.Errorf("the block is not in %s", b.from)
+			return fmt.Errorf("%s doesn't contain this block", b.from)
 		}
 	}
 	if b.language != "go" {
@@ -211,7 +228,7 @@ func (d *document) checkBlock(b block) error {
 		return fmt.Errorf("not Go: %w", err)
 	}
 	if string(formatted) != b.code {
-		return fmt.Errorf("not formatted by gofmt, which wants:\n%s", formatted)
+		return fmt.Errorf("not formatted; gofmt writes:\n%s", formatted)
 	}
 	if strings.HasPrefix(b.code, "package ") || strings.Contains(b.code, "\npackage ") {
 		return d.vet(b)
@@ -226,7 +243,7 @@ func (d *document) vet(b block) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	// The line directive has errors point into the document.
+	// With the line directive, errors name the line in the document.
 	name, err := filepath.Abs(d.name)
 	if err != nil {
 		return err

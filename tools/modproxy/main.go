@@ -1,11 +1,10 @@
-// Modproxy adds a module to a folder that the go command can use as a module proxy,
-// by GOPROXY=file://FOLDER:
+// Modproxy adds a module to a folder that the go command can use as a module proxy, with
+// GOPROXY=file://FOLDER:
 //
 //	modproxy FOLDER VERSION MODULE_DIRECTORY
 //
-// It is run by tools/release.sh, with copies of our modules, before they are released.
-// The zip file is made by the same code, and with the same limits, as the go command
-// makes one of a tag.
+// tools/release.sh runs it with copies of our modules before they are released. The code
+// that makes the zip file, and its limits, are those that the go command uses for tags.
 package main
 
 import (
@@ -32,7 +31,7 @@ func main() {
 	}
 }
 
-// add writes the files of https://go.dev/ref/mod#goproxy-protocol.
+// add writes the files that https://go.dev/ref/mod#goproxy-protocol describes.
 func add(folder, version, dir string) error {
 	goMod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {

@@ -1,9 +1,11 @@
-// Mutate checks that the tests notice when a guard is missing.
+// Mutate checks that a test fails when a guard is removed from the code.
 //
-// Each entry of guards.txt names a guard, a file of any module, the lines that are the
-// guard and what takes their place. Mutate makes the change in a copy of the repository,
-// runs the tests of the file's package, and wants one to fail. It prints which did. The
-// race detector is on for guards whose name speaks of a data race.
+// Each entry of guards.txt has the name of a guard, a file in any module, the lines to
+// remove and the lines to put in their place. Mutate makes the change in a copy of the
+// repository, runs tests until one fails, and prints its name. It runs the tests of the
+// file's package, and after those of a package under internal/ also those of the root
+// package, which is built on it. If the guard's name contains "data race", the tests run
+// under the race detector.
 //
 //	go run ./mutate [-run regexp] repository
 package main
@@ -28,7 +30,7 @@ import (
 //go:embed guards.txt
 var guardsText string
 
-// A guard is some text of a file, and what takes its place.
+// A guard is a text in a file, and the text that replaces it.
 type guard struct{ name, file, old, new string }
 
 func main() {
@@ -44,12 +46,13 @@ func main() {
 		os.Exit(1)
 	}
 	if survived > 0 {
-		fmt.Printf("%d guards can be removed without a test that fails\n", survived)
+		fmt.Printf("%d guards can be removed, and all tests still pass\n", survived)
 		os.Exit(1)
 	}
 }
 
-// check tries all guards whose name matches, and returns how many nobody missed.
+// check tries all guards whose name matches, and returns how many can be removed without
+// a test that fails.
 func check(repository string, pattern *regexp.Regexp) (survived int, err error) {
 	guards, err := parse(guardsText)
 	if err != nil {
@@ -98,8 +101,12 @@ func check(repository string, pattern *regexp.Regexp) (survived int, err error) 
 	return survived, err
 }
 
-// parse reads guards.txt: "# name", the file, then the lines that go, after "-",
-// and those that come, after "+".
+// parse reads guards.txt. Entries are separated by an empty line, and consist of
+//
+//	# the name of the guard
+//	the file
+//	-the lines to remove
+//	+the lines to put in their place
 func parse(text string) (guards []guard, err error) {
 	for entry := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
 		var g guard
@@ -115,7 +122,7 @@ func parse(text string) (guards []guard, err error) {
 				g.file = strings.TrimSpace(line)
 			}
 		}
-		// Without the last line end a guard may be a part of a line.
+		// Without the last line break, a guard can be a part of a line.
 		g.old, g.new = strings.TrimSuffix(g.old, "\n"), strings.TrimSuffix(g.new, "\n")
 		if g.name == "" || g.file == "" || g.old == "" || g.old == g.new {
 			return nil, fmt.Errorf("guards.txt: incomplete entry %q", entry)
@@ -125,7 +132,19 @@ func parse(text string) (guards []guard, err error) {
 	return guards, nil
 }
 
-// clone copies the files that git knows to dir.
+// replace returns the content of the guard's file without the guard.
+func (g guard) replace(content []byte) ([]byte, error) {
+	switch n := bytes.Count(content, []byte(g.old)); n {
+	case 0:
+		return nil, fmt.Errorf("%s has no such text", g.file)
+	case 1:
+		return bytes.Replace(content, []byte(g.old), []byte(g.new), 1), nil
+	default:
+		return nil, fmt.Errorf("%s has this text %d times", g.file, n)
+	}
+}
+
+// clone copies the files that git tracks to dir.
 func clone(repository, dir string) error {
 	list := exec.Command("git", "ls-files", "-z")
 	list.Dir = repository
@@ -150,17 +169,17 @@ func clone(repository, dir string) error {
 
 var failed = regexp.MustCompile(`(?m)^--- FAIL: (\w+)|^(panic: .*)`)
 
-// try removes g in dir, and returns what noticed, if anything did.
+// try removes g in dir, and returns the name of the test that failed, or "".
 func try(dir string, g guard) (by string, err error) {
 	path := filepath.Join(dir, g.file)
 	original, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	if n := bytes.Count(original, []byte(g.old)); n == 0 {
-		return "", fmt.Errorf("%s has no such text", g.file)
+	changed, err := g.replace(original)
+	if err != nil {
+		return "", err
 	}
-	changed := bytes.Replace(original, []byte(g.old), []byte(g.new), 1)
 	if err := os.WriteFile(path, changed, 0o600); err != nil {
 		return "", err
 	}
@@ -172,18 +191,21 @@ func try(dir string, g guard) (by string, err error) {
 	}
 	args = append(args, ".")
 	if folder := filepath.Dir(g.file); folder != "." {
-		return test(filepath.Join(dir, folder), args) // Perhaps a module of its own.
+		by, err = test(filepath.Join(dir, folder), args)
+		if by != "" || err != nil || !strings.HasPrefix(g.file, "internal/") {
+			return by, err
+		}
 	}
-	// The two tests that take long only if no other has noticed.
-	const long = "^(TestCanary|TestSimulation)$"
-	by, err = test(dir, append(slices.Clone(args), "-skip", long))
+	// In the root package, the two slow tests run only if no other test failed.
+	const slow = "^(TestCanary|TestSimulation)$"
+	by, err = test(dir, append(slices.Clone(args), "-skip", slow))
 	if by != "" || err != nil {
 		return by, err
 	}
-	return test(dir, append(args, "-run", long, "-scenarios", "300"))
+	return test(dir, append(args, "-run", slow, "-scenarios", "300"))
 }
 
-// test runs go with args in dir, and returns which test failed, if one did.
+// test runs go with args in dir, and returns the name of the test that failed, or "".
 func test(dir string, args []string) (by string, err error) {
 	command := exec.Command("go", args...)
 	command.Dir = dir
@@ -197,5 +219,5 @@ func test(dir string, args []string) (by string, err error) {
 	if found := failed.FindSubmatch(output); found != nil {
 		return string(found[1]) + string(found[2]), nil
 	}
-	return "", fmt.Errorf("failed in an unknown way:\n%s", output)
+	return "", fmt.Errorf("failed for an unknown reason:\n%s", output)
 }

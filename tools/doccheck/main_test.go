@@ -1,0 +1,133 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write writes files into a new directory, and makes it the current one.
+func write(t *testing.T, files map[string]string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// compare compares each problem with the beginning of the one that is wanted.
+func compare(t *testing.T, name string, got []string, err error, want []string) {
+	t.Helper()
+	same := err == nil && len(got) == len(want)
+	for i := 0; same && i < len(got); i++ {
+		same = strings.HasPrefix(got[i], want[i])
+	}
+	if !same {
+		t.Errorf("%s: got %q, %v; want %q", name, got, err, want)
+	}
+}
+
+func fenced(language, code string) string { return "```" + language + "\n" + code + "```\n" }
+
+func TestCheck(t *testing.T) {
+	const file = "package p\n\nimport \"fmt\"\n\nfunc f() { fmt.Printf(\"%d\", \"no number\") }\n"
+	write(t, map[string]string{
+		"go.mod":      "module example.com/m\n\ngo 1.25\n",
+		"sub/go.mod":  "module example.com/m/sub\n\ngo 1.25\n\nrequire example.com/m v0.0.0\n\nreplace example.com/m => ../\n",
+		"lib/lib.go":  "package lib\n\nfunc F() {}\n",
+		"a_test.go":   "package m\n\nfunc TestA(t *testing.T) {}\n",
+		"other.md":    "# The *title*, twice\n\n## The title, twice\n\n~~~\n# no heading\n~~~\n",
+		"sub/copy.go": "package sub\n\nfunc f() {\n\tg()\n}\n",
+	})
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"links": {"# A `b`_c\n[x](#a-b_c) [x](other.md) [x](other.md#the-title-twice-1) [x](sub) [x](https://example.com/none) `[x](none)`\n", nil},
+		"a missing file": {"\n[x](none.md \"title\")\n", []string{
+			"doc.md:2: link none.md: open none.md",
+		}},
+		"other kinds of links": {"[x]: none1\n<a href=\"none2\"> <img src=\"none3\">\n", []string{
+			"doc.md:1: link none1: ", "doc.md:2: link none2: ", "doc.md:2: link none3: ",
+		}},
+		"missing headings": {"[x](#none)\n[x](other.md#no-heading)\n[x](other.md#the-title-twice-2)\n", []string{
+			"doc.md:1: link #none: doc.md has no such heading",
+			"doc.md:2: link other.md#no-heading: other.md has no such heading",
+			"doc.md:3: link other.md#the-title-twice-2: other.md has no such heading",
+		}},
+		"tests": {"[TestA](a_test.go)\n[TestB](a_test.go)\n", []string{
+			"doc.md:2: link a_test.go: the file has no TestB",
+		}},
+		"copied blocks": {"<!-- from: sub/copy.go -->\n" + fenced("go", "func f() {\n\tg()\n}\n") +
+			"<!-- from: sub/copy.go -->\n" + fenced("", "func g() {}\n"), []string{
+			"doc.md:9: sub/copy.go doesn't contain this block",
+		}},
+		"a copy of a missing file": {"<!-- from: none.go -->\n" + fenced("sh", "ls\n"), []string{
+			"doc.md:3: open none.go",
+		}},
+		"Go": {fenced("go", "x := 1\n") + fenced("go", "x:=1\n") + fenced("go", "x :=\n") + fenced("sh", "x:=1\n"), []string{
+			"doc.md:5: not formatted; gofmt writes:\nx := 1\n", "doc.md:8: not Go: ",
+		}},
+		"go vet": {fenced("go", file), []string{
+			"doc.md:2: go vet:\n",
+		}},
+		"a whole file": {fenced("go", strings.Replace(file, "%d", "%s", 1)), nil},
+		"the module to vet in": {"<!-- module: sub -->\n" + fenced("go", "package p\n\nimport _ \"example.com/m/lib\"\n") +
+			fenced("go", "package p\n\nimport _ \"example.com/m/none\"\n"), []string{
+			"doc.md:8: go vet:\n",
+		}},
+	} {
+		if err := os.WriteFile("doc.md", []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := check("", []string{"doc.md"})
+		compare(t, name, got, err, test.want)
+	}
+	if err := os.WriteFile("doc.md", []byte("```go\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := check("", []string{"other.md", "doc.md"}); err == nil {
+		t.Errorf("a block that isn't closed: got %q, want an error", got)
+	}
+}
+
+func TestCases(t *testing.T) {
+	const head = "| id | what must happen | tests |\n| --- | --- | --- |\n"
+	write(t, map[string]string{
+		"a_test.go":            "func TestR1_A(t *testing.T) {}\nfunc TestOther(t *testing.T) {}\nfunc FuzzA(f *testing.F) {}\n",
+		"nested/b_test.go":     "func TestS04_S05b_B(t *testing.T) {}\nfunc TestMistake_M(t *testing.T) {}\nfunc TestR(t *testing.T) {}\n",
+		"testdata/c_test.go":   "func TestK9_C(t *testing.T) {}\n",
+		"nested/not_a_test.md": "func TestK9_D(t *testing.T) {}\n",
+	})
+	const complete = "| R1 | a | `TestR1_A`, `TestOther` |\n| S04 | b | `TestS04_S05b_B` |\n| S05b | c | `FuzzA` |\n\n" +
+		"| the mistake | test |\n| --- | --- |\n| d | `TestMistake_M` |\n"
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"complete": {"# Cases\n\n| no | register |\n\n" + head + complete, nil},
+		"incomplete": {head + "| S04 | b | `TestS04_S05b_B` |\n", []string{
+			"cases.md: TestMistake_M is missing",
+			"cases.md: R1, after which TestR1_A is named, has no row",
+			"cases.md: S05b, after which TestS04_S05b_B is named, has no row",
+		}},
+		"wrong": {head + "| D1 | a | TestR1_A |\n| D2 | b | `TestOther`, `TestR2` |\n| D2 | c | `TestK9_C` |\n" + complete, []string{
+			"cases.md:3: the row names no test",
+			"cases.md:4: no test is named TestR2",
+			"cases.md:5: D2 has two rows",
+			"cases.md:5: no test is named TestK9_C",
+		}},
+	} {
+		if err := os.WriteFile("cases.md", []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := check("cases.md", nil)
+		compare(t, name, got, err, test.want)
+	}
+}
