@@ -1,107 +1,115 @@
-// Package redact is a stand-in until merged.
+// Package redact keeps out of texts what people must not see in them: secrets,
+// and characters that could rewrite a terminal or a log line.
+//
+// Two questions about the name of a parameter look alike and are separate:
+//
+//   - Is its value hidden in texts? [IsCredentialName] answers that.
+//   - Does it forbid sharing a token between replicas? That answer belongs in
+//     names.go too, as a predicate of its own.
+//
+// The package does nothing when a program starts, and imports neither regexp nor
+// html: they would make every program that uses this library 324 kB larger.
 package redact
 
 import (
 	"encoding/base64"
 	"fmt"
-	"html"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
+// Redacted replaces a secret.
 const Redacted = "[redacted]"
 
+const (
+	// maxOddSecret is the length up to which a secret is looked for in every
+	// encoding, if encodings change it. With a longer one, no text is shown.
+	maxOddSecret = 4 << 10
+
+	// maxOddToken is the same for values that a server chose, and for secrets that
+	// encodings leave as they are. A longer one is looked for as it is.
+	maxOddToken = 512
+
+	// maxExpansion is how many bytes an encoding may make of one: &quot; and \u0022
+	// take six, and there may be backslashes before them.
+	maxExpansion = 8
+)
+
+// A Masker hides secrets in texts that a peer sent, also where the peer encoded
+// them. The zero value hides nothing. A Masker doesn't change, and is safe for
+// concurrent use.
 type Masker struct {
-	secrets, tokens []string
+	encoded  []string // looked for in every encoding
+	literals []string // looked for as they are
+	matcher  matcher  // finds encoded
+	longest  int      // how long the longest of them can be in a text
+	opaque   bool     // a secret is too long to look for: show nothing
 }
 
-func NewMasker(secrets ...string) *Masker { return &Masker{secrets: secrets} }
-func (m *Masker) Literal(tokens ...string) *Masker {
-	return &Masker{m.secrets, append(slices.Clone(m.tokens), tokens...)}
-}
-func (m *Masker) Mask(text string, limit int) string { return m.masker()(text, limit) }
-
-func (m *Masker) masker() func(text string, limit int) string {
-	secrets := slices.Clone(m.secrets)
-	tokens := append(slices.Clone(m.tokens), "", "")
-
-	for _, token := range tokens {
-		if len(token) <= maxOddToken && !isAllPlain(token) {
-			secrets = append(secrets, token)
-		}
-	}
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // One may begin another.
-	var patterns []string
-	longest := 0
-	for _, t := range tokens {
-		longest = max(longest, len(t))
-	}
-	absurd := func(text string, _ int) string {
-		if text == "" {
-			return ""
-		}
-		return Redacted
-	}
+// NewMasker returns a Masker for secrets. It skips empty ones. It finds each
+// secret as it is, encoded for forms, URLs, JSON, HTML and Go, and in base64.
+func NewMasker(secrets ...string) *Masker {
+	m := new(Masker)
 	for _, secret := range secrets {
-		if len(secret) > maxOddSecret && !isAllPlain(secret) {
-			return absurd
-		}
-		if secret != "" {
-			patterns = append(patterns, echoPattern(secret), regexp.QuoteMeta(base64.StdEncoding.EncodeToString([]byte(secret))))
-			longest = max(longest, maxEncoding*len(secret))
+		switch {
+		case len(secret) <= maxOddToken, len(secret) <= maxOddSecret && !isAllPlain(secret):
+			m.encoded = append(m.encoded, secret)
+		case isAllPlain(secret):
+			m.literals = append(m.literals, secret)
+			m.literals = append(m.literals, inBase64(secret)...)
+		default:
+			m.opaque = true
 		}
 	}
-	if longest == 0 {
-		return Clip
-	}
-	echo, err := regexp.Compile(strings.Join(patterns, "|"))
-	if err != nil {
-		return absurd
-	}
-	return func(text string, limit int) string {
-		head := text[:min(len(text), limit+longest)]
-		var matches [][]int
-		if patterns != nil {
-			matches = echo.FindAllStringIndex(head, -1)
-		}
-		for _, token := range tokens {
-			matches = append(matches, indexAll(head, token)...)
-		}
-		slices.SortFunc(matches, func(a, b []int) int { return a[0] - b[0] })
+	m.prepare()
+	return m
+}
 
-		var masked strings.Builder
-		at := 0
-		for _, match := range matches {
-			if match[0] >= limit {
-				break
-			}
-			if match[0] >= at {
-				masked.WriteString(text[at:match[0]] + Redacted)
-			}
-			at = max(at, match[1])
+// Literal returns a Masker that also hides values that the peer itself chose, like
+// the tokens of its answer. It finds long ones only as they are.
+func (m *Masker) Literal(values ...string) *Masker {
+	clone := &Masker{encoded: slices.Clone(m.encoded), literals: slices.Clone(m.literals), opaque: m.opaque}
+	for _, value := range values {
+		if len(value) <= maxOddToken {
+			clone.encoded = append(clone.encoded, value)
+		} else {
+			clone.literals = append(clone.literals, value)
 		}
-		if at < limit {
-			masked.WriteString(Clip(text[at:], limit-at))
-		}
-		return masked.String()
+	}
+	clone.prepare()
+	return clone
+}
+
+// prepare computes the other fields from encoded and literals.
+func (m *Masker) prepare() {
+	for _, list := range []*[]string{&m.encoded, &m.literals} {
+		slices.Sort(*list)
+		*list = slices.DeleteFunc(slices.Compact(*list), func(s string) bool { return s == "" })
+	}
+	for _, secret := range m.encoded {
+		m.longest = max(m.longest, maxExpansion*len(secret))
+	}
+	for _, literal := range m.literals {
+		m.longest = max(m.longest, len(literal))
+	}
+	m.matcher = newMatcher(m.encoded)
+}
+
+// inBase64 returns the base64 of s in both alphabets, with and without padding.
+func inBase64(s string) []string {
+	return []string{
+		base64.StdEncoding.EncodeToString([]byte(s)),
+		base64.RawStdEncoding.EncodeToString([]byte(s)),
+		base64.URLEncoding.EncodeToString([]byte(s)),
+		base64.RawURLEncoding.EncodeToString([]byte(s)),
 	}
 }
 
-// maxOddToken is up to which length a token with characters that aren't plain is
-// looked for in other encodings too.
-const maxOddToken = 512
-
-// maxOddSecret is the length up to which a secret with such characters makes a
-// regular expression of reasonable size. Of the answer to a longer one nothing is
-// shown.
-const maxOddSecret = 4 << 10
-
+// isAllPlain reports whether encodings leave s as it is.
 func isAllPlain(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !isPlain(r) })
 }
@@ -111,85 +119,84 @@ func isPlain(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_'
 }
 
-// maxEncoding is how many bytes an encoding makes of one, like &quot; and \u0022.
-const maxEncoding = 8
+// Mask returns the first limit bytes of text with each secret replaced by
+// Redacted, which may make the result longer than limit. A secret is hidden if it
+// begins within these bytes, even if it ends after them. Mask reads little more of
+// text than it returns, and its cost doesn't depend on what text says.
+func (m *Masker) Mask(text string, limit int) string {
+	if m.opaque {
+		if text == "" {
+			return ""
+		}
+		return Redacted
+	}
+	limit = min(limit, len(text))
+	head := text[:min(len(text), limit+m.longest)]
+	found := m.matcher.find(head, limit)
+	for _, literal := range m.literals {
+		for at := 0; at < limit; {
+			i := strings.Index(head[at:], literal)
+			if i < 0 {
+				break
+			}
+			found = append(found, span{at + i, at + i + len(literal)})
+			at += i + len(literal)
+		}
+	}
+	slices.SortFunc(found, func(a, b span) int { return a.begin - b.begin })
 
-// indexAll returns where token stands in text, as regexp does.
-func indexAll(text, token string) (matches [][]int) {
-	for at := 0; token != ""; {
-		i := strings.Index(text[at:], token)
-		if i < 0 {
+	var masked strings.Builder
+	at := 0 // how much of text is dealt with
+	for _, s := range found {
+		if s.begin >= limit {
 			break
 		}
-		matches = append(matches, []int{at + i, at + i + len(token)})
-		at += i + len(token)
+		if s.begin >= at {
+			masked.WriteString(text[at:s.begin] + Redacted)
+		}
+		at = max(at, s.end)
 	}
-	return matches
+	if at < limit {
+		masked.WriteString(Clip(text[at:], limit-at))
+	}
+	return masked.String()
 }
 
-// echoPattern returns a regular expression for what becomes of secret in forms,
-// URLs, JSON and HTML. They differ in what they do to a character that isn't plain.
-func echoPattern(secret string) string {
-	var pattern strings.Builder
-	for secret != "" {
-		r, size := utf8.DecodeRuneInString(secret)
-		raw := secret[:size]
-		secret = secret[size:]
-		if isPlain(r) {
-			pattern.WriteString(regexp.QuoteMeta(raw))
-			continue
-		}
-		var percent, escape strings.Builder
-		for _, c := range []byte(raw) {
-			fmt.Fprintf(&percent, "%%%02x", c)
-		}
-		for _, unit := range utf16.Encode([]rune{r}) {
-			fmt.Fprintf(&escape, `\\u%04x`, unit)
-		}
-		alternatives := []string{
-			regexp.QuoteMeta(string(r)), // U+FFFD, which also matches what isn't UTF-8, for that.
-			"(?i:" + percent.String() + ")",
-			"(?i:" + escape.String() + ")",
-			fmt.Sprintf("(?i:&#0*%d;|&#x0*%x;)", r, r),
-		}
-		if r < 0x100 {
-			alternatives = append(alternatives, fmt.Sprintf(`(?i:%%%02x|\\x%02x)`, r, r))
-		}
-		switch r {
-		case ' ':
-			alternatives = append(alternatives, `\+`)
-		case '"':
-			alternatives = append(alternatives, "&quot;")
-		case '\'':
-			alternatives = append(alternatives, "&apos;")
-		case '&', '<', '>':
-			alternatives = append(alternatives, html.EscapeString(string(r)))
-		}
-		// JSON puts a backslash before some characters, of which HTML makes more.
-		pattern.WriteString(`\\*(?:` + strings.Join(alternatives, "|") + ")")
+// Clip returns s, cut between two characters if it is longer than limit bytes.
+func Clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
 	}
-	return pattern.String()
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
 }
 
-// IsCredentialName reports whether a parameter of that name is a credential,
-// like client_secret, client_assertion or password.
-func IsCredentialName(name string) bool {
-	name = strings.ToLower(name)
-	if strings.HasSuffix(name, "_type") {
-		return false
-	}
-	for _, word := range []string{"secret", "password", "assertion", "token"} {
-		if strings.Contains(name, word) {
-			return true
+// Neutralise returns s without the characters that could rewrite a terminal or a
+// log line: U+FFFD replaces them. Line ends and tabs stay, because a program may
+// parse the text.
+func Neutralise(s string) string {
+	s = strings.ReplaceAll(s, "\r\n", "\n")
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && (IsControl(r) || unicode.Is(unicode.Cf, r)) {
+			return unicode.ReplacementChar
 		}
-	}
-	return strings.HasSuffix(name, "key") || name == "code" || name == "device_code"
+		return r
+	}, s)
 }
 
-// HeaderSecrets returns what of the Authorization and DPoP header fields isn't for
-// others to see: the credentials as they are, and a password in them.
+// IsControl reports whether r is a control character.
+func IsControl(r rune) bool { return unicode.IsControl(r) }
+
+// Quote returns what a peer said, a string or several, as Go literals, in which no
+// character can rewrite a terminal or a log line. It cuts them to limit bytes.
+func Quote(said any, limit int) string { return Clip(fmt.Sprintf("%q", said), limit) }
+
+// HeaderSecrets returns the secrets in the Authorization and DPoP header fields:
+// the credentials as they are, and the password in Basic credentials.
 func HeaderSecrets(header http.Header) []string {
-	secrets := header.Values("DPoP")
+	secrets := slices.Clone(header.Values("DPoP"))
 	for _, value := range header.Values("Authorization") {
 		scheme, credentials, _ := strings.Cut(value, " ")
 		secrets = append(secrets, credentials)
@@ -206,39 +213,41 @@ func HeaderSecrets(header http.Header) []string {
 	return secrets
 }
 
-// Clip returns s, cut between two runes if it is longer than limit bytes.
-func Clip(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
-}
-
-// Neutralise returns s with characters replaced that could rewrite a terminal or
-// a log line. Line ends and tabs stay: a program may parse the text.
-func Neutralise(s string) string {
-	s = strings.ReplaceAll(s, "\r\n", "\n")
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && (IsControl(r) || unicode.Is(unicode.Cf, r)) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
-}
-
-func IsControl(r rune) bool { return unicode.IsControl(r) }
-
-func Quote(said any, limit int) string { return Clip(fmt.Sprintf("%q", said), limit) }
-
-func Address(u *url.URL) string {
-	c := *u
-	c.User, c.RawQuery, c.Fragment = nil, "", ""
-	return c.String()
-}
-
+// BasicCredentials returns what follows "Basic " in an Authorization header field
+// (RFC 7617, Section 2).
 func BasicCredentials(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}
+
+// BareURL returns a copy of u without user information, query and fragment. For
+// nil it returns nil.
+func BareURL(u *url.URL) *url.URL {
+	if u == nil {
+		return nil
+	}
+	bare := *u
+	bare.User, bare.RawQuery, bare.ForceQuery, bare.Fragment, bare.RawFragment = nil, "", false, "", ""
+	return &bare
+}
+
+// Address returns u as text, without user information, query and fragment. For nil
+// it returns "".
+func Address(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return BareURL(u).String()
+}
+
+// AddressText does the same to an address that may not be possible to parse.
+func AddressText(address string) string {
+	if end := strings.IndexAny(address, "?#"); end >= 0 {
+		address = address[:end]
+	}
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		return address
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + rest[strings.LastIndex(authority, "@")+1:]
 }

@@ -1,0 +1,19 @@
+package redact
+
+import "strings"
+
+// IsCredentialName reports whether the value of a parameter of that name is hidden
+// in texts because it is a credential, like client_secret, client_assertion or
+// password.
+func IsCredentialName(name string) bool {
+	name = strings.ToLower(name)
+	if strings.HasSuffix(name, "_type") {
+		return false
+	}
+	for _, word := range [...]string{"secret", "password", "assertion", "token"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, "key") || name == "code" || name == "device_code"
+}
