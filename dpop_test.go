@@ -426,7 +426,7 @@ func TestDPoPSignerFailsLater(t *testing.T) {
 		signer.refuses = true
 		body := &closeCounter{Reader: strings.NewReader("x")}
 		_, err = client.Post(w.api.URL, "text/plain", body)
-		require.ErrorContains(t, err, "oauth2: the proof for DPoP can't be made: the signer failed: the device is locked", name)
+		require.ErrorContains(t, err, "oauth2: cannot make the proof for DPoP: the signer failed: the device is locked", name)
 		require.Empty(t, w.take(), "nothing is sent without a proof")
 		require.EqualValues(t, 1, body.closed.Load(), name)
 	}

@@ -125,9 +125,7 @@ func withoutCredentials(req *http.Request) *http.Request {
 	clone.Header.Del("DPoP")
 	clone.Header.Del("Cookie")
 	if req.URL != nil {
-		u := *req.URL
-		u.User, u.RawQuery = nil, ""
-		clone.URL = &u
+		clone.URL = redact.BareURL(req.URL)
 	}
 	return clone
 }
@@ -141,7 +139,7 @@ func withoutSecrets(err error, mask *redact.Masker) error {
 		return harmless(err, mask)
 	}
 	for quoted := outer; quoted != nil; {
-		quoted.URL, _, _ = strings.Cut(quoted.URL, "?")
+		quoted.URL = redact.AddressText(quoted.URL)
 		var inner *url.Error // of a RoundTripper that is a client itself
 		errors.As(quoted.Err, &inner)
 		quoted = inner

@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
@@ -512,8 +513,7 @@ func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.
 		return nil, 0, errNotOpened
 	}
 	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
-	endpoint := *s.request.endpoint
-	endpoint.RawQuery = ""
+	endpoint := redact.BareURL(s.request.endpoint)
 	seconds := int64((cooldown + time.Second - 1) / time.Second)
 	return &oauth2.RetrieveError{
 		Response: &http.Response{
@@ -521,7 +521,7 @@ func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.
 			StatusCode: shared.Status,
 			Header:     http.Header{"Retry-After": {strconv.FormatInt(seconds, 10)}},
 			Body:       http.NoBody,
-			Request:    &http.Request{Method: http.MethodPost, URL: &endpoint, Host: endpoint.Host, Header: make(http.Header)},
+			Request:    &http.Request{Method: http.MethodPost, URL: endpoint, Host: endpoint.Host, Header: make(http.Header)},
 		},
 		ErrorCode:        shared.Code,
 		ErrorDescription: shared.Description,

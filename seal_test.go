@@ -33,7 +33,7 @@ func TestNewKeyring(t *testing.T) {
 		"needs a key":              {},
 		"key 1 of the Keyring has": {testKey(1)[1:]},
 		"key 2 of the Keyring has": {testKey(1), nil},
-		"again and again":          {make([]byte, 32)},
+		"over and over":            {make([]byte, 32)},
 	} {
 		_, err := NewKeyring(keys...)
 		require.ErrorContains(t, err, text)

@@ -52,11 +52,7 @@ type contextSource interface {
 // request is sent once more, with a new token.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	source := sourceOf(t.Source)
-	origins := origin.NewPolicy(t.Origins)
-	if t.Origins == nil && source != nil {
-		origins = source.origins
-	}
-	permitted, err := permit(source, req, origins)
+	permitted, err := permit(source, req, t.Origins)
 	if err != nil {
 		return refuse(req, err)
 	}
@@ -123,7 +119,7 @@ type guard struct {
 // RoundTrip sends a request that oauth2.Transport has put a token or the marker
 // into.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	permitted, err := permit(g.source, req, g.source.origins)
+	permitted, err := permit(g.source, req, nil)
 	if err != nil {
 		return refuse(req, err)
 	}
@@ -328,13 +324,18 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 // to grow at once.
 const mapGroup = 8
 
-// permit reports whether req may carry the token, by origins and by the rules of source,
-// which may be nil. It tells the source's Observer.
-func permit(source *Source, req *http.Request, origins *origin.Policy) (bool, error) {
+// permit reports whether req may carry the token: to one of those origins or, if that is
+// nil, to one of those that source lists, and by the other rules of source, which may be nil.
+// It tells the source's Observer.
+func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 	if req == nil || req.URL == nil {
 		return false, errors.New("oauth2: the request has no URL")
 	}
-	permitted, err := origins.Permit(req)
+	policy := origin.NewPolicy(origins)
+	if origins == nil && source != nil {
+		policy = source.origins
+	}
+	permitted, err := policy.Permit(req)
 	if source == nil || source.conf == nil {
 		return permitted, err
 	}
