@@ -99,7 +99,7 @@ func TestClaims(t *testing.T) {
 		"Audience":   {PrivateKeyJWT{Audience: "https://given.example"}, "https://issuer.example", "https://given.example", 60},
 		"Lifetime":   {PrivateKeyJWT{Lifetime: 5 * time.Minute}, "", "https://auth.example/token", 300},
 		"short":      {PrivateKeyJWT{Lifetime: time.Second}, "", "https://auth.example/token", 1},
-		"a bit more": {PrivateKeyJWT{Lifetime: 1900 * time.Millisecond}, "", "https://auth.example/token", 2}, // The time is half a second past a full one.
+		"a bit more": {PrivateKeyJWT{Lifetime: 1900 * time.Millisecond}, "", "https://auth.example/token", 2}, // It begins half a second after a full second.
 	} {
 		test.auth.Key = SignerKey(key)
 		secret := &ClientSecretJWT{Audience: test.auth.Audience, Lifetime: test.auth.Lifetime}
@@ -166,15 +166,15 @@ const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJpZCJ9.c2lnbmF0dXJl"
 
 func TestAssertionOnTheWire(t *testing.T) {
 	t.Parallel()
-	const prefix = "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3A"
+	const typ = "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3A"
 	for name, test := range map[string]struct {
-		assertion              string // in the file
-		typ, clientID          string // of the client
-		method, formAfterValue string
+		assertion                  string // in the file
+		typ, clientID              string // of the client
+		method, formAfterAssertion string
 	}{
-		"JWT":          {jwt + "\n", "", "id", "private_key_jwt", prefix + "jwt-bearer&client_id=id&grant_type=client_credentials"},
-		"no client_id": {jwt, TypeJWTBearer, "", "private_key_jwt", prefix + "jwt-bearer&grant_type=client_credentials"},
-		"SPIFFE":       {jwt, TypeJWTSPIFFE, "spiffe://a/b", "spiffe_jwt", prefix + "jwt-spiffe&client_id=spiffe%3A%2F%2Fa%2Fb&grant_type=client_credentials"},
+		"JWT":          {jwt + "\n", "", "id", "private_key_jwt", typ + "jwt-bearer&client_id=id&grant_type=client_credentials"},
+		"no client_id": {jwt, TypeJWTBearer, "", "private_key_jwt", typ + "jwt-bearer&grant_type=client_credentials"},
+		"SPIFFE":       {jwt, TypeJWTSPIFFE, "spiffe://a/b", "spiffe_jwt", typ + "jwt-spiffe&client_id=spiffe%3A%2F%2Fa%2Fb&grant_type=client_credentials"},
 		"other":        {"<saml/>", "urn:x", "id", "urn:x", "&client_assertion_type=urn%3Ax&client_id=id&grant_type=client_credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestAssertionOnTheWire(t *testing.T) {
 			require.Error(t, err, "the server knows no client")
 			require.Equal(t, 1, srv.Auth.TokenRequests())
 			value := url.QueryEscape(strings.TrimSpace(test.assertion))
-			require.Equal(t, "client_assertion="+value+test.formAfterValue, srv.Auth.Requests()[0].Body)
+			require.Equal(t, "client_assertion="+value+test.formAfterAssertion, srv.Auth.Requests()[0].Body)
 		})
 	}
 }

@@ -28,9 +28,14 @@ type pairFiles struct {
 	*certificateFiles
 }
 
-func newPairFiles(t *testing.T) pairFiles {
+// newPairFiles returns files that contain p, or that don't exist if p is empty.
+func newPairFiles(t *testing.T, p pair) pairFiles {
 	dir := t.TempDir()
-	return pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
+	files := pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
+	if p != (pair{}) {
+		files.write(p.cert, p.key)
+	}
+	return files
 }
 
 func (f pairFiles) write(cert, key string) {
@@ -41,16 +46,22 @@ func (f pairFiles) write(cert, key string) {
 
 func (f pairFiles) at(now time.Time) (*tls.Certificate, error) { return f.get(f.t.Context(), now) }
 
+// require fails the test if the files don't contain want at that time.
+func (f pairFiles) require(now time.Time, want pair, msg string) *tls.Certificate {
+	f.t.Helper()
+	got, err := f.at(now)
+	require.NoError(f.t, err, msg)
+	require.Equal(f.t, want.Leaf.Raw, got.Leaf.Raw, msg)
+	return got
+}
+
 func TestCertificateFilesReload(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
 	start := time.Now()
 	old := newPair(start.Add(-time.Hour), start.Add(time.Hour))
 	next := newPair(start.Add(-time.Hour), start.Add(3*time.Hour))
-	files.write(old.cert, old.key)
-	first, err := files.at(start)
-	require.NoError(t, err)
-	require.Equal(t, old.Leaf.Raw, first.Leaf.Raw)
+	files := newPairFiles(t, old)
+	files.require(start, old, "first")
 	for _, step := range []struct {
 		name       string
 		at         time.Duration // since the start
@@ -81,13 +92,12 @@ func TestCertificateFilesReload(t *testing.T) {
 			require.NoError(t, os.Remove(files.cert))
 			require.NoError(t, os.Remove(files.key))
 		}
-		got, err := files.at(start.Add(step.at))
 		if step.err != "" {
+			_, err := files.at(start.Add(step.at))
 			require.ErrorContains(t, err, step.err, step.name)
 			continue
 		}
-		require.NoError(t, err, step.name)
-		require.Equal(t, step.want.Leaf.Raw, got.Leaf.Raw, step.name)
+		got := files.require(start.Add(step.at), step.want, step.name)
 		require.Equal(t, step.sameAsLast, got == last.pair, "%s: the pointer", step.name)
 	}
 }
@@ -95,7 +105,7 @@ func TestCertificateFilesReload(t *testing.T) {
 // Kubernetes replaces the files of a secret by changing the target of a symbolic link.
 func TestCertificateFilesBehindSymlink(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
+	files := newPairFiles(t, pair{})
 	data := filepath.Join(files.dir, "..data")
 	var pairs [2]pair
 	for i, name := range []string{"..1", "..2"} {
@@ -109,15 +119,10 @@ func TestCertificateFilesBehindSymlink(t *testing.T) {
 	require.NoError(t, os.Symlink("..data/tls.crt", files.cert))
 	require.NoError(t, os.Symlink("..data/tls.key", files.key))
 	now := time.Now()
-	got, err := files.at(now)
-	require.NoError(t, err)
-	require.Equal(t, pairs[0].Leaf.Raw, got.Leaf.Raw)
-
+	files.require(now, pairs[0], "first")
 	require.NoError(t, os.Symlink("..2", data+"_tmp"))
 	require.NoError(t, os.Rename(data+"_tmp", data))
-	got, err = files.at(now.Add(time.Second))
-	require.NoError(t, err)
-	require.Equal(t, pairs[1].Leaf.Raw, got.Leaf.Raw)
+	files.require(now.Add(time.Second), pairs[1], "after the change of the link")
 }
 
 func TestCertificateFilesMistakes(t *testing.T) {
@@ -140,37 +145,22 @@ func TestCertificateFilesMistakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			files := newPairFiles(t)
-			files.write(test.cert, test.key)
+			files := newPairFiles(t, pair{cert: test.cert, key: test.key})
 			_, err := CertificateFiles(files.cert, files.key)(t.Context())
 			require.ErrorContains(t, err, test.err)
 			require.ErrorContains(t, err, files.cert)
 			require.ErrorContains(t, err, files.key)
 			files.write(good.cert, good.key)
-			_, err = files.at(now)
-			require.NoError(t, err, "the next call must read the files again")
+			files.require(now, good, "the next call must read the files again")
 		})
 	}
-	t.Run("missing", func(t *testing.T) {
-		t.Parallel()
-		files := newPairFiles(t)
-		_, err := files.at(now)
-		require.ErrorIs(t, err, os.ErrNotExist)
-		require.ErrorContains(t, err, files.cert)
-		write(t, files.cert, good.cert)
-		_, err = files.at(now)
-		require.ErrorIs(t, err, os.ErrNotExist)
-		require.ErrorContains(t, err, files.key)
-	})
 }
 
 // Callers don't wait for the one that reads the files, if they have a certificate.
 func TestCertificateFilesDontBlock(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
-	now := time.Now()
-	good := newValidPair()
-	files.write(good.cert, good.key)
+	now, good := time.Now(), newValidPair()
+	files := newPairFiles(t, good)
 	files.turn <- struct{}{} // As if another goroutine read the files.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	impatient := errors.New("impatient")
@@ -179,38 +169,32 @@ func TestCertificateFilesDontBlock(t *testing.T) {
 	require.ErrorIs(t, err, impatient, "there is no certificate to use until then")
 
 	<-files.turn
-	first, err := files.at(now)
-	require.NoError(t, err)
+	first := files.require(now, good, "first")
 	files.turn <- struct{}{}
-	second, err := files.at(now.Add(time.Minute))
-	require.NoError(t, err)
-	require.Same(t, first, second)
+	require.Same(t, first, files.require(now.Add(time.Minute), good, "while another goroutine reads"))
 }
 
 // A certificate isn't used after it has expired, even if the files were just read.
 func TestCertificateFilesExpireBetweenReads(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
 	end := time.Now().Truncate(time.Second).Add(time.Hour)
 	good := newPair(end.Add(-2*time.Hour), end)
-	files.write(good.cert, good.key)
-	_, err := files.at(end)
-	require.NoError(t, err)
-	_, err = files.at(end.Add(time.Millisecond))
+	files := newPairFiles(t, good)
+	files.require(end, good, "at its end")
+	_, err := files.at(end.Add(time.Millisecond))
 	require.ErrorContains(t, err, "expired at")
 }
 
 // Concurrent first callers get the same pointer.
 func TestCertificateFilesShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newPairFiles(t)
 		good := newValidPair()
-		files.write(good.cert, good.key)
+		files := newPairFiles(t, good)
 		files.turn <- struct{}{}
 		var got [8]*tls.Certificate
 		var wg sync.WaitGroup
 		for i := range got {
-			wg.Go(func() { got[i], _ = files.at(time.Now()) })
+			wg.Go(func() { got[i], _ = files.at(time.Now()) }) // A failure leaves nil.
 		}
 		synctest.Wait()
 		<-files.turn
@@ -225,8 +209,7 @@ func TestCertificateFilesShared(t *testing.T) {
 func TestCertificatesOnTheWire(t *testing.T) {
 	t.Parallel()
 	own := newValidPair()
-	files := newPairFiles(t)
-	files.write(own.cert, own.key)
+	files := newPairFiles(t, own)
 	source := CertificateFiles(files.cert, files.key)
 	unparsed := *own.Certificate
 	unparsed.Leaf = nil

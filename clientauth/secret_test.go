@@ -31,39 +31,39 @@ func TestSecretFile(t *testing.T) {
 		"only a line break":     {"\n", "", "the secret is empty"},
 		"larger than it may be": {strings.Repeat("s", 64<<10+1), "", "is larger than 64 KiB"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := file(t, test.content)
-			secret, err := SecretFile(path)(t.Context())
-			require.Equal(t, test.secret, secret)
-			if test.err == "" {
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorContains(t, err, test.err)
-			require.ErrorContains(t, err, path)
-		})
+		path := file(t, test.content)
+		secret, err := SecretFile(path)(t.Context())
+		require.Equal(t, test.secret, secret, name)
+		if test.err == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.ErrorContains(t, err, test.err, name)
+		require.ErrorContains(t, err, path, name)
 	}
 }
 
-func TestSecretFileUnreadable(t *testing.T) {
+func TestUnreadableFiles(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, forbidden, cert := t.TempDir(), file(t, "secret"), file(t, newValidPair().cert)
 	missing := filepath.Join(dir, "missing")
-	_, err := SecretFile(missing)(t.Context())
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.ErrorContains(t, err, missing)
-	for _, path := range []string{dir, os.DevNull} {
-		_, err = SecretFile(path)(t.Context())
-		require.EqualError(t, err, path+" is not a regular file")
-	}
-	_, err = SecretFile("")(t.Context())
-	require.EqualError(t, err, "the name of a file is empty; set it")
-	forbidden := file(t, "secret")
 	require.NoError(t, os.Chmod(forbidden, 0))
-	if _, err := SecretFile(forbidden)(t.Context()); os.Getuid() != 0 {
-		require.ErrorIs(t, err, os.ErrPermission)
-		require.ErrorContains(t, err, forbidden)
+	for _, read := range []func(path string) error{
+		func(path string) error { _, err := SecretFile(path)(t.Context()); return err },
+		func(path string) error { _, err := KeyFile(path)(t.Context()); return err },
+		func(path string) error { _, err := CertificateFiles(path, path)(t.Context()); return err },
+		func(path string) error { _, err := CertificateFiles(cert, path)(t.Context()); return err },
+	} {
+		require.ErrorIs(t, read(missing), os.ErrNotExist)
+		require.ErrorContains(t, read(missing), missing)
+		for _, path := range []string{dir, os.DevNull} {
+			require.EqualError(t, read(path), path+" is not a regular file")
+		}
+		require.EqualError(t, read(""), "the name of a file is empty; set it")
+		if os.Getuid() != 0 { // root may read every file.
+			require.ErrorIs(t, read(forbidden), os.ErrPermission)
+			require.ErrorContains(t, read(forbidden), forbidden)
+		}
 	}
 }
 

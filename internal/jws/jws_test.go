@@ -389,13 +389,10 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	seed := edwards.Signer.(ed25519.PrivateKey).Seed()
 	forbidden := []string{canary, "nWGxne", encode(seed), base64.StdEncoding.EncodeToString(seed[:9]), fmt.Sprintf("%x", seed[:9])}
 	for _, bytes := range [][]byte{[]byte(canary), seed} {
-		forbidden = append(forbidden, strings.Trim(fmt.Sprint(bytes[:9]), "[]"), strings.Trim(fmt.Sprintf("%#v", bytes[:9]), "[]byte{}"))
+		forbidden = append(forbidden, strings.Trim(fmt.Sprintf("%d", bytes[:9]), "[]"), strings.Trim(fmt.Sprintf("%#v", bytes[:9]), "[]byte{}"))
 	}
 	for _, value := range []any{secret, *secret, parseKey(rfc8037Key), edwards, &edwards} {
-		text := string(must(json.Marshal(value)))
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			text += "\n" + fmt.Sprintf(verb, value)
-		}
+		text := fmt.Sprintf("%v %[1]+v %[1]#v %[1]s %[1]q %[1]x %[1]d %s", value, must(json.Marshal(value)))
 		for _, part := range forbidden {
 			require.NotContains(t, text, part)
 		}
