@@ -392,7 +392,7 @@ func TestKeysAreNotPrinted(t *testing.T) {
 		forbidden = append(forbidden, strings.Trim(fmt.Sprintf("%d", bytes[:9]), "[]"), strings.Trim(fmt.Sprintf("%#v", bytes[:9]), "[]byte{}"))
 	}
 	for _, value := range []any{secret, *secret, parseKey(rfc8037Key), edwards, &edwards} {
-		text := fmt.Sprintf("%v %[1]+v %[1]#v %[1]s %[1]q %[1]x %[1]d %s", value, must(json.Marshal(value)))
+		text := fmt.Sprintf("%v %+[1]v %#[1]v %[1]s %[1]q %[1]x %[1]d %[2]s", value, must(json.Marshal(value)))
 		for _, part := range forbidden {
 			require.NotContains(t, text, part)
 		}
