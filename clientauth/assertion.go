@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"strings"
 	"time"
@@ -18,50 +16,50 @@ import (
 //
 //nolint:gosec // Names, not credentials.
 const (
-	// TypeJWTBearer is the type of a JWT, RFC 7523, Section 2.2.
+	// TypeJWTBearer is for a JWT, RFC 7523, Section 2.2.
 	TypeJWTBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-	// TypeJWTSPIFFE is the type of a SPIFFE JWT-SVID,
+	// TypeJWTSPIFFE is for a SPIFFE JWT-SVID,
 	// draft-ietf-oauth-spiffe-client-auth, Section 3.1.
 	TypeJWTSPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 )
 
-// jwtCharacters are those of a JWT, RFC 7515, Sections 2 and 3.1.
+// jwtCharacters are all that a JWT may contain, RFC 7515, Sections 2 and 3.1.
 const jwtCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
-// defaultLifetime is short, because an assertion is used at once. It leaves room
-// for a clock that is wrong by less than that.
+// defaultLifetime is short, because an assertion is used at once. The server still
+// accepts it if the clocks differ by less than that.
 const defaultLifetime = time.Minute
 
-// PrivateKeyJWT is private_key_jwt: the client proves that it has a private key by
-// signing an assertion with it, RFC 7523, Section 2.2. The server knows the public
-// key. Each attempt at a token has an assertion of its own.
+// PrivateKeyJWT is private_key_jwt: the client signs an assertion with its private
+// key, and the server verifies it with the public key, RFC 7523, Section 2.2. Each
+// attempt at a token uses a new assertion.
 //
 // It is safe for concurrent use if Key is.
 type PrivateKeyJWT struct {
 	// Key returns the private key. Required.
 	Key KeySource
 
-	// Algorithm is the JWS algorithm, such as "PS256". Empty: that of the key
-	// if it is a JWK with an alg, else RS256 for RSA, EdDSA for Ed25519, and
-	// ES256, ES384 or ES512 by the curve. One that doesn't fit the key is an error.
+	// Algorithm is the JWS algorithm, such as "PS256". It is an error if it doesn't
+	// fit the key. Empty: the alg of the key if it is a JWK that has one, else RS256
+	// for RSA, EdDSA for Ed25519, and the one of the curve for ECDSA.
 	Algorithm string
 
-	// KeyID is the kid in the assertion's header, by which the server finds the
-	// public key. Empty: that of the key if it is a JWK with a kid, else none.
+	// KeyID is the kid in the assertion's header. It tells the server which public
+	// key to use. Empty: the kid of the key if it is a JWK that has one, else none.
 	KeyID string
 
-	// Audience is the aud of the assertion: the server that it is for. Empty:
-	// Issuer of the Config, which newer servers want (draft-ietf-oauth-rfc7523bis,
-	// Section 4), or, without that, TokenURL, which older ones do.
+	// Audience is the aud of the assertion, which names the server that it is for.
+	// Empty: Issuer of the Config, as draft-ietf-oauth-rfc7523bis, Section 4,
+	// requires. If that is empty too: TokenURL, which older servers expect.
 	Audience string
 
-	// Lifetime is from when the assertion is made to its exp, a second or more.
+	// Lifetime is the time from making the assertion to its exp, at least a second.
 	// Zero: a minute.
 	Lifetime time.Duration
 
 	// Type is the typ in the assertion's header. Empty: "JWT".
-	// draft-ietf-oauth-rfc7523bis, Section 4, wants "client-authentication+jwt".
+	// draft-ietf-oauth-rfc7523bis, Section 4, requires "client-authentication+jwt".
 	Type string
 }
 
@@ -81,7 +79,7 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 		return err
 	}
 	if signing == nil {
-		return errors.New("Key has returned no key")
+		return errors.New("the Key of the ClientAuth returned no key")
 	}
 	key, err := jws.NewKey(signing.Signer, cmp.Or(a.Algorithm, signing.Algorithm))
 	if err != nil {
@@ -102,14 +100,14 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	return nil
 }
 
-// ClientSecretJWT is client_secret_jwt: the client proves that it knows its secret
-// by signing an assertion with it, RFC 7523, Section 2.2, and doesn't send it. Each
-// attempt at a token has an assertion of its own.
+// ClientSecretJWT is client_secret_jwt: the client signs an assertion with its secret
+// and doesn't send the secret itself, RFC 7523, Section 2.2. Each attempt at a token
+// uses a new assertion.
 //
 // It is safe for concurrent use if Secret is.
 type ClientSecretJWT struct {
-	// Secret returns the secret. Nil: ClientSecret of the Config. It must be as
-	// long as the hash or longer: 32 bytes for HS256 (RFC 7518, Section 3.2).
+	// Secret returns the secret. Nil: ClientSecret of the Config. The secret must be
+	// at least as long as the hash: 32 bytes for HS256 (RFC 7518, Section 3.2).
 	Secret SecretSource
 
 	// Algorithm is "HS256", "HS384" or "HS512". Empty: HS256.
@@ -137,7 +135,7 @@ func (a *ClientSecretJWT) Authenticate(ctx context.Context, attempt *clientcrede
 	return assert(attempt, key, map[string]any{}, a.Type, a.Audience, a.Lifetime)
 }
 
-// assert makes an assertion and adds it to attempt.
+// assert makes an assertion, signs it with key and adds it to attempt.
 func assert(attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, typ, audience string, lifetime time.Duration) error {
 	lifetime = cmp.Or(lifetime, defaultLifetime)
 	if lifetime < time.Second {
@@ -148,8 +146,8 @@ func assert(attempt *clientcredentials.Attempt, key *jws.Key, header map[string]
 	assertion, err := key.Sign(header, struct {
 		Issuer   string `json:"iss"`
 		Subject  string `json:"sub"`
-		Audience string `json:"aud"` // The only one: no other server can use it.
-		IssuedAt int64  `json:"iat"` // Rounded down: never in the future.
+		Audience string `json:"aud"` // Only one, so that no other server accepts it.
+		IssuedAt int64  `json:"iat"` // Rounded down, so that it isn't in the future.
 		Expiry   int64  `json:"exp"`
 		ID       string `json:"jti"`
 	}{
@@ -167,7 +165,7 @@ func assert(attempt *clientcredentials.Attempt, key *jws.Key, header map[string]
 	return nil
 }
 
-// setAssertion adds an assertion to attempt. RFC 7521, Section 4.2, needs no
+// setAssertion adds an assertion to attempt. RFC 7521, Section 4.2, doesn't require
 // client_id, but some servers do.
 func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string) {
 	if attempt.ClientID != "" {
@@ -177,24 +175,25 @@ func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string) {
 	attempt.Form.Set("client_assertion", assertion)
 }
 
-// Assertion sends an assertion that somebody else has made, RFC 7521, Section 4.2:
-// a Kubernetes service account token from a projected volume, say, or a SPIFFE
-// JWT-SVID. The Config needs no ClientID if the assertion tells the server all.
+// Assertion sends an assertion that comes from somewhere else, RFC 7521, Section 4.2,
+// such as a Kubernetes service account token from a projected volume, or a SPIFFE
+// JWT-SVID. The Config needs no ClientID if the assertion identifies the client.
 //
 // It is safe for concurrent use if Source is.
 type Assertion struct {
-	// Source returns the assertion. It is called for each attempt at a token, so
-	// that SecretFile always finds the newest in a file. Required.
+	// Source returns the assertion. It is called for each attempt at a token: with
+	// SecretFile, each attempt sends the newest assertion in the file. Required.
 	Source SecretSource
 
 	// Type is the client_assertion_type. Empty: TypeJWTBearer. For a SPIFFE
-	// JWT-SVID: TypeJWTSPIFFE, or what the server takes.
+	// JWT-SVID, use TypeJWTSPIFFE or the type that the server accepts.
 	Type string
 }
 
-// Method returns "private_key_jwt", which is what RFC 7523 assertions that are
-// signed with a private key are registered as, "spiffe_jwt" for TypeJWTSPIFFE
-// (draft-ietf-oauth-spiffe-client-auth, Section 4), or else Type.
+// Method returns "private_key_jwt" for TypeJWTBearer, because that is the registered
+// name for assertions by RFC 7523 that are signed with a private key. It returns
+// "spiffe_jwt" for TypeJWTSPIFFE (draft-ietf-oauth-spiffe-client-auth, Section 4), and
+// else Type.
 func (a *Assertion) Method() string {
 	switch a.Type {
 	case "", TypeJWTBearer:
@@ -217,9 +216,9 @@ func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials
 	typ := cmp.Or(a.Type, TypeJWTBearer)
 	switch typ {
 	case TypeJWTBearer, TypeJWTSPIFFE:
-		// What is in a wrong file must not be sent.
+		// The content of a wrong file must not be sent.
 		if strings.Count(assertion, ".") < 2 || strings.Trim(assertion, jwtCharacters) != "" {
-			return errors.New("the assertion is not a JWT; check where Source gets it")
+			return errors.New("the assertion is not a JWT; check where Source gets it from")
 		}
 	default:
 		if err := checkSecret(assertion); err != nil {
@@ -229,10 +228,4 @@ func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials
 	setAssertion(attempt, typ, assertion)
 	attempt.CredentialID = fingerprint(assertion)
 	return nil
-}
-
-// thumbprint returns a certificate's x5t#S256, RFC 7515, Section 4.1.8.
-func thumbprint(certificate []byte) string {
-	sum := sha256.Sum256(certificate)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
 }

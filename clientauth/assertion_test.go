@@ -8,10 +8,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -23,117 +26,80 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// remote is a signer of another type, as those of key services are.
-type remote struct{ crypto.Signer }
-
-func TestPrivateKeyJWTOnTheWire(t *testing.T) {
+func TestAssertionsOnTheWire(t *testing.T) {
 	t.Parallel()
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	require.NoError(t, err)
+	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
+	p384 := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	p256, p256PEM := newKey(t)
-	own := newValidPair(t)
+	p256, p256PEM := newKey()
+	remote := struct{ crypto.Signer }{p256} // Of another type, like the signers of key services.
+	own := newValidPair()
 	encode := base64.RawURLEncoding.EncodeToString
 	jwk := fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","kid":"of the JWK","alg":"Ed25519","d":%q,"x":%q}`, encode(ed.Seed()), encode(ed.Public().(ed25519.PublicKey)))
+	const long = longSecret + longSecret
 	for name, test := range map[string]struct {
-		auth   PrivateKeyJWT
-		public crypto.PublicKey
-		header map[string]any
+		auth   clientcredentials.ClientAuth
+		public crypto.PublicKey // Nil: the server knows the secret.
+		secret string           // ClientSecret of the Config.
+		header string           // Without braces, and without typ if that is JWT.
 	}{
-		"RSA":           {PrivateKeyJWT{Key: SignerKey(rsaKey)}, rsaKey.Public(), map[string]any{"alg": "RS256"}},
-		"PS256":         {PrivateKeyJWT{Key: SignerKey(rsaKey), Algorithm: "PS256"}, rsaKey.Public(), map[string]any{"alg": "PS256"}},
-		"P-256":         {PrivateKeyJWT{Key: SignerKey(p256)}, p256.Public(), map[string]any{"alg": "ES256"}},
-		"P-384":         {PrivateKeyJWT{Key: SignerKey(p384)}, p384.Public(), map[string]any{"alg": "ES384"}},
-		"Ed25519":       {PrivateKeyJWT{Key: SignerKey(ed)}, ed.Public(), map[string]any{"alg": "EdDSA"}},
-		"remote":        {PrivateKeyJWT{Key: SignerKey(remote{p256})}, p256.Public(), map[string]any{"alg": "ES256"}},
-		"PEM":           {PrivateKeyJWT{Key: KeyBytes([]byte(p256PEM))}, p256.Public(), map[string]any{"alg": "ES256"}},
-		"PEM in a file": {PrivateKeyJWT{Key: KeyFile(file(t, p256PEM))}, p256.Public(), map[string]any{"alg": "ES256"}},
-		"JWK":           {PrivateKeyJWT{Key: KeyBytes([]byte(jwk))}, ed.Public(), map[string]any{"alg": "Ed25519", "kid": "of the JWK"}},
-		"JWK in a file": {PrivateKeyJWT{Key: KeyFile(file(t, jwk))}, ed.Public(), map[string]any{"alg": "Ed25519", "kid": "of the JWK"}},
-		"KeyID wins": {
-			PrivateKeyJWT{Key: KeyBytes([]byte(jwk)), KeyID: "1", Algorithm: "EdDSA"},
-			ed.Public(),
-			map[string]any{"alg": "EdDSA", "kid": "1"},
-		},
-		"typ": {
-			PrivateKeyJWT{Key: SignerKey(p256), Type: "client-authentication+jwt"},
-			p256.Public(),
-			map[string]any{"alg": "ES256", "typ": "client-authentication+jwt"},
-		},
+		"RSA":           {&PrivateKeyJWT{Key: SignerKey(rsaKey)}, rsaKey.Public(), "", `"alg":"RS256"`},
+		"PS256":         {&PrivateKeyJWT{Key: SignerKey(rsaKey), Algorithm: "PS256"}, rsaKey.Public(), "", `"alg":"PS256"`},
+		"P-256":         {&PrivateKeyJWT{Key: SignerKey(p256)}, p256.Public(), "", `"alg":"ES256"`},
+		"P-384":         {&PrivateKeyJWT{Key: SignerKey(p384)}, p384.Public(), "", `"alg":"ES384"`},
+		"Ed25519":       {&PrivateKeyJWT{Key: SignerKey(ed)}, ed.Public(), "", `"alg":"EdDSA"`},
+		"remote":        {&PrivateKeyJWT{Key: SignerKey(remote)}, p256.Public(), "", `"alg":"ES256"`},
+		"PEM":           {&PrivateKeyJWT{Key: KeyBytes([]byte(p256PEM))}, p256.Public(), "", `"alg":"ES256"`},
+		"PEM in a file": {&PrivateKeyJWT{Key: KeyFile(file(t, p256PEM))}, p256.Public(), "", `"alg":"ES256"`},
+		"JWK":           {&PrivateKeyJWT{Key: KeyBytes([]byte(jwk))}, ed.Public(), "", `"alg":"Ed25519","kid":"of the JWK"`},
+		"JWK in a file": {&PrivateKeyJWT{Key: KeyFile(file(t, jwk))}, ed.Public(), "", `"alg":"Ed25519","kid":"of the JWK"`},
+		"KeyID wins":    {&PrivateKeyJWT{Key: KeyBytes([]byte(jwk)), KeyID: "1", Algorithm: "EdDSA"}, ed.Public(), "", `"alg":"EdDSA","kid":"1"`},
+		"typ":           {&PrivateKeyJWT{Key: SignerKey(p256), Type: "client-authentication+jwt"}, p256.Public(), "", `"alg":"ES256","typ":"client-authentication+jwt"`},
 		"certificate": {
-			PrivateKeyJWT{Key: CertificateKey(CertificateFiles(file(t, own.cert), file(t, own.key)))},
-			own.Leaf.PublicKey,
-			map[string]any{"alg": "ES256", "x5t#S256": thumbprint(own.Leaf.Raw)},
+			&PrivateKeyJWT{Key: CertificateKey(CertificateFiles(file(t, own.cert), file(t, own.key)))},
+			own.Leaf.PublicKey, "", `"alg":"ES256","x5t#S256":"` + thumbprint(own.Leaf.Raw) + `"`,
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			srv := cct.Start(t, cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{test.public}})
-			_, err := config(srv, &test.auth).Token(t.Context())
-			require.NoError(t, err)
-			request := srv.Auth.Requests()[0]
-			require.Equal(t, "private_key_jwt", request.AuthMethod)
-			require.Equal(t, test.auth.Method(), request.AuthMethod)
-			require.Equal(t, "id", request.Form.Get("client_id"))
-			require.Empty(t, request.Header.Values("Authorization"))
-			header, _ := decode(t, request.Form.Get("client_assertion"))
-			if test.header["typ"] == nil {
-				test.header["typ"] = "JWT"
-			}
-			require.Equal(t, test.header, header)
-		})
-	}
-}
 
-func TestClientSecretJWTOnTheWire(t *testing.T) {
-	t.Parallel()
-	long := longSecret + longSecret
-	given := SecretSource(func(context.Context) (string, error) { return long, nil })
-	for name, test := range map[string]struct {
-		auth      ClientSecretJWT
-		algorithm string
-		secret    string // of the Config
-	}{
-		"default":   {ClientSecretJWT{}, "HS256", long},
-		"HS384":     {ClientSecretJWT{Algorithm: "HS384"}, "HS384", long},
-		"HS512":     {ClientSecretJWT{Algorithm: "HS512"}, "HS512", long},
-		"by Secret": {ClientSecretJWT{Secret: given}, "HS256", "another"},
+		"default":   {&ClientSecretJWT{}, nil, long, `"alg":"HS256"`},
+		"HS384":     {&ClientSecretJWT{Algorithm: "HS384"}, nil, long, `"alg":"HS384"`},
+		"HS512":     {&ClientSecretJWT{Algorithm: "HS512"}, nil, long, `"alg":"HS512"`},
+		"by Secret": {&ClientSecretJWT{Secret: secret(long)}, nil, "another", `"alg":"HS256"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			srv := cct.Start(t, cct.Client{ID: "id", Secret: long})
-			conf := config(srv, &test.auth)
-			conf.ClientSecret = test.secret
-			_, err := conf.Token(t.Context())
-			require.NoError(t, err)
-			request := srv.Auth.Requests()[0]
-			require.Equal(t, "client_secret_jwt", request.AuthMethod)
-			require.Equal(t, test.auth.Method(), request.AuthMethod)
+			client := cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{test.public}}
+			method := "private_key_jwt"
+			if test.public == nil {
+				client, method = cct.Client{ID: "id", Secret: long}, "client_secret_jwt"
+			}
+			request := token(t, client, test.auth, test.secret)
+			require.Equal(t, method, request.AuthMethod)
 			require.Equal(t, "id", request.Form.Get("client_id"))
 			require.NotContains(t, request.Form, "client_secret")
+			require.Empty(t, request.Header.Values("Authorization"))
 			header, _ := decode(t, request.Form.Get("client_assertion"))
-			require.Equal(t, map[string]any{"alg": test.algorithm, "typ": "JWT"}, header)
+			if !strings.Contains(test.header, `"typ"`) {
+				test.header += `,"typ":"JWT"`
+			}
+			require.JSONEq(t, "{"+test.header+"}", string(must(json.Marshal(header))))
 		})
 	}
 }
 
 func TestClaims(t *testing.T) {
-	key, _ := newKey(t)
+	key, _ := newKey()
 	for name, test := range map[string]struct {
-		auth     PrivateKeyJWT
-		issuer   string
-		audience string
-		lifetime float64
+		auth             PrivateKeyJWT
+		issuer, audience string
+		lifetime         float64
 	}{
 		"default":    {PrivateKeyJWT{}, "", "https://auth.example/token", 60},
 		"Issuer":     {PrivateKeyJWT{}, "https://issuer.example", "https://issuer.example", 60},
 		"Audience":   {PrivateKeyJWT{Audience: "https://given.example"}, "https://issuer.example", "https://given.example", 60},
 		"Lifetime":   {PrivateKeyJWT{Lifetime: 5 * time.Minute}, "", "https://auth.example/token", 300},
 		"short":      {PrivateKeyJWT{Lifetime: time.Second}, "", "https://auth.example/token", 1},
-		"a bit more": {PrivateKeyJWT{Lifetime: 1900 * time.Millisecond}, "", "https://auth.example/token", 2}, // From half a second past.
+		"a bit more": {PrivateKeyJWT{Lifetime: 1900 * time.Millisecond}, "", "https://auth.example/token", 2}, // It begins half a second after a full second.
 	} {
 		test.auth.Key = SignerKey(key)
 		secret := &ClientSecretJWT{Audience: test.auth.Audience, Lifetime: test.auth.Lifetime}
@@ -146,7 +112,7 @@ func TestClaims(t *testing.T) {
 					attempt.Issuer, attempt.ClientSecret = test.issuer, longSecret
 					require.NoError(t, auth.Authenticate(t.Context(), attempt))
 					_, claims := decode(t, attempt.Form.Get("client_assertion"))
-					require.GreaterOrEqual(t, len(claims["jti"].(string)), 22, "128 bits")
+					require.GreaterOrEqual(t, len(claims["jti"].(string)), 22, "the jti must have at least 128 bits")
 					delete(claims, "jti")
 					require.Equal(t, map[string]any{
 						"iss": "id", "sub": "id", "aud": test.audience, "iat": now, "exp": now + test.lifetime,
@@ -159,9 +125,9 @@ func TestClaims(t *testing.T) {
 }
 
 // The server refuses an assertion that it has seen before.
-func TestEachAttemptHasItsAssertion(t *testing.T) {
+func TestEachAttemptHasANewAssertion(t *testing.T) {
 	t.Parallel()
-	key, _ := newKey(t)
+	key, _ := newKey()
 	srv := cct.Start(t, cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{key.Public()}})
 	srv.Auth.Script(cct.Unavailable())
 	conf := config(srv, &PrivateKeyJWT{Key: SignerKey(key)})
@@ -178,45 +144,38 @@ func TestEachAttemptHasItsAssertion(t *testing.T) {
 	require.Len(t, seen, 3)
 }
 
-// A key file that is replaced while the server refuses the old key.
+// The key file is replaced while the server refuses the old key.
 func TestKeyFileIsReadEachTime(t *testing.T) {
 	t.Parallel()
-	_, oldPEM := newKey(t)
-	key, newPEM := newKey(t)
+	_, oldPEM := newKey()
+	key, newPEM := newKey()
 	srv := cct.Start(t, cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{key.Public()}})
-	path := file(t, oldPEM)
-	conf := config(srv, &PrivateKeyJWT{Key: KeyFile(path)})
-	base := conf.HTTPClient.Transport
-	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		resp, err := base.RoundTrip(req)
-		write(t, path, newPEM)
-		return resp, err
-	})}
-	_, err := conf.Token(t.Context())
+	path, calls := file(t, oldPEM), 0
+	_, err := config(srv, &PrivateKeyJWT{Key: func(ctx context.Context) (*SigningKey, error) {
+		if calls++; calls == 2 {
+			write(t, path, newPEM)
+		}
+		return KeyFile(path)(ctx)
+	}}).Token(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 2, srv.Auth.TokenRequests())
 }
 
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// jwt looks like one of the client.
+// jwt has the form of an assertion.
 const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJpZCJ9.c2lnbmF0dXJl"
 
 func TestAssertionOnTheWire(t *testing.T) {
 	t.Parallel()
+	const typ = "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3A"
 	for name, test := range map[string]struct {
-		assertion string // in the file
-		typ       string
-		clientID  string
-		method    string
-		form      string
+		assertion                  string // in the file
+		typ, clientID              string // of the client
+		method, formAfterAssertion string
 	}{
-		"JWT":          {jwt + "\n", "", "id", "private_key_jwt", "client_assertion=" + jwt + "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_id=id&grant_type=client_credentials"},
-		"no client_id": {jwt, TypeJWTBearer, "", "private_key_jwt", "client_assertion=" + jwt + "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&grant_type=client_credentials"},
-		"SPIFFE":       {jwt, TypeJWTSPIFFE, "spiffe://a/b", "spiffe_jwt", "client_assertion=" + jwt + "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-spiffe&client_id=spiffe%3A%2F%2Fa%2Fb&grant_type=client_credentials"},
-		"other":        {"<saml/>", "urn:x", "id", "urn:x", "client_assertion=%3Csaml%2F%3E&client_assertion_type=urn%3Ax&client_id=id&grant_type=client_credentials"},
+		"JWT":          {jwt + "\n", "", "id", "private_key_jwt", typ + "jwt-bearer&client_id=id&grant_type=client_credentials"},
+		"no client_id": {jwt, TypeJWTBearer, "", "private_key_jwt", typ + "jwt-bearer&grant_type=client_credentials"},
+		"SPIFFE":       {jwt, TypeJWTSPIFFE, "spiffe://a/b", "spiffe_jwt", typ + "jwt-spiffe&client_id=spiffe%3A%2F%2Fa%2Fb&grant_type=client_credentials"},
+		"other":        {"<saml/>", "urn:x", "id", "urn:x", "&client_assertion_type=urn%3Ax&client_id=id&grant_type=client_credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -227,17 +186,18 @@ func TestAssertionOnTheWire(t *testing.T) {
 			conf := config(srv, auth)
 			conf.ClientID = test.clientID
 			_, err := conf.Token(t.Context())
-			require.Error(t, err, "there is no such client")
+			require.Error(t, err, "the server knows no client")
 			require.Equal(t, 1, srv.Auth.TokenRequests())
-			require.Equal(t, test.form, srv.Auth.Requests()[0].Body)
+			value := url.QueryEscape(strings.TrimSpace(test.assertion))
+			require.Equal(t, "client_assertion="+value+test.formAfterAssertion, srv.Auth.Requests()[0].Body)
 		})
 	}
 }
 
-// An assertion made by somebody who has the client's key is as good as the client's.
+// The server accepts an assertion that another program made with the client's key.
 func TestAssertionFromElsewhere(t *testing.T) {
 	t.Parallel()
-	key, _ := newKey(t)
+	key, _ := newKey()
 	srv := cct.Start(t, cct.Client{ID: "id", PublicKeys: []crypto.PublicKey{key.Public()}})
 	_, err := config(srv, &Assertion{Source: func(ctx context.Context) (string, error) {
 		attempt := attempt()
@@ -248,58 +208,65 @@ func TestAssertionFromElsewhere(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Another credential is another Credential, and the same is the same.
-func TestCredential(t *testing.T) {
+// The CredentialID changes with the credential, and only then.
+func TestCredentialID(t *testing.T) {
 	t.Parallel()
-	key, _ := newKey(t)
-	other, _ := newKey(t)
-	own, another := newValidPair(t), newValidPair(t)
-	fixed := func(s string) SecretSource { return func(context.Context) (string, error) { return s, nil } }
-	credential := func(auth clientcredentials.ClientAuth) string {
+	key, _ := newKey()
+	other, _ := newKey()
+	own, another := certificate(newValidPair().Certificate), certificate(newValidPair().Certificate)
+	id := func(auth clientcredentials.ClientAuth) string {
 		attempt := attempt()
 		require.NoError(t, auth.Authenticate(t.Context(), attempt))
 		require.NotEmpty(t, attempt.CredentialID)
 		return attempt.CredentialID
 	}
 	for name, test := range map[string]struct{ a, b clientcredentials.ClientAuth }{
-		"basic":       {&ClientSecretBasic{Secret: fixed("a")}, &ClientSecretBasic{Secret: fixed("b")}},
-		"post":        {&ClientSecretPost{Secret: fixed("a")}, &ClientSecretPost{Secret: fixed("b")}},
-		"secret JWT":  {&ClientSecretJWT{Secret: fixed("a" + longSecret)}, &ClientSecretJWT{Secret: fixed("b" + longSecret)}},
+		"basic":       {&ClientSecretBasic{Secret: secret("a")}, &ClientSecretBasic{Secret: secret("b")}},
+		"post":        {&ClientSecretPost{Secret: secret("a")}, &ClientSecretPost{Secret: secret("b")}},
+		"secret JWT":  {&ClientSecretJWT{Secret: secret("a" + longSecret)}, &ClientSecretJWT{Secret: secret("b" + longSecret)}},
 		"key":         {&PrivateKeyJWT{Key: SignerKey(key)}, &PrivateKeyJWT{Key: SignerKey(other)}},
 		"kid":         {&PrivateKeyJWT{Key: SignerKey(key)}, &PrivateKeyJWT{Key: SignerKey(key), KeyID: "1"}},
-		"assertion":   {&Assertion{Source: fixed(jwt)}, &Assertion{Source: fixed(jwt + "x")}},
-		"certificate": {&TLSClientAuth{Source: fixedPair(own)}, &TLSClientAuth{Source: fixedPair(another)}},
-		"self-signed": {&SelfSignedTLSClientAuth{Source: fixedPair(own)}, &SelfSignedTLSClientAuth{Source: fixedPair(another)}},
+		"assertion":   {&Assertion{Source: secret(jwt)}, &Assertion{Source: secret(jwt + "x")}},
+		"certificate": {&TLSClientAuth{Source: own}, &TLSClientAuth{Source: another}},
+		"self-signed": {&SelfSignedTLSClientAuth{Source: own}, &SelfSignedTLSClientAuth{Source: another}},
 	} {
-		a, again, b := credential(test.a), credential(test.a), credential(test.b)
+		a, again, b := id(test.a), id(test.a), id(test.b)
 		require.Equal(t, a, again, name)
 		require.NotEqual(t, a, b, name)
 	}
 }
 
-// A signer elsewhere can obey the attempt's context, which the key was asked for with.
-func TestKeyGetsTheContext(t *testing.T) {
-	t.Parallel()
-	key, _ := newKey(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	auth := &PrivateKeyJWT{Key: func(ctx context.Context) (*SigningKey, error) {
-		return &SigningKey{Signer: obedient{key, ctx}}, nil
-	}}
-	require.NoError(t, auth.Authenticate(ctx, attempt()))
-	cancel()
-	require.ErrorIs(t, auth.Authenticate(ctx, attempt()), context.Canceled)
-}
-
+// An obedient signer fails when the context that its key was requested with has ended.
 type obedient struct {
 	crypto.Signer
 	ctx context.Context
 }
 
 func (s obedient) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if err := s.ctx.Err(); err != nil {
-		return nil, err
+	return must(s.Signer.Sign(random, digest, opts)), context.Cause(s.ctx)
+}
+
+func TestSourcesGetTheContext(t *testing.T) {
+	t.Parallel()
+	key, _ := newKey()
+	own := newValidPair()
+	secret := func(ctx context.Context) (string, error) { return jwt, context.Cause(ctx) }
+	certificate := func(ctx context.Context) (*tls.Certificate, error) { return own.Certificate, context.Cause(ctx) }
+	for _, auth := range []clientcredentials.ClientAuth{
+		&ClientSecretPost{Secret: secret},
+		&Assertion{Source: secret},
+		&TLSClientAuth{Source: certificate},
+		&PrivateKeyJWT{Key: CertificateKey(certificate)},
+		&PrivateKeyJWT{Key: func(ctx context.Context) (*SigningKey, error) {
+			return &SigningKey{Signer: obedient{key, ctx}}, nil
+		}},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		require.NoError(t, auth.Authenticate(ctx, attempt()))
+		stop := errors.New("stop")
+		cancel(stop)
+		require.ErrorIs(t, auth.Authenticate(ctx, attempt()), stop)
 	}
-	return s.Signer.Sign(random, digest, opts)
 }
 
 func TestJWTCharacters(t *testing.T) {
@@ -314,7 +281,7 @@ func TestJWTCharacters(t *testing.T) {
 		"a.b.c=":                      false,
 		strings.Repeat("a.b.c", 9000): true,
 	} {
-		err := (&Assertion{Source: func(context.Context) (string, error) { return assertion, nil }}).Authenticate(t.Context(), attempt())
+		err := (&Assertion{Source: secret(assertion)}).Authenticate(t.Context(), attempt())
 		require.Equal(t, ok, err == nil, assertion[:min(10, len(assertion))])
 	}
 }

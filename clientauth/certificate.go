@@ -3,50 +3,60 @@ package clientauth
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
-// A Certificate returns the client's certificate and private key. It is called with
-// each token request and, because tokens may be bound to the certificate, with each
-// use of a token: it must be quick, safe for concurrent use, and return the same
-// pointer as long as the certificate is the same.
+// A CertificateSource returns the client's certificate and private key. It is called
+// for each token request, and for each use of a token, because a token may be bound to
+// the certificate. So it must
+//
+//   - be quick,
+//   - be safe for concurrent use,
+//   - return the same pointer as long as the certificate is the same.
 type CertificateSource func(ctx context.Context) (*tls.Certificate, error)
 
-// GetClientCertificate is for the field of that name in a tls.Config, of a program
-// that makes TLS connections of its own.
+// GetClientCertificate returns the certificate for a TLS handshake. Set it as the
+// GetClientCertificate of a [tls.Config] to present the certificate on other TLS
+// connections of the program.
 func (c CertificateSource) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return present(request.Context(), c)
 }
 
-// reloadInterval is the least time between two looks at the files of a certificate.
+// reloadInterval is the least time between two readings of a certificate's file.
 const reloadInterval = time.Second
 
-// CertificateFiles returns a Certificate from two files in PEM: a chain that begins
-// with the client's certificate, and its private key, not encrypted.
+// CertificateFiles returns a source that reads two files in PEM: a chain that begins
+// with the client's certificate, and the private key of that certificate, not
+// encrypted.
 //
-// A new pair of files counts without restart. When the certificate is used, at most
-// once a second, its file is read and compared with what it was. That finds every
-// change, such as that of a symbolic link to the directory, at the cost of some
-// microseconds. While there is no good pair in the files, perhaps because only one
-// of them has been replaced yet, the last one stays in use until it expires.
+// New files are picked up without a restart. When the certificate is used, but at most
+// once a second, its file is read again and compared with its previous content. That
+// takes some microseconds and finds every change, even of a symbolic link to the
+// directory. If the files don't contain a valid pair, perhaps because only one of them
+// has been replaced so far, the previous pair stays in use until it expires.
 //
-// A missing file, a key that is encrypted or belongs to another certificate, and a
-// certificate that has expired or isn't valid yet are errors.
+// It is an error if a file is missing, if the key is encrypted or belongs to another
+// certificate, or if the certificate has expired or isn't valid yet.
 func CertificateFiles(certFile, keyFile string) CertificateSource {
 	files := newCertificateFiles(certFile, keyFile)
 	return func(ctx context.Context) (*tls.Certificate, error) { return files.get(ctx, time.Now()) }
 }
 
+// certificateFiles are the two files of a certificate, and the pair that was last
+// found in them.
 type certificateFiles struct {
 	cert, key string
-	turn      chan struct{} // full while one goroutine looks at the files
+	turn      chan struct{} // full while a goroutine reads the files
 	current   atomic.Pointer[loadedCertificate]
 }
 
@@ -54,22 +64,26 @@ func newCertificateFiles(cert, key string) *certificateFiles {
 	return &certificateFiles{cert: cert, key: key, turn: make(chan struct{}, 1)}
 }
 
-// A loadedCertificate isn't changed anymore.
+// A loadedCertificate is the result of reading the files. It is never changed.
 type loadedCertificate struct {
-	pair   *tls.Certificate // with a Leaf
-	file   []byte           // that the certificate is from
-	looked time.Time        // at the file
+	pair *tls.Certificate // with a Leaf
+	file []byte           // content of the certificate's file
+	read time.Time        // when that was last read
 }
 
-// isFresh reports whether l can be used without a look at the files.
+// isFresh reports whether l can be used without reading the files again.
 func (l *loadedCertificate) isFresh(now time.Time) bool {
-	return l.isUsable(now) && now.Sub(l.looked) < reloadInterval
+	return l.isUsable(now) && now.Sub(l.read) < reloadInterval
 }
 
+// isUsable reports whether there is a certificate in l that is valid now.
 func (l *loadedCertificate) isUsable(now time.Time) bool {
 	return l != nil && checkValidity(l.pair.Leaf, now) == nil
 }
 
+// get returns the pair in the files, which it reads again if reloadInterval has passed.
+// Only one goroutine reads them at a time. Others use the current pair if they can, and
+// else wait.
 func (f *certificateFiles) get(ctx context.Context, now time.Time) (*tls.Certificate, error) {
 	if current := f.current.Load(); current.isFresh(now) {
 		return current.pair, nil
@@ -77,7 +91,7 @@ func (f *certificateFiles) get(ctx context.Context, now time.Time) (*tls.Certifi
 		select {
 		case f.turn <- struct{}{}:
 		default:
-			return current.pair, nil // Another goroutine looks.
+			return current.pair, nil // Another goroutine reads the files.
 		}
 	} else {
 		select {
@@ -100,8 +114,8 @@ func (f *certificateFiles) get(ctx context.Context, now time.Time) (*tls.Certifi
 	return next.pair, nil
 }
 
-// load reads the files. If the certificate is what it was, so is the pair: no other
-// key belongs to it.
+// load reads the files. It doesn't read the key if the certificate is unchanged, because
+// no other key belongs to that certificate.
 func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loadedCertificate, error) {
 	cert, err := readFile(f.cert)
 	if err != nil {
@@ -117,8 +131,8 @@ func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loa
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		if bytes.Contains(key, []byte("ENCRYPTED")) {
-			err = errors.New("the private key is encrypted; decrypt it, with openssl pkey for instance")
+		if _, keyErr := jws.ParsePrivateKey(key); errors.Is(keyErr, jws.ErrEncrypted) {
+			err = keyErr
 		}
 		return nil, f.describe(err)
 	}
@@ -128,7 +142,7 @@ func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loa
 	return &loadedCertificate{&pair, cert, now}, f.describe(err)
 }
 
-// describe says in which files the fault is.
+// describe adds the names of the files to an error.
 func (f *certificateFiles) describe(err error) error {
 	if err == nil {
 		return nil
@@ -136,7 +150,7 @@ func (f *certificateFiles) describe(err error) error {
 	return fmt.Errorf("the files %s and %s: %w", f.cert, f.key, err)
 }
 
-// leaf returns the client's certificate, which a program may have left unparsed.
+// leaf returns the client's certificate. It parses it if a program hasn't set Leaf.
 func leaf(pair *tls.Certificate) (*x509.Certificate, error) {
 	if pair.Leaf != nil {
 		return pair.Leaf, nil
@@ -144,6 +158,13 @@ func leaf(pair *tls.Certificate) (*x509.Certificate, error) {
 	return x509.ParseCertificate(pair.Certificate[0])
 }
 
+// thumbprint returns the x5t#S256 of a certificate in DER, RFC 7515, Section 4.1.8.
+func thumbprint(certificate []byte) string {
+	sum := sha256.Sum256(certificate)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// checkValidity reports a certificate that has expired or isn't valid yet.
 func checkValidity(certificate *x509.Certificate, now time.Time) error {
 	if now.Before(certificate.NotBefore) {
 		return fmt.Errorf("the certificate is not valid before %s; check the clock of this machine", certificate.NotBefore.Format(time.RFC3339))
@@ -154,7 +175,7 @@ func checkValidity(certificate *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// present returns what source does if it can be presented in a handshake.
+// present returns the pair of source if it is fit for a TLS handshake.
 func present(ctx context.Context, source CertificateSource) (*tls.Certificate, error) {
 	if source == nil {
 		return nil, errors.New("there is no certificate; set Source in the ClientAuth")
@@ -164,12 +185,13 @@ func present(ctx context.Context, source CertificateSource) (*tls.Certificate, e
 		return nil, err
 	}
 	if pair == nil || len(pair.Certificate) == 0 || pair.PrivateKey == nil {
-		return nil, errors.New("the certificate has no content, or no private key; set both in what Source returns")
+		return nil, errors.New("the certificate is empty or has no private key; check what Source returns")
 	}
 	return pair, nil
 }
 
-// usable is present for what is valid now. The Leaf of the copy it returns is set.
+// usable returns a copy of the pair of source, with its Leaf set, if the certificate is
+// valid now.
 func usable(ctx context.Context, source CertificateSource) (*tls.Certificate, error) {
 	pair, err := present(ctx, source)
 	if err != nil {
@@ -182,8 +204,8 @@ func usable(ctx context.Context, source CertificateSource) (*tls.Certificate, er
 	return &parsed, checkValidity(parsed.Leaf, time.Now())
 }
 
-// authenticate adds to attempt what the certificate doesn't say: RFC 8705, Section
-// 2, wants client_id.
+// authenticate checks the certificate of source. It adds client_id to attempt, which
+// RFC 8705, Section 2, requires besides the certificate.
 func authenticate(ctx context.Context, source CertificateSource, attempt *clientcredentials.Attempt) error {
 	if err := checkClientID(attempt); err != nil {
 		return err
@@ -197,12 +219,12 @@ func authenticate(ctx context.Context, source CertificateSource, attempt *client
 	return nil
 }
 
-// TLSClientAuth is tls_client_auth: the client proves in the TLS handshake that it
-// has the private key of a certificate, which a certification authority that the
-// server trusts has issued, RFC 8705, Section 2.1.
+// TLSClientAuth is tls_client_auth: the client presents a certificate in the TLS
+// handshake and proves that it has the private key, RFC 8705, Section 2.1. The
+// certificate is from a certification authority that the server trusts.
 //
-// It is a [clientcredentials.CertificateAuth]: see there for what presents the
-// certificate. It is safe for concurrent use if Source is.
+// It is a [clientcredentials.CertificateAuth], which describes the connections that
+// present the certificate. It is safe for concurrent use if Source is.
 type TLSClientAuth struct {
 	// Source returns the certificate and its key. Required.
 	Source CertificateSource
@@ -216,13 +238,13 @@ func (a *TLSClientAuth) Authenticate(ctx context.Context, attempt *clientcredent
 	return authenticate(ctx, a.Source, attempt)
 }
 
-// Certificate returns what Source does.
+// Certificate returns the certificate of Source.
 func (a *TLSClientAuth) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	return present(ctx, a.Source)
 }
 
-// SelfSignedTLSClientAuth is self_signed_tls_client_auth: TLSClientAuth with a
-// certificate that the server knows by itself, RFC 8705, Section 2.2.
+// SelfSignedTLSClientAuth is self_signed_tls_client_auth: like TLSClientAuth, but the
+// certificate itself is registered with the server, RFC 8705, Section 2.2.
 //
 // It is safe for concurrent use if Source is.
 type SelfSignedTLSClientAuth struct {
@@ -238,7 +260,7 @@ func (a *SelfSignedTLSClientAuth) Authenticate(ctx context.Context, attempt *cli
 	return authenticate(ctx, a.Source, attempt)
 }
 
-// Certificate returns what Source does.
+// Certificate returns the certificate of Source.
 func (a *SelfSignedTLSClientAuth) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	return present(ctx, a.Source)
 }

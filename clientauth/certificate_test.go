@@ -2,8 +2,6 @@ package clientauth
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -23,16 +21,21 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// pairFiles are the files of a certificate, as a deployment writes them.
+// pairFiles are the two files of a certificate in a directory.
 type pairFiles struct {
 	t   *testing.T
 	dir string
 	*certificateFiles
 }
 
-func newPairFiles(t *testing.T) pairFiles {
+// newPairFiles returns files that contain p, or that don't exist if p is empty.
+func newPairFiles(t *testing.T, p pair) pairFiles {
 	dir := t.TempDir()
-	return pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
+	files := pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
+	if p != (pair{}) {
+		files.write(p.cert, p.key)
+	}
+	return files
 }
 
 func (f pairFiles) write(cert, key string) {
@@ -43,16 +46,22 @@ func (f pairFiles) write(cert, key string) {
 
 func (f pairFiles) at(now time.Time) (*tls.Certificate, error) { return f.get(f.t.Context(), now) }
 
+// require fails the test if the files don't contain want at that time.
+func (f pairFiles) require(now time.Time, want pair, msg string) *tls.Certificate {
+	f.t.Helper()
+	got, err := f.at(now)
+	require.NoError(f.t, err, msg)
+	require.Equal(f.t, want.Leaf.Raw, got.Leaf.Raw, msg)
+	return got
+}
+
 func TestCertificateFilesReload(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
 	start := time.Now()
-	old := newPair(t, start.Add(-time.Hour), start.Add(time.Hour))
-	next := newPair(t, start.Add(-time.Hour), start.Add(3*time.Hour))
-	files.write(old.cert, old.key)
-	first, err := files.at(start)
-	require.NoError(t, err)
-	require.Equal(t, old.Leaf.Raw, first.Leaf.Raw)
+	old := newPair(start.Add(-time.Hour), start.Add(time.Hour))
+	next := newPair(start.Add(-time.Hour), start.Add(3*time.Hour))
+	files := newPairFiles(t, old)
+	files.require(start, old, "first")
 	for _, step := range []struct {
 		name       string
 		at         time.Duration // since the start
@@ -62,11 +71,11 @@ func TestCertificateFilesReload(t *testing.T) {
 		sameAsLast bool
 	}{
 		{name: "unchanged", at: 10 * time.Second, cert: old.cert, key: old.key, want: old, sameAsLast: true},
-		{name: "a look has just been taken", at: 10*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
+		{name: "just read", at: 10*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
 		{name: "replaced", at: 11 * time.Second, cert: next.cert, key: next.key, want: next},
 		{name: "and back", at: 12 * time.Second, cert: old.cert, key: old.key, want: old},
 		{name: "only the certificate", at: 13 * time.Second, cert: next.cert, key: old.key, want: old, sameAsLast: true},
-		{name: "a failed look counts", at: 13*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
+		{name: "just read, without success", at: 13*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
 		{name: "only the key", at: 15 * time.Second, cert: old.cert, key: next.key, want: old, sameAsLast: true},
 		{name: "half written", at: 16 * time.Second, cert: next.cert[:100], key: next.key, want: old, sameAsLast: true},
 		{name: "removed", at: 17 * time.Second, cert: "-", key: "-", want: old, sameAsLast: true},
@@ -83,25 +92,24 @@ func TestCertificateFilesReload(t *testing.T) {
 			require.NoError(t, os.Remove(files.cert))
 			require.NoError(t, os.Remove(files.key))
 		}
-		got, err := files.at(start.Add(step.at))
 		if step.err != "" {
+			_, err := files.at(start.Add(step.at))
 			require.ErrorContains(t, err, step.err, step.name)
 			continue
 		}
-		require.NoError(t, err, step.name)
-		require.Equal(t, step.want.Leaf.Raw, got.Leaf.Raw, step.name)
+		got := files.require(start.Add(step.at), step.want, step.name)
 		require.Equal(t, step.sameAsLast, got == last.pair, "%s: the pointer", step.name)
 	}
 }
 
-// Kubernetes replaces the files of a secret by another target of a symbolic link.
+// Kubernetes replaces the files of a secret by changing the target of a symbolic link.
 func TestCertificateFilesBehindSymlink(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
+	files := newPairFiles(t, pair{})
 	data := filepath.Join(files.dir, "..data")
 	var pairs [2]pair
 	for i, name := range []string{"..1", "..2"} {
-		pairs[i] = newValidPair(t)
+		pairs[i] = newValidPair()
 		version := filepath.Join(files.dir, name)
 		require.NoError(t, os.Mkdir(version, 0o700))
 		write(t, filepath.Join(version, "tls.crt"), pairs[i].cert)
@@ -111,29 +119,20 @@ func TestCertificateFilesBehindSymlink(t *testing.T) {
 	require.NoError(t, os.Symlink("..data/tls.crt", files.cert))
 	require.NoError(t, os.Symlink("..data/tls.key", files.key))
 	now := time.Now()
-	got, err := files.at(now)
-	require.NoError(t, err)
-	require.Equal(t, pairs[0].Leaf.Raw, got.Leaf.Raw)
-
+	files.require(now, pairs[0], "first")
 	require.NoError(t, os.Symlink("..2", data+"_tmp"))
 	require.NoError(t, os.Rename(data+"_tmp", data))
-	got, err = files.at(now.Add(time.Second))
-	require.NoError(t, err)
-	require.Equal(t, pairs[1].Leaf.Raw, got.Leaf.Raw)
+	files.require(now.Add(time.Second), pairs[1], "after the change of the link")
 }
 
 func TestCertificateFilesMistakes(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	good, other := newValidPair(t), newValidPair(t)
-	past := newPair(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
-	future := newPair(t, now.Add(time.Hour), now.Add(2*time.Hour))
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	legacy := string(pem.EncodeToMemory(&pem.Block{
-		Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)[1:],
-	}))
-	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))
+	good, other := newValidPair(), newValidPair()
+	past := newPair(now.Add(-2*time.Hour), now.Add(-time.Hour))
+	future := newPair(now.Add(time.Hour), now.Add(2*time.Hour))
+	legacy := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte("x")}))
+	encrypted := encodePEM("ENCRYPTED PRIVATE KEY", []byte("x"))
 	for name, test := range map[string]struct{ cert, key, err string }{
 		"another key":          {good.cert, other.key, "private key does not match"},
 		"expired":              {past.cert, past.key, "expired at " + past.Leaf.NotAfter.Format(time.RFC3339)},
@@ -146,77 +145,56 @@ func TestCertificateFilesMistakes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			files := newPairFiles(t)
-			files.write(test.cert, test.key)
+			files := newPairFiles(t, pair{cert: test.cert, key: test.key})
 			_, err := CertificateFiles(files.cert, files.key)(t.Context())
 			require.ErrorContains(t, err, test.err)
 			require.ErrorContains(t, err, files.cert)
 			require.ErrorContains(t, err, files.key)
 			files.write(good.cert, good.key)
-			_, err = files.at(now)
-			require.NoError(t, err, "the next call tries again")
+			files.require(now, good, "the next call must read the files again")
 		})
 	}
-	t.Run("missing", func(t *testing.T) {
-		t.Parallel()
-		files := newPairFiles(t)
-		_, err := files.at(now)
-		require.ErrorIs(t, err, os.ErrNotExist)
-		require.ErrorContains(t, err, files.cert)
-		write(t, files.cert, good.cert)
-		_, err = files.at(now)
-		require.ErrorIs(t, err, os.ErrNotExist)
-		require.ErrorContains(t, err, files.key)
-	})
 }
 
-// While one caller reads the files, the others don't wait for it.
+// Callers don't wait for the one that reads the files, if they have a certificate.
 func TestCertificateFilesDontBlock(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
-	now := time.Now()
-	good := newValidPair(t)
-	files.write(good.cert, good.key)
-	files.turn <- struct{}{} // As if somebody looked.
+	now, good := time.Now(), newValidPair()
+	files := newPairFiles(t, good)
+	files.turn <- struct{}{} // As if another goroutine read the files.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	impatient := errors.New("impatient")
 	cancel(impatient)
 	_, err := files.get(ctx, now)
-	require.ErrorIs(t, err, impatient, "there is no certificate to go on with")
+	require.ErrorIs(t, err, impatient, "there is no certificate to use until then")
 
 	<-files.turn
-	first, err := files.at(now)
-	require.NoError(t, err)
+	first := files.require(now, good, "first")
 	files.turn <- struct{}{}
-	second, err := files.at(now.Add(time.Minute))
-	require.NoError(t, err)
-	require.Same(t, first, second)
+	require.Same(t, first, files.require(now.Add(time.Minute), good, "while another goroutine reads"))
 }
 
-// Two looks are a second apart, and an expired certificate isn't used meanwhile.
-func TestCertificateFilesExpireBetweenLooks(t *testing.T) {
+// A certificate isn't used after it has expired, even if the files were just read.
+func TestCertificateFilesExpireBetweenReads(t *testing.T) {
 	t.Parallel()
-	files := newPairFiles(t)
 	end := time.Now().Truncate(time.Second).Add(time.Hour)
-	good := newPair(t, end.Add(-2*time.Hour), end)
-	files.write(good.cert, good.key)
-	_, err := files.at(end)
-	require.NoError(t, err)
-	_, err = files.at(end.Add(time.Millisecond))
+	good := newPair(end.Add(-2*time.Hour), end)
+	files := newPairFiles(t, good)
+	files.require(end, good, "at its end")
+	_, err := files.at(end.Add(time.Millisecond))
 	require.ErrorContains(t, err, "expired at")
 }
 
-// All who ask at first get the same pointer.
+// Concurrent first callers get the same pointer.
 func TestCertificateFilesShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newPairFiles(t)
-		good := newValidPair(t)
-		files.write(good.cert, good.key)
+		good := newValidPair()
+		files := newPairFiles(t, good)
 		files.turn <- struct{}{}
 		var got [8]*tls.Certificate
 		var wg sync.WaitGroup
 		for i := range got {
-			wg.Go(func() { got[i], _ = files.at(time.Now()) })
+			wg.Go(func() { got[i], _ = files.at(time.Now()) }) // A failure leaves nil.
 		}
 		synctest.Wait()
 		<-files.turn
@@ -230,9 +208,8 @@ func TestCertificateFilesShared(t *testing.T) {
 
 func TestCertificatesOnTheWire(t *testing.T) {
 	t.Parallel()
-	own := newValidPair(t)
-	files := newPairFiles(t)
-	files.write(own.cert, own.key)
+	own := newValidPair()
+	files := newPairFiles(t, own)
 	source := CertificateFiles(files.cert, files.key)
 	unparsed := *own.Certificate
 	unparsed.Leaf = nil
@@ -242,8 +219,8 @@ func TestCertificatesOnTheWire(t *testing.T) {
 	}{
 		"tls":              {&TLSClientAuth{Source: source}, "tls_client_auth"},
 		"self-signed":      {&SelfSignedTLSClientAuth{Source: source}, "self_signed_tls_client_auth"},
-		"by callback":      {&TLSClientAuth{Source: func(context.Context) (*tls.Certificate, error) { return own.Certificate, nil }}, "tls_client_auth"},
-		"without its Leaf": {&TLSClientAuth{Source: func(context.Context) (*tls.Certificate, error) { return &unparsed, nil }}, "tls_client_auth"},
+		"by callback":      {&TLSClientAuth{Source: certificate(own.Certificate)}, "tls_client_auth"},
+		"without its Leaf": {&TLSClientAuth{Source: certificate(&unparsed)}, "tls_client_auth"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -257,7 +234,7 @@ func TestCertificatesOnTheWire(t *testing.T) {
 			require.Equal(t, http.StatusOK, resp.StatusCode)
 			request := srv.Auth.Requests()[0]
 			require.Equal(t, own.Leaf.Raw, request.Certificate.Raw)
-			require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw, "for tokens that are bound to it")
+			require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw, "the API must see it too, for tokens that are bound to it")
 			require.Equal(t, "client_id=id&grant_type=client_credentials", request.Body)
 			require.Equal(t, test.method, test.auth.Method())
 
@@ -270,26 +247,18 @@ func TestCertificatesOnTheWire(t *testing.T) {
 
 func TestGetClientCertificate(t *testing.T) {
 	t.Parallel()
-	own := newValidPair(t)
+	own, broken := newValidPair(), errors.New("broken")
 	srv := cct.NewTLSServer()
 	t.Cleanup(srv.Close)
 	client := srv.Client()
-	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = fixedPair(own).GetClientCertificate
+	config := client.Transport.(*http.Transport).TLSClientConfig
+	config.GetClientCertificate = CertificateSource(func(context.Context) (*tls.Certificate, error) { return nil, broken }).GetClientCertificate
+	_, err := client.Get(srv.APIURL)
+	require.ErrorIs(t, err, broken)
+
+	config.GetClientCertificate = certificate(own.Certificate).GetClientCertificate
 	resp, err := client.Get(srv.APIURL)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw)
-}
-
-func TestGetClientCertificateFails(t *testing.T) {
-	t.Parallel()
-	srv := cct.NewTLSServer()
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	broken := errors.New("broken")
-	client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = CertificateSource(func(context.Context) (*tls.Certificate, error) {
-		return nil, broken
-	}).GetClientCertificate
-	_, err := client.Get(srv.APIURL)
-	require.ErrorIs(t, err, broken)
 }

@@ -1,6 +1,6 @@
-// Package clientauth has the methods by which a client authenticates to the token
-// endpoint of an authorization server, RFC 6749, Section 2.3, for
-// [clientcredentials.Config].ClientAuth.
+// Package clientauth has the methods with which a client authenticates to the token
+// endpoint of an authorization server, RFC 6749, Section 2.3. Set one of them as the
+// ClientAuth of a [clientcredentials.Config].
 //
 // # Use
 //
@@ -12,14 +12,15 @@
 //		},
 //	}
 //
-// Without a ClientAuth, a Config uses ClientSecret as its AuthStyle says. That is
-// all that a program with a fixed secret needs.
+// Without a ClientAuth, a Config sends its ClientSecret in the way that AuthStyle
+// selects. A program with a fixed secret needs nothing else.
 //
 // # Methods
 //
-// The strongest first. The names are those of the IANA registry "OAuth Token
-// Endpoint Authentication Methods", except for the one of a draft. A server lists
-// what it takes in its metadata as token_endpoint_auth_methods_supported.
+// The list begins with the strongest methods. The names are from the IANA registry
+// "OAuth Token Endpoint Authentication Methods", except for spiffe_jwt, which a draft
+// defines. A server lists the methods that it accepts in its metadata as
+// token_endpoint_auth_methods_supported.
 //
 //	tls_client_auth              RFC 8705, Section 2.1     TLSClientAuth
 //	self_signed_tls_client_auth  RFC 8705, Section 2.2     SelfSignedTLSClientAuth
@@ -31,29 +32,28 @@
 //
 // # What to choose
 //
-// Where the platform gives a workload its identity, as Kubernetes and SPIFFE do,
-// and the server trusts the platform, choose [Assertion]: there is no key to keep.
+// Choose [Assertion] if the platform gives each workload an identity, as Kubernetes
+// and SPIFFE do, and the server trusts the platform. Then there is no key to keep.
 //
 // Otherwise choose [TLSClientAuth] or [PrivateKeyJWT], as RFC 9700, Section 2.5,
-// recommends: the server knows a public key only, and nothing that is sent can be
-// used by who reads it. With a certificate, tokens can be bound to it as well, so
-// that a stolen one is of no use; but TLS must reach the server without a proxy
-// that ends it.
+// recommends. The server knows only a public key, and an attacker who reads a request
+// can't use what is in it. With a certificate, tokens can also be bound to it, so that
+// a stolen token is useless. But no proxy may end TLS between client and server.
 //
-// [ClientSecretJWT] doesn't send the secret, but the server has to keep it in
-// clear. [ClientSecretBasic] and [ClientSecretPost] send it with each request.
+// [ClientSecretJWT] doesn't send the secret, but the server has to store it in
+// plaintext. [ClientSecretBasic] and [ClientSecretPost] send it with each request.
 //
 // # Rotation
 //
-// Every secret, key, certificate and assertion comes from a function, which is
-// called for each attempt at a token. Those that read files find what is new in
-// them: nothing needs a restart, and there is no goroutine and no watcher. If the
-// server answers invalid_client and the credential has been replaced meanwhile,
-// the request is repeated at once with the new one.
+// Each secret, key, certificate and assertion comes from a function that is called
+// for each attempt at a token. The functions that read files pick up new content
+// without a restart, and without a goroutine or a file watcher. If the server answers
+// invalid_client and the credential has changed since, the request is repeated at once
+// with the new credential.
 //
 // # Mistakes
 //
-// What is wrong with a field, a file or a key is an error of the first call that
-// needs a token, before anything is sent. Errors name files and fields, and contain
-// no secret. Printed by fmt, log/slog or encoding/json, a method shows its name only.
+// If a field, a file or a key is wrong, the first call that needs a token returns an
+// error, and nothing is sent. Errors name files and fields, and contain no secret. A
+// method that is printed with fmt, log/slog or encoding/json shows only its name.
 package clientauth

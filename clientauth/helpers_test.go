@@ -2,7 +2,7 @@ package clientauth
 
 import (
 	"bytes"
-	"crypto"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -30,52 +30,53 @@ import (
 
 const longSecret = "0123456789abcdef0123456789abcdef"
 
-// newKey returns a private key, and the same in PEM.
-func newKey(t *testing.T) (*ecdsa.PrivateKey, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key, keyPEM(t, key)
+// must returns v, for what a test needs before it begins.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
-func keyPEM(t *testing.T, key crypto.PrivateKey) string {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+func encodePEM(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// A pair is a certificate and its key, in PEM too.
+// newKey returns a private key, and the same key in PEM.
+func newKey() (*ecdsa.PrivateKey, string) {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	return key, encodePEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key)))
+}
+
+// secret returns a source of a secret that never changes.
+func secret(s string) SecretSource {
+	return func(context.Context) (string, error) { return s, nil }
+}
+
+// certificate returns a source of a certificate that never changes.
+func certificate(c *tls.Certificate) CertificateSource {
+	return func(context.Context) (*tls.Certificate, error) { return c, nil }
+}
+
+// A pair is a certificate with its key, and both in PEM.
 type pair struct {
 	*tls.Certificate
 	cert, key string
 }
 
-// newPair returns a self-signed certificate that is valid in that time.
-func newPair(t *testing.T, from, to time.Time) pair {
-	t.Helper()
-	key, keyPEM := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: rand.Text()},
-		NotBefore:    from,
-		NotAfter:     to,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	leaf, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+// newPair returns a self-signed certificate that is valid between two times.
+func newPair(from, to time.Time) pair {
+	key, keyPEM := newKey()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: rand.Text()}, NotBefore: from, NotAfter: to}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
 	return pair{
-		Certificate: &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf},
-		cert:        string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		Certificate: &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))},
+		cert:        encodePEM("CERTIFICATE", der),
 		key:         keyPEM,
 	}
 }
 
-func newValidPair(t *testing.T) pair {
-	t.Helper()
-	return newPair(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
-}
+func newValidPair() pair { return newPair(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)) }
 
 // write writes a file and returns its path.
 func write(t *testing.T, path, content string) string {
@@ -101,32 +102,39 @@ func config(srv *cct.Server, auth clientcredentials.ClientAuth) *clientcredentia
 	}
 }
 
-// attempt returns what a ClientAuth gets of a Config.
-func attempt() *clientcredentials.Attempt {
-	return &clientcredentials.Attempt{
-		TokenURL: "https://auth.example/token",
-		ClientID: "id",
-		Header:   map[string][]string{},
-		Form:     map[string][]string{},
-	}
+// token requests a token from a new server that knows client. It returns the request as
+// the server received it.
+func token(t *testing.T, client cct.Client, auth clientcredentials.ClientAuth, secret string) cct.Request {
+	t.Helper()
+	srv := cct.Start(t, client)
+	conf := config(srv, auth)
+	conf.ClientID, conf.ClientSecret = client.ID, secret
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+	request := srv.Auth.Requests()[0]
+	require.Equal(t, auth.Method(), request.AuthMethod)
+	return request
 }
 
-// decode returns header and claims of a JWT.
+// attempt returns an attempt as a Config makes it for its ClientAuth.
+func attempt() *clientcredentials.Attempt {
+	return &clientcredentials.Attempt{TokenURL: "https://auth.example/token", ClientID: "id", Header: map[string][]string{}, Form: map[string][]string{}}
+}
+
+// decode returns the header and the claims of a JWT.
 func decode(t *testing.T, token string) (header, claims map[string]any) {
 	t.Helper()
 	parts := strings.Split(token, ".")
 	require.Len(t, parts, 3)
 	for i, part := range []*map[string]any{&header, &claims} {
-		data, err := base64.RawURLEncoding.DecodeString(parts[i])
-		require.NoError(t, err)
-		require.NoError(t, json.Unmarshal(data, part))
+		require.NoError(t, json.Unmarshal(must(base64.RawURLEncoding.DecodeString(parts[i])), part))
 	}
 	return header, claims
 }
 
 var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"}
 
-// surfaces returns all that can be made to be seen of v.
+// surfaces returns v in every form in which it could be printed.
 func surfaces(v any) string {
 	var b bytes.Buffer
 	for _, verb := range verbs {

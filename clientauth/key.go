@@ -5,63 +5,57 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
-// A SigningKey is a private key, and what a server knows it by. Neither fmt nor
-// encoding/json shows it.
+// A SigningKey is a private key, together with the names by which a server knows it.
+// Neither fmt nor encoding/json shows it.
 type SigningKey struct {
-	// Signer signs: a key of RSA with 2048 bits or more, of ECDSA on P-256, P-384
-	// or P-521, or of Ed25519. It may be in another process or machine. Required.
+	// Signer has an RSA key of 2048 bits or more, an ECDSA key on P-256, P-384 or
+	// P-521, or an Ed25519 key. It may sign in another process or on another
+	// machine. Required.
 	Signer crypto.Signer
 
-	// KeyID and Algorithm count when PrivateKeyJWT doesn't have them.
+	// KeyID and Algorithm are used where those of PrivateKeyJWT are empty.
 	KeyID, Algorithm string
 
-	// Certificate, of the same key, puts its thumbprint (x5t#S256, RFC 7515,
-	// Section 4.1.8) into the assertion's header. Nil: none.
+	// Certificate is a certificate of the key. Its thumbprint (x5t#S256, RFC 7515,
+	// Section 4.1.8) goes into the assertion's header. Nil: none.
 	Certificate *x509.Certificate
 }
 
-// A Key returns the key to sign with. It is called for each attempt at a token, with
-// the context of that, which a signer elsewhere can obey. It must be safe for
-// concurrent use, and so must the signer.
+// A KeySource returns the key to sign with. It is called for each attempt at a token.
+// The context is that of the attempt: a signer on another machine can obey it if the
+// source returns a new signer for it.
+//
+// It must be safe for concurrent use, and so must the signer.
 type KeySource func(ctx context.Context) (*SigningKey, error)
 
-// Signer returns a Key with that signer, such as an *ecdsa.PrivateKey or one in a
-// hardware module.
+// SignerKey returns a source of a key that signs with signer, such as an
+// *ecdsa.PrivateKey or a key in a hardware module.
 func SignerKey(signer crypto.Signer) KeySource {
 	return func(context.Context) (*SigningKey, error) { return &SigningKey{Signer: signer}, nil }
 }
 
-// KeyBytes returns a Key from PEM (PKCS #8, PKCS #1 or SEC 1) or a JWK (RFC 7517),
-// not encrypted. What is wrong with it is the error of each call.
+// KeyBytes returns a source of the private key in data. It is PEM (PKCS #8, PKCS #1 or
+// SEC 1) or a JWK (RFC 7517), and not encrypted. If it is wrong, each call returns the
+// error.
 func KeyBytes(data []byte) KeySource {
 	key, err := parseKey(data)
 	return func(context.Context) (*SigningKey, error) { return key, err }
 }
 
-// KeyFile returns a Key that reads the file at each call, as KeyBytes does: a new
-// key counts from the next token request on. To read and check a key takes a
-// millisecond or three, and token requests are rare.
+// KeyFile returns a source that reads the file at each call, in the formats of
+// KeyBytes. A new key is used from the next token request on. Reading and checking a
+// key takes one to three milliseconds, and token requests are rare.
 func KeyFile(path string) KeySource {
-	return func(context.Context) (*SigningKey, error) {
-		data, err := readFile(path)
-		if err != nil {
-			return nil, err
-		}
-		key, err := parseKey(data)
-		if err != nil {
-			return nil, fmt.Errorf("the file %s: %w", path, err)
-		}
-		return key, nil
-	}
+	return func(context.Context) (*SigningKey, error) { return parseFile(path, parseKey) }
 }
 
-// CertificateKey returns the key of a certificate, whose thumbprint goes into the
-// assertion's header, for servers that know the client by its certificate.
+// CertificateKey returns a source of the key of a certificate, for servers that know
+// the client by its certificate. The certificate's thumbprint goes into the
+// assertion's header.
 func CertificateKey(certificate CertificateSource) KeySource {
 	return func(ctx context.Context) (*SigningKey, error) {
 		pair, err := usable(ctx, certificate)
@@ -76,6 +70,7 @@ func CertificateKey(certificate CertificateSource) KeySource {
 	}
 }
 
+// parseKey returns the private key in data, in the formats of KeyBytes.
 func parseKey(data []byte) (*SigningKey, error) {
 	parsed, err := jws.ParsePrivateKey(data)
 	if err != nil {

@@ -5,52 +5,53 @@ import (
 	"io"
 )
 
-// Printed by fmt, log/slog or encoding/json, a method shows its name and nothing
-// else. The receivers are values so that a copy doesn't either. MarshalText is what
-// log/slog and encoding/json ask for.
+// Each method of authentication prints its name and nothing else, with fmt, log/slog
+// and encoding/json. The last two call MarshalText. The receivers are values, so that
+// this holds for values as well as for pointers.
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a ClientSecretBasic) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a ClientSecretBasic) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a ClientSecretPost) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a ClientSecretPost) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a ClientSecretJWT) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a ClientSecretJWT) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a PrivateKeyJWT) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a PrivateKeyJWT) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a Assertion) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a Assertion) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a TLSClientAuth) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a TLSClientAuth) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
-// Format prints what Method returns, whatever the verb.
+// Format prints the method's name, whatever the verb.
 func (a SelfSignedTLSClientAuth) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
 
-// MarshalText returns what Method does.
+// MarshalText returns the method's name.
 func (a SelfSignedTLSClientAuth) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
+// hiddenKey is printed instead of a private key.
 const hiddenKey = "[private key]"
 
 // Format prints "[private key]", whatever the verb.

@@ -6,83 +6,55 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"net/url"
-	"os"
 	"strings"
 	"unicode"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// maxFile bounds what is read of a file: a secret, a key, a chain of certificates.
-const maxFile = 64 << 10
-
-// A Secret returns a secret, such as a password from a secret manager, or a
-// ready-made assertion. It is called for each attempt at a token, with the context
-// of that: rotation needs nothing more. It must be safe for concurrent use, and its
-// errors, which callers get to see, must not contain the secret.
+// A SecretSource returns a secret, such as a password from a secret manager, or a
+// ready-made assertion. It is called for each attempt at a token, so that a rotated
+// secret is used at once. The context is that of the attempt.
+//
+// It must be safe for concurrent use. Its errors must not contain the secret, because
+// callers see them.
 type SecretSource func(ctx context.Context) (string, error)
 
-// SecretFile returns a Secret that reads the file at each call: token requests are
-// rare, and so a new secret counts from the next one on. A line break at the end of
-// the file isn't part of the secret.
+// SecretFile returns a source that reads the file at each call. Token requests are
+// rare, and so a new secret is used from the next request on. A line break at the end
+// of the file isn't part of the secret.
 //
-// A file that is missing, unreadable, empty, larger than 64 KiB or not a regular
-// file is an error that names it, and so is a control character in it.
+// It is an error if the file is missing, unreadable, empty, larger than 64 KiB or not
+// a regular file, or if the secret contains a control character. The error names the
+// file.
 func SecretFile(path string) SecretSource {
-	return func(context.Context) (string, error) {
-		data, err := readFile(path)
-		if err != nil {
-			return "", err
-		}
-		secret := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-		if err := checkSecret(secret); err != nil {
-			return "", fmt.Errorf("the file %s: %w", path, err)
-		}
-		return secret, nil
-	}
+	return func(context.Context) (string, error) { return parseFile(path, parseSecret) }
 }
 
-// readFile returns the content of a small file.
-func readFile(path string) ([]byte, error) {
-	if path == "" {
-		return nil, errors.New("the name of a file is empty; set it")
+// parseSecret returns the secret in the content of a file.
+func parseSecret(data []byte) (string, error) {
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if err := checkSecret(secret); err != nil {
+		return "", err
 	}
-	info, err := os.Stat(path) // To open a named pipe is to wait for its other end.
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		return nil, fmt.Errorf("the file %s is larger than 64 KiB; check that it is the right one", path)
-	}
-	return data, err
+	return secret, nil
 }
 
-// checkSecret reports what is certainly a mistake. RFC 6749, Appendix A.2, allows
-// printable ASCII; servers take more.
+// checkSecret reports certain mistakes only. RFC 6749, Appendix A.2, allows printable
+// ASCII, but servers accept more.
 func checkSecret(secret string) error {
 	if secret == "" {
 		return errors.New("the secret is empty")
 	}
 	if strings.ContainsFunc(secret, unicode.IsControl) {
-		return errors.New("the secret contains a control character; remove line breaks and the like from where it is read")
+		return errors.New("the secret contains a control character; remove it, for example a line break, where the secret is stored")
 	}
 	return nil
 }
 
-// clientSecret returns what source does, or the secret of the Config if there is
-// no source, and sets attempt.Credential.
+// clientSecret returns the secret of source, or that of the Config if there is no
+// source, and sets attempt.CredentialID.
 func clientSecret(ctx context.Context, source SecretSource, attempt *clientcredentials.Attempt) (string, error) {
 	if err := checkClientID(attempt); err != nil {
 		return "", err
@@ -103,6 +75,7 @@ func clientSecret(ctx context.Context, source SecretSource, attempt *clientcrede
 	return secret, nil
 }
 
+// checkClientID reports a ClientID that is empty.
 func checkClientID(attempt *clientcredentials.Attempt) error {
 	if attempt.ClientID == "" {
 		return errors.New("ClientID is empty; set it in the Config")
@@ -110,25 +83,25 @@ func checkClientID(attempt *clientcredentials.Attempt) error {
 	return nil
 }
 
-// fingerprint tells one secret from another.
+// fingerprint returns a CredentialID for a secret.
 func fingerprint(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(sum[:])
 }
 
-// ClientSecretBasic is client_secret_basic: the client's id and secret are sent in
-// the Authorization header, RFC 6749, Section 2.3.1.
+// ClientSecretBasic is client_secret_basic: the client sends its id and secret in the
+// Authorization header, RFC 6749, Section 2.3.1. It is safe for concurrent use.
 //
-// A Config with AuthStyle does the same without it. It is for a secret that is
-// rotated, and for servers that want Raw. It is safe for concurrent use.
+// A Config does the same with AuthStyle alone. Use ClientSecretBasic if the secret is
+// rotated, or if the server needs Raw.
 type ClientSecretBasic struct {
 	// Secret returns the secret. Nil: ClientSecret of the Config.
 	Secret SecretSource
 
-	// Raw sends the id and the secret as they are. RFC 6749 wants them
-	// form-encoded first, and many servers don't: when those refuse a secret with
-	// characters other than letters, digits and "-_.", try Raw. Then the id can't
-	// have a colon (RFC 7617, Section 2): an error.
+	// Raw sends the id and the secret without form-encoding them first. RFC 6749
+	// requires the encoding, but many servers don't expect it. Try Raw if a server
+	// refuses a secret that has characters other than letters, digits and "-_.".
+	// With Raw, an id that contains a colon is an error (RFC 7617, Section 2).
 	Raw bool
 }
 
@@ -145,14 +118,14 @@ func (a *ClientSecretBasic) Authenticate(ctx context.Context, attempt *clientcre
 	if !a.Raw {
 		id, secret = url.QueryEscape(id), url.QueryEscape(secret)
 	} else if strings.Contains(id, ":") {
-		return errors.New("ClientID contains a colon, which ends it in a raw Authorization header; set Raw to false, or use ClientSecretPost")
+		return errors.New("ClientID contains a colon, but a raw Authorization header ends the id at the first colon; set Raw to false, or use ClientSecretPost")
 	}
 	attempt.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(id+":"+secret)))
 	return nil
 }
 
-// ClientSecretPost is client_secret_post: the client's id and secret are sent in
-// the body, RFC 6749, Section 2.3.1. It is safe for concurrent use.
+// ClientSecretPost is client_secret_post: the client sends its id and secret in the
+// body, RFC 6749, Section 2.3.1. It is safe for concurrent use.
 type ClientSecretPost struct {
 	// Secret returns the secret. Nil: ClientSecret of the Config.
 	Secret SecretSource

@@ -3,7 +3,6 @@ package clientauth
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,43 +31,43 @@ func TestSecretFile(t *testing.T) {
 		"only a line break":     {"\n", "", "the secret is empty"},
 		"larger than it may be": {strings.Repeat("s", 64<<10+1), "", "is larger than 64 KiB"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := file(t, test.content)
-			secret, err := SecretFile(path)(t.Context())
-			require.Equal(t, test.secret, secret)
-			if test.err == "" {
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorContains(t, err, test.err)
-			require.ErrorContains(t, err, path)
-		})
+		path := file(t, test.content)
+		secret, err := SecretFile(path)(t.Context())
+		require.Equal(t, test.secret, secret, name)
+		if test.err == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.ErrorContains(t, err, test.err, name)
+		require.ErrorContains(t, err, path, name)
 	}
 }
 
-func TestSecretFileUnreadable(t *testing.T) {
+func TestUnreadableFiles(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, forbidden, cert := t.TempDir(), file(t, "secret"), file(t, newValidPair().cert)
 	missing := filepath.Join(dir, "missing")
-	_, err := SecretFile(missing)(t.Context())
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.ErrorContains(t, err, missing)
-	for _, path := range []string{dir, os.DevNull} {
-		_, err = SecretFile(path)(t.Context())
-		require.EqualError(t, err, path+" is not a regular file")
-	}
-	_, err = SecretFile("")(t.Context())
-	require.EqualError(t, err, "the name of a file is empty; set it")
-	forbidden := file(t, "secret")
 	require.NoError(t, os.Chmod(forbidden, 0))
-	if _, err := SecretFile(forbidden)(t.Context()); os.Getuid() != 0 {
-		require.ErrorIs(t, err, os.ErrPermission)
-		require.ErrorContains(t, err, forbidden)
+	for _, read := range []func(path string) error{
+		func(path string) error { _, err := SecretFile(path)(t.Context()); return err },
+		func(path string) error { _, err := KeyFile(path)(t.Context()); return err },
+		func(path string) error { _, err := CertificateFiles(path, path)(t.Context()); return err },
+		func(path string) error { _, err := CertificateFiles(cert, path)(t.Context()); return err },
+	} {
+		require.ErrorIs(t, read(missing), os.ErrNotExist)
+		require.ErrorContains(t, read(missing), missing)
+		for _, path := range []string{dir, os.DevNull} {
+			require.EqualError(t, read(path), path+" is not a regular file")
+		}
+		require.EqualError(t, read(""), "the name of a file is empty; set it")
+		if os.Getuid() != 0 { // root may read every file.
+			require.ErrorIs(t, read(forbidden), os.ErrPermission)
+			require.ErrorContains(t, read(forbidden), forbidden)
+		}
 	}
 }
 
-// A secret that is rotated while the server refuses the old one costs nobody an error.
+// No caller gets an error if the secret is replaced while the server refuses the old one.
 func TestSecretFileIsReadEachTime(t *testing.T) {
 	t.Parallel()
 	srv := cct.Start(t, cct.Client{ID: "id", Secret: "old"})
@@ -80,7 +79,7 @@ func TestSecretFileIsReadEachTime(t *testing.T) {
 	srv.Auth.Register(cct.Client{ID: "id", Secret: "new"})
 	_, err = conf.Token(t.Context())
 	require.ErrorContains(t, err, "invalid_client")
-	require.Equal(t, 2, srv.Auth.TokenRequests(), "the same secret isn't sent twice")
+	require.Equal(t, 2, srv.Auth.TokenRequests(), "the same secret must not be sent twice")
 
 	calls := 0
 	conf.ClientAuth = &ClientSecretBasic{Secret: func(ctx context.Context) (string, error) {
@@ -96,33 +95,27 @@ func TestSecretFileIsReadEachTime(t *testing.T) {
 
 func TestSecretsOnTheWire(t *testing.T) {
 	t.Parallel()
-	const secret = "s&cr t:100%/é"
-	given := SecretSource(func(context.Context) (string, error) { return secret, nil })
+	const password = "s&cr t:100%/é"
+	post := cct.Client{AuthMethods: []string{"client_secret_post"}}
 	for name, test := range map[string]struct {
 		auth   clientcredentials.ClientAuth
 		client cct.Client
 		config string // ClientSecret of the Config
 		method string
 	}{
-		"basic":             {&ClientSecretBasic{}, cct.Client{}, secret, "client_secret_basic"},
-		"basic by Secret":   {&ClientSecretBasic{Secret: given}, cct.Client{}, "another", "client_secret_basic"},
-		"raw":               {&ClientSecretBasic{Raw: true}, cct.Client{RawBasic: true}, secret, "client_secret_basic"},
-		"raw by Secret":     {&ClientSecretBasic{Secret: given, Raw: true}, cct.Client{RawBasic: true}, "another", "client_secret_basic"},
-		"post":              {&ClientSecretPost{}, cct.Client{}, secret, "client_secret_post"},
-		"post by Secret":    {&ClientSecretPost{Secret: given}, cct.Client{}, "another", "client_secret_post"},
-		"post to post only": {&ClientSecretPost{}, cct.Client{AuthMethods: []string{"client_secret_post"}}, secret, "client_secret_post"},
+		"basic":             {&ClientSecretBasic{}, cct.Client{}, password, "client_secret_basic"},
+		"basic by Secret":   {&ClientSecretBasic{Secret: secret(password)}, cct.Client{}, "another", "client_secret_basic"},
+		"raw":               {&ClientSecretBasic{Raw: true}, cct.Client{RawBasic: true}, password, "client_secret_basic"},
+		"raw by Secret":     {&ClientSecretBasic{Secret: secret(password), Raw: true}, cct.Client{RawBasic: true}, "another", "client_secret_basic"},
+		"post":              {&ClientSecretPost{}, cct.Client{}, password, "client_secret_post"},
+		"post by Secret":    {&ClientSecretPost{Secret: secret(password)}, cct.Client{}, "another", "client_secret_post"},
+		"post to post only": {&ClientSecretPost{}, post, password, "client_secret_post"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test.client.ID, test.client.Secret = "i d/é", secret
-			srv := cct.Start(t, test.client)
-			conf := config(srv, test.auth)
-			conf.ClientID, conf.ClientSecret = test.client.ID, test.config
-			_, err := conf.Token(t.Context())
-			require.NoError(t, err)
-			request := srv.Auth.Requests()[0]
+			test.client.ID, test.client.Secret = "i d/é", password
+			request := token(t, test.client, test.auth, test.config)
 			require.Equal(t, test.method, request.AuthMethod)
-			require.Equal(t, test.method, test.auth.Method())
 			require.Equal(t, test.method == "client_secret_post", request.Form.Has("client_id"))
 		})
 	}
@@ -144,15 +137,4 @@ func TestBasicHeader(t *testing.T) {
 		require.Equal(t, []string{"Basic " + base64.StdEncoding.EncodeToString([]byte(test.want))}, attempt.Header["Authorization"])
 		require.Empty(t, attempt.Form)
 	}
-}
-
-func TestSecretGetsTheContext(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancelCause(t.Context())
-	stop := errors.New("stop")
-	cancel(stop)
-	err := (&ClientSecretPost{Secret: func(ctx context.Context) (string, error) {
-		return "", context.Cause(ctx)
-	}}).Authenticate(ctx, attempt())
-	require.ErrorIs(t, err, stop)
 }

@@ -1,8 +1,8 @@
-// Package jws signs JSON Web Signatures (RFC 7515), in compact serialization, with
-// any crypto.Signer or a shared secret. It verifies none.
+// Package jws makes JSON Web Signatures (RFC 7515) in compact serialization, with
+// any crypto.Signer or a shared secret. It has no function to verify them.
 //
-// Its errors have no prefix: the caller adds "oauth2: " and where the key came
-// from. They quote nothing of a key, of a secret or of what is signed.
+// Its errors have no prefix: the caller adds "oauth2: " and says where the key came
+// from. They never quote a key, a secret or the signed data.
 package jws
 
 import (
@@ -24,10 +24,10 @@ import (
 	"strings"
 )
 
-// minRSABits is what RFC 7518, Sections 3.3 and 3.5, demands.
+// minRSABits is the least that RFC 7518, Sections 3.3 and 3.5, allow.
 const minRSABits = 2048
 
-// A keyKind is a sort of key, in words for errors.
+// A keyKind is a kind of key, in the words that errors use.
 type keyKind string
 
 const (
@@ -40,16 +40,16 @@ const (
 )
 
 type algorithm struct {
-	name string // in the header
+	name string // alg in the header
 	kind keyKind
-	hash crypto.Hash // 0: the message is signed itself
+	hash crypto.Hash // 0: the message is signed without hashing it first
 	pss  bool
 }
 
-// algorithms are those of RFC 7518, Section 3.1, RFC 8037, Section 3.1, and RFC
-// 9864, Section 2.2. The first for a kind of key is the default.
+// algorithms are defined in RFC 7518, Section 3.1, RFC 8037, Section 3.1, and RFC
+// 9864, Section 2.2. The first one for a kind of key is its default.
 var algorithms = []algorithm{
-	{"RS256", rsaKey, crypto.SHA256, false}, // What nearly every server takes.
+	{"RS256", rsaKey, crypto.SHA256, false}, // Nearly every server accepts it.
 	{"RS384", rsaKey, crypto.SHA384, false},
 	{"RS512", rsaKey, crypto.SHA512, false},
 	{"PS256", rsaKey, crypto.SHA256, true},
@@ -59,15 +59,15 @@ var algorithms = []algorithm{
 	{"ES384", p384Key, crypto.SHA384, false},
 	{"ES512", p521Key, crypto.SHA512, false},
 	{"EdDSA", ed25519Key, 0, false},
-	{"Ed25519", ed25519Key, 0, false}, // The same by its newer name.
+	{"Ed25519", ed25519Key, 0, false}, // The newer name of EdDSA with this curve.
 	{"HS256", secretKey, crypto.SHA256, false},
 	{"HS384", secretKey, crypto.SHA384, false},
 	{"HS512", secretKey, crypto.SHA512, false},
 }
 
-// choose returns the algorithm of that name, or the default if name is empty.
+// choose returns the algorithm with that name, or the default if name is empty.
 func choose(kind keyKind, name string) (algorithm, error) {
-	shown := "the algorithm" // An unknown name may be anything, so it isn't quoted.
+	shown := "the algorithm" // An unknown name may be a secret, so it isn't quoted.
 	var fitting []string
 	for _, a := range algorithms {
 		if a.kind == kind {
@@ -83,11 +83,11 @@ func choose(kind keyKind, name string) (algorithm, error) {
 	return algorithm{}, fmt.Errorf("%s doesn't fit %s; use %s", shown, kind, strings.Join(fitting, ", "))
 }
 
-// A Key signs. It is safe for concurrent use if its signer is, as those of the
+// A Key signs. It is safe for concurrent use if its signer is. The signers of the
 // standard library are.
 //
-// Private parts are only in the closure of sign, where fmt and encoding/json see
-// nothing of them.
+// Only the closure sign holds the private key or the secret: fmt and encoding/json
+// can't look into it.
 type Key struct {
 	algorithm  string
 	jwk        string // canonical, RFC 7638, Section 3; empty for a secret
@@ -95,12 +95,12 @@ type Key struct {
 	sign       func(message []byte) (signature []byte, err error)
 }
 
-// NewKey returns a key that signs with signer, which may do so in another process
-// or machine. An empty algorithm means RS256 for RSA, ES256, ES384 or ES512 by the
-// curve, and EdDSA for Ed25519.
+// NewKey returns a key that signs with signer, which may run in another process or
+// on another machine. An empty algorithm means RS256 for RSA, EdDSA for Ed25519, and
+// for ECDSA the one of the curve: ES256, ES384 or ES512.
 //
-// A key of the standard library is tried once, here. Every signature of another
-// signer is verified before it is used.
+// NewKey tries a private key of the standard library once. With any other signer,
+// each signature is verified before it is used.
 func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 	if signer == nil {
 		return nil, errors.New("there is no signer")
@@ -126,7 +126,7 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 	verified := func(message []byte) ([]byte, error) {
 		signature, err := sign(message)
 		if err == nil && !a.verify(public, message, signature) {
-			return nil, fmt.Errorf("the signer's signature isn't one of its public key in %s; check that both are of the same key, and that it supports the algorithm", a.name)
+			return nil, fmt.Errorf("the signer's public key doesn't verify its signature with %s; check that both belong to the same key, and that the signer supports the algorithm", a.name)
 		}
 		return signature, err
 	}
@@ -134,8 +134,8 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 	key := &Key{algorithm: a.name, jwk: jwk, thumbprint: encode(thumbprint[:]), sign: verified}
 	switch signer.(type) {
 	case *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
-		// They can't go wrong later, and verifying takes longer than signing
-		// with an elliptic curve does.
+		// If these work once, they always work. With an elliptic curve,
+		// verifying takes longer than signing.
 		if _, err := verified(nil); err != nil {
 			return nil, err
 		}
@@ -145,9 +145,11 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 }
 
 // NewSecretKey returns a key that signs with HMAC and a secret that the verifier
-// knows too. An empty algorithm means HS256. A secret shorter than the hash, 32, 48
-// or 64 bytes, is an error: RFC 7518, Section 3.2, forbids it, and padding it would
-// only hide that it can be guessed from one signature.
+// knows too. An empty algorithm means HS256.
+//
+// A secret shorter than the hash (32, 48 or 64 bytes) is an error, because RFC 7518,
+// Section 3.2, forbids it. Padding wouldn't help: such a secret can be guessed from
+// a single signature.
 func NewSecretKey(secret, algorithm string) (*Key, error) {
 	a, err := choose(secretKey, algorithm)
 	if err != nil {
@@ -163,11 +165,11 @@ func NewSecretKey(secret, algorithm string) (*Key, error) {
 	}}, nil
 }
 
-// Algorithm returns the name that goes into the header, like RS256.
+// Algorithm returns the alg of the header, such as RS256.
 func (k *Key) Algorithm() string { return k.algorithm }
 
-// JWK returns the public key as a JSON Web Key with the required members only (RFC
-// 7517; RFC 7518, Section 6; RFC 8037, Section 2), or nil if k is a secret.
+// JWK returns the public key as a JSON Web Key that has only the required members
+// (RFC 7517; RFC 7518, Section 6; RFC 8037, Section 2). It is nil for a secret.
 func (k *Key) JWK() json.RawMessage {
 	if k.jwk == "" {
 		return nil
@@ -175,19 +177,19 @@ func (k *Key) JWK() json.RawMessage {
 	return json.RawMessage(k.jwk)
 }
 
-// Thumbprint returns the SHA-256 thumbprint of JWK, base64url-encoded (RFC 7638).
-// It is empty if k is a secret, of which it would tell something.
+// Thumbprint returns the SHA-256 thumbprint of JWK in base64url (RFC 7638). It is
+// empty for a secret, because a hash would help to guess it.
 func (k *Key) Thumbprint() string { return k.thumbprint }
 
-// Sign returns a JWS in compact serialization (RFC 7515, Section 3.1) of claims in
-// JSON. To header, which may be nil, it adds alg; alg, crit and b64 must not be
-// there already.
+// Sign returns the JWS of claims, encoded as JSON, in compact serialization (RFC
+// 7515, Section 3.1). The header of the JWS is header, which may be nil, plus alg.
+// The caller must not set alg, crit or b64.
 func (k *Key) Sign(header map[string]any, claims any) (string, error) {
 	complete := map[string]any{"alg": k.algorithm}
 	for name, value := range header {
 		switch name {
 		case "alg", "crit", "b64":
-			return "", fmt.Errorf("the header's %s isn't the caller's to set", name)
+			return "", fmt.Errorf("the caller must not set %s in the header", name)
 		}
 		complete[name] = value
 	}
@@ -213,13 +215,13 @@ func (k *Key) compact(protected, payload []byte) (string, error) {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-var errNoPublicKey = errors.New("the signer has no public key, or a broken one")
+var errNoPublicKey = errors.New("the signer has no public key, or an invalid one")
 
-// describe returns what is to know about signer's public key. The members of jwk
-// are in the order of RFC 7638, Section 3.3, without white space.
+// describe returns signer's public key, its kind and its JWK. The members of jwk are
+// in the order of RFC 7638, Section 3.3, without white space.
 func describe(signer crypto.Signer) (public crypto.PublicKey, kind keyKind, jwk string, err error) {
 	defer func() {
-		if recover() != nil { // A nil pointer, perhaps.
+		if recover() != nil { // Perhaps signer is a nil pointer.
 			err = errNoPublicKey
 		}
 	}()
@@ -242,9 +244,9 @@ func describe(signer crypto.Signer) (public crypto.PublicKey, kind keyKind, jwk 
 		case elliptic.P521():
 			kind = p521Key
 		default:
-			return nil, "", "", errors.New("the ECDSA key's curve is none of P-256, P-384 and P-521")
+			return nil, "", "", errors.New("the ECDSA key's curve must be P-256, P-384 or P-521")
 		}
-		point, err := public.Bytes() // SEC 1: 4, and both coordinates in full width.
+		point, err := public.Bytes() // In SEC 1: a 4, then both coordinates in full width.
 		if err != nil {
 			return nil, "", "", errNoPublicKey
 		}
@@ -262,10 +264,11 @@ func describe(signer crypto.Signer) (public crypto.PublicKey, kind keyKind, jwk 
 	return public, kind, jwk, nil
 }
 
-// coordinateSize returns how many bytes a coordinate has, and each half of a
-// signature. The order of these curves is as long as their field.
+// coordinateSize returns the number of bytes in a coordinate. Each half of a
+// signature has as many, because the order of these curves is as long as their field.
 func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
 
+// callSigner returns signer's signature of message in the form of crypto.Signer.
 func (a algorithm) callSigner(signer crypto.Signer, message []byte) (signature []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil { // Its text may be anything.
@@ -274,8 +277,8 @@ func (a algorithm) callSigner(signer crypto.Signer, message []byte) (signature [
 	}()
 	var opts crypto.SignerOpts = a.hash
 	if a.pss {
-		// RFC 7518, Section 3.5: the salt is as long as the hash. Said in the way
-		// of crypto/tls, which most signers were made for.
+		// RFC 7518, Section 3.5: the salt is as long as the hash. crypto/tls asks
+		// for it with the same constant, so that most signers know that.
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash}
 	}
 	signature, err = crypto.SignMessage(signer, rand.Reader, message, opts)
@@ -285,17 +288,17 @@ func (a algorithm) callSigner(signer crypto.Signer, message []byte) (signature [
 	return signature, nil
 }
 
-// fixedWidth makes the signature of RFC 7518, Section 3.4, of an ASN.1 one: r and s,
-// size bytes each.
+// fixedWidth converts a signature in ASN.1 into that of RFC 7518, Section 3.4: r and
+// s with size bytes each.
 func fixedWidth(der []byte, size int) ([]byte, error) {
 	var signature struct{ R, S *big.Int }
 	rest, err := asn1.Unmarshal(der, &signature)
 	if err != nil || len(rest) > 0 {
-		return nil, errors.New("the signer's signature isn't the ASN.1 of two numbers, as crypto.Signer wants it for ECDSA")
+		return nil, errors.New("the signer's signature isn't two numbers in ASN.1, which crypto.Signer requires for ECDSA")
 	}
 	r, s := signature.R, signature.S
 	if r.Sign() <= 0 || s.Sign() <= 0 || r.BitLen() > 8*size || s.BitLen() > 8*size {
-		return nil, errors.New("the signer's signature has a number out of range")
+		return nil, errors.New("the signer's signature has a number that is out of range")
 	}
 	raw := make([]byte, 2*size)
 	r.FillBytes(raw[:size])
@@ -303,7 +306,7 @@ func fixedWidth(der []byte, size int) ([]byte, error) {
 	return raw, nil
 }
 
-// verify reports whether signature, in the form of a JWS, is one of message.
+// verify reports whether public verifies signature, which has the form of a JWS.
 func (a algorithm) verify(public crypto.PublicKey, message, signature []byte) bool {
 	digest := message
 	if a.hash != 0 {
