@@ -1348,7 +1348,7 @@ var cacheRows = []row{
 			tr.got(tr.TokenSource(tr.ctx).Token())
 		},
 		upstream: "panic",
-		here:     "error: oauth2: cannot fetch token: panic in the token request with a value of type string",
+		here:     "error: oauth2: cannot fetch token: the token request panicked with a value of type string",
 		reason:   "The token request has a goroutine of its own, where a panic would end the program.",
 	},
 	{

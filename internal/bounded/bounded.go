@@ -26,10 +26,10 @@ func Go[T any](ctx context.Context, f func(context.Context) (T, error), ended fu
 	var none T
 	stop := context.AfterFunc(ctx, func() { end(none, context.Cause(ctx)) })
 	go func() {
-		value, err := none, error(&Failure{exited: true}) // Until f returns.
+		value, err := none, error(&Failure{text: "ended its goroutine"}) // Until f returns.
 		defer func() {
 			if v := recover(); v != nil {
-				value, err = none, &Failure{value: v}
+				value, err = none, newFailure(v)
 			}
 			stop()
 			end(value, err)
@@ -111,28 +111,27 @@ func Quietly(f func()) {
 // A Failure is the error for a function that didn't return. Its text continues a sentence:
 // "the signer panicked with a value of type string".
 type Failure struct {
-	value  any // what f panicked with
-	exited bool
+	text  string
+	fault runtime.Error // what f panicked with, if that is an error of the runtime
 }
 
-// Error quotes only errors of the runtime: anything else that a program panics with may
-// hold a secret.
-func (e *Failure) Error() string {
-	if e.exited {
-		return "ended its goroutine"
+// newFailure quotes only errors of the runtime, and keeps nothing else: whatever a program
+// panics with may hold a secret.
+func newFailure(v any) *Failure {
+	if fault, ok := v.(runtime.Error); ok {
+		return &Failure{"panicked: " + fault.Error(), fault}
 	}
-	if err, ok := e.value.(runtime.Error); ok {
-		return "panicked: " + err.Error()
-	}
-	return fmt.Sprintf("panicked with a value of type %T", e.value)
+	return &Failure{text: fmt.Sprintf("panicked with a value of type %T", v)}
 }
+
+func (e *Failure) Error() string { return e.text }
 
 // Unwrap returns the error of the runtime, if there is one.
 func (e *Failure) Unwrap() error {
-	if err, ok := e.value.(runtime.Error); ok {
-		return err
+	if e.fault == nil {
+		return nil
 	}
-	return nil
+	return e.fault
 }
 
 // Tell calls an Observer's function, unless that is nil, and drops a panic.
