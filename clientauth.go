@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"golang.org/x/oauth2"
 )
@@ -90,7 +91,8 @@ type authError struct {
 }
 
 func (e *authError) Error() string {
-	return fmt.Sprintf("oauth2: cannot fetch token: %s: %v", e.method, e.err)
+	const prefix = "oauth2: cannot fetch token: "
+	return prefix + e.method + ": " + strings.TrimPrefix(e.err.Error(), prefix)
 }
 
 func (e *authError) Unwrap() error { return e.err }

@@ -260,12 +260,12 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 		{"two tables of aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}`), good}, 1, "mtls_endpoint_aliases appears more than once"},
 		{"another letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
 		{"null", []metadataAnswer{with(`"jwks_uri":null,"scopes_supported":null,"mtls_endpoint_aliases":null,"tls_client_certificate_bound_access_tokens":null`)}, 1, ""},
-		{"a number", []metadataAnswer{with(`"jwks_uri":1`), good}, 1, "jwks_uri: it is not a string"},
-		{"not a list", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported: it is not a list of strings"},
-		{"a list of other things", []metadataAnswer{with(`"grant_types_supported":["a",1]`), good}, 1, "grant_types_supported: it is not a list of strings"},
-		{"not a boolean", []metadataAnswer{with(`"tls_client_certificate_bound_access_tokens":"true"`), good}, 1, "tls_client_certificate_bound_access_tokens: it is not a boolean"},
-		{"not an object", []metadataAnswer{with(`"mtls_endpoint_aliases":[]`), good}, 1, "mtls_endpoint_aliases: it is not a JSON object"},
-		{"an alias that is a number", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":1}`), good}, 1, "mtls_endpoint_aliases: token_endpoint: it is not a string"},
+		{"a number", []metadataAnswer{with(`"jwks_uri":1`), good}, 1, "jwks_uri is not a string"},
+		{"not a list", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported is not a list of strings"},
+		{"a list of other things", []metadataAnswer{with(`"grant_types_supported":["a",1]`), good}, 1, "grant_types_supported is not a list of strings"},
+		{"not a boolean", []metadataAnswer{with(`"tls_client_certificate_bound_access_tokens":"true"`), good}, 1, "tls_client_certificate_bound_access_tokens is not a boolean"},
+		{"not an object", []metadataAnswer{with(`"mtls_endpoint_aliases":[]`), good}, 1, "mtls_endpoint_aliases is not a JSON object"},
+		{"an alias that is a number", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":1}`), good}, 1, "mtls_endpoint_aliases: token_endpoint is not a string"},
 
 		// Addresses.
 		{"no token endpoint", []metadataAnswer{says200(`{"issuer":"ISSUER"}`)}, 1, ""},

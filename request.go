@@ -260,11 +260,12 @@ func endsWithConnection(resp *http.Response) bool {
 	return resp.ProtoMajor < 2 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && !resp.Uncompressed
 }
 
-// explain returns the error of a token request that a bounded call has ended with err.
+// explain returns the error of a token request that a bounded call has ended with err. If
+// the context has ended, the error is always the one of an http.Client that obeys its
+// context, whatever the request was doing at that moment.
 func (r *tokenRequest) explain(ctx context.Context, err error) error {
-	if err == context.Cause(ctx) { //nolint:errorlint // An error that wraps it says more.
-		// This is what an http.Client that obeys its context returns.
-		return &url.Error{Op: "Post", URL: redact.Address(r.endpoint), Err: err}
+	if cause := context.Cause(ctx); cause != nil && !isAnswer(err) {
+		return &url.Error{Op: "Post", URL: redact.Address(r.endpoint), Err: cause}
 	}
 	return nameFailure(err)
 }

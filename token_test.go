@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -803,3 +804,61 @@ func TestReject(t *testing.T) {
 		require.Equal(t, Expired, s.Status().State)
 	})
 }
+
+// Whatever the program's code does, Config.Token ends with its context, and when
+// Config.Retry says.
+func TestF20_TokenIsBounded(t *testing.T) {
+	deaf := func() { time.Sleep(time.Hour) }
+	for name, misbehave := range map[string]func(*Config){
+		"RoundTripper": func(c *Config) {
+			c.HTTPClient = &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { deaf(); return nil, io.EOF })}
+		},
+		"body": func(c *Config) {
+			c.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Body: io.NopCloser(readerFunc(func([]byte) (int, error) { deaf(); return 0, io.EOF })), Request: req}, nil
+			})}
+		},
+		"ClientAuth": func(c *Config) {
+			c.ClientAuth = authFunc(func(context.Context, *Attempt) error { deaf(); return nil })
+		},
+		"signer": func(c *Config) {
+			c.DPoP = signerFunc{newProofSigner(t), func() { deaf() }}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &Config{TokenURL: "https://auth.example/token", HTTPClient: &http.Client{Transport: newTokenEndpoint(reply{body: `{"access_token":"a"}`})}}
+				misbehave(c)
+				ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+				defer cancel()
+				start := time.Now()
+				_, err := c.Token(ctx)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, 7*time.Second, time.Since(start))
+				var outer *url.Error
+				require.ErrorAs(t, err, &outer, "as from an http.Client that obeys its context")
+				require.Equal(t, `Post "https://auth.example/token": context deadline exceeded`, err.Error())
+
+				_, err = c.Token(t.Context())
+				require.ErrorContains(t, err, " took longer than ")
+				require.LessOrEqual(t, time.Since(start), 7*time.Second+defaultTotalTimeout)
+				time.Sleep(3 * time.Hour) // Until the last late call has returned.
+			})
+		})
+	}
+}
+
+// A signerFunc is a signer that does something else first.
+type signerFunc struct {
+	crypto.Signer
+	first func()
+}
+
+func (s signerFunc) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	s.first()
+	return s.Signer.Sign(rand, digest, opts)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

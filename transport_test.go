@@ -427,6 +427,38 @@ func TestOriginsBoundFirstRequests(t *testing.T) {
 	})
 }
 
+// The list in the Config binds a Transport that a program makes itself, unless the Transport has
+// its own.
+func TestR9_TransportObeysTheOriginsOfItsSource(t *testing.T) {
+	const listed, other = "https://listed.example", "https://other.example"
+	ctx, _ := answering(t.Context(), `{"access_token":"t"}`)
+	conf := &Config{TokenURL: "https://auth.example/token", Origins: []string{listed}}
+	for _, source := range []oauth2.TokenSource{conf.Source(ctx), conf.Client(ctx).Transport.(*oauth2.Transport).Source} {
+		for name, test := range map[string]struct {
+			origins []string
+			allowed string
+		}{
+			"nil":       {nil, listed},
+			"the same":  {[]string{listed}, listed},
+			"its own":   {[]string{other}, other},
+			"with port": {[]string{other + ":443"}, other},
+		} {
+			network := &redirecting{}
+			transport := &Transport{Source: source, Base: network, Origins: test.origins}
+			for _, url := range []string{listed, other} {
+				resp, err := transport.RoundTrip(httptest.NewRequest(http.MethodGet, url, http.NoBody))
+				if url != test.allowed {
+					require.ErrorContains(t, err, "is not among the Origins", name)
+					continue
+				}
+				require.NoError(t, err, name)
+				resp.Body.Close()
+			}
+			require.Equal(t, []string{test.allowed + " token"}, network.hops, name)
+		}
+	}
+}
+
 func TestClientCopiesTheContextsClient(t *testing.T) {
 	var checked bool
 	hardened := &http.Client{

@@ -119,7 +119,7 @@ type Failure struct {
 // panics with may hold a secret.
 func newFailure(v any) *Failure {
 	if fault, ok := v.(runtime.Error); ok {
-		return &Failure{"panicked: " + fault.Error(), fault}
+		return &Failure{fmt.Sprintf("panicked: %v", fault), fault} // fmt survives an Error method that panics.
 	}
 	return &Failure{text: fmt.Sprintf("panicked with a value of type %T", v)}
 }
