@@ -298,7 +298,7 @@ func (e *examination) refused(subject, about string, err error) {
 		e.stop("another method would change nothing")
 		return
 	}
-	if isRedirect(status) || isTemporary(status) && status != http.StatusInternalServerError {
+	if isRedirect(status) || isOverloaded(status) {
 		e.fail(statusOf(err), subject, "%s", explain(err))
 		e.stop("the server can't be asked more at the moment")
 		return
@@ -310,6 +310,12 @@ func (e *examination) refused(subject, about string, err error) {
 		advice = "; " + adviseCode(refusal.ErrorCode, status)
 	}
 	e.say(note, subject, "refused%s: status %d %s %.200q%s", about, status, refusal.ErrorCode, refusal.ErrorDescription, advice)
+}
+
+// isOverloaded reports whether the status is a temporary one that speaks of load. A
+// server may answer 500 to any request that it doesn't understand.
+func isOverloaded(status int) bool {
+	return isTemporaryStatus(status) && status != http.StatusInternalServerError
 }
 
 // probe requests a token by auth, to find out something. done says whether the server
@@ -325,7 +331,7 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 		return false, false
 	case err == nil:
 		return true, true
-	case errors.As(err, &refusal) && (!isTemporary(refusal.Response.StatusCode) || refusal.Response.StatusCode == http.StatusInternalServerError):
+	case errors.As(err, &refusal) && !isOverloaded(refusal.Response.StatusCode):
 		e.refusals++
 		return false, true
 	}

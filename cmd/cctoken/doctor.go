@@ -62,7 +62,7 @@ func announce(out io.Writer, steps []step) {
 	}
 	fmt.Fprintf(out, "At most %d requests, one after the other:\n", total)
 	for i, st := range steps {
-		fmt.Fprintf(out, "%3d. %s\n", i+1, printable(fmt.Sprintf("%s (%d)", st.title, st.requests)))
+		fmt.Fprintf(out, "%3d. %s\n", i+1, neutralise(fmt.Sprintf("%s (%d)", st.title, st.requests)))
 	}
 }
 
@@ -134,7 +134,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	if e.s.issuer != "" {
 		steps = append(steps, step{"GET the metadata of " + e.s.issuer + ", at its locations until one has it", 3, e.discovery})
 	}
-	target := cmp.Or(withoutQuery(e.endpoint), "the token endpoint in the metadata")
+	target := cmp.Or(printableURL(e.endpoint), "the token endpoint in the metadata")
 	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, its TLS and clock", 1, e.reach})
 	each := 1
 	if e.s.dpop != nil {
@@ -228,11 +228,6 @@ func (e *examination) variesAudience(m *method) bool {
 
 // isPlain reports whether form encoding leaves text as it is.
 func isPlain(text string) bool { return url.QueryEscape(text) == text }
-
-func withoutQuery(address string) string {
-	before, _, _ := strings.Cut(address, "?")
-	return before
-}
 
 // run runs the steps and writes the report.
 func (e *examination) run(ctx context.Context, steps []step) error {

@@ -49,8 +49,8 @@ func (c *call) begin(name string, args []string) {
 	c.flags.Usage = func() {}
 }
 
-// secretFlag is what people try. The flag may have its value with it.
-var secretFlag = regexp.MustCompile(`^--?(client[-_]?)?(secret|password|token|key|assertion)`)
+// flagWord is the name of a flag, which the value may follow without a separator.
+var flagWord = regexp.MustCompile(`^--?([a-z_-]+)`)
 
 // flagName is what an error may quote of an argument: it is no secret.
 var flagName = regexp.MustCompile(`^flag (?:provided but not defined|needs an argument): (-[a-z-]{1,20})$`)
@@ -76,8 +76,8 @@ func (c *call) parseFlags() error {
 		return errHelp
 	}
 	for _, arg := range c.args {
-		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if c.flags.Lookup(name) == nil && secretFlag.MatchString(arg) {
+		match := flagWord.FindStringSubmatch(arg)
+		if match != nil && c.flags.Lookup(match[1]) == nil && (isCredentialName(match[1]) || strings.HasPrefix(match[1], "key")) {
 			return usagef("no flag takes a secret, a key or a token, because every user of this machine can read the arguments of a program; set CLIENT_SECRET in the environment, or name a file with -secret-file, -key-file or -assertion-file")
 		}
 	}

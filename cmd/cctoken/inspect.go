@@ -157,7 +157,7 @@ func decodePart(part string) (map[string]any, error) {
 // describe writes what there is to know about t.
 func (t *token) describe(out io.Writer, now time.Time) {
 	say := func(format string, args ...any) {
-		fmt.Fprintln(out, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(out, neutralise(fmt.Sprintf(format, args...)))
 	}
 	switch t.Format {
 	case "opaque":

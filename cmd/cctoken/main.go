@@ -142,5 +142,5 @@ func (o *output) Close() error {
 
 // oneLine returns text in one line, and without what could rewrite a terminal.
 func oneLine(text string) string {
-	return printable(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+	return neutralise(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }

@@ -167,10 +167,10 @@ func (f *fake) tell(r *http.Request, status int) {
 	if status != 0 {
 		answer = strconv.Itoa(status)
 	}
-	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, printable(r.URL.Path), answer)
+	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, neutralise(r.URL.Path), answer)
 	for i, violations := range [][]error{f.auth.Violations(), f.api.Violations()} {
 		for ; f.told[i] < len(violations); f.told[i]++ {
-			fmt.Fprintf(f.log, "the client broke a rule: %s\n", printable(violations[f.told[i]].Error()))
+			fmt.Fprintf(f.log, "the client broke a rule: %s\n", neutralise(violations[f.told[i]].Error()))
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -140,9 +139,6 @@ func readConfig(path string) (map[string]string, error) {
 	return file, nil
 }
 
-// secretParameter is what a parameter is called that nobody else should see.
-var secretParameter = regexp.MustCompile(`(?i)secret|password|assertion|token|key$`)
-
 // complete checks the settings, and reads what they refer to.
 func (s *settings) complete(ctx context.Context) (err error) {
 	if s.clientID == "" && s.assertionFile == "" {
@@ -158,7 +154,7 @@ func (s *settings) complete(ctx context.Context) (err error) {
 		switch {
 		case name == "client_id", name == "grant_type", name == "scope":
 			return usagef("-params contains %s, which is not for it to set; see cctoken help", name)
-		case secretParameter.MatchString(name):
+		case isCredentialName(name):
 			return usagef("-params contains a parameter whose name is that of a secret, and no flag takes those; see cctoken help")
 		}
 	}

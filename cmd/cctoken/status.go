@@ -9,11 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials"
 )
 
 // The exit statuses. help/cctoken.txt tells them to the user.
@@ -51,18 +48,12 @@ func statusOf(err error) int {
 	return statusUsage
 }
 
-// isTemporary reports whether a server that answers with that status may do
-// something else later.
-func isTemporary(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
-}
-
 // requestStatus returns the exit status for err, with which a request ended that was
 // sent. answered is the status of the last answer, 0 without one.
 func requestStatus(err error, answered int) int {
 	var refusal *oauth2.RetrieveError
 	switch {
-	case clientcredentials.IsTemporary(err), isTemporary(answered):
+	case isTemporary(err, answered):
 		return statusTemporary
 	case errors.As(err, &refusal) && !isRedirect(refusal.Response.StatusCode):
 		return statusRefused
@@ -102,7 +93,7 @@ func explain(err error) string {
 		return advise("check the host name in the address")
 	case errors.Is(err, context.DeadlineExceeded):
 		return advise("check that the server can be reached from here, or give it more time with -timeout")
-	case errors.As(err, &operation) && operation.Op == "remote error": // A TLS alert.
+	case isTLSAlert(err):
 		return advise("the server may want a client certificate, or another one: see -cert-file")
 	case errors.As(err, &operation) && operation.Op == "dial":
 		return advise("check host and port of the address, and that the server is running")
@@ -149,26 +140,10 @@ func adviseStatus(status int) string {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return "wait before the next try: the server asks for it"
-	case isTemporary(status):
+	case isTemporaryStatus(status):
 		return "try again later"
 	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
 		return "check that the token URL is that of a token endpoint"
 	}
 	return "check the token URL, then what the server wants from this client: cctoken doctor tries what there is"
-}
-
-// printable returns text without characters that could rewrite a terminal. Tabs and
-// line ends stay.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if rewrites(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
-
-// rewrites reports whether a terminal may do something else with r than print it.
-func rewrites(r rune) bool {
-	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
 }

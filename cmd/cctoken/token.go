@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -169,7 +167,7 @@ func toJSON(v any, indent string) (string, error) {
 	}
 	var escaped strings.Builder
 	for _, r := range strings.TrimSuffix(buffer.String(), "\n") {
-		if !rewrites(r) {
+		if neutralise(string(r)) == string(r) {
 			escaped.WriteRune(r)
 			continue
 		}
@@ -178,14 +176,4 @@ func toJSON(v any, indent string) (string, error) {
 		}
 	}
 	return escaped.String(), nil
-}
-
-// isCleartext reports whether what is sent to that address can be read on the way.
-func isCleartext(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || !strings.EqualFold(u.Scheme, "http") {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return !strings.EqualFold(u.Hostname(), "localhost") && (ip == nil || !ip.IsLoopback())
 }

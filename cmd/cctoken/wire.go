@@ -64,9 +64,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if exceeded {
 		return nil, errTooMany
 	}
-	address := *req.URL
-	address.RawQuery = ""
-	e := exchange{method: req.Method, url: address.String(), sent: time.Now()}
+	e := exchange{method: req.Method, url: printableURL(req.URL.String()), sent: time.Now()}
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { e.reused = info.Reused },
 	})
