@@ -11,27 +11,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHelp: the help of a command is the same wherever it is asked for, and names the
-// flags that there are.
+// TestHelp checks that all ways to ask for a help page print the same, and that the page
+// documents exactly the flags of the command.
 func TestHelp(t *testing.T) {
 	overview := cctoken(t, nil, "", "help")
 	require.Zero(t, overview.status)
 	for _, word := range []string{"-h", "--help", "-help"} {
 		assert.Equal(t, overview, cctoken(t, nil, "", word))
 	}
-	for _, cmd := range commands {
-		t.Run(cmd.name, func(t *testing.T) {
-			r := cctoken(t, nil, "", "help", cmd.name)
+	for name, command := range commands {
+		t.Run(name, func(t *testing.T) {
+			r := cctoken(t, nil, "", "help", name)
 			require.Zero(t, r.status)
-			assert.Equal(t, r, cctoken(t, nil, "", cmd.name, "-h"))
-			assert.Equal(t, r, cctoken(t, nil, "", cmd.name, "--help"))
-			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+cmd.name+" "))
-			assert.Contains(t, overview.stdout, "  "+cmd.name+" ")
+			assert.Equal(t, r, cctoken(t, nil, "", name, "-h"))
+			assert.Equal(t, r, cctoken(t, nil, "", name, "--help"))
+			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+name+" "))
+			assert.Contains(t, overview.stdout, "  "+name+" ")
 
 			c := new(call)
-			c.begin(cmd.name, []string{"-h"})
+			c.begin(name, []string{"-h"})
 			c.env = func(string) string { return "" }
-			require.ErrorIs(t, cmd.run(t.Context(), c), errHelp)
+			require.ErrorIs(t, command(t.Context(), c), errHelp)
 			var defined []string
 			c.flags.VisitAll(func(f *flag.Flag) {
 				defined = append(defined, f.Name)
@@ -39,7 +39,7 @@ func TestHelp(t *testing.T) {
 			})
 			for _, match := range regexp.MustCompile(`(?m)^  -([a-z-]+) `).FindAllStringSubmatch(r.stdout, -1) {
 				if match[1] != "h" {
-					assert.Contains(t, defined, match[1], "a flag that doesn't exist")
+					assert.Contains(t, defined, match[1], "the page documents a flag that doesn't exist")
 				}
 			}
 		})
@@ -52,7 +52,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpInTheDocument: docs/cctoken.md shows what -h prints.
+// TestHelpInTheDocument checks that docs/cctoken.md contains the help pages.
 func TestHelpInTheDocument(t *testing.T) {
 	document := readDocument(t)
 	for _, args := range [][]string{{"help"}, {"token", "-h"}, {"inspect", "-h"}, {"doctor", "-h"}, {"serve", "-h"}} {

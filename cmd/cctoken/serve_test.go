@@ -18,7 +18,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A lockedBuffer is a bytes.Buffer for several goroutines.
+// A lockedBuffer is a bytes.Buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex // protects b
 	b  bytes.Buffer
@@ -36,7 +36,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// startServe runs cctoken serve, and returns what it exports. It ends with the test.
+// startServe runs cctoken serve until the test ends, and returns the variables that it
+// exports.
 func startServe(t *testing.T, stderr io.Writer, args ...string) environment {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -50,7 +51,7 @@ func startServe(t *testing.T, stderr io.Writer, args ...string) environment {
 		cancel()
 		assert.Zero(t, <-status)
 	})
-	text, err := io.ReadAll(reader) // To the end: so does a shell.
+	text, err := io.ReadAll(reader) // A shell reads to the end, too.
 	require.NoError(t, err)
 	env := environment{}
 	for line := range strings.Lines(string(text)) {
@@ -80,7 +81,7 @@ func TestServe(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, metadata.ScopesSupported)
 	r = cctoken(t, env, "", "doctor")
 	assert.Zero(t, r.status, r.stderr)
-	assert.Regexp(t, lines(`ok    client_secret_jwt   works, the issuer as audience$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`), r.stdout)
+	assert.Regexp(t, lines(`ok    client_secret_jwt   works with the issuer as audience$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`), r.stdout)
 
 	token := strings.TrimSpace(cctoken(t, env, "", "token").stdout)
 	get := func(authorization string) int {
