@@ -44,91 +44,14 @@ func announced(t *testing.T, report string) int {
 	return n
 }
 
-// assertBounds checks that a report contains no token of srv, and that srv got no more
-// requests than announced.
-func assertBounds(t *testing.T, srv testServer, report string) {
-	t.Helper()
-	assert.LessOrEqual(t, srv.Auth.TokenRequests(), announced(t, report))
-	for _, word := range regexp.MustCompile(`[A-Z2-7]{26}`).FindAllString(report, -1) {
-		_, issued := srv.Auth.Introspect(word)
-		assert.False(t, issued, "a token in the report")
-	}
-}
-
-// TestDoctorSecret checks the report and the Config for clients with a secret.
-func TestDoctorSecret(t *testing.T) {
+// TestDoctor checks the report and the Config for clients of all kinds. Those without a
+// secret use TLS.
+func TestDoctor(t *testing.T) {
 	const (
 		fromEnvironment = "	ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n"
 		raw             = fromEnvironment + "	ClientAuth: &clientauth.ClientSecretBasic{\n		Raw: true,\n	},\n}\n"
 		inHeader        = "AuthStyle:    oauth2.AuthStyleInHeader,\n}\n"
 	)
-	type client = clientcredentialstest.Client
-	tests := []struct {
-		name   string
-		client client
-		args   []string
-		status int
-		report string
-		code   string
-	}{
-		{"both forms, decoded", client{Secret: canarySecret}, nil, 0, lines(
-			`ok    endpoint +without credentials it answers 401 invalid_client, and it doesn't redirect$`, `note  tls +none`,
-			`ok    client_secret_basic works$`, `ok    encoding +the server form-decodes`,
-			`note  client_secret_basic_raw not tried: the server decodes`, `ok    client_secret_post  works$`,
-			`ok    dpop +the server can bind tokens to a key`, `ok    token +it lives for 1h$`, `ok    token +type Bearer, opaque$`,
-			`ok    scope +granted as requested: none$`, `ok    clock +the server's clock agrees`,
-			`ok    latency +.*the median of token requests on open connections: \d$`,
-		), fromEnvironment + "	" + inHeader},
-		{"not decoded", client{Secret: canarySecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, 0, lines(
-			`note  client_secret_basic refused: status 401 invalid_client`, `ok    client_secret_basic_raw works$`,
-			`warn  encoding +the server doesn't decode Basic credentials`, `note  client_secret_post  refused`,
-		), raw},
-		{"a plain secret, decoded", client{Secret: plainSecret}, nil, 0, lines(
-			`ok    client_secret_basic works$`, `ok    encoding +the server form-decodes .*any characters$`,
-		), inHeader},
-		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true}, nil, 0, lines(
-			`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`,
-		), "	// The server doesn't decode the credentials.\n" + raw},
-		{"the body only", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, 0, lines(
-			`note  client_secret_basic refused`, `ok    client_secret_post  works$`,
-		), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
-		{"-auth-method", client{Secret: plainSecret}, []string{"-auth-method", secretJWT}, 0, lines(
-			`ok    client_secret_jwt   works$`,
-		), "	ClientAuth:   &clientauth.ClientSecretJWT{},\n}\n"},
-		{"scopes and parameters", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, 0, lines(
-			`ok    scope +granted as requested: a, b$`,
-		), "	Scopes:   []string{\"a\", \"b\"},\n	EndpointParams: url.Values{\n		\"audience\": {\"z\"},\n		\"resource\": {\"urn:x\", \"urn:y\"},\n	},\n"},
-		{"more scopes", client{Secret: plainSecret, Scopes: []string{"a"}}, nil, 0, lines(`note  scope +granted but not requested: a$`), ""},
-		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, statusRefused, lines(
-			`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`, `note  stop`,
-		), ""},
-		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, statusRefused, lines(
-			`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check the clock of this machine, and -dpop-key-file`, `fail  credentials`,
-		), ""},
-		{"another secret", client{Secret: "another"}, nil, statusRefused, lines(
-			`note  client_secret_basic refused: status 401 invalid_client "client authentication failed"$`, `note  client_secret_post  refused`,
-			`fail  credentials +the server didn't accept them in any`,
-		), ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.client.ID = canaryID
-			srv := startServer(t, tt.client)
-			env := srv.env()
-			if tt.client.Secret != canarySecret {
-				env["CLIENT_SECRET"] = plainSecret
-			}
-			r := doctored(t, env, tt.args, tt.status, tt.report)
-			assert.Contains(t, r.stdout, tt.code)
-			assert.Equal(t, tt.status == 0, strings.Contains(r.stdout, "\nconf := &clientcredentials.Config{\n"))
-			assertBounds(t, srv, r.stdout)
-		})
-	}
-}
-
-// TestDoctorKeys checks the report and the Config for clients with a key or a
-// certificate, over TLS.
-func TestDoctorKeys(t *testing.T) {
 	key, keyFile := newKeyFile(t)
 	selfSigned := newCertificate(t, nil, time.Hour)
 	issued := newCertificate(t, selfSigned, 100*24*time.Hour)
@@ -139,42 +62,77 @@ func TestDoctorKeys(t *testing.T) {
 		client client
 		args   []string
 		issuer string // "": no metadata; "own": the server accepts it as an audience, too
+		status int
 		report string
 		code   string
 	}{
-		{"private_key_jwt without metadata", withKey, []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, "", lines(
+		{"both forms, decoded", client{Secret: canarySecret}, nil, "", 0, lines(
+			`ok    endpoint +without credentials it answers 401 invalid_client, and it doesn't redirect$`, `note  tls +none`, `ok    client_secret_basic works$`,
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic_raw not tried: the server decodes`, `ok    client_secret_post  works$`,
+			`ok    dpop +the server can bind tokens to a key`, `ok    token +it lives for 1h$`, `ok    token +type Bearer, opaque$`, `ok    scope +granted as requested: none$`,
+			`ok    clock +the server's clock agrees`, `ok    latency +.*the median of token requests on open connections: \d$`,
+		), fromEnvironment + "	" + inHeader},
+		{"not decoded", client{Secret: canarySecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, "", 0, lines(
+			`note  client_secret_basic refused: status 401 invalid_client`, `ok    client_secret_basic_raw works$`, `warn  encoding +the server doesn't decode Basic credentials`,
+			`note  client_secret_post  refused`,
+		), raw},
+		{"a plain secret, decoded", client{Secret: plainSecret}, nil, "", 0, lines(`ok    client_secret_basic works$`, `ok    encoding +the server form-decodes .*any characters$`), inHeader},
+		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true}, nil, "", 0, lines(`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`), "	// The server doesn't decode the credentials.\n" + raw},
+		{"the body only", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, "", 0, lines(`note  client_secret_basic refused`, `ok    client_secret_post  works$`), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
+		{"-auth-method", client{Secret: plainSecret}, []string{"-auth-method", secretJWT}, "", 0, lines(`ok    client_secret_jwt   works$`), "	ClientAuth:   &clientauth.ClientSecretJWT{},\n}\n"},
+		{"scopes and parameters", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, "", 0, lines(
+			`ok    scope +granted as requested: a, b$`,
+		), "	Scopes:   []string{\"a\", \"b\"},\n	EndpointParams: url.Values{\n		\"audience\": {\"z\"},\n		\"resource\": {\"urn:x\", \"urn:y\"},\n	},\n"},
+		{"more scopes", client{Secret: plainSecret, Scopes: []string{"a"}}, nil, "", 0, lines(`note  scope +granted but not requested: a$`), ""},
+		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, "", statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`, `note  stop`), ""},
+		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, "", statusRefused, lines(`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check the clock of this machine, and -dpop-key-file`, `fail  credentials`), ""},
+		{"another secret", client{Secret: "another"}, nil, "", statusRefused, lines(
+			`note  client_secret_basic refused: status 401 invalid_client "client authentication failed"$`, `note  client_secret_post  refused`,
+			`fail  credentials +the server didn't accept them in any`,
+		), ""},
+
+		{"private_key_jwt without metadata", withKey, []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, "", 0, lines(
 			`ok    tls +TLS 1.3, HTTP/1.1; certificate "example.com, .*", valid for another \d+ days`, `ok    private_key_jwt +works$`,
 			`note  clock +the server refuses an assertion from 30s in the future`,
 		), fmt.Sprintf("	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key:       clientauth.KeyFile(%q),\n		Algorithm: \"ES256\",\n		KeyID:     \"k1\",\n	},\n", keyFile)},
-		{"private_key_jwt for the issuer", withKey, []string{"-key-file", keyFile}, "own", lines(
+		{"private_key_jwt for the issuer", withKey, []string{"-key-file", keyFile}, "own", 0, lines(
 			`note  discovery +.*/oauth-authorization-server: status 404$`, `note  discovery +.*/openid-configuration: status 200$`,
 			`ok    discovery +token endpoint https://.*/token; methods `, `ok    private_key_jwt +works with the issuer as audience$`,
 		), "	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key: clientauth.KeyFile("},
-		{"private_key_jwt for the token URL", withKey, []string{"-key-file", keyFile}, "other", lines(
+		{"private_key_jwt for the token URL", withKey, []string{"-key-file", keyFile}, "other", 0, lines(
 			`note  private_key_jwt +refused with the issuer as audience: status 401 invalid_client "aud is not this server"$`,
 			`ok    private_key_jwt +works with the token URL as audience$`,
 		), "		Audience: \"https://"},
-		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Certificate}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", lines(
-			`ok    certificate +the client's certificate, "CN=reports by an authority", is valid for another 99 days$`,
-			`ok    tls_client_auth +works$`, `note  private_key_jwt +refused`,
+		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Certificate}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", 0, lines(
+			`ok    certificate +the client's certificate, "CN=reports by an authority", is valid for another 99 days$`, `ok    tls_client_auth +works$`, `note  private_key_jwt +refused`,
 		), fmt.Sprintf("	ClientAuth: &clientauth.TLSClientAuth{\n		Source: clientauth.CertificateFiles(%q, %q),\n	},\n", issued.certFile, issued.keyFile)},
-		{"self_signed_tls_client_auth", client{Certificates: []*x509.Certificate{selfSigned.Certificate}}, selfSigned.flags(), "other", lines(
+		{"self_signed_tls_client_auth", client{Certificates: []*x509.Certificate{selfSigned.Certificate}}, selfSigned.flags(), "other", 0, lines(
 			`warn  certificate +the client's certificate, "CN=reports", is valid for another 0 days$`, `ok    self_signed_tls_client_auth works$`,
 		), "	ClientAuth: &clientauth.SelfSignedTLSClientAuth{\n"},
-		{"private_key_jwt with the key of a certificate", client{PublicKeys: []crypto.PublicKey{issued.PublicKey}}, issued.flags("-auth-method", privateKeyJWT), "", lines(
+		{"private_key_jwt with the key of a certificate", client{PublicKeys: []crypto.PublicKey{issued.PublicKey}}, issued.flags("-auth-method", privateKeyJWT), "", 0, lines(
 			`ok    private_key_jwt +works$`, `note  clock +the server refuses an assertion from 30s in the future`,
 		), "		Key: clientauth.CertificateKey(clientauth.CertificateFiles("},
-		{"DPoP", client{PublicKeys: withKey.PublicKeys, RequireDPoP: true}, []string{"-key-file", keyFile, "-dpop-key-file", keyFile}, "", lines(
+		{"DPoP", client{PublicKeys: withKey.PublicKeys, RequireDPoP: true}, []string{"-key-file", keyFile, "-dpop-key-file", keyFile}, "", 0, lines(
 			`ok    private_key_jwt +works$`, `ok    token +type DPoP, opaque$`,
 		), fmt.Sprintf("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\n	return err\n}\n", keyFile)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.client.ID = canaryID
-			srv := startTLSServer(t, tt.client)
-			env := environment{"CLIENT_ID": canaryID, "CA_FILE": srv.authority(t), "TOKEN_URL": srv.TokenURL}
-			if tt.issuer != "" {
-				env["TOKEN_URL"] = ""
+			var srv testServer
+			env := environment{"CLIENT_ID": canaryID}
+			switch tt.client.Secret {
+			case "":
+				srv = startTLSServer(t, tt.client)
+				env["CA_FILE"] = srv.authority(t)
+			case canarySecret:
+				srv, env["CLIENT_SECRET"] = startServer(t, tt.client), canarySecret
+			default:
+				srv, env["CLIENT_SECRET"] = startServer(t, tt.client), plainSecret
+			}
+			if tt.issuer == "" {
+				env["TOKEN_URL"] = srv.TokenURL
+			} else {
 				env["ISSUER"] = srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) {
 					m.TokenEndpointAuthMethodsSupported = []string{privateKeyJWT, selfSignedTLS}
 				})
@@ -182,9 +140,14 @@ func TestDoctorKeys(t *testing.T) {
 			if tt.issuer == "own" {
 				srv.Auth.Issuer = env["ISSUER"]
 			}
-			r := doctored(t, env, tt.args, 0, tt.report)
+			r := doctored(t, env, tt.args, tt.status, tt.report)
 			assert.Contains(t, r.stdout, tt.code)
-			assertBounds(t, srv, r.stdout)
+			assert.Equal(t, tt.status == 0, strings.Contains(r.stdout, "\nconf := &clientcredentials.Config{\n"))
+			assert.LessOrEqual(t, srv.Auth.TokenRequests(), announced(t, r.stdout))
+			for _, word := range regexp.MustCompile(`[A-Z2-7]{26}`).FindAllString(r.stdout, -1) {
+				_, issued := srv.Auth.Introspect(word)
+				assert.False(t, issued, "a token in the report")
+			}
 		})
 	}
 }
@@ -252,7 +215,9 @@ func TestDoctorFaults(t *testing.T) {
 		{"no expiry and no type", canarySecret, nil, answers{refuse, token(start + `}`)}, 0, lines(`warn  token +the server doesn't say when it expires`, `warn  token +it has no token_type`)},
 		{"a short life", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":10}`)}, 0, lines(`warn  token +it lives for only 10s`)},
 		{"fewer scopes", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":600,"scope":"read"}`)}, 0, lines(`warn  scope +requested but not granted: write`)},
-		{"a JWT", canarySecret, nil, answers{refuse, token(`{"access_token":"` + unsigned(`{"alg":"RS256"}`, `{"aud":"https://api.example"}`) + `","token_type":"Bearer","expires_in":600}`)}, 0, lines(`ok    token +type Bearer, a JWT; audience https://api.example; binding: none`)},
+		{"a JWT", canarySecret, nil, answers{refuse, token(`{"access_token":"` + unsigned(`{"alg":"RS256"}`, `{"aud":"https://api.example"}`) + `","token_type":"Bearer","expires_in":600}`)}, 0, lines(
+			`ok    token +type Bearer, a JWT; audience https://api.example; binding: none`,
+		)},
 		{"a clock that is fast", canarySecret, nil, answers{dated(10*time.Minute, refuse), dated(10*time.Minute, grant)}, 0, lines(`warn  clock +the server's clock is (9m( \d+s)?|10m) ahead of`)},
 		{"a clock that is slow", canarySecret, nil, answers{dated(-time.Hour, refuse), dated(-time.Hour, grant)}, 0, lines(`warn  clock +the server's clock is (59m( \d+s)?|1h) behind`)},
 

@@ -45,7 +45,7 @@ func (c *call) begin(name string, args []string) {
 }
 
 // flagWord is the name of a flag. Its value may follow without a separator.
-var flagWord = regexp.MustCompile(`^--?([a-z_-]+)`)
+var flagWord = regexp.MustCompile(`^--?[a-z_-]+`)
 
 // flagName matches the errors of package flag that name a flag, if the name can't be a
 // secret.
@@ -72,8 +72,8 @@ func (c *call) parseFlags() error {
 		return errHelp
 	}
 	for _, arg := range c.args {
-		match := flagWord.FindStringSubmatch(arg)
-		if match != nil && c.flags.Lookup(match[1]) == nil && (isCredentialName(match[1]) || strings.HasPrefix(match[1], "key")) {
+		name := strings.TrimLeft(flagWord.FindString(arg), "-")
+		if c.flags.Lookup(name) == nil && (isCredentialName(name) || strings.HasPrefix(name, "key")) {
 			return usagef("no flag takes a secret, a key or a token, because every user of this machine can read the arguments of a program; set CLIENT_SECRET in the environment, or name a file with -secret-file, -key-file or -assertion-file")
 		}
 	}

@@ -216,10 +216,10 @@ func (t *token) facts(now time.Time) []fact {
 	if issued, ok := moment(t.Claims["iat"]); ok {
 		text := fmt.Sprintf("issued %s ago", period(now.Sub(issued)))
 		if issued.After(now) {
-			text = fmt.Sprintf("issued %s in the future: the clocks differ", period(issued.Sub(now)))
+			text = fmt.Sprintf("issued %s in the future (the clocks differ)", period(issued.Sub(now)))
 		}
 		if hasExpiry {
-			text += fmt.Sprintf(", for %s", period(expiry.Sub(issued)))
+			text += fmt.Sprintf(", valid for %s", period(expiry.Sub(issued)))
 		}
 		add("issued", text)
 	}

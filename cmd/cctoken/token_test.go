@@ -33,14 +33,9 @@ func TestToken(t *testing.T) {
 
 	t.Run("header", func(t *testing.T) {
 		r := cctoken(t, srv.env(), "", "token", "-header")
-		name, value, _ := strings.Cut(strings.TrimSuffix(r.stdout, "\n"), ": ")
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.APIURL, nil)
-		require.NoError(t, err)
-		req.Header.Set(name, value)
-		resp, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		_ = resp.Body.Close()
-		assert.Equal(t, http.StatusOK, resp.StatusCode)
+		authorization, found := strings.CutPrefix(strings.TrimSuffix(r.stdout, "\n"), "Authorization: ")
+		assert.True(t, found)
+		assert.Equal(t, http.StatusOK, callAPI(t, srv.APIURL, authorization))
 	})
 	t.Run("json", func(t *testing.T) {
 		r := cctoken(t, srv.env(), "", "token", "-json", "-scopes", "read", "-params", "audience=https://api.example&resource=urn:x")
