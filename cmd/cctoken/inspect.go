@@ -177,9 +177,7 @@ func (t *token) describe(out io.Writer, now time.Time) {
 	say("\nclaims")
 	sayMembers(say, t.Claims)
 	say("\nin words")
-	for _, fact := range t.facts(now) {
-		say("  %-9s %s", fact.name, fact.text)
-	}
+	t.explain(now, func(name, format string, args ...any) { say("  %-9s %s", name, fmt.Sprintf(format, args...)) })
 }
 
 func sayMembers(say func(string, ...any), members map[string]any) {
@@ -195,23 +193,19 @@ func sayMembers(say func(string, ...any), members map[string]any) {
 	}
 }
 
-// A fact says what some of the claims mean.
-type fact struct{ name, text string }
-
-func (t *token) facts(now time.Time) []fact {
-	var facts []fact
-	add := func(name, text string) { facts = append(facts, fact{name, text}) }
+// explain says what some of the claims mean.
+func (t *token) explain(now time.Time, say func(name, format string, args ...any)) {
 	if alg, _ := t.Header["alg"].(string); strings.EqualFold(alg, "none") {
-		add("signature", "none: no API should accept this token")
+		say("signature", "none: no API should accept this token")
 	}
 	expiry, hasExpiry := moment(t.Claims["exp"])
 	switch {
 	case !hasExpiry:
-		add("expiry", "unknown: there is no exp")
+		say("expiry", "unknown: there is no exp")
 	case expiry.After(now):
-		add("expiry", fmt.Sprintf("expires in %s, at %s", period(expiry.Sub(now)), clock(expiry)))
+		say("expiry", "expires in %s, at %s", period(expiry.Sub(now)), clock(expiry))
 	default:
-		add("expiry", fmt.Sprintf("EXPIRED %s ago, at %s", period(now.Sub(expiry)), clock(expiry)))
+		say("expiry", "EXPIRED %s ago, at %s", period(now.Sub(expiry)), clock(expiry))
 	}
 	if issued, ok := moment(t.Claims["iat"]); ok {
 		text := fmt.Sprintf("issued %s ago", period(now.Sub(issued)))
@@ -221,15 +215,14 @@ func (t *token) facts(now time.Time) []fact {
 		if hasExpiry {
 			text += fmt.Sprintf(", valid for %s", period(expiry.Sub(issued)))
 		}
-		add("issued", text)
+		say("issued", "%s", text)
 	}
 	if begin, ok := moment(t.Claims["nbf"]); ok && begin.After(now) {
-		add("begin", fmt.Sprintf("NOT VALID before %s, in %s", clock(begin), period(begin.Sub(now))))
+		say("begin", "NOT VALID before %s, in %s", clock(begin), period(begin.Sub(now)))
 	}
-	add("scopes", list(t.scopes(), "none"))
-	add("audience", list(texts(t.Claims["aud"]), "none: an API can't check that the token is for it"))
-	add("binding", t.binding())
-	return facts
+	say("scopes", "%s", list(t.scopes(), "none"))
+	say("audience", "%s", list(texts(t.Claims["aud"]), "none: an API can't check that the token is for it"))
+	say("binding", "%s", t.binding())
 }
 
 // scopes returns the scopes in the claim of RFC 9068, Section 2.2.3, or in scp, which

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -193,10 +195,8 @@ func TestInterrupted(t *testing.T) {
 		assert.Equal(t, statusInterrupted, status)
 		assert.Equal(t, "cctoken "+name+": interrupted\n", stderr.String())
 	}
-}
 
-// TestInterruptedReading interrupts inspect while it waits for input.
-func TestInterruptedReading(t *testing.T) {
+	// inspect waits for input.
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, typing := io.Pipe()
 	defer typing.Close()
@@ -211,4 +211,69 @@ func TestInterruptedReading(t *testing.T) {
 func TestStatusOf(t *testing.T) {
 	assert.Equal(t, statusTemporary, statusOf(&failure{statusTemporary, io.EOF}))
 	assert.Equal(t, statusUsage, statusOf(errors.New("something else")))
+}
+
+// TestHelp checks that all ways to ask for a help page print the same, and that the page
+// documents exactly the flags of the command.
+func TestHelp(t *testing.T) {
+	overview := cctoken(t, nil, "", "help")
+	require.Zero(t, overview.status)
+	for _, word := range []string{"-h", "--help", "-help"} {
+		assert.Equal(t, overview, cctoken(t, nil, "", word))
+	}
+	for name, command := range commands {
+		t.Run(name, func(t *testing.T) {
+			r := cctoken(t, nil, "", "help", name)
+			require.Zero(t, r.status)
+			assert.Equal(t, r, cctoken(t, nil, "", name, "-h"))
+			assert.Equal(t, r, cctoken(t, nil, "", name, "--help"))
+			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+name+" "))
+			assert.Contains(t, overview.stdout, "  "+name+" ")
+
+			c := new(call)
+			c.begin(name, []string{"-h"})
+			c.env = func(string) string { return "" }
+			require.ErrorIs(t, command(t.Context(), c), errHelp)
+			var defined []string
+			c.flags.VisitAll(func(f *flag.Flag) {
+				defined = append(defined, f.Name)
+				assert.Regexp(t, `(?m)(^|[ \n])-`+f.Name+`\b`, r.stdout)
+			})
+			for _, match := range regexp.MustCompile(`(?m)^  -([a-z-]+) `).FindAllStringSubmatch(r.stdout, -1) {
+				if match[1] != "h" {
+					assert.Contains(t, defined, match[1], "the page documents a flag that doesn't exist")
+				}
+			}
+		})
+	}
+	for _, o := range options {
+		assert.Contains(t, overview.stdout, "\n  -"+o.flag+" ")
+	}
+	for line := range strings.Lines(overview.stdout) {
+		assert.LessOrEqual(t, len(line), 90, line)
+	}
+}
+
+// TestHelpInTheDocument checks that docs/cctoken.md contains the help pages.
+func TestHelpInTheDocument(t *testing.T) {
+	document := readDocument(t)
+	for _, args := range [][]string{{"help"}, {"token", "-h"}, {"inspect", "-h"}, {"doctor", "-h"}, {"serve", "-h"}} {
+		help := cctoken(t, nil, "", args...)
+		assert.Contains(t, document, "```text\n"+help.stdout+"```\n", "cctoken %s", strings.Join(args, " "))
+	}
+}
+
+func readDocument(t *testing.T) string {
+	t.Helper()
+	document, err := os.ReadFile("../../docs/cctoken.md")
+	require.NoError(t, err)
+	return string(document)
+}
+
+func TestVersion(t *testing.T) {
+	for _, word := range []string{"version", "-version", "--version"} {
+		r := cctoken(t, nil, "", word)
+		assert.Zero(t, r.status)
+		assert.Regexp(t, `^cctoken \S+ \(go\S+ \w+/\w+\)\n$`, r.stdout)
+	}
 }

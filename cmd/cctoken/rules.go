@@ -48,7 +48,7 @@ var credentialName = regexp.MustCompile(`(?i)secret|password|assertion|token|key
 func isCredentialName(name string) bool { return credentialName.MatchString(name) }
 
 // isTemporary reports whether the request that ended with err may succeed later. The
-// status is that of the last answer, or 0: the errors of Discover don't tell it.
+// status is that of the last answer, or 0. The errors of Discover don't contain it.
 func isTemporary(err error, status int) bool {
 	return clientcredentials.IsTemporary(err) || isTemporaryStatus(status)
 }

@@ -99,7 +99,7 @@ type fake struct {
 	logged [2]int // how many violations of auth and of api are in the log
 }
 
-// serve serves until ctx is done.
+// serve answers requests until ctx ends.
 func (f *fake) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
