@@ -25,11 +25,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// These are about cctoken, the command line tool, as it is installed. The scripts in
-// testdata/cctoken are of its exit statuses, of pipes and of its fake server; those in
-// testdata/cctoken-servers are run against real servers.
+// These tests run cctoken, the command line tool, as users install it. The scripts in
+// testdata/cctoken test its exit statuses, pipes and its fake server. The script in
+// testdata/cctoken-servers runs against real servers.
 
-// cctokenTemporary is what cctokenDir has returned, for withPrograms to remove.
+// cctokenTemporary is the directory that cctokenDir returned. TestMain removes it.
 var cctokenTemporary string
 
 // cctokenDir returns a directory with cctoken in it.
@@ -42,7 +42,7 @@ var cctokenDir = sync.OnceValues(func() (string, error) {
 	return dir, goBuild(filepath.Join(dir, "cctoken"), "github.com/seed-5bfa0880/clientcredentials/cmd/cctoken")
 })
 
-// goBuild builds a program, in this module.
+// goBuild builds the program what, with the dependencies of this module.
 func goBuild(to, what string) error {
 	out, err := exec.Command("go", "build", "-o", to, what).CombinedOutput()
 	if err != nil {
@@ -51,8 +51,8 @@ func goBuild(to, what string) error {
 	return nil
 }
 
-// runScripts runs the scripts in a directory, with cctoken in their path, what setup
-// makes, and those conditions.
+// runScripts runs the scripts in a directory, with cctoken in their path. For each
+// script it calls setup first.
 func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error, conditions map[string]bool) {
 	t.Helper()
 	bin, err := cctokenDir()
@@ -81,7 +81,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error, con
 	})
 }
 
-// exits N COMMAND runs a command whose exit status is N.
+// exits N COMMAND runs a command, and checks that its exit status is N.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits N COMMAND")
@@ -100,7 +100,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 var exported = regexp.MustCompile(`(?m)^export (\w+)='(.*)'$`)
 
-// serve FLAG... runs cctoken serve until the script ends, and sets what it exports.
+// serve FLAG... runs cctoken serve until the script ends, and sets the variables that it
+// exports.
 func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	dir, err := cctokenDir()
 	ts.Check(err)
@@ -119,8 +120,8 @@ func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// build FILE builds the program ./client from the Config that cctoken doctor has
-// written into FILE. It requests a token.
+// build FILE builds the program ./client, which requests a token with the Config in
+// FILE, a report of cctoken doctor.
 func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: build FILE")
@@ -160,21 +161,21 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 
 func TestCctoken(t *testing.T) { runScripts(t, filepath.Join("testdata", "cctoken"), nil, nil) }
 
-// TestCctokenOnServers: cctoken gets a token of each server by each sort of credential,
-// and what doctor says is true: the Config it writes gets one as well.
+// TestCctokenOnServers gets a token from each server with each kind of credential. It
+// checks the report of doctor, and that its Config gets a token as well.
 func TestCctokenOnServers(t *testing.T) {
-	const special = "a+b/c d%e:f" // Encoded and decoded, or not.
+	const special = "a+b/c d%e:f" // It shows whether a server decodes Basic credentials.
 	bound := map[string]any{"dpop_bound_access_tokens": true}
 	subject := map[string]any{"tls_client_auth_subject_dn": clientCertificates()[first].Leaf.Subject.String()}
 	tests := []struct {
 		name   string
 		start  func(*testing.T, ...registration) []endpoints
 		client registration
-		issuer bool   // the server is given by its issuer
-		flags  string // for cctoken; DIR has key.jwk, ca.pem, and cert.pem with key.pem
-		method string // what token has to be told, and doctor finds out
-		report string // a line of what doctor writes
-		wrong  string // one of what it writes with a wrong secret
+		issuer bool   // cctoken gets the issuer, not the token URL
+		flags  string // for cctoken; writeCredentials writes the files in DIR
+		method string // -auth-method for token; doctor finds it out
+		report string // a line of the report of doctor
+		wrong  string // a line of its report if the secret is wrong
 	}{
 		{
 			name: "oidc-provider, basic", start: oidcProvider.start, issuer: true,
@@ -191,13 +192,13 @@ func TestCctokenOnServers(t *testing.T) {
 		{
 			name: "oidc-provider, client_secret_jwt", start: oidcProvider.start, issuer: true,
 			client: registration{secret: assertionSecret, method: secretJWT}, method: secretJWT,
-			report: `ok    client_secret_jwt +works, the issuer as audience`,
+			report: `ok    client_secret_jwt +works with the issuer as audience`,
 			wrong:  `note  client_secret_jwt +refused.* invalid_client`,
 		},
 		{
 			name: "oidc-provider, private_key_jwt", start: oidcProvider.start, issuer: true,
 			client: registration{method: privateKeyJWT}, flags: "-key-file DIR/key.jwk",
-			report: `ok    private_key_jwt +works, the issuer as audience`,
+			report: `ok    private_key_jwt +works with the issuer as audience`,
 		},
 		{
 			name: "oidc-provider, DPoP", start: oidcProviderNonce.start, issuer: true,
@@ -224,7 +225,7 @@ func TestCctokenOnServers(t *testing.T) {
 		{
 			name: "authlib, basic, a plain secret", start: authlib.start,
 			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server takes Basic credentials as they are`,
+			report: `warn  encoding +the server doesn't decode Basic credentials`,
 			wrong:  `note  client_secret_basic refused`,
 		},
 		{
@@ -247,7 +248,7 @@ func TestCctokenOnServers(t *testing.T) {
 		{
 			name: "go-oauth2, basic", start: startGoOAuth2,
 			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server takes Basic credentials as they are`,
+			report: `warn  encoding +the server doesn't decode Basic credentials`,
 			wrong:  `note  client_secret_basic refused`,
 		},
 		{
@@ -277,7 +278,7 @@ func TestCctokenOnServers(t *testing.T) {
 				env.Setenv("FLAGS", strings.ReplaceAll(tt.flags, "DIR", env.WorkDir))
 				env.Setenv("REPORT", tt.report)
 				env.Setenv("WRONG", tt.wrong)
-				env.Setenv("SSL_CERT_FILE", filepath.Join(env.WorkDir, "ca.pem")) // For the built client.
+				env.Setenv("SSL_CERT_FILE", filepath.Join(env.WorkDir, "ca.pem")) // for ./client
 				if tt.method != "" {
 					env.Setenv("METHOD", "-auth-method="+tt.method)
 				}
@@ -287,7 +288,7 @@ func TestCctokenOnServers(t *testing.T) {
 	}
 }
 
-// writeCredentials writes the keys and certificates of the first generation.
+// writeCredentials writes the keys and certificates of the first generation into dir.
 func writeCredentials(dir string) error {
 	jwk, err := json.Marshal(jose.JSONWebKey{Key: signer("ES256", first), KeyID: keyID("ES256", first), Algorithm: "ES256"})
 	if err != nil {

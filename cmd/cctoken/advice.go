@@ -8,52 +8,49 @@ import (
 	"strings"
 )
 
-// code returns, as Go, the Config for what the examination has found.
+// code returns the Config that worked, as Go code.
 func (e *examination) code() ([]byte, error) {
-	s, m := e.s, e.method
+	s, m := e.settings, e.method
 	var code strings.Builder
+	add := func(format string, args ...any) { fmt.Fprintf(&code, format, args...) }
 	if s.dpopKeyFile != "" {
-		fmt.Fprintf(&code, "key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\nreturn err\n}\n", s.dpopKeyFile)
+		add("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\nreturn err\n}\n", s.dpopKeyFile)
 	}
 	if s.caFile != "" {
-		fmt.Fprintf(&code, "// Set HTTPClient to one that trusts the authorities in %s.\n", oneLine(s.caFile))
+		add("// Set HTTPClient to one that trusts the authorities in %s.\n", oneLine(s.caFile))
 	}
-	code.WriteString("conf := &clientcredentials.Config{\n")
+	add("conf := &clientcredentials.Config{\n")
 	if s.clientID != "" {
-		fmt.Fprintf(&code, "ClientID: %q,\n", s.clientID)
+		add("ClientID: %q,\n", s.clientID)
 	}
-	endpoint := e.endpoint
-	if m.cert != nil {
-		endpoint = e.certifiedEndpoint()
-	}
-	if strings.Contains(endpoint, "?") { // A query may hold what isn't for others.
-		code.WriteString("TokenURL: os.Getenv(\"TOKEN_URL\"),\n")
+	if _, endpoint := e.route(m); strings.Contains(endpoint, "?") { // The query may contain a key.
+		add("TokenURL: os.Getenv(\"TOKEN_URL\"),\n")
 	} else {
-		fmt.Fprintf(&code, "TokenURL: %q,\n", endpoint)
+		add("TokenURL: %q,\n", endpoint)
 	}
 	if s.issuer != "" {
-		fmt.Fprintf(&code, "Issuer: %q,\n", s.issuer)
+		add("Issuer: %q,\n", s.issuer)
 	}
 	if scopes := s.scopeList(); len(scopes) > 0 {
-		fmt.Fprintf(&code, "Scopes: []string{%s},\n", quoted(scopes))
+		add("Scopes: []string{%s},\n", quoted(scopes))
 	}
 	if len(s.form) > 0 {
-		code.WriteString("EndpointParams: url.Values{\n")
+		add("EndpointParams: url.Values{\n")
 		for _, name := range slices.Sorted(maps.Keys(s.form)) {
-			fmt.Fprintf(&code, "%q: {%s},\n", name, quoted(s.form[name]))
+			add("%q: {%s},\n", name, quoted(s.form[name]))
 		}
-		code.WriteString("},\n")
+		add("},\n")
 	}
-	if m.name == secretBasic && e.decodes == noDecoding { // The id is plain, too.
-		code.WriteString("// The server takes the credentials as they are.\n")
-		code.WriteString(s.secretCode("ClientSecretBasic", "Raw: true"))
+	if m.name == secretBasic && e.decoding == decodesNothing {
+		// Today's credentials look the same with and without encoding.
+		add("// The server doesn't decode the credentials.\n%s", s.secretCode("ClientSecretBasic", "Raw: true"))
 	} else {
-		code.WriteString(m.code)
+		add("%s", m.code)
 	}
 	if s.dpopKeyFile != "" {
-		code.WriteString("DPoP: key.Signer,\n")
+		add("DPoP: key.Signer,\n")
 	}
-	code.WriteString("}\n")
+	add("}\n")
 	return format.Source([]byte(code.String()))
 }
 

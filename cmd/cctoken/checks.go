@@ -26,15 +26,15 @@ import (
 )
 
 const (
-	fewDays     = 14               // left for a certificate: a warning
-	closeClocks = 5 * time.Second  // apart: what a Date in whole seconds and a slow answer may hide
-	postdated   = 30 * time.Second // in what the tolerance of the server's clock is tried with
-	shortLife   = time.Minute      // of a token: a warning
+	fewDays     = 14               // doctor warns of a certificate that expires sooner
+	closeClocks = 5 * time.Second  // two clocks agree if they differ by this or less
+	postdated   = 30 * time.Second // how far in the future the assertion of probeClock is
+	shortLife   = time.Minute      // doctor warns of a token that lives shorter
 )
 
-// discovery asks for the metadata.
-func (e *examination) discovery(ctx context.Context) {
-	m, err := e.plain.discover(ctx, e.s.issuer)
+// discover requests the metadata.
+func (e *examination) discover(ctx context.Context) {
+	m, err := e.plain.discover(ctx, e.settings.issuer)
 	for _, x := range e.plain.sent() {
 		answer := "no answer"
 		if x.status != 0 {
@@ -42,13 +42,14 @@ func (e *examination) discovery(ctx context.Context) {
 		}
 		e.say(note, "discovery", "%s: %s", x.url, answer)
 	}
-	if err != nil {
-		if e.endpoint != "" {
-			e.say(warn, "discovery", "%s", explain(err))
-			return
-		}
-		e.fail(statusOf(err), "discovery", "%s", explain(err))
-		e.stop("without metadata the token endpoint isn't known; give -token-url")
+	switch {
+	case err == nil:
+	case e.endpoint != "":
+		e.say(warn, "discovery", "%s", explain(err))
+		return
+	default:
+		e.failFor("discovery", err)
+		e.stop("the token endpoint is unknown without metadata; give -token-url")
 		return
 	}
 	e.metadata = m
@@ -57,27 +58,32 @@ func (e *examination) discovery(ctx context.Context) {
 	case e.endpoint == "":
 		e.endpoint = m.TokenEndpoint
 	case e.endpoint != m.TokenEndpoint:
-		e.say(warn, "discovery", "-token-url is another than that in the metadata, and is used; check which is right")
+		e.say(warn, "discovery", "-token-url is used, but the metadata has another token endpoint; check which is right")
 	}
 	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
-		e.say(warn, "discovery", "the metadata lists its grants, and client_credentials is not among them: %s", list(grants, ""))
+		e.say(warn, "discovery", "the metadata lists its grant types without client_credentials: %s", list(grants, ""))
 	}
 	if e.endpoint == "" {
 		e.fail(statusUnusable, "discovery", "the metadata has no token_endpoint; check that the issuer is an authorization server")
-		e.stop("the token endpoint isn't known; give -token-url")
+		e.stop("the token endpoint is unknown; give -token-url")
 	}
 }
 
-// reach sends a token request without credentials, so that none goes astray.
+// failFor reports err as a problem that must be fixed.
+func (e *examination) failFor(subject string, err error) {
+	e.fail(statusOf(err), subject, "%s", explain(err))
+}
+
+// reach sends a token request without credentials, so that a wrong server gets none.
 func (e *examination) reach(ctx context.Context) {
 	if isCleartext(e.endpoint) {
-		e.fail(statusUnusable, "tls", "the token URL is http, and whoever is on the way can read credentials and tokens; use https")
-		e.stop("no credentials are sent over http, except to this host")
+		e.fail(statusUnusable, "tls", "the token URL is http, so that others on the network can read the credentials and the tokens; use https")
+		e.stop("doctor doesn't send credentials over http, except to this machine")
 		return
 	}
 	w := e.plain
 	if e.certified != nil && e.certifiedEndpoint() == e.endpoint {
-		w = e.certified // The server may want a certificate of everybody.
+		w = e.certified // Some servers require a certificate of everybody.
 	}
 	_, err := w.token(ctx, &clientcredentials.Config{
 		TokenURL: e.endpoint, AuthStyle: oauth2.AuthStyleInParams, Retry: e.once(),
@@ -85,28 +91,32 @@ func (e *examination) reach(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	answered := 0
 	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		answered = refusal.Response.StatusCode
+	}
 	switch status := statusOf(err); {
 	case err == nil:
-		e.fail(statusUnusable, "endpoint", "it gives a token to anybody, without credentials; check the registration of public clients at the server")
-	case errors.As(err, &refusal) && isRedirect(refusal.Response.StatusCode), status == statusTemporary, status == statusUsage:
-		e.fail(status, "endpoint", "%s", explain(err))
-		e.stop("no credentials are sent to an endpoint that doesn't answer as one")
-	case errors.As(err, &refusal) && refusal.ErrorCode != "":
-		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refusal.Response.StatusCode, refusal.ErrorCode)
-	case errors.As(err, &refusal) && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed}, refusal.Response.StatusCode):
+		e.fail(statusUnusable, "endpoint", "it issues a token without credentials; check the registration of public clients at the server")
+	case isRedirect(answered), status == statusTemporary, status == statusUsage:
+		e.failFor("endpoint", err)
+		e.stop("doctor sends credentials only to an endpoint that answers like a token endpoint")
+	case refusal != nil && refusal.ErrorCode != "":
+		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", answered, refusal.ErrorCode)
+	case isMissing(answered):
 		e.fail(statusUnusable, "endpoint", "%s", explain(err))
-		e.stop("that is no token endpoint")
-	case errors.As(err, &refusal):
-		e.say(warn, "endpoint", "without credentials it answers %d and no OAuth error (RFC 6749, Section 5.2)", refusal.Response.StatusCode)
+		e.stop("this isn't a token endpoint")
+	case refusal != nil:
+		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", answered)
 	default:
-		e.fail(status, "endpoint", "%s", explain(err))
-		e.stop("that is no token endpoint, or not one to be trusted")
+		e.failFor("endpoint", err)
+		e.stop("this isn't a token endpoint, or not one to trust")
 	}
 	e.reportTLS(w.sent())
 }
 
-// reportTLS says what there is to know of the last connection.
+// reportTLS describes the connection of the last exchange.
 func (e *examination) reportTLS(sent []exchange) {
 	if len(sent) == 0 {
 		return
@@ -115,19 +125,28 @@ func (e *examination) reportTLS(sent []exchange) {
 	switch {
 	case last.status == 0:
 	case last.tls == nil:
-		e.say(note, "tls", "none: the server is on this host")
+		e.say(note, "tls", "none: the server is on this machine")
 	default:
-		leaf := last.tls.PeerCertificates[0]
-		days := int(time.Until(leaf.NotAfter).Hours() / 24)
-		l, advice := good, ""
-		if days < fewDays {
-			l, advice = warn, "; have the server's certificate renewed"
+		days, l := remaining(last.tls.PeerCertificates[0])
+		advice := ""
+		if l == warn {
+			advice = "; the server's certificate needs renewal"
 		}
 		e.say(l, "tls", "%s, %s; certificate %s, valid for another %d days%s", tls.VersionName(last.tls.Version), last.proto, chain(last.tls), days, advice)
 	}
 }
 
-// chain returns the names in the chain of certificates, that of the server first.
+// remaining returns for how many more days a certificate is valid, and the level for
+// that.
+func remaining(certificate *x509.Certificate) (days int, l level) {
+	days = int(time.Until(certificate.NotAfter).Hours() / 24)
+	if days < fewDays {
+		return days, warn
+	}
+	return days, good
+}
+
+// chain returns the names in the chain of certificates, the server's first.
 func chain(state *tls.ConnectionState) string {
 	certificates := state.PeerCertificates
 	if len(state.VerifiedChains) > 0 {
@@ -140,39 +159,31 @@ func chain(state *tls.ConnectionState) string {
 	return strings.Join(names, " by ")
 }
 
-// checkSecret looks for what gets into a secret by mistake.
+// checkSecret looks for common mistakes in the secret.
 func (e *examination) checkSecret() {
-	if secret := e.s.secret; strings.TrimSpace(secret) != secret {
-		e.say(warn, "secret", "it begins or ends with white space, which is sent too; check where it comes from")
+	if secret := e.settings.secret; strings.TrimSpace(secret) != secret {
+		e.say(warn, "secret", "it begins or ends with white space, which is sent as well; check where it comes from")
 	}
 }
 
-// checkCertificate says how long the client's certificate is valid.
+// checkCertificate reports for how long the client's certificate is valid.
 func (e *examination) checkCertificate(ctx context.Context) {
 	if e.certified == nil {
 		return
 	}
-	pair, err := clientauth.CertificateFiles(e.s.certFile, e.s.keyFile)(ctx)
+	pair, err := e.settings.certificate(ctx)
 	if err != nil {
-		return // plan has read it.
+		return // plan could still read it.
 	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return
-	}
-	days := int(time.Until(leaf.NotAfter).Hours() / 24)
-	l := good
-	if days < fewDays {
-		l = warn
-	}
-	e.say(l, "certificate", "the client's, %q, is valid for another %d days", leaf.Subject.String(), days)
+	days, l := remaining(pair.Leaf)
+	e.say(l, "certificate", "the client's certificate, %q, is valid for another %d days", pair.Leaf.Subject.String(), days)
 }
 
-// lists reports whether m is worth a try: whether the server takes it, as far as it
-// says so. Few take client_secret_jwt.
-func (e *examination) lists(m *method) bool {
+// isListed reports whether the metadata suggests that the server accepts m. Without a
+// list, a server hardly accepts client_secret_jwt.
+func (e *examination) isListed(m *method) bool {
 	switch {
-	case e.s.authMethod != "":
+	case e.settings.authMethod != "":
 		return true
 	case e.metadata == nil || len(e.metadata.TokenEndpointAuthMethodsSupported) == 0:
 		return m.name != secretJWT
@@ -180,179 +191,182 @@ func (e *examination) lists(m *method) bool {
 	return slices.Contains(e.metadata.TokenEndpointAuthMethodsSupported, m.registered())
 }
 
-// try requests a token by m.
+// try requests a token with m, with one audience after the other.
 func (e *examination) try(ctx context.Context, m *method) {
 	switch {
-	case !e.lists(m):
+	case !e.isListed(m):
 		e.say(note, m.name, "not tried: the metadata doesn't list it")
 		return
-	case m.name == secretBasicRaw && e.decodes == formDecoding:
+	case m.name == secretBasicRaw && e.decoding == decodesForm:
 		e.say(note, m.name, "not tried: the server decodes what client_secret_basic encodes")
 		return
 	}
-	variants := []*method{m}
+	variants, about := []*method{m}, []string{""}
 	if e.variesAudience(m) {
-		if other, err := e.s.withAudience(ctx, m, e.endpoint); err == nil {
-			variants = append(variants, other)
+		if other, err := e.settings.withAudience(ctx, m, e.endpoint); err == nil {
+			variants, about = append(variants, other), []string{" with the issuer as audience", " with the token URL as audience"}
 		}
 	}
 	for i, variant := range variants {
-		if e.exhausted() {
+		if e.isExhausted() {
 			return
 		}
-		about := ""
-		if len(variants) > 1 {
-			about = []string{", the issuer as audience", ", the token URL as audience"}[i]
-		}
-		token, err := e.request(ctx, variant, e.s.dpop)
-		if ctx.Err() != nil {
+		token, err := e.request(ctx, variant, e.settings.dpop)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			e.say(good, variant.name, "works%s", about[i])
+			e.accepted(variant, token)
 			return
 		}
-		if err != nil {
-			e.refused(variant.name, about, err)
-			if e.stopped {
-				return
-			}
-			continue
+		if e.refused(variant.name, about[i], err); e.stopped {
+			return
 		}
-		e.say(good, variant.name, "works%s", about)
-		e.worked[variant.name] = variant
-		e.learn(variant)
-		if e.method == nil {
-			e.method, e.token = variant, token
-		}
-		return
 	}
 }
 
-// learn draws conclusions from the success of m.
-func (e *examination) learn(m *method) {
-	if isPlain(e.s.clientID + e.s.secret) {
+// accepted records that m got token, and what that says about the server.
+func (e *examination) accepted(m *method, token *oauth2.Token) {
+	e.worked[m.name] = m
+	if e.method == nil {
+		e.method, e.token = m, token
+	}
+	if isPlain(e.settings.clientID + e.settings.secret) {
 		return
 	}
 	switch m.name {
 	case secretBasic:
-		e.decodes = formDecoding
+		e.decoding = decodesForm
 		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1)")
 	case secretBasicRaw:
-		e.decodes = noDecoding
-		e.say(warn, "encoding", "the server takes Basic credentials as they are, contrary to RFC 6749, Section 2.3.1; Raw does so")
+		e.decoding = decodesNothing
+		e.say(warn, "encoding", "the server doesn't decode Basic credentials, contrary to RFC 6749, Section 2.3.1; Raw sends them without encoding")
 	}
 }
 
-// request requests a token once, bound to that key if there is one.
+// request requests a token once, bound to key if that isn't nil.
 func (e *examination) request(ctx context.Context, m *method, key crypto.Signer) (*oauth2.Token, error) {
-	w, endpoint := e.plain, e.endpoint
-	if m.cert != nil {
-		w, endpoint = e.certified, e.certifiedEndpoint()
-	}
-	conf := e.s.config(endpoint, m)
+	w, endpoint := e.route(m)
+	conf := e.settings.config(endpoint, m)
 	conf.DPoP = key
 	conf.Retry = e.once()
 	return w.token(ctx, conf)
 }
 
-// once returns the policy of trying nothing again.
+// once returns a policy without retries.
 func (e *examination) once() clientcredentials.RetryPolicy {
-	return clientcredentials.RetryPolicy{MaxAttempts: 1, AttemptTimeout: e.timeout}
+	return clientcredentials.RetryPolicy{MaxAttempts: 1, AttemptTimeout: e.attemptTimeout}
+}
+
+// route returns the wire and the token endpoint for m.
+func (e *examination) route(m *method) (*wire, string) {
+	if m.cert != nil {
+		return e.certified, e.certifiedEndpoint()
+	}
+	return e.plain, e.endpoint
 }
 
 // certifiedEndpoint returns the token endpoint for clients with a certificate, RFC
 // 8705, Section 5.
 func (e *examination) certifiedEndpoint() string {
-	if e.metadata != nil && e.s.tokenURL == "" {
+	if e.metadata != nil && e.settings.tokenURL == "" {
 		return cmp.Or(e.metadata.MTLSEndpointAliases.TokenEndpoint, e.endpoint)
 	}
 	return e.endpoint
 }
 
-// exhausted stops before the server has refused the client too often, which might
-// lock it out.
-func (e *examination) exhausted() bool {
-	if e.refusals < e.patience {
+// isExhausted stops the examination if more refusals might lock the client out, and
+// reports whether it did.
+func (e *examination) isExhausted() bool {
+	if e.refusals < e.maxRefusals {
 		return false
 	}
 	e.stop("%d refusals so far; more might lock the client out (-max-refusals)", e.refusals)
 	return true
 }
 
-// refused tells of a token request that failed, and decides whether to go on.
+// refused reports that a token request failed with err, and decides whether to go on.
 func (e *examination) refused(subject, about string, err error) {
 	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
-		status := statusOf(err)
-		if status == statusUsage { // Nothing was sent.
-			e.say(note, subject, "not tried%s: %s", about, explain(err))
-			return
+	switch {
+	case errors.As(err, &refusal):
+	case statusOf(err) == statusUsage: // Nothing was sent.
+		e.say(note, subject, "not tried%s: %s", about, explain(err))
+		return
+	default:
+		e.failFor(subject, err)
+		e.stop("the next request would probably fail as well")
+		return
+	}
+	status, advice := refusal.Response.StatusCode, ""
+	switch code := refusal.ErrorCode; code {
+	case "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type":
+		if code == "unauthorized_client" && status == http.StatusUnauthorized {
+			break // This is how Keycloak refuses a wrong secret.
 		}
-		e.fail(status, subject, "%s", explain(err))
-		e.stop("the next request would fare no better")
-		return
-	}
-	status := refusal.Response.StatusCode
-	switch code := refusal.ErrorCode; {
-	case code == "unauthorized_client" && status == http.StatusUnauthorized:
-		// Keycloak's word for a wrong secret.
-	case slices.Contains([]string{"invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type"}, code):
 		e.fail(statusRefused, subject, "the credentials are accepted, but %s", explain(err))
-		e.stop("another method would change nothing")
+		e.stop("another method wouldn't help")
 		return
+	case "use_dpop_nonce", "invalid_dpop_proof":
+		advice = "; " + adviseCode(code, status)
 	}
-	if isRedirect(status) || isTemporary(status) && status != http.StatusInternalServerError {
-		e.fail(statusOf(err), subject, "%s", explain(err))
-		e.stop("the server can't be asked more at the moment")
+	if isRedirect(status) || isOverloaded(status) {
+		e.failFor(subject, err)
+		e.stop("the server doesn't take more requests at the moment")
 		return
 	}
 	e.refusals++
-	advice := ""
-	switch refusal.ErrorCode {
-	case "use_dpop_nonce", "invalid_dpop_proof":
-		advice = "; " + adviseCode(refusal.ErrorCode, status)
-	}
 	e.say(note, subject, "refused%s: status %d %s %.200q%s", about, status, refusal.ErrorCode, refusal.ErrorDescription, advice)
 }
 
-// probe requests a token by auth, to find out something. done says whether the server
-// has answered.
-func (e *examination) probe(ctx context.Context, subject string, auth clientcredentials.ClientAuth) (accepted, done bool) {
-	if e.exhausted() {
+// isOverloaded reports whether the status is a temporary one. It excludes 500, which a
+// server may answer to any request that it doesn't understand.
+func isOverloaded(status int) bool {
+	return isTemporaryStatus(status) && status != http.StatusInternalServerError
+}
+
+// probe requests a token with auth to find out something else. It reports whether the
+// server accepted the request, and whether there is an answer at all.
+func (e *examination) probe(ctx context.Context, subject string, auth clientcredentials.ClientAuth) (accepted, answered bool) {
+	if e.isExhausted() {
 		return false, false
 	}
-	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.s.dpop)
+	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.settings.dpop)
 	var refusal *oauth2.RetrieveError
 	switch {
 	case ctx.Err() != nil:
 		return false, false
 	case err == nil:
 		return true, true
-	case errors.As(err, &refusal) && (!isTemporary(refusal.Response.StatusCode) || refusal.Response.StatusCode == http.StatusInternalServerError):
+	case errors.As(err, &refusal) && !isOverloaded(refusal.Response.StatusCode):
 		e.refusals++
 		return false, true
 	}
-	e.fail(statusOf(err), subject, "%s", explain(err))
-	e.stop("the server can't be asked more at the moment")
+	e.failFor(subject, err)
+	e.stop("the server doesn't take more requests at the moment")
 	return false, false
 }
 
-// formDecoding finds out whether a secret with other characters would be understood:
-// that of today has none that needs encoding.
-func (e *examination) formDecoding(ctx context.Context) {
+// probeDecoding finds out whether the server decodes Basic credentials. The secret
+// itself doesn't show it: it has no characters that need encoding.
+func (e *examination) probeDecoding(ctx context.Context) {
 	if e.worked[secretBasic] == nil {
 		return
 	}
-	accepted, done := e.probe(ctx, "encoding", percentEncoded{})
+	accepted, answered := e.probe(ctx, "encoding", percentEncoded{})
 	switch {
-	case !done:
+	case !answered:
 	case accepted:
-		e.decodes = formDecoding
-		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1): a secret may have any characters")
+		e.decoding = decodesForm
+		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1): a secret may contain any characters")
 	default:
-		e.decodes = noDecoding
-		e.say(warn, "encoding", "the server takes Basic credentials as they are, contrary to RFC 6749, Section 2.3.1; Raw does so too, and the next secret may need it")
+		e.decoding = decodesNothing
+		e.say(warn, "encoding", "the server doesn't decode Basic credentials, contrary to RFC 6749, Section 2.3.1; Raw sends them without encoding, which the next secret may need")
 	}
 }
 
-// percentEncoded is client_secret_basic with each byte of the secret encoded.
+// percentEncoded is client_secret_basic with every byte of the secret encoded.
 type percentEncoded struct{}
 
 func (percentEncoded) Method() string { return secretBasic }
@@ -367,9 +381,9 @@ func (percentEncoded) Authenticate(_ context.Context, attempt *clientcredentials
 	return nil
 }
 
-// postdate finds out whether the server would take assertions from a clock that is
+// probeClock finds out whether the server accepts assertions of a client whose clock is
 // fast.
-func (e *examination) postdate(ctx context.Context) {
+func (e *examination) probeClock(ctx context.Context) {
 	worked := e.worked[privateKeyJWT]
 	if worked == nil {
 		return
@@ -378,17 +392,17 @@ func (e *examination) postdate(ctx context.Context) {
 	if !isKey {
 		return
 	}
-	accepted, done := e.probe(ctx, "clock", &postdatedJWT{auth})
+	accepted, answered := e.probe(ctx, "clock", &postdatedJWT{auth})
 	switch {
-	case !done:
+	case !answered:
 	case accepted:
-		e.say(good, "clock", "the server takes an assertion from %v ahead", postdated)
+		e.say(good, "clock", "the server accepts an assertion from %v in the future", postdated)
 	default:
-		e.say(note, "clock", "the server refuses an assertion from %v ahead: keep this machine's clock right", postdated)
+		e.say(note, "clock", "the server refuses an assertion from %v in the future: keep the clock of this machine right", postdated)
 	}
 }
 
-// A postdatedJWT is private_key_jwt with an iat that is in the future.
+// A postdatedJWT is private_key_jwt with an iat in the future.
 type postdatedJWT struct{ *clientauth.PrivateKeyJWT }
 
 func (a *postdatedJWT) Authenticate(ctx context.Context, attempt *clientcredentials.Attempt) error {
@@ -426,8 +440,8 @@ func (a *postdatedJWT) Authenticate(ctx context.Context, attempt *clientcredenti
 	return nil
 }
 
-// dpop finds out whether the server binds tokens to a key.
-func (e *examination) dpop(ctx context.Context) {
+// probeDPoP finds out whether the server binds tokens to a key.
+func (e *examination) probeDPoP(ctx context.Context) {
 	if e.method == nil {
 		return
 	}
@@ -435,7 +449,7 @@ func (e *examination) dpop(ctx context.Context) {
 		e.say(note, "dpop", "not tried: the metadata lists no algorithm for it")
 		return
 	}
-	if e.exhausted() {
+	if e.isExhausted() {
 		return
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -447,15 +461,15 @@ func (e *examination) dpop(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		e.say(good, "dpop", "the server binds tokens to a key (RFC 9449), if there is one: see Config.DPoP")
+		e.say(good, "dpop", "the server can bind tokens to a key (RFC 9449): see Config.DPoP")
 	case errors.As(err, &unbound):
 		e.say(note, "dpop", "the server doesn't bind tokens to a key")
 	default:
-		e.say(note, "dpop", "the server doesn't take a DPoP proof: %s", explain(err))
+		e.say(note, "dpop", "the server doesn't accept a DPoP proof: %s", explain(err))
 	}
 }
 
-// reportToken says what the token is like.
+// reportToken describes the token.
 func (e *examination) reportToken() {
 	token := e.token
 	if token == nil {
@@ -464,87 +478,79 @@ func (e *examination) reportToken() {
 	life := time.Duration(token.ExpiresIn) * time.Second
 	switch {
 	case token.ExpiresIn == 0:
-		e.say(warn, "token", "the server doesn't say when it expires (RFC 6749, Section 5.1, recommends expires_in): it is used until an API refuses it")
+		e.say(warn, "token", "the server doesn't say when it expires (RFC 6749, Section 5.1, recommends expires_in): a client uses it until an API refuses it")
 	case life < shortLife:
-		e.say(warn, "token", "it lives for %s only: many token requests; make it some minutes", period(life))
+		e.say(warn, "token", "it lives for only %s, which causes many token requests; let tokens live for some minutes", period(life))
 	default:
 		e.say(good, "token", "it lives for %s", period(life))
 	}
-	parsed := parseToken(token.AccessToken)
-	binding := ""
-	if parsed.Format == "jwt" {
-		binding = "; audience " + list(texts(parsed.Claims["aud"]), "none") + "; bound " + parsed.binding()
-	}
 	if token.TokenType == "" {
-		e.say(warn, "token", "it has no token_type, which RFC 6749, Section 5.1, requires; it is taken for Bearer")
+		e.say(warn, "token", "it has no token_type, which RFC 6749, Section 5.1, requires; it is treated as Bearer")
 	}
-	e.say(good, "token", "type %s, %s%s", token.Type(), map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format], binding)
-	e.reportScope(strings.Fields(grantedScope(token, e.s.scopes)), e.s.scopeList())
+	parsed := parseToken(token.AccessToken)
+	format := map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format]
+	if parsed.Format == "jwt" {
+		format += "; audience " + list(texts(parsed.Claims["aud"]), "none") + "; binding: " + parsed.binding()
+	}
+	e.say(good, "token", "type %s, %s", token.Type(), format)
+	e.reportScope(strings.Fields(grantedScope(token, e.settings.scopes)), e.settings.scopeList())
 }
 
-// reportScope compares what was granted with what was asked for.
-func (e *examination) reportScope(granted, asked []string) {
-	var lacking, more []string
-	for _, scope := range asked {
-		if !slices.Contains(granted, scope) {
-			lacking = append(lacking, scope)
-		}
-	}
-	for _, scope := range granted {
-		if !slices.Contains(asked, scope) {
-			more = append(more, scope)
-		}
-	}
+// reportScope compares the scopes that were granted with those that were requested.
+func (e *examination) reportScope(granted, requested []string) {
+	lacking, more := without(requested, granted), without(granted, requested)
 	switch {
 	case len(lacking) > 0:
-		e.say(warn, "scope", "asked for and not granted: %s; check what the client may ask for", list(lacking, ""))
+		e.say(warn, "scope", "requested but not granted: %s; check which scopes the client is allowed to request", list(lacking, ""))
 	case len(more) > 0:
-		e.say(note, "scope", "granted without being asked for: %s", list(more, ""))
+		e.say(note, "scope", "granted but not requested: %s", list(more, ""))
 	default:
-		e.say(good, "scope", "granted as asked: %s", list(granted, "none"))
+		e.say(good, "scope", "granted as requested: %s", list(granted, "none"))
 	}
 }
 
-// reportTimes says how far the clocks are apart, and how long the server takes.
+// without returns the elements of all that aren't in some.
+func without(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
+}
+
+// reportTimes reports how far the clocks are apart, and how fast the server answers.
 func (e *examination) reportTimes() {
 	exchanges := e.plain.sent()
 	if e.certified != nil {
 		exchanges = append(exchanges, e.certified.sent()...)
 	}
-	var reused, opened []time.Duration
-	for _, x := range exchanges {
-		switch {
-		case x.status == 0 || x.method != http.MethodPost:
-		case x.reused:
-			reused = append(reused, x.answered.Sub(x.sent))
-		default:
-			opened = append(opened, x.answered.Sub(x.sent))
-		}
-	}
-	if skew, known := clockSkew(exchanges); known {
+	switch skew, known := clockSkew(exchanges); {
+	case !known:
+	case max(skew, -skew) <= closeClocks:
+		e.say(good, "clock", "the server's clock agrees with the clock of this machine")
+	default:
 		direction := "behind"
 		if skew > 0 {
 			direction = "ahead of"
 		}
-		if max(skew, -skew) <= closeClocks {
-			e.say(good, "clock", "the server's agrees with that of this machine")
-		} else {
-			e.say(warn, "clock", "the server's is %s %s that of this machine: assertions and DPoP proofs may be refused; correct whichever is wrong", period(skew), direction)
+		e.say(warn, "clock", "the server's clock is %s %s the clock of this machine: it may refuse assertions and DPoP proofs; correct the clock that is wrong", period(skew), direction)
+	}
+	latencies := make(map[bool][]time.Duration) // on connections that were reused, or not
+	for _, x := range exchanges {
+		if x.status != 0 && x.method == http.MethodPost {
+			latencies[x.reused] = append(latencies[x.reused], x.answered.Sub(x.sent))
 		}
 	}
-	latencies, connection := reused, "open connections"
-	if len(reused) == 0 {
-		latencies, connection = opened, "new connections"
+	all, connections := latencies[true], "open connections"
+	if len(all) == 0 {
+		all, connections = latencies[false], "new connections"
 	}
-	if len(latencies) > 0 {
-		slices.Sort(latencies)
-		e.say(good, "latency", "%v, the median of token requests on %s: %d", latencies[len(latencies)/2].Round(100*time.Microsecond), connection, len(latencies))
+	if len(all) > 0 {
+		slices.Sort(all)
+		e.say(good, "latency", "%v, the median of token requests on %s: %d", all[len(all)/2].Round(100*time.Microsecond), connections, len(all))
 	}
 }
 
-// clockSkew returns by how much the server's clock is ahead, by the last Date (RFC
-// 9110, Section 6.6.1), which is in whole seconds.
-func clockSkew(exchanges []exchange) (time.Duration, bool) {
+// clockSkew returns by how much the server's clock is ahead, from the last Date field,
+// RFC 9110, Section 6.6.1. A Date is in whole seconds, and is written at any time
+// between request and answer: a difference that this explains isn't reported.
+func clockSkew(exchanges []exchange) (skew time.Duration, known bool) {
 	for _, x := range slices.Backward(exchanges) {
 		date, err := http.ParseTime(x.date)
 		if err != nil {

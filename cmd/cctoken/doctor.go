@@ -18,15 +18,15 @@ import (
 
 // doctor is cctoken doctor.
 //
-// What it does to a server is bounded: it announces each request before it sends the
-// first, sends no more than that, one after the other and none twice, and stops when
-// the server is overloaded, or has refused the client too often.
+// It limits what it does to a server. It announces all requests before it sends the
+// first, and sends no others. It sends one at a time, and repeats none. It stops when
+// the server is overloaded or has refused the client too often.
 func doctor(ctx context.Context, c *call) error {
 	dry := c.flags.Bool("n", false, "")
 	var timeout time.Duration
 	c.addDuration(&timeout, "timeout", time.Minute)
-	var patience int
-	c.addInt(&patience, "max-refusals", 3, 1, 10)
+	var maxRefusals int
+	c.addInt(&maxRefusals, "max-refusals", 3, 1, 10)
 	s, err := c.settings(ctx)
 	if err != nil {
 		return err
@@ -36,7 +36,14 @@ func doctor(ctx context.Context, c *call) error {
 		return err
 	}
 	defer cancel()
-	e := &examination{s: s, out: c.out, patience: patience, timeout: attemptTimeout(timeout / 2), endpoint: s.tokenURL, worked: make(map[string]*method)}
+	e := &examination{
+		settings:       s,
+		out:            c.out,
+		maxRefusals:    maxRefusals,
+		attemptTimeout: attemptTimeout(timeout / 2),
+		server:         server{endpoint: s.tokenURL},
+		finding:        finding{worked: make(map[string]*method)},
+	}
 	steps, err := e.plan(ctx)
 	if err != nil {
 		return err
@@ -48,55 +55,74 @@ func doctor(ctx context.Context, c *call) error {
 	return e.run(ctx, steps)
 }
 
-// A step is a part of the examination.
+// A step is one part of the examination.
 type step struct {
-	title    string // what is sent, for the announcement
-	requests int    // how many at most
+	title    string // what it sends, for the announcement
+	requests int    // the most that it sends
 	run      func(ctx context.Context)
 }
 
-func announce(out io.Writer, steps []step) {
-	total := 0
+// count returns how many requests the steps send at most.
+func count(steps []step) (requests int) {
 	for _, st := range steps {
-		total += st.requests
+		requests += st.requests
 	}
-	fmt.Fprintf(out, "At most %d requests, one after the other:\n", total)
+	return requests
+}
+
+func announce(out io.Writer, steps []step) {
+	fmt.Fprintf(out, "At most %d requests, one after the other:\n", count(steps))
 	for i, st := range steps {
-		fmt.Fprintf(out, "%3d. %s\n", i+1, printable(fmt.Sprintf("%s (%d)", st.title, st.requests)))
+		fmt.Fprintf(out, "%3d. %s\n", i+1, neutralise(fmt.Sprintf("%s (%d)", st.title, st.requests)))
 	}
 }
 
-// An examination is what is known of the server and the client so far.
+// An examination finds out how the client gets a token from the server.
 type examination struct {
-	s        *settings
-	out      *output
-	patience int           // how many refusals end it
-	timeout  time.Duration // of one attempt
+	settings       *settings
+	out            *output
+	maxRefusals    int
+	attemptTimeout time.Duration
 
-	plain, certified *wire // without and with the client's certificate
+	plain     *wire
+	certified *wire // presents the client's certificate; nil: there is none
 
+	server
+	finding
+	progress
+}
+
+// A server is what is known of the authorization server.
+type server struct {
 	metadata *clientcredentials.ServerMetadata // nil: unknown
 	endpoint string                            // the token endpoint; empty: unknown
-	refusals int
-	stopped  bool
-	status   int // of the first thing that failed; 0: nothing did
-
-	method  *method            // the first that worked
-	token   *oauth2.Token      // that it got
-	worked  map[string]*method // by name
-	decodes decoding
+	decoding decoding
 }
 
-// A decoding says what the server does to Basic credentials.
+// A finding is what worked.
+type finding struct {
+	method *method            // the first that worked; nil: none
+	token  *oauth2.Token      // from method
+	worked map[string]*method // all that worked, by name
+}
+
+// A progress says how far the examination is, and whether it goes on.
+type progress struct {
+	refusals int
+	stopped  bool
+	status   int // the exit status for the first line that begins with fail; 0: there is none
+}
+
+// A decoding says whether the server decodes Basic credentials.
 type decoding int
 
 const (
-	unknownDecoding decoding = iota
-	formDecoding             // as RFC 6749, Section 2.3.1, wants it
-	noDecoding
+	decodingUnknown decoding = iota
+	decodesForm              // as RFC 6749, Section 2.3.1, requires
+	decodesNothing
 )
 
-// A level says how serious a line of the report is.
+// A level is the first word of a line in the report.
 type level string
 
 const (
@@ -111,101 +137,75 @@ func (e *examination) say(l level, subject, format string, args ...any) {
 	fmt.Fprintf(e.out, "%-5s %-19s %s\n", l, subject, oneLine(fmt.Sprintf(format, args...)))
 }
 
-// fail adds a line about what has to be mended.
+// fail reports a problem that must be fixed, with its exit status.
 func (e *examination) fail(status int, subject, format string, args ...any) {
 	e.say(bad, subject, format, args...)
 	e.status = cmp.Or(e.status, status)
 }
 
-// stop ends the examination: what remains would do harm, or tell nothing.
+// stop ends the examination, because the remaining steps would do harm or show nothing.
 func (e *examination) stop(format string, args ...any) {
 	e.stopped = true
 	e.say(note, "stop", format, args...)
 }
 
-// plan returns the steps that the settings allow.
+// plan returns the steps for the settings, and makes the wires for them.
 func (e *examination) plan(ctx context.Context) ([]step, error) {
 	methods, err := e.candidates(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var cert *method
+	s := e.settings
 	var steps []step
-	if e.s.issuer != "" {
-		steps = append(steps, step{"GET the metadata of " + e.s.issuer + ", at its locations until one has it", 3, e.discovery})
+	if s.issuer != "" {
+		steps = append(steps, step{"GET the metadata of " + s.issuer + ", from one location after the other until it is found", 3, e.discover})
 	}
-	target := cmp.Or(withoutQuery(e.endpoint), "the token endpoint in the metadata")
-	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, its TLS and clock", 1, e.reach})
+	target := cmp.Or(printableURL(e.endpoint), "the token endpoint in the metadata")
+	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, what about its TLS and clock", 1, e.reach})
 	each := 1
-	if e.s.dpop != nil {
-		each = 2 // One more for a nonce.
+	if s.dpop != nil {
+		each = 2 // One more with a nonce.
 	}
 	for _, m := range methods {
-		if m.cert != nil {
-			cert = m
-		}
-		title := "POST a token request by " + m.name
+		title := "POST a token request with " + m.name
 		requests := each
 		if e.variesAudience(m) {
 			title += ", for the issuer and then for the token URL"
 			requests *= 2
 		}
-		if e.s.issuer != "" && m.name != secretBasicRaw {
+		if s.issuer != "" && m.name != secretBasicRaw {
 			title += ", if the metadata lists it"
 		}
 		steps = append(steps, step{title, requests, func(ctx context.Context) { e.try(ctx, m) }})
 	}
-	if e.s.wantsBasic() && isPlain(e.s.clientID+e.s.secret) {
-		steps = append(steps, step{"POST one with a secret that is percent-encoded, if client_secret_basic works: does the server decode it?", each, e.formDecoding})
+	if s.wantsBasic() && isPlain(s.clientID+s.secret) {
+		steps = append(steps, step{"POST one with a percent-encoded secret, if client_secret_basic works: does the server decode it?", each, e.probeDecoding})
 	}
-	if e.s.keyFile != "" && slices.ContainsFunc(methods, func(m *method) bool { return m.name == privateKeyJWT }) {
-		steps = append(steps, step{"POST one with an assertion from 30 seconds ahead, if private_key_jwt works: what clock does the server tolerate?", each, e.postdate})
+	if s.keyFile != "" && slices.ContainsFunc(methods, func(m *method) bool { return m.name == privateKeyJWT }) {
+		steps = append(steps, step{"POST one with an assertion from 30 seconds in the future, if private_key_jwt works: does the server tolerate it?", each, e.probeClock})
 	}
-	if e.s.dpop == nil && e.s.assertionFile == "" { // A server may take that but once.
-		steps = append(steps, step{"POST one with a DPoP proof of a throw-away key, if something works: does the server bind tokens?", 2, e.dpop})
+	if s.dpop == nil && s.assertionFile == "" { // A server may accept that assertion only once.
+		steps = append(steps, step{"POST one with a DPoP proof by a new key, if a method works: does the server bind tokens?", 2, e.probeDPoP})
 	}
-	total := 0
-	for _, st := range steps {
-		total += st.requests
-	}
-	e.plain = newWire(e.s, nil, total)
-	if cert != nil {
-		e.certified = newWire(e.s, cert.cert, total)
+	e.plain = newWire(s, nil, count(steps))
+	for _, m := range methods {
+		if m.cert != nil {
+			e.certified = newWire(s, m.cert, count(steps))
+		}
 	}
 	return steps, nil
 }
 
 // candidates returns the methods that there are credentials for, the strongest first,
-// or the one that is asked for.
-func (e *examination) candidates(ctx context.Context) ([]*method, error) {
-	s := e.s
+// or the one method that the settings ask for.
+func (e *examination) candidates(ctx context.Context) (methods []*method, err error) {
+	s := e.settings
 	var names []string
-	switch {
-	case s.authMethod != "":
+	if s.authMethod != "" {
 		names = []string{s.authMethod}
-	default:
-		if s.certFile != "" {
-			name, err := s.certificateMethod(ctx)
-			if err != nil {
-				return nil, err
-			}
-			names = append(names, name)
-		}
-		if s.keyFile != "" || s.assertionFile != "" {
-			names = append(names, privateKeyJWT)
-		}
-		if s.secret != "" {
-			if s.issuer != "" && len(s.secret) >= 32 {
-				names = append(names, secretJWT) // Only if the metadata lists it.
-			}
-			names = append(names, secretBasic)
-			if !isPlain(s.clientID+s.secret) && !strings.Contains(s.clientID, ":") {
-				names = append(names, secretBasicRaw) // Else it is the same.
-			}
-			names = append(names, secretPost)
-		}
+	} else if names, err = s.possibleMethods(ctx); err != nil {
+		return nil, err
 	}
-	var methods []*method
 	for _, name := range names {
 		m, err := s.newMethod(ctx, name)
 		if err != nil {
@@ -216,23 +216,44 @@ func (e *examination) candidates(ctx context.Context) ([]*method, error) {
 	return methods, nil
 }
 
-// wantsBasic reports whether client_secret_basic is to be tried.
+// possibleMethods returns the names of the methods that there are credentials for, the
+// strongest first.
+func (s *settings) possibleMethods(ctx context.Context) (names []string, err error) {
+	if s.certFile != "" {
+		name, err := s.certificateMethod(ctx)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	if s.keyFile != "" || s.assertionFile != "" {
+		names = append(names, privateKeyJWT)
+	}
+	if s.secret == "" {
+		return names, nil
+	}
+	if s.issuer != "" && len(s.secret) >= 32 {
+		names = append(names, secretJWT) // It is tried only if the metadata lists it.
+	}
+	names = append(names, secretBasic)
+	if !isPlain(s.clientID+s.secret) && !strings.Contains(s.clientID, ":") {
+		names = append(names, secretBasicRaw) // For a plain secret it is the same.
+	}
+	return append(names, secretPost), nil
+}
+
+// wantsBasic reports whether client_secret_basic is one of the candidates.
 func (s *settings) wantsBasic() bool {
 	return s.secret != "" && (s.authMethod == "" || s.authMethod == secretBasic)
 }
 
 // variesAudience reports whether m is tried with a second audience.
 func (e *examination) variesAudience(m *method) bool {
-	return e.s.issuer != "" && m.audience == "" && (m.name == privateKeyJWT && e.s.assertionFile == "" || m.name == secretJWT)
+	return e.settings.issuer != "" && m.audience == "" && (m.name == privateKeyJWT && e.settings.assertionFile == "" || m.name == secretJWT)
 }
 
-// isPlain reports whether form encoding leaves text as it is.
+// isPlain reports whether form encoding doesn't change text.
 func isPlain(text string) bool { return url.QueryEscape(text) == text }
-
-func withoutQuery(address string) string {
-	before, _, _ := strings.Cut(address, "?")
-	return before
-}
 
 // run runs the steps and writes the report.
 func (e *examination) run(ctx context.Context, steps []step) error {
@@ -244,7 +265,7 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 	e.checkSecret()
 	e.checkCertificate(ctx)
 	for _, st := range steps {
-		if e.stopped || e.out.err != nil { // Or nobody reads the report.
+		if e.stopped || e.out.err != nil { // Don't go on if nobody reads the report.
 			break
 		}
 		st.run(ctx)
@@ -255,7 +276,7 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 	e.reportToken()
 	e.reportTimes()
 	if e.method == nil && e.status == 0 {
-		e.fail(statusRefused, "credentials", "they are not accepted in any of the ways that were tried; check them, and how the client is registered")
+		e.fail(statusRefused, "credentials", "the server didn't accept them in any of the ways tried; check them, and how the client is registered")
 	}
 	fmt.Fprintln(e.out)
 	if e.method == nil {
@@ -267,7 +288,7 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 	}
 	fmt.Fprintf(e.out, "The Config for it:\n\n%s", code)
 	if e.status != 0 {
-		return &failure{e.status, errors.New("there is something to mend: see the lines that begin with fail")}
+		return &failure{e.status, errors.New("there is something to fix: see the lines that begin with fail")}
 	}
 	return nil
 }

@@ -2,18 +2,11 @@ package main
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,443 +19,328 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 )
 
-// lines returns a pattern for a report: lines of it, of which others may stand between.
+// lines returns a pattern for a report with these lines in this order. Other lines may
+// be between them.
 func lines(lines ...string) string {
 	return `(?ms)^` + strings.Join(lines, `.*^`)
 }
 
-// newCertificate returns a client certificate, its key, and files with both. It is issued
-// by itself if by is nil.
-func newCertificate(t *testing.T, by *x509.Certificate, byKey crypto.Signer, life time.Duration) (*x509.Certificate, *ecdsa.PrivateKey, string, string) {
+// doctored runs cctoken doctor, and checks its exit status and its report.
+func doctored(t *testing.T, env environment, args []string, status int, report string) result {
 	t.Helper()
+	r := cctoken(t, env, "", append([]string{"doctor"}, args...)...)
+	assert.Equal(t, status, r.status, r.stderr)
+	assert.Regexp(t, report, r.stdout)
+	return r
+}
+
+// announced returns how many requests a report announces.
+func announced(t *testing.T, report string) (n int) {
+	t.Helper()
+	_, err := fmt.Sscanf(report, "At most %d requests", &n)
+	require.NoError(t, err, report)
+	return n
+}
+
+// TestDoctor checks the report and the Config for clients of all kinds. Those without a
+// secret use TLS.
+func TestDoctor(t *testing.T) {
+	const (
+		fromEnvironment = "	ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n"
+		raw             = fromEnvironment + "	ClientAuth: &clientauth.ClientSecretBasic{\n		Raw: true,\n	},\n}\n"
+		inHeader        = "AuthStyle:    oauth2.AuthStyleInHeader,\n}\n"
+	)
 	key, keyFile := newKeyFile(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "reports"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life), IsCA: true, BasicConstraintsValid: true,
-	}
-	if by == nil {
-		by, byKey = template, key
-	} else {
-		template.Subject.CommonName += " by an authority"
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, by, key.Public(), byKey)
-	require.NoError(t, err)
-	certificate, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return certificate, key, writeFile(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))), keyFile
-}
-
-// withMetadata returns the issuer of srv.
-func withMetadata(t *testing.T, srv *clientcredentialstest.Server, edit func(*clientcredentials.ServerMetadata)) string {
-	t.Helper()
-	var issuer *httptest.Server
-	issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/.well-known/openid-configuration" {
-			http.NotFound(w, r)
-			return
-		}
-		m := clientcredentials.ServerMetadata{Issuer: issuer.URL, TokenEndpoint: srv.TokenURL}
-		edit(&m)
-		_ = writeJSON(w, m)
-	}))
-	t.Cleanup(issuer.Close)
-	return issuer.URL
-}
-
-// TestDoctorSecret: what is found out about a server with a secret, and what Config
-// comes of it.
-func TestDoctorSecret(t *testing.T) {
+	selfSigned := newCertificate(t, nil, time.Hour)
+	issued := newCertificate(t, selfSigned, 100*24*time.Hour)
+	type client = clientcredentialstest.Client
+	withKey := client{PublicKeys: []crypto.PublicKey{key.Public()}}
 	tests := []struct {
 		name   string
-		client clientcredentialstest.Client
+		client client
 		args   []string
+		issuer string // "": no metadata; "own": the server accepts it as an audience, too
 		status int
 		report string
 		code   string
 	}{
-		{"both forms, decoded", clientcredentialstest.Client{Secret: canarySecret}, nil, 0, lines(
-			`ok    endpoint +without credentials it answers 401 invalid_client, and it doesn't redirect$`,
-			`note  tls +none`,
-			`ok    client_secret_basic works$`,
-			`ok    encoding +the server form-decodes`,
-			`note  client_secret_basic_raw not tried: the server decodes`,
-			`ok    client_secret_post  works$`,
-			`ok    dpop +the server binds tokens to a key`,
-			`ok    token +it lives for 1h$`,
-			`ok    token +type Bearer, opaque$`,
-			`ok    scope +granted as asked: none$`,
-			`ok    clock +the server's agrees`,
-			`ok    latency +.*the median of token requests on open connections: \d$`,
-		), "	ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n	AuthStyle:    oauth2.AuthStyleInHeader,\n}\n"},
-		{"not decoded", clientcredentialstest.Client{Secret: canarySecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, 0, lines(
-			`note  client_secret_basic refused: status 401 invalid_client`,
-			`ok    client_secret_basic_raw works$`,
-			`warn  encoding +the server takes Basic credentials as they are`,
+		{"both forms, decoded", client{Secret: canarySecret}, nil, "", 0, lines(
+			`ok    endpoint +without credentials it answers 401 invalid_client, and it doesn't redirect$`, `note  tls +none`, `ok    client_secret_basic works$`,
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic_raw not tried: the server decodes`, `ok    client_secret_post  works$`,
+			`ok    dpop +the server can bind tokens to a key`, `ok    token +it lives for 1h$`, `ok    token +type Bearer, opaque$`, `ok    scope +granted as requested: none$`,
+			`ok    clock +the server's clock agrees`, `ok    latency +.*the median of token requests on open connections: \d$`,
+		), fromEnvironment + "	" + inHeader},
+		{"not decoded", client{Secret: canarySecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, "", 0, lines(
+			`note  client_secret_basic refused: status 401 invalid_client`, `ok    client_secret_basic_raw works$`, `warn  encoding +the server doesn't decode Basic credentials`,
 			`note  client_secret_post  refused`,
-		), "	ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n	ClientAuth: &clientauth.ClientSecretBasic{\n		Raw: true,\n	},\n}\n"},
-		{"a plain secret, decoded", clientcredentialstest.Client{Secret: plainSecret}, nil, 0, lines(
-			`ok    client_secret_basic works$`,
-			`ok    encoding +the server form-decodes .*any characters$`,
-		), "AuthStyle:    oauth2.AuthStyleInHeader,\n}\n"},
-		{"a plain secret, not decoded", clientcredentialstest.Client{Secret: plainSecret, RawBasic: true}, nil, 0, lines(
-			`ok    client_secret_basic works$`,
-			`warn  encoding +.* and the next secret may need it$`,
-		), "	// The server takes the credentials as they are.\n	ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n	ClientAuth: &clientauth.ClientSecretBasic{\n		Raw: true,\n	},\n}\n"},
-		{"the body only", clientcredentialstest.Client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, 0, lines(
-			`note  client_secret_basic refused`,
-			`ok    client_secret_post  works$`,
-		), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
-		{"one that is asked for", clientcredentialstest.Client{Secret: plainSecret}, []string{"-auth-method", secretJWT}, 0, lines(
-			`ok    client_secret_jwt   works$`,
-		), "	ClientAuth:   &clientauth.ClientSecretJWT{},\n}\n"},
-		{"scopes and parameters", clientcredentialstest.Client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, 0, lines(
-			`ok    scope +granted as asked: a, b$`,
+		), raw},
+		{"a plain secret, decoded", client{Secret: plainSecret}, nil, "", 0, lines(`ok    client_secret_basic works$`, `ok    encoding +the server form-decodes .*any characters$`), inHeader},
+		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true}, nil, "", 0, lines(`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`), "	// The server doesn't decode the credentials.\n" + raw},
+		{"the body only", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, "", 0, lines(`note  client_secret_basic refused`, `ok    client_secret_post  works$`), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
+		{"-auth-method", client{Secret: plainSecret}, []string{"-auth-method", secretJWT}, "", 0, lines(`ok    client_secret_jwt   works$`), "	ClientAuth:   &clientauth.ClientSecretJWT{},\n}\n"},
+		{"scopes and parameters", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, "", 0, lines(
+			`ok    scope +granted as requested: a, b$`,
 		), "	Scopes:   []string{\"a\", \"b\"},\n	EndpointParams: url.Values{\n		\"audience\": {\"z\"},\n		\"resource\": {\"urn:x\", \"urn:y\"},\n	},\n"},
-		{"more scopes", clientcredentialstest.Client{Secret: plainSecret, Scopes: []string{"a"}}, nil, 0, lines(`note  scope +granted without being asked for: a$`), ""},
-		{"a scope that is refused", clientcredentialstest.Client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, statusRefused, lines(
-			`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`,
-			`note  stop`,
+		{"more scopes", client{Secret: plainSecret, Scopes: []string{"a"}}, nil, "", 0, lines(`note  scope +granted but not requested: a$`), ""},
+		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, "", statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`, `note  stop`), ""},
+		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, "", statusRefused, lines(`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check the clock of this machine, and -dpop-key-file`, `fail  credentials`), ""},
+		{"another secret", client{Secret: "another"}, nil, "", statusRefused, lines(
+			`note  client_secret_basic refused: status 401 invalid_client "client authentication failed"$`, `note  client_secret_post  refused`,
+			`fail  credentials +the server didn't accept them in any`,
 		), ""},
-		{"bound tokens only", clientcredentialstest.Client{Secret: plainSecret, RequireDPoP: true}, nil, statusRefused, lines(
-			`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check -dpop-key-file`,
-			`fail  credentials`,
-		), ""},
-		{"another secret", clientcredentialstest.Client{Secret: "another"}, nil, statusRefused, lines(
-			`note  client_secret_basic refused: status 401 invalid_client "client authentication failed"$`,
-			`note  client_secret_post  refused`,
-			`fail  credentials +they are not accepted in any`,
-		), ""},
+
+		{"private_key_jwt without metadata", withKey, []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, "", 0, lines(
+			`ok    tls +TLS 1.3, HTTP/1.1; certificate "example.com, .*", valid for another \d+ days`, `ok    private_key_jwt +works$`,
+			`note  clock +the server refuses an assertion from 30s in the future`,
+		), fmt.Sprintf("	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key:       clientauth.KeyFile(%q),\n		Algorithm: \"ES256\",\n		KeyID:     \"k1\",\n	},\n", keyFile)},
+		{"private_key_jwt for the issuer", withKey, []string{"-key-file", keyFile}, "own", 0, lines(
+			`note  discovery +.*/oauth-authorization-server: status 404$`, `note  discovery +.*/openid-configuration: status 200$`,
+			`ok    discovery +token endpoint https://.*/token; methods `, `ok    private_key_jwt +works with the issuer as audience$`,
+		), "	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key: clientauth.KeyFile("},
+		{"private_key_jwt for the token URL", withKey, []string{"-key-file", keyFile}, "other", 0, lines(
+			`note  private_key_jwt +refused with the issuer as audience: status 401 invalid_client "aud is not this server"$`,
+			`ok    private_key_jwt +works with the token URL as audience$`,
+		), "		Audience: \"https://"},
+		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Certificate}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", 0, lines(
+			`ok    certificate +the client's certificate, "CN=reports by an authority", is valid for another 99 days$`, `ok    tls_client_auth +works$`, `note  private_key_jwt +refused`,
+		), fmt.Sprintf("	ClientAuth: &clientauth.TLSClientAuth{\n		Source: clientauth.CertificateFiles(%q, %q),\n	},\n", issued.certFile, issued.keyFile)},
+		{"self_signed_tls_client_auth", client{Certificates: []*x509.Certificate{selfSigned.Certificate}}, selfSigned.flags(), "other", 0, lines(
+			`warn  certificate +the client's certificate, "CN=reports", is valid for another 0 days$`, `ok    self_signed_tls_client_auth works$`,
+		), "	ClientAuth: &clientauth.SelfSignedTLSClientAuth{\n"},
+		{"private_key_jwt with the key of a certificate", client{PublicKeys: []crypto.PublicKey{issued.PublicKey}}, issued.flags("-auth-method", privateKeyJWT), "", 0, lines(
+			`ok    private_key_jwt +works$`, `note  clock +the server refuses an assertion from 30s in the future`,
+		), "		Key: clientauth.CertificateKey(clientauth.CertificateFiles("},
+		{"DPoP", client{PublicKeys: withKey.PublicKeys, RequireDPoP: true}, []string{"-key-file", keyFile, "-dpop-key-file", keyFile}, "", 0, lines(
+			`ok    private_key_jwt +works$`, `ok    token +type DPoP, opaque$`,
+		), fmt.Sprintf("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\n	return err\n}\n", keyFile)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.client.ID = canaryID
-			srv := startServer(t, tt.client)
-			env := srv.env()
-			if tt.client.Secret != canarySecret {
-				env["CLIENT_SECRET"] = plainSecret
+			start, secret := startServer, tt.client.Secret
+			switch secret {
+			case "":
+				start = startTLSServer
+			case "another":
+				secret = plainSecret
 			}
-			r := cctoken(t, env, "", append([]string{"doctor"}, tt.args...)...)
-			assert.Equal(t, tt.status, r.status, r.stderr)
-			assert.Regexp(t, tt.report, r.stdout)
+			srv := start(t, tt.client)
+			env := srv.env().with("CLIENT_SECRET", secret)
+			if secret == "" {
+				env["CA_FILE"] = srv.authority(t)
+			}
+			if tt.issuer != "" {
+				env["TOKEN_URL"] = ""
+				env["ISSUER"] = srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) {
+					m.TokenEndpointAuthMethodsSupported = []string{privateKeyJWT, selfSignedTLS}
+				})
+			}
+			if tt.issuer == "own" {
+				srv.Auth.Issuer = env["ISSUER"]
+			}
+			r := doctored(t, env, tt.args, tt.status, tt.report)
 			assert.Contains(t, r.stdout, tt.code)
 			assert.Equal(t, tt.status == 0, strings.Contains(r.stdout, "\nconf := &clientcredentials.Config{\n"))
 			assert.LessOrEqual(t, srv.Auth.TokenRequests(), announced(t, r.stdout))
-			assertTokensUnseen(t, srv.Auth, r.stdout)
-		})
-	}
-}
-
-// announced returns how many requests a report begins with.
-func announced(t *testing.T, report string) int {
-	t.Helper()
-	match := regexp.MustCompile(`^At most (\d+) requests`).FindStringSubmatch(report)
-	require.NotNil(t, match, report)
-	n, err := strconv.Atoi(match[1])
-	require.NoError(t, err)
-	return n
-}
-
-// assertTokensUnseen: a report holds none of the tokens.
-func assertTokensUnseen(t *testing.T, auth *clientcredentialstest.AuthorizationServer, report string) {
-	t.Helper()
-	for _, word := range regexp.MustCompile(`[A-Z2-7]{26}`).FindAllString(report, -1) {
-		_, issued := auth.Introspect(word)
-		assert.False(t, issued, "a token in the report")
-	}
-}
-
-// TestDoctorKeys: private_key_jwt, certificates and DPoP, over TLS.
-func TestDoctorKeys(t *testing.T) {
-	key, keyFile := newKeyFile(t)
-	selfSigned, _, selfSignedFile, selfSignedKeyFile := newCertificate(t, nil, nil, time.Hour)
-	authority, authorityKey, _, _ := newCertificate(t, nil, nil, time.Hour)
-	issued, _, issuedFile, issuedKeyFile := newCertificate(t, authority, authorityKey, 100*24*time.Hour)
-	client := clientcredentialstest.Client{ID: canaryID}
-
-	tests := []struct {
-		name   string
-		client clientcredentialstest.Client
-		args   []string
-		// issuer is what the server calls itself; empty: it has no metadata.
-		metadata bool
-		audience string // that the server wants: "issuer" or "token URL"
-		report   string
-		code     string
-	}{
-		{name: "private_key_jwt without metadata", client: clientcredentialstest.Client{PublicKeys: []crypto.PublicKey{key.Public()}}, args: []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, report: lines(
-			`ok    tls +TLS 1.3, HTTP/1.1; certificate "example.com, .*", valid for another \d+ days`,
-			`ok    private_key_jwt +works$`,
-			`note  clock +the server refuses an assertion from 30s ahead`,
-		), code: fmt.Sprintf("	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key:       clientauth.KeyFile(%q),\n		Algorithm: \"ES256\",\n		KeyID:     \"k1\",\n	},\n", keyFile)},
-		{name: "private_key_jwt for the issuer", client: clientcredentialstest.Client{PublicKeys: []crypto.PublicKey{key.Public()}}, args: []string{"-key-file", keyFile}, metadata: true, audience: "issuer", report: lines(
-			`note  discovery +.*/oauth-authorization-server: status 404$`,
-			`note  discovery +.*/openid-configuration: status 200$`,
-			`ok    discovery +token endpoint https://.*/token; methods `,
-			`ok    private_key_jwt +works, the issuer as audience$`,
-		), code: "	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key: clientauth.KeyFile("},
-		{name: "private_key_jwt for the token URL", client: clientcredentialstest.Client{PublicKeys: []crypto.PublicKey{key.Public()}}, args: []string{"-key-file", keyFile}, metadata: true, audience: "token URL", report: lines(
-			`note  private_key_jwt +refused, the issuer as audience: status 401 invalid_client "aud is not this server"$`,
-			`ok    private_key_jwt +works, the token URL as audience$`,
-		), code: "		Audience: \"https://"},
-		{name: "tls_client_auth", client: clientcredentialstest.Client{Certificates: []*x509.Certificate{issued}, AuthMethods: []string{tlsAuth}}, args: []string{"-cert-file", issuedFile, "-key-file", issuedKeyFile}, report: lines(
-			`ok    certificate +the client's, "CN=reports by an authority", is valid for another 99 days$`,
-			`ok    tls_client_auth +works$`,
-			`note  private_key_jwt +refused`,
-		), code: fmt.Sprintf("	ClientAuth: &clientauth.TLSClientAuth{\n		Source: clientauth.CertificateFiles(%q, %q),\n	},\n", issuedFile, issuedKeyFile)},
-		{name: "self_signed_tls_client_auth", client: clientcredentialstest.Client{Certificates: []*x509.Certificate{selfSigned}}, args: []string{"-cert-file", selfSignedFile, "-key-file", selfSignedKeyFile}, metadata: true, report: lines(
-			`warn  certificate +the client's, "CN=reports", is valid for another 0 days$`,
-			`ok    self_signed_tls_client_auth works$`,
-		), code: "	ClientAuth: &clientauth.SelfSignedTLSClientAuth{\n"},
-		{name: "private_key_jwt with the key of a certificate", client: clientcredentialstest.Client{PublicKeys: []crypto.PublicKey{issued.PublicKey}}, args: []string{"-cert-file", issuedFile, "-key-file", issuedKeyFile, "-auth-method", privateKeyJWT}, report: lines(
-			`ok    private_key_jwt +works$`,
-			`note  clock +the server refuses an assertion from 30s ahead`,
-		), code: "		Key: clientauth.CertificateKey(clientauth.CertificateFiles("},
-		{name: "DPoP", client: clientcredentialstest.Client{PublicKeys: []crypto.PublicKey{key.Public()}, RequireDPoP: true}, args: []string{"-key-file", keyFile, "-dpop-key-file", keyFile}, report: lines(
-			`ok    private_key_jwt +works$`,
-			`ok    token +type DPoP, opaque$`,
-		), code: fmt.Sprintf("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\n	return err\n}\n", keyFile)},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.client.ID = client.ID
-			srv := clientcredentialstest.NewTLSServer(tt.client)
-			defer srv.Close()
-			args := append([]string{"doctor", "-client-id", client.ID, "-ca-file", writeAuthority(t, srv)}, tt.args...)
-			if tt.metadata {
-				issuer := withMetadata(t, srv, func(m *clientcredentials.ServerMetadata) {
-					m.TokenEndpointAuthMethodsSupported = []string{privateKeyJWT, selfSignedTLS}
-				})
-				if tt.audience == "issuer" {
-					srv.Auth.Issuer = issuer
-				}
-				args = append(args, "-issuer", issuer)
-			} else {
-				args = append(args, "-token-url", srv.TokenURL)
+			for _, word := range regexp.MustCompile(`[A-Z2-7]{26}`).FindAllString(r.stdout, -1) {
+				_, issued := srv.Auth.Introspect(word)
+				assert.False(t, issued, "a token in the report")
 			}
-			r := cctoken(t, nil, "", args...)
-			assert.Zero(t, r.status, r.stderr)
-			assert.Regexp(t, tt.report, r.stdout)
-			assert.Contains(t, r.stdout, tt.code)
-			assert.LessOrEqual(t, srv.Auth.TokenRequests(), announced(t, r.stdout))
-			assertTokensUnseen(t, srv.Auth, r.stdout)
 		})
 	}
 }
 
-// TestDoctorMutualTLSEndpoint: with a certificate, the alias in the metadata counts.
+// TestDoctorMutualTLSEndpoint checks that a client with a certificate uses the alias in
+// the metadata.
 func TestDoctorMutualTLSEndpoint(t *testing.T) {
-	certificate, _, certFile, keyFile := newCertificate(t, nil, nil, time.Hour)
-	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{certificate}})
-	defer srv.Close()
+	own := newCertificate(t, nil, time.Hour)
+	srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{own.Certificate}})
 	plain := startServer(t)
-	issuer := withMetadata(t, srv, func(m *clientcredentials.ServerMetadata) {
+	issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) {
 		m.TokenEndpoint = plain.TokenURL
 		m.MTLSEndpointAliases.TokenEndpoint = srv.TokenURL
 		m.TokenEndpointAuthMethodsSupported = []string{selfSignedTLS}
 	})
-	r := cctoken(t, nil, "", "doctor", "-client-id", canaryID, "-ca-file", writeAuthority(t, srv), "-cert-file", certFile, "-key-file", keyFile, "-issuer", issuer)
-	assert.Zero(t, r.status, r.stderr)
+	r := doctored(t, nil, own.flags("-client-id", canaryID, "-ca-file", srv.authority(t), "-issuer", issuer), 0, "")
 	assert.Contains(t, r.stdout, "TokenURL: \""+srv.TokenURL+`"`)
-	assert.Equal(t, 1, plain.Auth.TokenRequests(), "the one without credentials")
+	assert.Equal(t, 1, plain.Auth.TokenRequests(), "the request without credentials")
 }
 
-// TestDoctorFaults: what a server does wrong.
+// TestDoctorFaults checks the report for each answer of a server.
 func TestDoctorFaults(t *testing.T) {
+	const (
+		start = `{"access_token":"` + canaryToken + `"`
+		good  = start + `,"token_type":"Bearer","expires_in":600}`
+	)
 	token := func(body string) http.Handler { return hostile.JSON(200, body) }
-	refuse := hostile.JSON(401, `{"error":"invalid_client"}`)
+	refuse, grant := hostile.JSON(401, `{"error":"invalid_client"}`), token(good)
 	dated := func(by time.Duration, next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			w.Header().Set("Date", time.Now().Add(by).UTC().Format(http.TimeFormat))
 			next.ServeHTTP(w, req)
 		})
 	}
-	const good = `{"access_token":"` + canaryToken + `","token_type":"Bearer","expires_in":600}`
+	_, keyFile := newKeyFile(t)
+	byKey := []string{"-key-file", keyFile, "-auth-method", privateKeyJWT}
+	type answers = []http.Handler
 	tests := []struct {
 		name    string
-		answers []http.Handler
+		secret  string // empty: no secret may be sent
+		args    []string
+		answers answers
 		status  int
 		report  string
-		secret  bool // whether the secret may be sent at all
 	}{
-		{"a redirect", []http.Handler{hostile.Redirect(308, "https://login.example/token")}, statusUnusable, lines(
+		{"a redirect", "", nil, answers{hostile.Redirect(308, "https://login.example/token")}, statusUnusable, lines(
 			`fail  endpoint +.*a redirect to https://login.example:443, which is not followed; set TokenURL to the endpoint's final address$`,
-			`note  stop +no credentials are sent`,
-		), false},
-		{"no token endpoint", []http.Handler{hostile.Text(404, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +the server answered 404`, `note  stop`), false},
-		{"a page", []http.Handler{hostile.Text(200, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +.*the body looks like HTML`, `note  stop`), false},
-		{"down", []http.Handler{hostile.Text(503, "text/plain", "")}, statusTemporary, lines(`fail  endpoint +.*try again later`, `note  stop`), false},
-		{"reset", []http.Handler{hostile.Reset()}, statusTemporary, lines(`fail  endpoint`, `note  stop`), false},
-		{"a token for anybody", []http.Handler{token(good)}, statusUnusable, lines(`fail  endpoint +it gives a token to anybody`), true},
-		{"no OAuth error", []http.Handler{hostile.Text(400, "text/plain", "no"), token(good)}, 0, lines(`warn  endpoint +without credentials it answers 400 and no OAuth error`, `ok    token +it lives for 10m`), true},
-		{"overloaded after all", []http.Handler{refuse, hostile.JSON(429, `{}`)}, statusTemporary, lines(`fail  client_secret_basic the server answered 429`, `note  stop`), true},
-		{"a redirect after all", []http.Handler{refuse, hostile.Redirect(302, "https://login.example/")}, statusUnusable, lines(`fail  client_secret_basic .*a redirect`, `note  stop`), true},
-		{"gone after all", []http.Handler{refuse, hostile.Reset()}, statusTemporary, lines(`fail  client_secret_basic`, `note  stop`), true},
-		{"500 for a form that it doesn't know", []http.Handler{refuse, hostile.JSON(500, `{}`), hostile.JSON(500, `{}`), token(good)}, 0, lines(`note  client_secret_basic refused: status 500`, `ok    client_secret_post  works$`), true},
-		{"unauthorized_client", []http.Handler{refuse, hostile.JSON(400, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but`, `note  stop`), true},
-		{"a wrong secret by another name", []http.Handler{refuse, hostile.JSON(401, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  client_secret_basic refused: status 401 unauthorized_client`, `note  client_secret_post  refused`), true},
-		{"no expiry and no type", []http.Handler{refuse, token(`{"access_token":"` + canaryToken + `"}`)}, 0, lines(`warn  token +the server doesn't say when it expires`, `warn  token +it has no token_type`), true},
-		{"a short life", []http.Handler{refuse, token(`{"access_token":"` + canaryToken + `","token_type":"Bearer","expires_in":10}`)}, 0, lines(`warn  token +it lives for 10s only`), true},
-		{"fewer scopes", []http.Handler{refuse, token(`{"access_token":"` + canaryToken + `","token_type":"Bearer","expires_in":600,"scope":"read"}`)}, 0, lines(`warn  scope +asked for and not granted: write`), true},
-		{"no DPoP", []http.Handler{refuse, token(good)}, 0, lines(`note  dpop +the server doesn't bind tokens to a key$`), true},
-		{"DPoP refused", []http.Handler{refuse, token(good), token(good), token(good), hostile.JSON(400, `{"error":"invalid_request"}`)}, 0, lines(`note  dpop +the server doesn't take a DPoP proof: the server refused with invalid_request`), true},
-		{"a clock that is fast", []http.Handler{dated(10*time.Minute, refuse), dated(10*time.Minute, token(good))}, 0, lines(`warn  clock +the server's is (9m( \d+s)?|10m) ahead of`), true},
-		{"a clock that is slow", []http.Handler{dated(-time.Hour, refuse), dated(-time.Hour, token(good))}, 0, lines(`warn  clock +the server's is (59m( \d+s)?|1h) behind`), true},
-		{"a JWT", []http.Handler{refuse, token(`{"access_token":"` + unsigned(`{"alg":"RS256"}`, `{"aud":"https://api.example"}`) + `","token_type":"Bearer","expires_in":600}`)}, 0, lines(`ok    token +type Bearer, a JWT; audience https://api.example; bound none`), true},
-		{"an echo", []http.Handler{refuse, hostile.Echo(400)}, statusRefused, lines(`note  client_secret_basic refused: status 400`), true},
+			`note  stop +doctor sends credentials only to`,
+		)},
+		{"not found", "", nil, answers{hostile.Text(404, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +the server answered 404`, `note  stop`)},
+		{"a page", "", nil, answers{hostile.Text(200, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +.*the body looks like HTML`, `note  stop`)},
+		{"down", "", nil, answers{hostile.Text(503, "text/plain", "")}, statusTemporary, lines(`fail  endpoint +.*try again later`, `note  stop`)},
+		{"reset", "", nil, answers{hostile.Reset()}, statusTemporary, lines(`fail  endpoint`, `note  stop`)},
+
+		{"a token for anybody", canarySecret, nil, answers{grant}, statusUnusable, lines(`fail  endpoint +it issues a token without credentials`)},
+		{"no OAuth error", canarySecret, nil, answers{hostile.Text(400, "text/plain", "no"), grant}, 0, lines(`warn  endpoint +without credentials it answers 400 without an OAuth error`, `ok    token +it lives for 10m`)},
+		{"overloaded later", canarySecret, nil, answers{refuse, hostile.JSON(429, `{}`)}, statusTemporary, lines(`fail  client_secret_basic the server answered 429`, `note  stop`)},
+		{"a redirect later", canarySecret, nil, answers{refuse, hostile.Redirect(302, "https://login.example/")}, statusUnusable, lines(`fail  client_secret_basic .*a redirect`, `note  stop`)},
+		{"a reset later", canarySecret, nil, answers{refuse, hostile.Reset()}, statusTemporary, lines(`fail  client_secret_basic`, `note  stop`)},
+		{"500 for an unknown form", canarySecret, nil, answers{refuse, hostile.JSON(500, `{}`), hostile.JSON(500, `{}`), grant}, 0, lines(`note  client_secret_basic refused: status 500`, `ok    client_secret_post  works$`)},
+		{"unauthorized_client", canarySecret, nil, answers{refuse, hostile.JSON(400, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but`, `note  stop`)},
+		{"unauthorized_client for a wrong secret", canarySecret, nil, answers{refuse, hostile.JSON(401, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  client_secret_basic refused: status 401 unauthorized_client`, `note  client_secret_post  refused`)},
+		{"an echo", canarySecret, nil, answers{refuse, hostile.Echo(400)}, statusRefused, lines(`note  client_secret_basic refused: status 400`)},
+
+		{"no expiry and no type", canarySecret, nil, answers{refuse, token(start + `}`)}, 0, lines(`warn  token +the server doesn't say when it expires`, `warn  token +it has no token_type`)},
+		{"a short life", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":10}`)}, 0, lines(`warn  token +it lives for only 10s`)},
+		{"fewer scopes", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":600,"scope":"read"}`)}, 0, lines(`warn  scope +requested but not granted: write`)},
+		{"a JWT", canarySecret, nil, answers{refuse, token(`{"access_token":"` + unsigned(`{"alg":"RS256"}`, `{"aud":"https://api.example"}`) + `","token_type":"Bearer","expires_in":600}`)}, 0, lines(
+			`ok    token +type Bearer, a JWT; audience https://api.example; binding: none`,
+		)},
+		{"a clock that is fast", canarySecret, nil, answers{dated(10*time.Minute, refuse), dated(10*time.Minute, grant)}, 0, lines(`warn  clock +the server's clock is (9m( \d+s)?|10m) ahead of`)},
+		{"a clock that is slow", canarySecret, nil, answers{dated(-time.Hour, refuse), dated(-time.Hour, grant)}, 0, lines(`warn  clock +the server's clock is (59m( \d+s)?|1h) behind`)},
+
+		{"no DPoP", plainSecret, nil, answers{refuse, grant}, 0, lines(`note  dpop +the server doesn't bind tokens to a key$`)},
+		{"DPoP refused", plainSecret, nil, answers{refuse, grant, grant, grant, hostile.JSON(400, `{"error":"invalid_request"}`)}, 0, lines(`note  dpop +the server doesn't accept a DPoP proof: the server refused with invalid_request`)},
+		{"an assertion from the future accepted", plainSecret, byKey, answers{refuse, grant}, 0, lines(`ok    private_key_jwt     works$`, `ok    clock +the server accepts an assertion from 30s in the future$`)},
+		{"an assertion from the future refused", plainSecret, byKey, answers{refuse, grant, refuse, grant}, 0, lines(`note  clock +the server refuses an assertion from 30s in the future`)},
+		{"a probe overloads", plainSecret, nil, answers{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `fail  encoding +the server answered 503`, `note  stop`, `The Config for it:$`)},
+		{"a probe is reset", plainSecret, nil, answers{refuse, grant, grant, hostile.Reset()}, statusTemporary, lines(`fail  encoding`, `note  stop`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := hostile.Start(t, tt.answers...)
-			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": s.URL + "/token", "SCOPES": "read write"}
-			if strings.Contains(tt.name, "DPoP") {
-				env["CLIENT_SECRET"] = plainSecret
+			env := clientOf(s.URL+"/token").with("SCOPES", "read write")
+			if tt.secret != "" {
+				env["CLIENT_SECRET"] = tt.secret
 			}
-			r := cctoken(t, env, "", "doctor")
-			assert.Equal(t, tt.status, r.status, r.stderr)
-			assert.Regexp(t, tt.report, r.stdout)
+			r := doctored(t, env, tt.args, tt.status, tt.report)
 			assert.LessOrEqual(t, len(s.Requests()), announced(t, r.stdout))
-			if !tt.secret {
+			if tt.secret == "" {
 				assert.Len(t, s.Requests(), 1)
 				assert.Empty(t, s.Find(canarySecret), "the secret was sent")
 			}
 		})
 	}
 	t.Run("http", func(t *testing.T) {
-		env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": "http://login.invalid/token"}
-		r := cctoken(t, env, "", "doctor")
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Regexp(t, lines(`fail  tls +the token URL is http`, `note  stop +no credentials are sent over http`), r.stdout)
-	})
-	t.Run("an unknown certificate", func(t *testing.T) {
-		srv := clientcredentialstest.NewTLSServer()
-		defer srv.Close()
-		env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": srv.TokenURL}
-		r := cctoken(t, env, "", "doctor")
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Regexp(t, lines(`fail  endpoint .*-ca-file`, `note  stop`), r.stdout)
-	})
-	t.Run("no answer in time", func(t *testing.T) {
-		srv := startServer(t)
-		srv.Auth.Latency = time.Hour
-		r := cctoken(t, srv.env(), "", "doctor", "-timeout", "50ms")
-		assert.Equal(t, statusTemporary, r.status)
-		assert.Contains(t, r.stderr, "it took longer than -timeout 50ms")
+		doctored(t, clientOf("http://login.invalid/token"), nil, statusUnusable, lines(`fail  tls +the token URL is http`, `note  stop +doctor doesn't send credentials over http`))
 	})
 }
 
-// TestDoctorMetadata: what the metadata says, and what is wrong with it.
+// TestDoctorMetadata checks the report for metadata of all kinds.
 func TestDoctorMetadata(t *testing.T) {
 	srv := startServer(t)
+	type metadata = clientcredentials.ServerMetadata
+	listing := func(method string) func(*metadata) {
+		return func(m *metadata) { m.TokenEndpointAuthMethodsSupported = []string{method} }
+	}
+	ofOther := func(m *metadata) { m.Issuer = "https://other.example" }
 	tests := []struct {
 		name   string
-		edit   func(*clientcredentials.ServerMetadata)
+		edit   func(*metadata)
 		args   []string
 		status int
 		report string
 	}{
-		{"methods that aren't listed", func(m *clientcredentials.ServerMetadata) {
-			m.TokenEndpointAuthMethodsSupported = []string{secretPost}
-		}, nil, 0, lines(`note  client_secret_basic not tried: the metadata doesn't list it$`, `ok    client_secret_post  works$`, `note  dpop +not tried`)},
-		{"no method that there is a credential for", func(m *clientcredentials.ServerMetadata) {
-			m.TokenEndpointAuthMethodsSupported = []string{tlsAuth}
-		}, nil, statusRefused, lines(`note  client_secret_post  not tried`, `fail  credentials`)},
-		{"one that is asked for", func(m *clientcredentials.ServerMetadata) {
-			m.TokenEndpointAuthMethodsSupported = []string{tlsAuth}
-		}, []string{"-auth-method", secretPost}, 0, lines(`ok    client_secret_post  works$`)},
-		{"grants", func(m *clientcredentials.ServerMetadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`warn  discovery +the metadata lists its grants, and client_credentials is not among them: implicit`)},
-		{"another token URL", func(m *clientcredentials.ServerMetadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is another than that in the metadata`, `ok    client_secret_basic works`)},
-		{"none of this issuer", func(m *clientcredentials.ServerMetadata) { m.Issuer = "https://other.example" }, nil, statusUnusable, lines(`fail  discovery +.*it is that of the issuer`, `note  stop`)},
-		{"none of this issuer, but a token URL", func(m *clientcredentials.ServerMetadata) { m.Issuer = "https://other.example" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +.*it is that of the issuer`, `ok    client_secret_basic works`)},
-		{"no token endpoint", func(m *clientcredentials.ServerMetadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +the metadata has no token_endpoint`, `note  stop`)},
+		{"methods that aren't listed", listing(secretPost), nil, 0, lines(`note  client_secret_basic not tried: the metadata doesn't list it$`, `ok    client_secret_post  works$`, `note  dpop +not tried`)},
+		{"only a method without credentials", listing(tlsAuth), nil, statusRefused, lines(`note  client_secret_post  not tried`, `fail  credentials`)},
+		{"-auth-method", listing(tlsAuth), []string{"-auth-method", secretPost}, 0, lines(`ok    client_secret_post  works$`)},
+		{"grants", func(m *metadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`warn  discovery +the metadata lists its grant types without client_credentials: implicit`)},
+		{"another token URL", func(m *metadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is used, but the metadata has another token endpoint`, `ok    client_secret_basic works`)},
+		{"another issuer", ofOther, nil, statusUnusable, lines(`fail  discovery +.*it is that of the issuer`, `note  stop`)},
+		{"another issuer, and a token URL", ofOther, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +.*it is that of the issuer`, `ok    client_secret_basic works`)},
+		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +the metadata has no token_endpoint`, `note  stop`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			env := srv.env()
-			delete(env, "TOKEN_URL")
-			env["ISSUER"] = withMetadata(t, srv.Server, tt.edit)
-			r := cctoken(t, env, "", append([]string{"doctor"}, tt.args...)...)
-			assert.Equal(t, tt.status, r.status, r.stderr)
-			assert.Regexp(t, tt.report, r.stdout)
+			doctored(t, srv.env().with("TOKEN_URL", "", "ISSUER", srv.withMetadata(t, tt.edit)), tt.args, tt.status, tt.report)
 		})
 	}
 }
 
-// TestDoctorIsPolite: a dry run sends nothing, and nobody is locked out.
+// TestDoctorIsPolite checks that doctor sends no request too many.
 func TestDoctorIsPolite(t *testing.T) {
+	refuse := hostile.JSON(401, `{"error":"invalid_client"}`)
 	t.Run("dry run", func(t *testing.T) {
-		s := hostile.Start(t, hostile.JSON(401, `{"error":"invalid_client"}`))
-		env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "ISSUER": s.URL}
-		dry := cctoken(t, env, "", "doctor", "-n")
-		assert.Zero(t, dry.status, dry.stderr)
+		s := hostile.Start(t, refuse)
+		env := clientOf("").with("ISSUER", s.URL)
+		dry := doctored(t, env, []string{"-n"}, 0, "POST a token request with client_secret_basic_raw")
 		assert.Empty(t, s.Received())
 		assert.Equal(t, 11, announced(t, dry.stdout))
-		assert.Contains(t, dry.stdout, "POST a token request by client_secret_basic_raw")
-
 		wet := cctoken(t, env, "", "doctor")
-		assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "what is announced is something else")
+		assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "without -n, the announcement is another one")
 	})
 	for limit, requests := range map[string]int{"1": 2, "2": 3, "3": 4, "4": 4} {
 		t.Run(limit+" refusals", func(t *testing.T) {
-			s := hostile.Start(t, hostile.JSON(401, `{"error":"invalid_client"}`))
-			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": s.URL + "/token"}
-			r := cctoken(t, env, "", "doctor", "-max-refusals", limit)
-			assert.Equal(t, statusRefused, r.status)
+			s := hostile.Start(t, refuse)
+			doctored(t, clientOf(s.URL+"/token"), []string{"-max-refusals", limit}, statusRefused, "")
 			assert.Len(t, s.Requests(), requests)
 		})
 	}
-	t.Run("refusals of what is only tried out", func(t *testing.T) {
+	t.Run("refusals of probes", func(t *testing.T) {
 		srv := startServer(t, clientcredentialstest.Client{ID: canaryID, Secret: plainSecret, RawBasic: true})
-		env := srv.env()
-		env["CLIENT_SECRET"] = plainSecret
-		r := cctoken(t, env, "", "doctor", "-max-refusals", "1")
-		assert.Zero(t, r.status, r.stderr)
-		assert.Regexp(t, lines(`ok    client_secret_post  works`, `warn  encoding`, `note  stop +1 refusals so far`), r.stdout)
+		doctored(t, srv.env().with("CLIENT_SECRET", plainSecret), []string{"-max-refusals", "1"}, 0,
+			lines(`ok    client_secret_post  works`, `warn  encoding`, `note  stop +1 refusals so far`))
 	})
-	t.Run("one after the other", func(t *testing.T) {
+	t.Run("no request twice", func(t *testing.T) {
 		srv := startServer(t)
-		r := cctoken(t, srv.env(), "", "doctor")
-		require.Zero(t, r.status, r.stderr)
+		doctored(t, srv.env(), nil, 0, "")
 		seen := map[string]bool{}
 		for _, req := range srv.Auth.Requests() {
 			sent := req.Header.Get("Authorization") + req.Header.Get("DPoP") + req.Body
-			assert.False(t, seen[sent], "a request that was sent twice")
+			assert.False(t, seen[sent], "a request was sent twice")
 			seen[sent] = true
 		}
 	})
 }
 
-// TestWireIsBounded: no mistake makes more requests than were announced.
+// TestWireIsBounded checks that a wire sends no more requests than announced.
 func TestWireIsBounded(t *testing.T) {
 	s := hostile.Start(t, hostile.Text(200, "text/plain", ""))
 	w := newWire(new(settings), nil, 2)
 	defer w.close()
 	for i := range 4 {
 		resp, err := w.client().Get(s.URL)
-		if i >= 2 {
-			require.ErrorIs(t, err, errTooMany)
-			continue
+		if err == nil {
+			_ = resp.Body.Close()
 		}
-		require.NoError(t, err)
-		_ = resp.Body.Close()
+		assert.Equal(t, i >= 2, errors.Is(err, errTooMany), err)
 	}
 	assert.Len(t, s.Requests(), 2)
 }
 
 func TestClockSkew(t *testing.T) {
 	at := func(seconds float64) time.Time { return time.Unix(1_800_000_000, int64(seconds*1e9)) }
-	tests := []struct {
-		date           string
-		sent, answered float64
-		want           time.Duration
+	for _, tt := range []struct {
+		date, sent, answered float64
+		want                 time.Duration
 	}{
-		{at(0).UTC().Format(http.TimeFormat), 0.2, 0.4, 0},
-		{at(0).UTC().Format(http.TimeFormat), 0.9, 1.1, 0},
-		{at(1).UTC().Format(http.TimeFormat), 0.9, 1.1, 0},
-		{at(10).UTC().Format(http.TimeFormat), 0, 1, 9 * time.Second},
-		{at(0).UTC().Format(http.TimeFormat), 10, 11, -10 * time.Second},
-	}
-	for _, tt := range tests {
-		x := exchange{date: tt.date, sent: at(tt.sent), answered: at(tt.answered)}
+		{0, 0.2, 0.4, 0},
+		{0, 0.9, 1.1, 0},
+		{1, 0.9, 1.1, 0},
+		{10, 0, 1, 9 * time.Second},
+		{0, 10, 11, -10 * time.Second},
+	} {
+		x := exchange{date: at(tt.date).UTC().Format(http.TimeFormat), sent: at(tt.sent), answered: at(tt.answered)}
 		got, known := clockSkew([]exchange{x, {date: "x"}})
 		assert.True(t, known)
 		assert.Equal(t, tt.want, got)
@@ -471,68 +349,31 @@ func TestClockSkew(t *testing.T) {
 	assert.False(t, known)
 }
 
-// TestDoctorKeepsTheQuery: nobody reads in the report what may be a key.
-func TestDoctorKeepsTheQuery(t *testing.T) {
-	srv := startServer(t)
-	env := srv.env()
+// TestDoctorHidesTheQuery checks that the query of the token URL, which may contain a
+// key, isn't in the report.
+func TestDoctorHidesTheQuery(t *testing.T) {
+	env := startServer(t).env()
 	env["TOKEN_URL"] += "?subscription=" + canaryToken
-	r := cctoken(t, env, "", "doctor")
-	assert.Zero(t, r.status, r.stderr)
+	r := doctored(t, env, nil, 0, "")
 	assert.Contains(t, r.stdout, "	TokenURL:     os.Getenv(\"TOKEN_URL\"),\n")
 }
 
-// TestDoctorNothingSent: what fails before anything is sent is no fault of the server.
+// TestDoctorNothingSent checks that an error before the request isn't reported as a
+// refusal.
 func TestDoctorNothingSent(t *testing.T) {
 	srv := startServer(t)
-	env := srv.env()
-	env["CLIENT_SECRET"] = "short "
-	r := cctoken(t, env, "", "doctor", "-auth-method", secretJWT)
-	assert.Equal(t, statusRefused, r.status)
-	assert.Regexp(t, lines(`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  credentials`), r.stdout)
+	doctored(t, srv.env().with("CLIENT_SECRET", "short "), []string{"-auth-method", secretJWT}, statusRefused,
+		lines(`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  credentials`))
 	assert.Equal(t, 1, srv.Auth.TokenRequests())
 }
 
-// TestDoctorCertificateForAll: some servers want a certificate of everybody.
+// TestDoctorCertificateForAll examines a server that requires a certificate of
+// everybody.
 func TestDoctorCertificateForAll(t *testing.T) {
-	certificate, _, certFile, keyFile := newCertificate(t, nil, nil, time.Hour)
-	srv := httptest.NewUnstartedServer(&clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{
-		{ID: canaryID, Certificates: []*x509.Certificate{certificate}},
+	own := newCertificate(t, nil, time.Hour)
+	env := startCertificateServer(t, &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{
+		{ID: canaryID, Certificates: []*x509.Certificate{own.Certificate}},
 	}})
-	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	srv.StartTLS()
-	defer srv.Close()
-	authority := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
-	r := cctoken(t, nil, "", "doctor", "-client-id", canaryID, "-token-url", srv.URL+"/token", "-ca-file", authority,
-		"-cert-file", certFile, "-key-file", keyFile, "-auth-method", selfSignedTLS)
-	assert.Zero(t, r.status, r.stderr)
-	assert.Regexp(t, lines(`ok    endpoint`, `ok    tls`, `ok    self_signed_tls_client_auth works`), r.stdout)
-}
-
-// TestDoctorProbes: what comes of the requests that only find out something.
-func TestDoctorProbes(t *testing.T) {
-	const good = `{"access_token":"` + canaryToken + `","token_type":"Bearer","expires_in":600}`
-	refuse, grant := hostile.JSON(401, `{"error":"invalid_client"}`), hostile.JSON(200, good)
-	_, keyFile := newKeyFile(t)
-	tests := []struct {
-		name    string
-		args    []string
-		answers []http.Handler
-		status  int
-		report  string
-	}{
-		{"a clock that is tolerated", []string{"-key-file", keyFile, "-auth-method", privateKeyJWT}, []http.Handler{refuse, grant}, 0, lines(`ok    private_key_jwt     works$`, `ok    clock +the server takes an assertion from 30s ahead$`)},
-		{"one that isn't", []string{"-key-file", keyFile, "-auth-method", privateKeyJWT}, []http.Handler{refuse, grant, refuse, grant}, 0, lines(`note  clock +the server refuses an assertion from 30s ahead`)},
-		{"overload", nil, []http.Handler{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `fail  encoding +the server answered 503`, `note  stop`, `The Config for it:$`)},
-		{"a broken connection", nil, []http.Handler{refuse, grant, grant, hostile.Reset()}, statusTemporary, lines(`fail  encoding`, `note  stop`)},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s := hostile.Start(t, tt.answers...)
-			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": plainSecret, "TOKEN_URL": s.URL + "/token"}
-			r := cctoken(t, env, "", append([]string{"doctor"}, tt.args...)...)
-			assert.Equal(t, tt.status, r.status, r.stderr)
-			assert.Regexp(t, tt.report, r.stdout)
-			assert.LessOrEqual(t, len(s.Requests()), announced(t, r.stdout))
-		})
-	}
+	doctored(t, env.with("CLIENT_SECRET", ""), own.flags("-auth-method", selfSignedTLS), 0,
+		lines(`ok    endpoint`, `ok    tls`, `ok    self_signed_tls_client_auth works`))
 }

@@ -17,51 +17,47 @@ import (
 var helpTexts embed.FS
 
 // errHelp is what parse returns for -h.
-var errHelp = errors.New("help is asked for")
+var errHelp = errors.New("the flag -h asks for help")
 
-// help prints the help of a command, or that of the program.
+// help prints the help page of the command in args, or that of the program.
 func help(out *output, args []string) error {
-	if len(args) > 1 {
-		return usagef("too many arguments; give one command")
-	}
 	name := "cctoken"
-	for _, cmd := range commands {
-		if len(args) == 1 && args[0] == cmd.name {
-			name = cmd.name
-		}
-	}
-	if len(args) == 1 && name == "cctoken" {
-		return usagef("there is no help for that; see cctoken help")
+	switch {
+	case len(args) > 1:
+		return usagef("too many arguments; give one command")
+	case len(args) == 1:
+		name = args[0]
 	}
 	text, err := helpTexts.ReadFile("help/" + name + ".txt")
-	if err != nil {
-		return err
+	if err != nil || len(args) == 1 && name == "cctoken" {
+		return usagef("there is no such command; see cctoken help")
 	}
 	_, err = out.Write(text)
 	return err
 }
 
-// begin makes c a call of the command of that name, which has no flags yet.
+// begin makes c a call of the command with this name. The command adds its flags.
 func (c *call) begin(name string, args []string) {
 	c.name, c.args = name, args
 	c.flags = flag.NewFlagSet(name, flag.ContinueOnError)
-	c.flags.SetOutput(io.Discard) // parse tells what is wrong.
+	c.flags.SetOutput(io.Discard) // parse reports errors itself.
 	c.flags.Usage = func() {}
 }
 
-// secretFlag is what people try. The flag may have its value with it.
-var secretFlag = regexp.MustCompile(`^--?(client[-_]?)?(secret|password|token|key|assertion)`)
+// flagWord is the name of a flag. Its value may follow without a separator.
+var flagWord = regexp.MustCompile(`^--?[a-z_-]+`)
 
-// flagName is what an error may quote of an argument: it is no secret.
+// flagName matches the errors of package flag that name a flag, if the name can't be a
+// secret.
 var flagName = regexp.MustCompile(`^flag (?:provided but not defined|needs an argument): (-[a-z-]{1,20})$`)
 
-// parse parses c.args, which are flags only.
+// parse parses c.args, and accepts flags only.
 func (c *call) parse() error {
 	if err := c.parseFlags(); err != nil {
 		return err
 	}
 	if c.flags.NArg() > 0 {
-		return usagef("there is an argument that is no flag; see cctoken %s -h", c.name)
+		return usagef("there is an argument that isn't a flag; see cctoken %s -h", c.name)
 	}
 	return nil
 }
@@ -76,28 +72,29 @@ func (c *call) parseFlags() error {
 		return errHelp
 	}
 	for _, arg := range c.args {
-		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if c.flags.Lookup(name) == nil && secretFlag.MatchString(arg) {
+		name := strings.TrimLeft(flagWord.FindString(arg), "-")
+		if c.flags.Lookup(name) == nil && (isCredentialName(name) || strings.HasPrefix(name, "key")) {
 			return usagef("no flag takes a secret, a key or a token, because every user of this machine can read the arguments of a program; set CLIENT_SECRET in the environment, or name a file with -secret-file, -key-file or -assertion-file")
 		}
 	}
+	problem := "the flags can't be parsed"
 	if match := flagName.FindStringSubmatch(err.Error()); match != nil {
+		problem = "there is no flag " + match[1]
 		if c.flags.Lookup(match[1][1:]) != nil {
-			return usagef("the flag %s needs a value; see cctoken %s -h", match[1], c.name)
+			problem = "the flag " + match[1] + " needs a value"
 		}
-		return usagef("there is no flag %s; see cctoken %s -h", match[1], c.name)
+	} else if c.invalid != "" {
+		problem = c.invalid
 	}
-	if c.invalid != "" {
-		return usagef("%s; see cctoken %s -h", c.invalid, c.name)
-	}
-	return usagef("the flags can't be parsed; see cctoken %s -h", c.name)
+	return usagef("%s; see cctoken %s -h", problem, c.name)
 }
 
-// errInvalid is the error for a value of a flag. Package flag would quote the value:
-// c.invalid says what is wrong.
+// errInvalid is the error for an invalid value of a flag. Package flag would quote the
+// value; c.invalid doesn't.
 var errInvalid = errors.New("invalid")
 
-// addFlag adds a flag that is read by set, which says what a value should be instead.
+// addFlag adds a flag whose value set reads. If set returns false, the error asks for
+// what is wanted.
 func (c *call) addFlag(name, wanted string, set func(text string) bool) {
 	c.flags.Func(name, "", func(text string) error {
 		if !set(text) {
@@ -118,7 +115,7 @@ func (c *call) addDuration(at *time.Duration, name string, value time.Duration) 
 	})
 }
 
-// addInt adds a flag for a number within limits.
+// addInt adds a flag for a number from least to most.
 func (c *call) addInt(at *int, name string, value, least, most int) {
 	*at = value
 	c.addFlag(name, fmt.Sprintf("a number from %d to %d", least, most), func(text string) bool {
@@ -128,7 +125,7 @@ func (c *call) addInt(at *int, name string, value, least, most int) {
 	})
 }
 
-// within returns a context that ends after what -timeout says.
+// within returns a context that ends after -timeout.
 func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc, error) {
 	if timeout == 0 {
 		return nil, nil, usagef("-timeout is 0; give it some time, such as 30s")

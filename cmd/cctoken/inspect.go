@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// maxInput bounds what is read of a token.
+// maxInput is how many bytes of input inspect accepts.
 const maxInput = 1 << 20
 
 // inspect is cctoken inspect.
@@ -45,15 +45,15 @@ func inspect(ctx context.Context, c *call) error {
 	return nil
 }
 
-// readInput returns what is in the file of that name, or on standard input. The name
-// may be a token, given by mistake: no error quotes it. The read ends no sooner than
-// its source does, which ctx doesn't wait for.
+// readInput reads the file with this name, or standard input. No error quotes the name,
+// because it may be a token. When ctx ends, readInput returns, and the read goes on in
+// its goroutine: nothing can interrupt it.
 func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error) {
 	in := stdin
 	if name != "" && name != "-" {
 		file, err := os.Open(name)
 		if err != nil {
-			return nil, usagef("the argument is the name of no file that can be read; a token is not taken as an argument, because every user of this machine can read those: pipe it in, as in cctoken token | cctoken inspect")
+			return nil, usagef("the argument isn't the name of a file that can be read; if it is a token, don't give it as an argument, because every user of this machine can read the arguments of a program: pipe it in, as in cctoken token | cctoken inspect")
 		}
 		defer file.Close()
 		in = file
@@ -79,8 +79,8 @@ func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error
 	return input, nil
 }
 
-// tokenIn returns the token in input: the token itself, an Authorization header
-// field, or a token response.
+// tokenIn returns the token in input, which is the token itself, an Authorization header
+// field or a token response.
 func tokenIn(input []byte) (string, error) {
 	text := strings.TrimSpace(string(input))
 	if strings.HasPrefix(text, "{") {
@@ -88,7 +88,7 @@ func tokenIn(input []byte) (string, error) {
 			AccessToken string `json:"access_token"`
 		}
 		if err := json.Unmarshal([]byte(text), &response); err != nil || response.AccessToken == "" {
-			return "", usagef("the input is JSON without an access_token; give a token, or a token response")
+			return "", usagef("the input is JSON without an access_token; give a token or a token response")
 		}
 		text = response.AccessToken
 	}
@@ -104,21 +104,22 @@ func tokenIn(input []byte) (string, error) {
 	case text == "":
 		return "", usagef("the input is empty; give a token")
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", usagef("the input is no token: it has white space, or what isn't ASCII; give nothing but the token")
+		return "", usagef("the input isn't a token: it contains white space or characters outside of ASCII; give nothing but the token")
 	}
 	return text, nil
 }
 
-// A token is what can be said of a token without asking its server.
+// A token is what a token says about itself.
 type token struct {
 	Format   string         `json:"format"`   // jwt, jwe or opaque
-	Verified bool           `json:"verified"` // never: that takes the server's keys
+	Verified bool           `json:"verified"` // always false: verification needs the server's keys
 	Size     int            `json:"size"`     // in bytes
 	Header   map[string]any `json:"header,omitempty"`
 	Claims   map[string]any `json:"claims,omitempty"`
 }
 
-// parseToken decodes what can be: a JWT, RFC 7519, or the header of an encrypted one.
+// parseToken decodes a JWT, RFC 7519, or the header of an encrypted one. Other tokens are
+// opaque.
 func parseToken(text string) *token {
 	t := &token{Format: "opaque", Size: len(text)}
 	parts := strings.Split(text, ".")
@@ -149,24 +150,24 @@ func decodePart(part string) (map[string]any, error) {
 		return nil, err
 	}
 	if decoder.More() || members == nil {
-		return nil, errors.New("not one object")
+		return nil, errors.New("this isn't one JSON object")
 	}
 	return members, nil
 }
 
-// describe writes what there is to know about t.
+// describe writes t for people to read.
 func (t *token) describe(out io.Writer, now time.Time) {
 	say := func(format string, args ...any) {
-		fmt.Fprintln(out, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(out, neutralise(fmt.Sprintf(format, args...)))
 	}
 	switch t.Format {
 	case "opaque":
-		say("An opaque token of %d bytes: only its server can tell what it stands for.", t.Size)
+		say("An opaque token of %d bytes: only its server knows what it means.", t.Size)
 		return
 	case "jwe":
-		say("An encrypted JWT of %d bytes: only the API that it is for can read it.", t.Size)
+		say("An encrypted JWT of %d bytes: only its API can read it.", t.Size)
 	default:
-		say("A JWT of %d bytes. NOT VERIFIED: anybody could have written what follows.", t.Size)
+		say("A JWT of %d bytes. NOT VERIFIED: anybody could have written it.", t.Size)
 	}
 	say("\nheader")
 	sayMembers(say, t.Header)
@@ -176,16 +177,14 @@ func (t *token) describe(out io.Writer, now time.Time) {
 	say("\nclaims")
 	sayMembers(say, t.Claims)
 	say("\nin words")
-	for _, fact := range t.facts(now) {
-		say("  %-9s %s", fact.name, fact.text)
-	}
+	t.explain(now, func(name, format string, args ...any) { say("  %-9s %s", name, fmt.Sprintf(format, args...)) })
 }
 
 func sayMembers(say func(string, ...any), members map[string]any) {
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		value, err := toJSON(members[name], "")
 		if err != nil {
-			continue // What was JSON can be written as JSON.
+			continue // This can't happen: the value was JSON.
 		}
 		if quoted := strconv.Quote(name); quoted[1:len(quoted)-1] != name {
 			name = quoted
@@ -194,45 +193,40 @@ func sayMembers(say func(string, ...any), members map[string]any) {
 	}
 }
 
-// A fact is what some of the claims mean.
-type fact struct{ name, text string }
-
-func (t *token) facts(now time.Time) []fact {
-	var facts []fact
-	add := func(name, text string) { facts = append(facts, fact{name, text}) }
+// explain says what some of the claims mean.
+func (t *token) explain(now time.Time, say func(name, format string, args ...any)) {
 	if alg, _ := t.Header["alg"].(string); strings.EqualFold(alg, "none") {
-		add("signature", "none at all: no API should take this token")
+		say("signature", "none: no API should accept this token")
 	}
 	expiry, hasExpiry := moment(t.Claims["exp"])
 	switch {
 	case !hasExpiry:
-		add("expiry", "it doesn't say when it expires")
+		say("expiry", "unknown: there is no exp")
 	case expiry.After(now):
-		add("expiry", fmt.Sprintf("expires in %s, at %s", period(expiry.Sub(now)), clock(expiry)))
+		say("expiry", "expires in %s, at %s", period(expiry.Sub(now)), clock(expiry))
 	default:
-		add("expiry", fmt.Sprintf("EXPIRED %s ago, at %s", period(now.Sub(expiry)), clock(expiry)))
+		say("expiry", "EXPIRED %s ago, at %s", period(now.Sub(expiry)), clock(expiry))
 	}
 	if issued, ok := moment(t.Claims["iat"]); ok {
 		text := fmt.Sprintf("issued %s ago", period(now.Sub(issued)))
 		if issued.After(now) {
-			text = fmt.Sprintf("issued %s in the future: the clocks differ", period(issued.Sub(now)))
+			text = fmt.Sprintf("issued %s in the future (the clocks differ)", period(issued.Sub(now)))
 		}
 		if hasExpiry {
-			text += fmt.Sprintf(", for %s", period(expiry.Sub(issued)))
+			text += fmt.Sprintf(", valid for %s", period(expiry.Sub(issued)))
 		}
-		add("issued", text)
+		say("issued", "%s", text)
 	}
 	if begin, ok := moment(t.Claims["nbf"]); ok && begin.After(now) {
-		add("begin", fmt.Sprintf("NOT VALID before %s, in %s", clock(begin), period(begin.Sub(now))))
+		say("begin", "NOT VALID before %s, in %s", clock(begin), period(begin.Sub(now)))
 	}
-	add("scopes", list(t.scopes(), "none are named"))
-	add("audience", list(texts(t.Claims["aud"]), "none: an API can't tell that it is meant"))
-	add("binding", t.binding())
-	return facts
+	say("scopes", "%s", list(t.scopes(), "none"))
+	say("audience", "%s", list(texts(t.Claims["aud"]), "none: an API can't check that the token is for it"))
+	say("binding", "%s", t.binding())
 }
 
-// scopes returns those in the claim of RFC 9068, Section 2.2.3, or in that of some
-// other servers.
+// scopes returns the scopes in the claim of RFC 9068, Section 2.2.3, or in scp, which
+// some servers use instead.
 func (t *token) scopes() []string {
 	scopes := texts(t.Claims["scope"])
 	if scopes == nil {
@@ -241,12 +235,12 @@ func (t *token) scopes() []string {
 	return strings.Fields(strings.Join(scopes, " "))
 }
 
-// binding says what the token is bound to: RFC 7800, Section 3.1.
+// binding says what the token is bound to, RFC 7800, Section 3.1.
 func (t *token) binding() string {
 	cnf, _ := t.Claims["cnf"].(map[string]any)
 	switch {
 	case len(cnf) == 0:
-		return "none: whoever has the token can use it"
+		return "none: anybody who has the token can use it"
 	case cnf["jkt"] != nil:
 		return fmt.Sprintf("to the DPoP key with the thumbprint %v (RFC 9449)", cnf["jkt"])
 	case cnf["x5t#S256"] != nil:
@@ -255,7 +249,7 @@ func (t *token) binding() string {
 	return "by " + list(slices.Sorted(maps.Keys(cnf)), "")
 }
 
-// texts returns a claim that is a string or a list of them.
+// texts returns the strings in a claim, which is a string or a list.
 func texts(claim any) []string {
 	switch claim := claim.(type) {
 	case string:
@@ -279,14 +273,14 @@ func list(texts []string, none string) string {
 	return strings.Join(texts, ", ")
 }
 
-// moment reads a NumericDate, RFC 7519, Section 2.
+// moment parses a NumericDate, RFC 7519, Section 2.
 func moment(claim any) (time.Time, bool) {
 	number, ok := claim.(json.Number)
 	if !ok {
 		return time.Time{}, false
 	}
 	seconds, err := number.Float64()
-	if err != nil || math.Abs(seconds) > 1<<40 { // Not of the next 30,000 years.
+	if err != nil || math.Abs(seconds) > 1<<40 { // More than 30,000 years away.
 		return time.Time{}, false
 	}
 	return time.Unix(int64(seconds), 0), true
@@ -294,7 +288,7 @@ func moment(claim any) (time.Time, bool) {
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// period returns d as people say it: its two largest units.
+// period returns d, without its sign, in its two largest units.
 func period(d time.Duration) string {
 	d = max(d, -d).Round(time.Second)
 	units := []struct {

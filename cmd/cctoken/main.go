@@ -1,9 +1,9 @@
 // Cctoken gets OAuth 2.0 access tokens with the client credentials grant, and finds
-// out what is wrong when there are none.
+// out why a server doesn't issue one.
 //
 //	go install github.com/seed-5bfa0880/clientcredentials/cmd/cctoken@latest
 //
-// cctoken help says what it can do; docs/cctoken.md shows it.
+// Run cctoken help for its commands, or read docs/cctoken.md.
 package main
 
 import (
@@ -26,8 +26,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// endingSignals are those that end the program. A shell starts what runs in the
-// background with the interrupt ignored: it is meant for another program then.
+// endingSignals returns the signals that end the program. A shell starts background
+// commands with the interrupt ignored, because it is meant for the foreground command.
 func endingSignals() []os.Signal {
 	signals := []os.Signal{syscall.SIGTERM}
 	if !signal.Ignored(os.Interrupt) {
@@ -36,33 +36,29 @@ func endingSignals() []os.Signal {
 	return signals
 }
 
-// A command is one of cctoken's. Its result goes to out, and nothing else does.
-type command struct {
-	name string
-	run  func(ctx context.Context, c *call) error
+// commands are the commands by name. A command writes its result, and nothing else, to
+// call.out.
+var commands = map[string]func(ctx context.Context, c *call) error{
+	"token":   printToken,
+	"inspect": inspect,
+	"doctor":  doctor,
+	"serve":   serve,
+	"version": printVersion,
 }
 
-var commands = []command{
-	{"token", printToken},
-	{"inspect", inspect},
-	{"doctor", doctor},
-	{"serve", serve},
-	{"version", printVersion},
-}
-
-// A call is one call of a command.
+// A call is one invocation of a command.
 type call struct {
 	name    string
 	args    []string
 	flags   *flag.FlagSet
-	invalid string // what is wrong with the value of a flag
+	invalid string // what is wrong with the value of a flag; empty: nothing
 	env     func(string) string
 	in      io.Reader
 	out     *output
 	stderr  io.Writer
 }
 
-// run runs the program, and returns its exit status.
+// run runs the program and returns its exit status.
 func run(ctx context.Context, args []string, env func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := &output{w: stdout}
 	name, err := dispatch(ctx, args, &call{env: env, in: stdin, out: out, stderr: stderr})
@@ -82,7 +78,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdin io.R
 // dispatch runs the command that args name.
 func dispatch(ctx context.Context, args []string, c *call) (name string, err error) {
 	if len(args) == 0 {
-		return "cctoken", usagef("there is no command; see cctoken help")
+		return "cctoken", usagef("no command was given; see cctoken help")
 	}
 	word, rest := args[0], args[1:]
 	switch word {
@@ -91,18 +87,15 @@ func dispatch(ctx context.Context, args []string, c *call) (name string, err err
 	case "-version", "--version":
 		word = "version"
 	}
-	for _, cmd := range commands {
-		if cmd.name != word {
-			continue
-		}
-		c.begin(word, rest)
-		err := cmd.run(ctx, c)
-		if errors.Is(err, errHelp) {
-			err = help(c.out, []string{word})
-		}
-		return "cctoken " + word, err
+	command, ok := commands[word]
+	if !ok {
+		return "cctoken", usagef("the first argument isn't a command; see cctoken help")
 	}
-	return "cctoken", usagef("the first argument is no command; see cctoken help")
+	c.begin(word, rest)
+	if err = command(ctx, c); errors.Is(err, errHelp) {
+		err = help(c.out, args[:1])
+	}
+	return "cctoken " + word, err
 }
 
 func printVersion(_ context.Context, c *call) error {
@@ -117,8 +110,8 @@ func printVersion(_ context.Context, c *call) error {
 	return nil
 }
 
-// An output is standard output. It remembers the first error, after which nothing
-// is written.
+// An output is standard output. It remembers the first error, and writes nothing after
+// it.
 type output struct {
 	w   io.Writer
 	err error
@@ -131,8 +124,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close closes what is written to, if it can be closed, so that a reader sees the end.
-// It returns the first error of all.
+// Close closes the underlying writer if it can be closed, so that its reader sees the
+// end. It returns the first error of the output.
 func (o *output) Close() error {
 	if closer, ok := o.w.(io.Closer); ok && o.err == nil {
 		o.err = closer.Close()
@@ -140,7 +133,7 @@ func (o *output) Close() error {
 	return o.err
 }
 
-// oneLine returns text in one line, and without what could rewrite a terminal.
+// oneLine returns text as one line that can't rewrite a terminal.
 func oneLine(text string) string {
-	return printable(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+	return neutralise(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }

@@ -3,15 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
+	"flag"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +23,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
 )
 
-// By the name of cctoken the test program is cctoken.
+// The test program behaves as cctoken if that is its name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "cctoken" {
 		main()
@@ -35,23 +34,32 @@ func TestMain(m *testing.M) {
 const (
 	canaryID     = "client"
 	canarySecret = "SecretCanary/5&Kf+ w<2>=\"Z\"~%41-9xQ"
-	plainSecret  = "SecretCanary-8fJq2.Vd_Lw4Rt6Yp0Zx3Nb7" // Of characters that form encoding leaves alone.
+	plainSecret  = "SecretCanary-8fJq2.Vd_Lw4Rt6Yp0Zx3Nb7" // Form encoding doesn't change it.
 	canaryToken  = "TokenCanary.e5Gy_t2Wq-7LmX"
 )
 
-// A result is how a call of cctoken ended.
+// A result is what a call of cctoken returned and printed.
 type result struct {
 	status         int
 	stdout, stderr string
 }
 
-// An environment is the variables that are set.
+// An environment holds the variables of the environment.
 type environment map[string]string
 
 func (e environment) get(name string) string { return e[name] }
 
-// cctoken calls the program. Whatever it prints has no secret in it, and an error is
-// one line of standard error.
+// with returns a copy of e that has these variables, too.
+func (e environment) with(namesAndValues ...string) environment {
+	other := maps.Clone(e)
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		other[pair[0]] = pair[1]
+	}
+	return other
+}
+
+// cctoken runs the program. It checks that no output contains a secret, and that an
+// error is one line on standard error.
 func cctoken(t *testing.T, env environment, stdin string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -71,35 +79,8 @@ func cctoken(t *testing.T, env environment, stdin string, args ...string) result
 	return r
 }
 
-// writeFile writes a file into a directory of the test's.
-func writeFile(t *testing.T, name, content string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-	return path
-}
-
-// newKeyFile returns a new key and a file with it.
-func newKeyFile(t *testing.T) (*ecdsa.PrivateKey, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return key, writeFile(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-}
-
 func TestUsage(t *testing.T) {
-	configured := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": "http://127.0.0.1:1/token"}
-	with := func(name, value string) environment {
-		env := environment{name: value}
-		for n, v := range configured {
-			if n != name {
-				env[n] = v
-			}
-		}
-		return env
-	}
+	configured := clientOf("http://127.0.0.1:1/token")
 	_, keyFile := newKeyFile(t)
 	tests := []struct {
 		name  string
@@ -108,64 +89,64 @@ func TestUsage(t *testing.T) {
 		args  []string
 		want  string
 	}{
-		{name: "no command", want: "cctoken: there is no command; see cctoken help"},
-		{name: "an unknown command", args: []string{canarySecret}, want: "the first argument is no command"},
-		{name: "help of an unknown command", args: []string{"help", canarySecret}, want: "there is no help for that"},
+		{name: "no command", want: "cctoken: no command was given; see cctoken help"},
+		{name: "an unknown command", args: []string{canarySecret}, want: "the first argument isn't a command"},
+		{name: "help of an unknown command", args: []string{"help", canarySecret}, want: "there is no such command"},
 		{name: "help of two", args: []string{"help", "token", "serve"}, want: "give one command"},
 		{name: "an unknown flag", args: []string{"token", "-colour"}, want: "there is no flag -colour; see cctoken token -h"},
 		{name: "an unknown flag that may be a secret", args: []string{"token", "-" + canarySecret}, want: "the flags can't be parsed"},
 		{name: "a flag without value", args: []string{"token", "-scopes"}, want: "the flag -scopes needs a value"},
-		{name: "an argument", env: configured, args: []string{"token", canarySecret}, want: "there is an argument that is no flag"},
-		{name: "version with an argument", args: []string{"version", "x"}, want: "there is an argument that is no flag"},
+		{name: "an argument", env: configured, args: []string{"token", canarySecret}, want: "there is an argument that isn't a flag"},
+		{name: "version with an argument", args: []string{"version", "x"}, want: "there is an argument that isn't a flag"},
 		{name: "a secret", args: []string{"token", "-secret", canarySecret}, want: "set CLIENT_SECRET in the environment"},
 		{name: "a secret after an equals sign", args: []string{"doctor", "-n", "--client-secret=" + canarySecret}, want: "no flag takes a secret"},
 		{name: "a token", args: []string{"inspect", "-token", canaryToken}, want: "no flag takes a secret"},
 		{name: "a timeout", env: configured, args: []string{"token", "-timeout", canarySecret}, want: "-timeout is not a duration such as 30s or 2m"},
 		{name: "a negative timeout", env: configured, args: []string{"token", "-timeout=-1s"}, want: "-timeout is not a duration"},
 		{name: "no time", env: configured, args: []string{"token", "-timeout", "0"}, want: "-timeout is 0"},
-		{name: "two forms", env: configured, args: []string{"token", "-json", "-header"}, want: "exclude each other"},
-		{name: "no client id", env: with("CLIENT_ID", ""), args: []string{"token"}, want: "give -client-id, or set CLIENT_ID"},
-		{name: "no server", env: with("TOKEN_URL", ""), args: []string{"token"}, want: "give -token-url or -issuer"},
-		{name: "no credentials", env: with("CLIENT_SECRET", ""), args: []string{"token"}, want: "set CLIENT_SECRET in the environment"},
-		{name: "two secrets", env: with("SECRET_FILE", "secret"), args: []string{"token"}, want: "both CLIENT_SECRET and SECRET_FILE are set"},
-		{name: "a token URL that is none", env: with("TOKEN_URL", "login.example"), args: []string{"token"}, want: "TokenURL is not absolute"},
-		{name: "an issuer that is none", env: with("TOKEN_URL", ""), args: []string{"token", "-issuer", "http://login.example"}, want: "the issuer is http"},
+		{name: "two forms", env: configured, args: []string{"token", "-json", "-header"}, want: "-header and -json can't be combined"},
+		{name: "no client id", env: configured.with("CLIENT_ID", ""), args: []string{"token"}, want: "give -client-id, or set CLIENT_ID"},
+		{name: "no server", env: configured.with("TOKEN_URL", ""), args: []string{"token"}, want: "give -token-url or -issuer"},
+		{name: "no credentials", env: configured.with("CLIENT_SECRET", ""), args: []string{"token"}, want: "set CLIENT_SECRET in the environment"},
+		{name: "two secrets", env: configured.with("SECRET_FILE", "secret"), args: []string{"token"}, want: "both CLIENT_SECRET and SECRET_FILE are set"},
+		{name: "a token URL that isn't absolute", env: configured.with("TOKEN_URL", "login.example"), args: []string{"token"}, want: "TokenURL is not absolute"},
+		{name: "an issuer over http", env: configured.with("TOKEN_URL", ""), args: []string{"token", "-issuer", "http://login.example"}, want: "the issuer is http"},
 		{name: "params", env: configured, args: []string{"token", "-params", "%zz"}, want: "-params is not form-encoded"},
-		{name: "a secret in params", env: configured, args: []string{"token", "-params", "client_secret=" + canarySecret}, want: "-params contains a parameter whose name is that of a secret"},
+		{name: "a secret in params", env: configured, args: []string{"token", "-params", "client_secret=" + canarySecret}, want: "-params contains a parameter with the name of a secret"},
 		{name: "a scope in params", env: configured, args: []string{"token", "-params", "scope=a"}, want: "-params contains scope"},
-		{name: "a method", env: configured, args: []string{"token", "-auth-method", "basic"}, want: "-auth-method is none of client_secret_basic, "},
+		{name: "a method", env: configured, args: []string{"token", "-auth-method", "basic"}, want: "-auth-method must be one of client_secret_basic, "},
 		{name: "a method without key", env: configured, args: []string{"token", "-auth-method", privateKeyJWT}, want: "private_key_jwt needs -key-file or -assertion-file"},
 		{name: "a method without certificate", env: configured, args: []string{"token", "-auth-method", tlsAuth}, want: "tls_client_auth needs -cert-file and -key-file"},
 		{name: "a method without assertion", env: configured, args: []string{"token", "-auth-method", spiffeJWT}, want: "spiffe_jwt needs -assertion-file"},
-		{name: "a method without secret", env: with("CLIENT_SECRET", ""), args: []string{"token", "-key-file", keyFile, "-auth-method", secretPost}, want: "client_secret_post needs a secret"},
-		{name: "a secret that is too short for the method", env: with("CLIENT_SECRET", "short"), args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
-		{name: "a secret that is too short, after the metadata", env: environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": "short", "ISSUER": withMetadata(t, startServer(t).Server, func(*clientcredentials.ServerMetadata) {})}, args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
+		{name: "a method without secret", env: configured.with("CLIENT_SECRET", ""), args: []string{"token", "-key-file", keyFile, "-auth-method", secretPost}, want: "client_secret_post needs a secret"},
+		{name: "a secret that is too short for the method", env: configured.with("CLIENT_SECRET", "short"), args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
+		{name: "a secret that is too short, after the metadata", env: configured.with("TOKEN_URL", "", "CLIENT_SECRET", "short", "ISSUER", startServer(t).withMetadata(t, func(*clientcredentials.ServerMetadata) {})), args: []string{"token", "-auth-method", secretJWT}, want: "needs a secret of at least 32 bytes"},
 		{name: "a secret file", env: configured, args: []string{"token", "-secret-file", "missing"}, want: "-secret-file: stat missing"},
 		{name: "a key file", env: configured, args: []string{"token", "-key-file", "missing"}, want: "-key-file: stat missing"},
 		{name: "a key file with something else", env: configured, args: []string{"token", "-key-file", writeFile(t, "key", canarySecret)}, want: "-key-file: the file"},
 		{name: "a DPoP key file", env: configured, args: []string{"token", "-dpop-key-file", "missing"}, want: "-dpop-key-file: stat missing"},
-		{name: "a header that has no proof", env: configured, args: []string{"token", "-header", "-dpop-key-file", keyFile}, want: "a header alone has none"},
+		{name: "a header for a bound token", env: configured, args: []string{"token", "-header", "-dpop-key-file", keyFile}, want: "which -header can't provide"},
 		{name: "a certificate without key", env: configured, args: []string{"token", "-cert-file", "x"}, want: "-cert-file needs the certificate's private key"},
 		{name: "a certificate file", env: configured, args: []string{"token", "-cert-file", "missing", "-key-file", keyFile}, want: "-cert-file: stat missing"},
 		{name: "a CA file", env: configured, args: []string{"token", "-ca-file", "missing"}, want: "-ca-file: open missing"},
 		{name: "a CA file with something else", env: configured, args: []string{"token", "-ca-file", keyFile}, want: "has no certificate in PEM"},
 		{name: "a config file", args: []string{"token", "-config", "missing"}, want: "-config: open missing"},
 		{name: "a name that rewrites the terminal", args: []string{"token", "-config", "missing\x1b[2J\nor not"}, want: "-config: open missing\ufffd[2J; or not"},
-		{name: "a config file that is no JSON", args: []string{"token", "-config", writeFile(t, "c", canarySecret)}, want: "is not one JSON object"},
-		{name: "a config file that is a list", args: []string{"token", "-config", writeFile(t, "c", `["`+canaryToken+`"]`)}, want: "is not one JSON object"},
-		{name: "a config file with two objects", args: []string{"token", "-config", writeFile(t, "c", `{} {}`)}, want: "is not one JSON object"},
-		{name: "a config file with a secret", args: []string{"token", "-config", writeFile(t, "c", `{"client_secret":"`+plainSecret+`"}`)}, want: "has a client_secret, and such a file is too easily shared"},
-		{name: "a config file with an unknown member", args: []string{"token", "-config", writeFile(t, "c", `{"clientID":"x"}`)}, want: `has a member that is no setting, "clientID"`},
-		{name: "a config file with a number", args: []string{"token", "-config", writeFile(t, "c", `{"scopes":["a"]}`)}, want: "scopes in "},
+		{name: "a config file that isn't JSON", args: []string{"token", "-config", writeFile(t, "c", canarySecret)}, want: "must contain one JSON object"},
+		{name: "a config file that is a list", args: []string{"token", "-config", writeFile(t, "c", `["`+canaryToken+`"]`)}, want: "must contain one JSON object"},
+		{name: "a config file with two objects", args: []string{"token", "-config", writeFile(t, "c", `{} {}`)}, want: "must contain one JSON object"},
+		{name: "a config file with a secret", args: []string{"token", "-config", writeFile(t, "c", `{"client_secret":"`+plainSecret+`"}`)}, want: "contains client_secret, but such a file is easily shared by mistake"},
+		{name: "a config file with an unknown member", args: []string{"token", "-config", writeFile(t, "c", `{"clientID":"x"}`)}, want: `contains "clientID", which isn't a setting`},
+		{name: "a config file with a list for a string", args: []string{"token", "-config", writeFile(t, "c", `{"scopes":["a"]}`)}, want: "scopes in "},
 		{name: "refusals", env: configured, args: []string{"doctor", "-max-refusals", "11"}, want: "-max-refusals is not a number from 1 to 10"},
 		{name: "a port", args: []string{"serve", "-port", "80x"}, want: "-port is not a number from 0 to 65535"},
-		{name: "a short life", args: []string{"serve", "-lifetime", "1ms"}, want: "-lifetime is less than a second"},
+		{name: "a short lifetime", args: []string{"serve", "-lifetime", "1ms"}, want: "-lifetime is less than a second"},
 		{name: "faults", args: []string{"serve", "-faults", "ok,200"}, want: "-faults is not a list of ok, reset"},
 		{name: "no token", args: []string{"inspect"}, want: "the input is empty"},
-		{name: "a token as an argument", args: []string{"inspect", canaryToken}, want: "a token is not taken as an argument"},
+		{name: "a token as an argument", args: []string{"inspect", canaryToken}, want: "if it is a token, don't give it as an argument"},
 		{name: "two files", args: []string{"inspect", "a", "b"}, want: "too many arguments"},
 		{name: "a directory", args: []string{"inspect", t.TempDir()}, want: "the input can't be read"},
-		{name: "two words", stdin: canaryToken + " " + canaryToken, args: []string{"inspect"}, want: "the input is no token"},
+		{name: "two words", stdin: canaryToken + " " + canaryToken, args: []string{"inspect"}, want: "the input isn't a token"},
 		{name: "JSON without a token", stdin: `{"token":"` + canaryToken + `"}`, args: []string{"inspect"}, want: "JSON without an access_token"},
 		{name: "too much", stdin: strings.Repeat("a", maxInput+1), args: []string{"inspect"}, want: "larger than 1 MiB"},
 	}
@@ -179,7 +160,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// A brokenWriter fails as a pipe does whose reader is gone.
+// A brokenWriter fails like a pipe without a reader.
 type brokenWriter struct{ writes int }
 
 func (w *brokenWriter) Write([]byte) (int, error) {
@@ -195,10 +176,10 @@ func TestBrokenOutput(t *testing.T) {
 			before := srv.Auth.TokenRequests()
 			status := run(t.Context(), args, srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
 			assert.Equal(t, statusOutput, status)
-			assert.Equal(t, 1, stdout.writes, "writing goes on")
+			assert.Equal(t, 1, stdout.writes, "it wrote again after an error")
 			assert.Contains(t, stderr.String(), "the result can't be written: broken pipe")
 			if args[0] == "doctor" {
-				assert.Equal(t, before, srv.Auth.TokenRequests(), "requests that nobody sees the result of")
+				assert.Equal(t, before, srv.Auth.TokenRequests(), "requests without anybody to read the report")
 			}
 		})
 	}
@@ -214,10 +195,8 @@ func TestInterrupted(t *testing.T) {
 		assert.Equal(t, statusInterrupted, status)
 		assert.Equal(t, "cctoken "+name+": interrupted\n", stderr.String())
 	}
-}
 
-// TestInterruptedReading: nobody types a token.
-func TestInterruptedReading(t *testing.T) {
+	// inspect waits for input.
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, typing := io.Pipe()
 	defer typing.Close()
@@ -232,4 +211,69 @@ func TestInterruptedReading(t *testing.T) {
 func TestStatusOf(t *testing.T) {
 	assert.Equal(t, statusTemporary, statusOf(&failure{statusTemporary, io.EOF}))
 	assert.Equal(t, statusUsage, statusOf(errors.New("something else")))
+}
+
+// TestHelp checks that all ways to ask for a help page print the same, and that the page
+// documents exactly the flags of the command.
+func TestHelp(t *testing.T) {
+	overview := cctoken(t, nil, "", "help")
+	require.Zero(t, overview.status)
+	for _, word := range []string{"-h", "--help", "-help"} {
+		assert.Equal(t, overview, cctoken(t, nil, "", word))
+	}
+	for name, command := range commands {
+		t.Run(name, func(t *testing.T) {
+			r := cctoken(t, nil, "", "help", name)
+			require.Zero(t, r.status)
+			assert.Equal(t, r, cctoken(t, nil, "", name, "-h"))
+			assert.Equal(t, r, cctoken(t, nil, "", name, "--help"))
+			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+name+" "))
+			assert.Contains(t, overview.stdout, "  "+name+" ")
+
+			c := new(call)
+			c.begin(name, []string{"-h"})
+			c.env = func(string) string { return "" }
+			require.ErrorIs(t, command(t.Context(), c), errHelp)
+			var defined []string
+			c.flags.VisitAll(func(f *flag.Flag) {
+				defined = append(defined, f.Name)
+				assert.Regexp(t, `(?m)(^|[ \n])-`+f.Name+`\b`, r.stdout)
+			})
+			for _, match := range regexp.MustCompile(`(?m)^  -([a-z-]+) `).FindAllStringSubmatch(r.stdout, -1) {
+				if match[1] != "h" {
+					assert.Contains(t, defined, match[1], "the page documents a flag that doesn't exist")
+				}
+			}
+		})
+	}
+	for _, o := range options {
+		assert.Contains(t, overview.stdout, "\n  -"+o.flag+" ")
+	}
+	for line := range strings.Lines(overview.stdout) {
+		assert.LessOrEqual(t, len(line), 90, line)
+	}
+}
+
+// TestHelpInTheDocument checks that docs/cctoken.md contains the help pages.
+func TestHelpInTheDocument(t *testing.T) {
+	document := readDocument(t)
+	for _, args := range [][]string{{"help"}, {"token", "-h"}, {"inspect", "-h"}, {"doctor", "-h"}, {"serve", "-h"}} {
+		help := cctoken(t, nil, "", args...)
+		assert.Contains(t, document, "```text\n"+help.stdout+"```\n", "cctoken %s", strings.Join(args, " "))
+	}
+}
+
+func readDocument(t *testing.T) string {
+	t.Helper()
+	document, err := os.ReadFile("../../docs/cctoken.md")
+	require.NoError(t, err)
+	return string(document)
+}
+
+func TestVersion(t *testing.T) {
+	for _, word := range []string{"version", "-version", "--version"} {
+		r := cctoken(t, nil, "", word)
+		assert.Zero(t, r.status)
+		assert.Regexp(t, `^cctoken \S+ \(go\S+ \w+/\w+\)\n$`, r.stdout)
+	}
 }

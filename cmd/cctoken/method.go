@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"strings"
 
@@ -15,8 +14,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// The names of -auth-method: those of the IANA registry, and one for the Basic that
-// RFC 6749 doesn't have.
+// The values of -auth-method: the names in the IANA registry, and one for Basic without
+// the encoding of RFC 6749.
 const (
 	secretBasic    = "client_secret_basic"
 	secretBasicRaw = "client_secret_basic_raw"
@@ -30,21 +29,25 @@ const (
 
 var methodNames = []string{secretBasic, secretBasicRaw, secretPost, secretJWT, privateKeyJWT, tlsAuth, selfSignedTLS, spiffeJWT}
 
-// A method is a way to authenticate, as the settings allow it.
+// A method is a way to authenticate, with the credentials in the settings.
 type method struct {
-	name     string
+	name     string                       // empty: the secret in the header or in the body
 	auth     clientcredentials.ClientAuth // nil: by style
 	style    oauth2.AuthStyle
-	audience string           // of its assertions
-	cert     *tls.Certificate // that the connection presents; nil: none
+	audience string           // of its assertions; empty: the library's default
+	cert     *tls.Certificate // for the connection; nil: none
 	code     string           // the fields of a Config for it, in Go
 }
 
-// registered returns the name by which servers know m.
+// registered returns the name in the IANA registry.
 func (m *method) registered() string { return strings.TrimSuffix(m.name, "_raw") }
 
-// authMethodName returns the method that the settings ask for, or the one that goes
-// with the credentials there are; "" is a secret in either form.
+func (m *method) needsSecret() bool {
+	return m.name == "" || strings.HasPrefix(m.name, "client_secret_")
+}
+
+// authMethodName returns the name of the method that the settings ask for, or else of
+// the one that their credentials suggest.
 func (s *settings) authMethodName(ctx context.Context) (string, error) {
 	switch {
 	case s.authMethod != "":
@@ -59,24 +62,20 @@ func (s *settings) authMethodName(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// certificateMethod returns the method for the certificate: its issuer tells.
+// certificateMethod returns the name of the method for the client certificate.
 func (s *settings) certificateMethod(ctx context.Context) (string, error) {
-	pair, err := clientauth.CertificateFiles(s.certFile, s.keyFile)(ctx)
+	pair, err := s.certificate(ctx)
 	if err != nil {
-		return "", usagef("-cert-file: %w", err)
+		return "", err
 	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return "", usagef("-cert-file: %w", err)
-	}
-	if bytes.Equal(leaf.RawIssuer, leaf.RawSubject) {
+	if bytes.Equal(pair.Leaf.RawIssuer, pair.Leaf.RawSubject) {
 		return selfSignedTLS, nil
 	}
 	return tlsAuth, nil
 }
 
-// newMethod returns the method of that name; "" is a secret in either form. The files that it needs have been read
-// once, so that what is wrong with them is known before anything is sent.
+// newMethod returns the method with this name. It reads the files that the method
+// needs, so that an error in them is reported before anything is sent.
 func (s *settings) newMethod(ctx context.Context, name string) (*method, error) {
 	m := &method{name: name, audience: s.assertionAudience}
 	var err error
@@ -93,17 +92,17 @@ func (s *settings) newMethod(ctx context.Context, name string) (*method, error) 
 		m.auth = &clientauth.ClientSecretJWT{Algorithm: s.algorithm, Audience: m.audience}
 		m.code = s.secretCode("ClientSecretJWT", stringField("Algorithm", s.algorithm), stringField("Audience", m.audience))
 	case privateKeyJWT:
-		err = s.assertion(ctx, m)
+		err = s.signOrReadAssertion(ctx, m)
 	case spiffeJWT:
 		if s.assertionFile == "" {
 			return nil, usagef("%s needs -assertion-file", name)
 		}
 		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile), Type: clientauth.TypeJWTSPIFFE}
-		m.code = literal("Assertion", fmt.Sprintf("Source: clientauth.SecretFile(%q)", s.assertionFile), "Type: clientauth.TypeJWTSPIFFE")
+		m.code = literal("Assertion", s.assertionCode(), "Type: clientauth.TypeJWTSPIFFE")
 	case tlsAuth, selfSignedTLS:
-		err = s.certificate(ctx, m)
+		err = s.presentCertificate(ctx, m)
 	default:
-		return nil, usagef("-auth-method is none of %s", strings.Join(methodNames, ", "))
+		return nil, usagef("-auth-method must be one of %s", strings.Join(methodNames, ", "))
 	}
 	if err == nil && m.needsSecret() && s.secret == "" {
 		err = usagef("%s needs a secret; set CLIENT_SECRET in the environment, or give -secret-file", cmp.Or(name, "the client"))
@@ -111,15 +110,11 @@ func (s *settings) newMethod(ctx context.Context, name string) (*method, error) 
 	return m, err
 }
 
-func (m *method) needsSecret() bool {
-	return m.name == "" || strings.HasPrefix(m.name, "client_secret_")
-}
-
-// assertion completes private_key_jwt, whose assertion is signed here or elsewhere.
-func (s *settings) assertion(ctx context.Context, m *method) error {
+// signOrReadAssertion completes m for private_key_jwt.
+func (s *settings) signOrReadAssertion(ctx context.Context, m *method) error {
 	if s.assertionFile != "" {
 		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile)}
-		m.code = literal("Assertion", fmt.Sprintf("Source: clientauth.SecretFile(%q)", s.assertionFile))
+		m.code = literal("Assertion", s.assertionCode())
 		return nil
 	}
 	if s.keyFile == "" {
@@ -138,17 +133,15 @@ func (s *settings) assertion(ctx context.Context, m *method) error {
 	return nil
 }
 
-// certificate completes a method with a certificate.
-func (s *settings) certificate(ctx context.Context, m *method) error {
+// presentCertificate completes m for one of the methods of RFC 8705.
+func (s *settings) presentCertificate(ctx context.Context, m *method) (err error) {
 	if s.certFile == "" {
 		return usagef("%s needs -cert-file and -key-file", m.name)
 	}
-	source := clientauth.CertificateFiles(s.certFile, s.keyFile)
-	pair, err := source(ctx)
-	if err != nil {
-		return usagef("-cert-file: %w", err)
+	if m.cert, err = s.certificate(ctx); err != nil {
+		return err
 	}
-	m.cert = pair
+	source := clientauth.CertificateFiles(s.certFile, s.keyFile)
 	if m.name == tlsAuth {
 		m.auth = &clientauth.TLSClientAuth{Source: source}
 		m.code = literal("TLSClientAuth", "Source: "+s.certificateCode())
@@ -159,25 +152,28 @@ func (s *settings) certificate(ctx context.Context, m *method) error {
 	return nil
 }
 
-func (s *settings) certificateCode() string {
-	return fmt.Sprintf("clientauth.CertificateFiles(%q, %q)", s.certFile, s.keyFile)
-}
-
-// withAudience returns m with that audience in its assertions.
+// withAudience returns m with this audience in its assertions.
 func (s *settings) withAudience(ctx context.Context, m *method, audience string) (*method, error) {
 	other := *s
 	other.assertionAudience = audience
 	return other.newMethod(ctx, m.name)
 }
 
-// secretCode returns the fields for a secret that a type of clientauth sends, or
-// that the Config does: a secret in a file is read again for each token.
+func (s *settings) certificateCode() string {
+	return fmt.Sprintf("clientauth.CertificateFiles(%q, %q)", s.certFile, s.keyFile)
+}
+
+func (s *settings) assertionCode() string {
+	return fmt.Sprintf("Source: clientauth.SecretFile(%q)", s.assertionFile)
+}
+
+// secretCode returns the fields of a Config that sends a secret as a type of clientauth
+// does. For a secret from the environment, an AuthStyle may do the same.
 func (s *settings) secretCode(typ string, fields ...string) string {
 	const variable = "ClientSecret: os.Getenv(\"CLIENT_SECRET\"),\n"
-	if s.secretFile != "" {
-		return literal(typ, append([]string{fmt.Sprintf("Secret: clientauth.SecretFile(%q)", s.secretFile)}, fields...)...)
-	}
 	switch {
+	case s.secretFile != "":
+		return literal(typ, append([]string{fmt.Sprintf("Secret: clientauth.SecretFile(%q)", s.secretFile)}, fields...)...)
 	case typ == "ClientSecretBasic" && len(fields) == 0:
 		return variable + "AuthStyle: oauth2.AuthStyleInHeader,\n"
 	case typ == "ClientSecretPost":
@@ -186,8 +182,8 @@ func (s *settings) secretCode(typ string, fields ...string) string {
 	return variable + literal(typ, fields...)
 }
 
-// literal returns the field ClientAuth with a value of that type. Empty fields are
-// left out.
+// literal returns the field ClientAuth with a value of a type of clientauth. It leaves
+// out empty fields.
 func literal(typ string, fields ...string) string {
 	var lines string
 	for _, field := range fields {
@@ -201,7 +197,7 @@ func literal(typ string, fields ...string) string {
 	return fmt.Sprintf("ClientAuth: &clientauth.%s{%s},\n", typ, lines)
 }
 
-// stringField returns a field of a literal; nothing for the zero value.
+// stringField returns a field of a literal, or nothing if the value is empty.
 func stringField(name, value string) string {
 	if value == "" {
 		return ""

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// installed returns a directory with cctoken in it: the test program by another name.
+// installed returns a directory with cctoken in it, which is a link to the test program.
 func installed(t *testing.T) string {
 	t.Helper()
 	program, err := os.Executable()
@@ -28,7 +28,7 @@ func installed(t *testing.T) string {
 	return dir
 }
 
-// processOf returns cctoken as a process, with nothing else in its environment.
+// processOf returns a process of cctoken that has only env in its environment.
 func processOf(t *testing.T, env environment, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(installed(t), "cctoken"), args...)
@@ -39,14 +39,14 @@ func processOf(t *testing.T, env environment, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// surroundings returns what the test program wants in its environment. Under the race
-// detector it would take a second to end.
+// surroundings returns what the test program needs in its environment. Without it, a
+// program with the race detector takes a second to exit.
 func surroundings(t *testing.T) []string {
 	t.Helper()
 	return []string{"GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}
 }
 
-// TestSignals: an interrupt ends what waits, and serve as it is meant to.
+// TestSignals checks that a signal ends token while it waits, and serve without an error.
 func TestSignals(t *testing.T) {
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// TestIgnoredInterrupt: a shell starts what runs in the background so.
+// TestIgnoredInterrupt checks that serve goes on if the shell ignores interrupts for it.
 func TestIgnoredInterrupt(t *testing.T) {
 	out, err := shell(t, `trap '' INT
 		cctoken serve >env &
@@ -87,8 +87,8 @@ func TestIgnoredInterrupt(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-// shell runs a script with cctoken in its path, in an empty directory. Whatever happens
-// to it, it ends the server that it has started last.
+// shell runs a script in an empty directory, with cctoken in its path. It always ends
+// the last server that the script started.
 func shell(t *testing.T, script string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-eu")
@@ -100,11 +100,11 @@ func shell(t *testing.T, script string) (string, error) {
 	return string(out), err
 }
 
-// TestDocument runs every command of docs/cctoken.md, in one shell.
+// TestDocument runs all commands in docs/cctoken.md, in one shell.
 func TestDocument(t *testing.T) {
 	for _, tool := range []string{"curl", "jq", "openssl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s, which the document uses, is not installed", tool)
+			t.Skipf("the document uses %s, which isn't installed", tool)
 		}
 	}
 	var script strings.Builder

@@ -39,7 +39,7 @@ func serve(ctx context.Context, c *call) error {
 		return err
 	}
 	if lifetime < time.Second {
-		return usagef("-lifetime is less than a second; a token response counts in seconds")
+		return usagef("-lifetime is less than a second; expires_in is in whole seconds")
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -48,7 +48,7 @@ func serve(ctx context.Context, c *call) error {
 	origin := "http://" + listener.Addr().String()
 	client := clientcredentialstest.Client{
 		ID:     *clientID,
-		Secret: rand.Text() + rand.Text(), // HS256 wants 32 bytes.
+		Secret: rand.Text() + rand.Text(), // HS256 needs 32 bytes.
 		Scopes: strings.Fields(*scopes),
 	}
 	auth := &clientcredentialstest.AuthorizationServer{
@@ -74,7 +74,7 @@ func serve(ctx context.Context, c *call) error {
 	} {
 		fmt.Fprintf(c.out, "export %s=%s\n", line.name, shellQuote(line.value))
 	}
-	// What reads this, as in eval "$(cctoken serve &)", waits for the end of it.
+	// A shell that evaluates the lines, as in eval "$(cctoken serve &)", waits for the end.
 	if err := c.out.Close(); err != nil {
 		_ = listener.Close()
 		return err
@@ -82,7 +82,7 @@ func serve(ctx context.Context, c *call) error {
 	return f.serve(ctx, listener)
 }
 
-// shellQuote returns text as a word of a shell.
+// shellQuote quotes text as one word for a shell.
 func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // A fake is an authorization server and an API at one address.
@@ -93,13 +93,13 @@ type fake struct {
 	api    *clientcredentialstest.ResourceServer
 	log    io.Writer // nil: none
 
-	mu     sync.Mutex // protects the rest, and writing to log
+	mu     sync.Mutex // protects the rest, and writes to log
 	faults []clientcredentialstest.Fault
-	next   int    // of faults
-	told   [2]int // violations of auth and of api
+	next   int    // the index into faults, before the modulo
+	logged [2]int // how many violations of auth and of api are in the log
 }
 
-// serve serves until ctx is done.
+// serve answers requests until ctx ends.
 func (f *fake) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
@@ -109,15 +109,15 @@ func (f *fake) serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers at /token, at the two locations of the metadata, and as the API
-// below /api/.
+// ServeHTTP serves the token endpoint at /token, the metadata at its two locations, and
+// the API under /api/.
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	recorded := &statusWriter{ResponseWriter: w}
 	defer func() {
 		v := recover()
-		f.tell(r, recorded.status)
+		f.logRequest(r, recorded.status)
 		if v != nil {
-			panic(v) // Of the fake servers, which break connections so.
+			panic(v) // The fake servers break connections with it.
 		}
 	}()
 	switch {
@@ -146,7 +146,7 @@ func (f *fake) metadata() clientcredentials.ServerMetadata {
 	}
 }
 
-// script gives the next token request its fault.
+// script sets the fault for the next token request.
 func (f *fake) script() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,8 +156,8 @@ func (f *fake) script() {
 	}
 }
 
-// tell writes a line for a request, and one for each rule that it broke.
-func (f *fake) tell(r *http.Request, status int) {
+// logRequest writes a line for a request, and one for each rule that it broke.
+func (f *fake) logRequest(r *http.Request, status int) {
 	if f.log == nil {
 		return
 	}
@@ -167,15 +167,16 @@ func (f *fake) tell(r *http.Request, status int) {
 	if status != 0 {
 		answer = strconv.Itoa(status)
 	}
-	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, printable(r.URL.Path), answer)
+	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, neutralise(r.URL.Path), answer)
 	for i, violations := range [][]error{f.auth.Violations(), f.api.Violations()} {
-		for ; f.told[i] < len(violations); f.told[i]++ {
-			fmt.Fprintf(f.log, "the client broke a rule: %s\n", printable(violations[f.told[i]].Error()))
+		for _, violation := range violations[f.logged[i]:] {
+			fmt.Fprintf(f.log, "the client broke a rule: %s\n", neutralise(violation.Error()))
 		}
+		f.logged[i] = len(violations)
 	}
 }
 
-// A statusWriter remembers the status of an answer.
+// A statusWriter records the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -193,10 +194,10 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap lets http.ResponseController reach the underlying writer.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// parseFaults reads a list of faults, separated by commas.
+// parseFaults parses a list of faults, separated by commas.
 func parseFaults(text string) (faults []clientcredentialstest.Fault, ok bool) {
 	for name := range strings.SplitSeq(text, ",") {
 		fault, ok := parseFault(strings.TrimSpace(name))

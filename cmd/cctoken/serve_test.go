@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,27 +18,12 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A lockedBuffer is a bytes.Buffer for several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex // protects b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// startServe runs cctoken serve, and returns what it exports. It ends with the test.
-func startServe(t *testing.T, stderr io.Writer, args ...string) environment {
+// startServe runs cctoken serve until the test ends. It returns the variables that serve
+// exports, and a function that returns its standard error so far.
+func startServe(t *testing.T, args ...string) (env environment, log func() string) {
 	t.Helper()
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	reader, writer := io.Pipe()
 	status := make(chan int, 1)
@@ -49,23 +34,39 @@ func startServe(t *testing.T, stderr io.Writer, args ...string) environment {
 	t.Cleanup(func() {
 		cancel()
 		assert.Zero(t, <-status)
+		_ = stderr.Close()
 	})
-	text, err := io.ReadAll(reader) // To the end: so does a shell.
+	text, err := io.ReadAll(reader) // A shell reads to the end, too.
 	require.NoError(t, err)
-	env := environment{}
+	env = environment{}
 	for line := range strings.Lines(string(text)) {
 		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "export "), "=")
 		require.True(t, ok, line)
 		env[name] = strings.ReplaceAll(strings.Trim(value, "'"), `'\''`, "'")
 	}
-	return env
+	return env, func() string {
+		text, err := os.ReadFile(stderr.Name())
+		require.NoError(t, err)
+		return string(text)
+	}
+}
+
+// callAPI returns the status of the answer of an API.
+func callAPI(t *testing.T, address, authorization string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", authorization)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	return resp.StatusCode
 }
 
 func TestServe(t *testing.T) {
-	var log lockedBuffer
-	env := startServe(t, &log, "-client-id", "it's me", "-scopes", "a b", "-lifetime", "90s", "-v")
+	env, log := startServe(t, "-client-id", "it's me", "-scopes", "a b", "-lifetime", "90s", "-v")
 	require.Equal(t, "it's me", env["CLIENT_ID"])
-	another := startServe(t, io.Discard)
+	another, _ := startServe(t)
 	assert.NotEqual(t, another["CLIENT_SECRET"], env["CLIENT_SECRET"])
 	assert.GreaterOrEqual(t, len(env["CLIENT_SECRET"]), 32)
 
@@ -78,34 +79,22 @@ func TestServe(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, env["TOKEN_URL"], metadata.TokenEndpoint)
 	assert.Equal(t, []string{"a", "b"}, metadata.ScopesSupported)
-	r = cctoken(t, env, "", "doctor")
-	assert.Zero(t, r.status, r.stderr)
-	assert.Regexp(t, lines(`ok    client_secret_jwt   works, the issuer as audience$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`), r.stdout)
+	doctored(t, env, nil, 0, lines(`ok    client_secret_jwt   works with the issuer as audience$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`))
 
 	token := strings.TrimSpace(cctoken(t, env, "", "token").stdout)
-	get := func(authorization string) int {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, env["API_URL"]+"reports", nil)
-		require.NoError(t, err)
-		req.Header.Set("Authorization", authorization)
-		resp, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		defer resp.Body.Close()
-		return resp.StatusCode
-	}
-	assert.Equal(t, http.StatusOK, get("Bearer "+token))
-	assert.Equal(t, http.StatusUnauthorized, get("Bearer another"))
-	assert.Equal(t, http.StatusBadRequest, get("Bearer a token"))
-	assert.Contains(t, log.String(), "POST /token 200\n")
-	assert.Contains(t, log.String(), "GET /api/reports 401\n")
-	assert.Contains(t, log.String(), "the client broke a rule: API request 3: RFC 6750, Section 2.1: the token breaks the grammar\n")
-	assert.Equal(t, 1, strings.Count(log.String(), "breaks the grammar"))
-	assert.NotContains(t, log.String(), token)
-	assert.NotContains(t, log.String(), env["CLIENT_SECRET"])
+	assert.Equal(t, http.StatusOK, callAPI(t, env["API_URL"]+"reports", "Bearer "+token))
+	assert.Equal(t, http.StatusUnauthorized, callAPI(t, env["API_URL"]+"reports", "Bearer another"))
+	assert.Equal(t, http.StatusBadRequest, callAPI(t, env["API_URL"]+"reports", "Bearer a token"))
+	assert.Contains(t, log(), "POST /token 200\n")
+	assert.Contains(t, log(), "GET /api/reports 401\n")
+	assert.Contains(t, log(), "the client broke a rule: API request 3: RFC 6750, Section 2.1: the token breaks the grammar\n")
+	assert.Equal(t, 1, strings.Count(log(), "breaks the grammar"))
+	assert.NotContains(t, log(), token)
+	assert.NotContains(t, log(), env["CLIENT_SECRET"])
 }
 
 func TestServeFaults(t *testing.T) {
-	var log lockedBuffer
-	env := startServe(t, &log, "-faults", "ok, 401,reset,html,1ms", "-v")
+	env, log := startServe(t, "-faults", "ok, 401,reset,html,1ms", "-v")
 	post := func() int {
 		resp, err := http.PostForm(env["TOKEN_URL"], map[string][]string{
 			"grant_type": {"client_credentials"}, "client_id": {env["CLIENT_ID"]}, "client_secret": {env["CLIENT_SECRET"]},
@@ -124,7 +113,7 @@ func TestServeFaults(t *testing.T) {
 			assert.Equal(t, want, post())
 		}
 	}
-	assert.Contains(t, log.String(), "POST /token connection broken\n")
+	assert.Contains(t, log(), "POST /token connection broken\n")
 }
 
 func TestParseFaults(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"flag"
@@ -13,15 +14,15 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// Settings say which client of which server this is.
+// settings name the client, its credentials and the server.
 type settings struct {
+	// The options.
 	clientID, tokenURL, issuer, scopes, params string
 
 	authMethod                          string
@@ -29,18 +30,16 @@ type settings struct {
 	keyFile, certFile, assertionFile    string
 	keyID, algorithm, assertionAudience string
 	dpopKeyFile                         string
+	caFile                              string
 
-	caFile string
-
-	// Not options.
-	secret string         // of CLIENT_SECRET, or of secretFile
+	// What the options name, and CLIENT_SECRET.
+	secret string         // from CLIENT_SECRET or secretFile
 	form   url.Values     // params
-	roots  *x509.CertPool // with what is in caFile; nil: the system's
-	dpop   crypto.Signer  // in dpopKeyFile; nil: none
+	roots  *x509.CertPool // includes those in caFile; nil: the system's
+	dpop   crypto.Signer  // from dpopKeyFile; nil: none
 }
 
-// An option is a setting by its flag. It is in capitals, and with underscores, in the
-// environment, and with underscores in the file.
+// An option is a setting, by the name of its flag.
 type option struct {
 	flag string
 	at   func(*settings) *string
@@ -64,12 +63,12 @@ var options = []option{
 	{"ca-file", func(s *settings) *string { return &s.caFile }},
 }
 
-func (o option) member() string   { return strings.ReplaceAll(o.flag, "-", "_") }
-func (o option) variable() string { return strings.ToUpper(o.member()) }
+func (o option) member() string   { return strings.ReplaceAll(o.flag, "-", "_") } // of the file
+func (o option) variable() string { return strings.ToUpper(o.member()) }          // of the environment
 func (o option) isFile() bool     { return strings.HasSuffix(o.flag, "-file") }
 
-// settings parses c.args with c.flags and those for settings, and returns these: a
-// flag comes before the environment, and that before the file.
+// settings adds the flags for settings, parses c.args and returns the settings. A flag
+// takes precedence over the environment, and the environment over the file.
 func (c *call) settings(ctx context.Context) (*settings, error) {
 	config := c.flags.String("config", "", "")
 	given := make(map[string]*string)
@@ -83,8 +82,7 @@ func (c *call) settings(ctx context.Context) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s settings
-	s.secret = c.env("CLIENT_SECRET")
+	s := settings{secret: c.env("CLIENT_SECRET")}
 	byFlag := make(map[string]bool)
 	c.flags.Visit(func(f *flag.Flag) { byFlag[f.Name] = true })
 	for _, o := range options {
@@ -101,13 +99,13 @@ func (c *call) settings(ctx context.Context) (*settings, error) {
 	case c.env("SECRET_FILE") != "":
 		return nil, usagef("both CLIENT_SECRET and SECRET_FILE are set; unset one")
 	default:
-		s.secretFile = "" // The environment comes before the file.
+		s.secretFile = "" // The environment takes precedence over the file.
 	}
 	return &s, s.complete(ctx)
 }
 
-// readConfig returns the members of a file of settings. Paths in it are relative to
-// where it is.
+// readConfig returns the members of a file of settings. Paths in the file are relative
+// to its directory.
 func readConfig(path string) (map[string]string, error) {
 	if path == "" {
 		return nil, nil
@@ -119,7 +117,7 @@ func readConfig(path string) (map[string]string, error) {
 	var members map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	if err := decoder.Decode(&members); err != nil || decoder.More() {
-		return nil, usagef("-config: %s is not one JSON object", path) // err may quote a secret.
+		return nil, usagef("-config: %s must contain one JSON object", path) // err may quote a secret.
 	}
 	file := make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(members)) {
@@ -127,9 +125,9 @@ func readConfig(path string) (map[string]string, error) {
 		value, isText := members[name].(string)
 		switch {
 		case name == "client_secret":
-			return nil, usagef("-config: %s has a client_secret, and such a file is too easily shared; remove it, and set CLIENT_SECRET in the environment or secret_file", path)
+			return nil, usagef("-config: %s contains client_secret, but such a file is easily shared by mistake; remove it, and set CLIENT_SECRET in the environment, or secret_file", path)
 		case i < 0:
-			return nil, usagef("-config: %s has a member that is no setting, %.30q; see cctoken help", path, name)
+			return nil, usagef("-config: %s contains %.30q, which isn't a setting; see cctoken help", path, name)
 		case !isText:
 			return nil, usagef("-config: %s in %s is not a string", name, path)
 		case options[i].isFile() && value != "" && !filepath.IsAbs(value):
@@ -140,10 +138,7 @@ func readConfig(path string) (map[string]string, error) {
 	return file, nil
 }
 
-// secretParameter is what a parameter is called that nobody else should see.
-var secretParameter = regexp.MustCompile(`(?i)secret|password|assertion|token|key$`)
-
-// complete checks the settings, and reads what they refer to.
+// complete checks the settings and reads the files that they name.
 func (s *settings) complete(ctx context.Context) (err error) {
 	if s.clientID == "" && s.assertionFile == "" {
 		return usagef("there is no client id; give -client-id, or set CLIENT_ID")
@@ -157,9 +152,9 @@ func (s *settings) complete(ctx context.Context) (err error) {
 	for name := range s.form {
 		switch {
 		case name == "client_id", name == "grant_type", name == "scope":
-			return usagef("-params contains %s, which is not for it to set; see cctoken help", name)
-		case secretParameter.MatchString(name):
-			return usagef("-params contains a parameter whose name is that of a secret, and no flag takes those; see cctoken help")
+			return usagef("-params contains %s, which has its own setting or a fixed value; see cctoken help", name)
+		case isCredentialName(name):
+			return usagef("-params contains a parameter with the name of a secret, and no flag takes a secret; see cctoken help")
 		}
 	}
 	if s.secretFile != "" {
@@ -204,5 +199,13 @@ func readRoots(path string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// scopeList returns the scopes, one by one.
+// certificate reads the client certificate. Its Leaf is set.
+func (s *settings) certificate(ctx context.Context) (*tls.Certificate, error) {
+	pair, err := clientauth.CertificateFiles(s.certFile, s.keyFile)(ctx)
+	if err != nil {
+		return nil, usagef("-cert-file: %w", err)
+	}
+	return pair, nil
+}
+
 func (s *settings) scopeList() []string { return strings.Fields(s.scopes) }

@@ -9,25 +9,22 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// The exit statuses. help/cctoken.txt tells them to the user.
+// The exit statuses, which help/cctoken.txt documents.
 const (
 	statusOK          = 0
 	statusRefused     = 1   // the server refuses the client, or what it asks for
 	statusUsage       = 2   // flags, settings, files: nothing was sent
-	statusTemporary   = 3   // no answer, or one that speaks of load or of a fault
-	statusUnusable    = 4   // an answer that isn't what it should be, or can't be trusted
+	statusTemporary   = 3   // no answer, or an answer that reports overload or a fault
+	statusUnusable    = 4   // an answer that is not as expected, or not to be trusted
 	statusOutput      = 5   // the result can't be written
-	statusInterrupted = 130 // as a shell calls the end by an interrupt
+	statusInterrupted = 130 // what a shell reports after an interrupt
 )
 
-// A failure is an error with the exit status it stands for.
+// A failure is an error with its exit status.
 type failure struct {
 	status int
 	err    error
@@ -36,13 +33,12 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// usagef returns the error for a mistake in how the program is called.
+// usagef returns a failure with statusUsage.
 func usagef(format string, args ...any) error {
 	return &failure{statusUsage, fmt.Errorf(format, args...)}
 }
 
-// statusOf returns the exit status for err. An error of a request is given one by
-// wire.fail before.
+// statusOf returns the exit status for err.
 func statusOf(err error) int {
 	var f *failure
 	if errors.As(err, &f) {
@@ -51,18 +47,12 @@ func statusOf(err error) int {
 	return statusUsage
 }
 
-// isTemporary reports whether a server that answers with that status may do
-// something else later.
-func isTemporary(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
-}
-
-// requestStatus returns the exit status for err, with which a request ended that was
-// sent. answered is the status of the last answer, 0 without one.
+// requestStatus returns the exit status for err, the error of a request that was sent.
+// The status of the last answer is answered, or 0 if there is none.
 func requestStatus(err error, answered int) int {
 	var refusal *oauth2.RetrieveError
 	switch {
-	case clientcredentials.IsTemporary(err), isTemporary(answered):
+	case isTemporary(err, answered):
 		return statusTemporary
 	case errors.As(err, &refusal) && !isRedirect(refusal.Response.StatusCode):
 		return statusRefused
@@ -70,7 +60,7 @@ func requestStatus(err error, answered int) int {
 	return statusUnusable
 }
 
-// explain returns what went wrong, and what to do about it.
+// explain says what went wrong and what to do about it.
 func explain(err error) string {
 	var (
 		refusal   *oauth2.RetrieveError
@@ -83,7 +73,7 @@ func explain(err error) string {
 	)
 	text := err.Error()
 	if errors.As(err, &refusal) {
-		text = strings.TrimSuffix(text, ": "+refusal.Error()) // Which quotes the server.
+		text = strings.TrimSuffix(text, ": "+refusal.Error()) // It quotes the server.
 	}
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "oauth2: "), "cannot fetch token: ")
 	advise := func(advice string) string { return text + "; " + advice }
@@ -91,32 +81,37 @@ func explain(err error) string {
 	case refusal != nil && !isRedirect(refusal.Response.StatusCode):
 		return explainRefusal(refusal)
 	case errors.As(err, &authority):
-		return advise("check that this is the right server, then give the certificate of its authority with -ca-file")
+		return advise("check that this is the right server, then name a file with its certification authority with -ca-file")
 	case errors.As(err, &hostname):
-		return advise("check the address: the server there has a certificate for another")
+		return advise("check the address: the certificate of the server is for another one")
 	case errors.As(err, &invalid):
 		return advise("check the clock of this machine, and the server's certificate")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return advise("check scheme and port of the address")
+		return advise("check the scheme and the port of the address")
 	case errors.As(err, &dns):
 		return advise("check the host name in the address")
 	case errors.Is(err, context.DeadlineExceeded):
-		return advise("check that the server can be reached from here, or give it more time with -timeout")
-	case errors.As(err, &operation) && operation.Op == "remote error": // A TLS alert.
-		return advise("the server may want a client certificate, or another one: see -cert-file")
+		return advise("check that this machine can reach the server, or allow more time with -timeout")
+	case isTLSAlert(err):
+		return advise("the server may require a client certificate, or another one: see -cert-file")
 	case errors.As(err, &operation) && operation.Op == "dial":
-		return advise("check host and port of the address, and that the server is running")
+		return advise("check the host and the port of the address, and that the server is running")
 	}
 	return text
 }
 
 func isRedirect(status int) bool { return 300 <= status && status <= 399 }
 
-// explainRefusal says what the server has answered, RFC 6749, Section 5.2.
+// isMissing reports whether the status says that there is no token endpoint.
+func isMissing(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
+}
+
+// explainRefusal says how the server refused, RFC 6749, Section 5.2.
 func explainRefusal(refusal *oauth2.RetrieveError) string {
 	status := refusal.Response.StatusCode
 	if refusal.ErrorCode == "" {
-		return fmt.Sprintf("the server answered %d and no OAuth error; %s", status, adviseStatus(status))
+		return fmt.Sprintf("the server answered %d without an OAuth error; %s", status, adviseStatus(status))
 	}
 	text := fmt.Sprintf("the server refused with %s (status %d)", refusal.ErrorCode, status)
 	if refusal.ErrorDescription != "" {
@@ -129,15 +124,15 @@ func explainRefusal(refusal *oauth2.RetrieveError) string {
 func adviseCode(code string, status int) string {
 	switch code {
 	case "invalid_client":
-		return "check the client id, the credentials, and the method by which the client is registered to use them: cctoken doctor tries each"
+		return "check the client id, the credentials, and the authentication method that the client is registered for: cctoken doctor tries each"
 	case "unauthorized_client", "unsupported_grant_type":
-		return "check the credentials, and that the client may use the client_credentials grant at the server"
+		return "check the credentials, and that the client is allowed to use the client_credentials grant"
 	case "invalid_scope":
-		return "check -scopes, and what the client may ask for at the server"
+		return "check -scopes, and which scopes the client is allowed to request"
 	case "invalid_target":
 		return "check resource and audience in -params"
 	case "use_dpop_nonce", "invalid_dpop_proof":
-		return "check -dpop-key-file, which the client may be registered for, and the clock of this machine"
+		return "check the clock of this machine, and -dpop-key-file: the client may be registered for bound tokens"
 	case "temporarily_unavailable", "server_error":
 		return adviseStatus(http.StatusServiceUnavailable)
 	}
@@ -148,27 +143,11 @@ func adviseCode(code string, status int) string {
 func adviseStatus(status int) string {
 	switch {
 	case status == http.StatusTooManyRequests:
-		return "wait before the next try: the server asks for it"
-	case isTemporary(status):
+		return "wait before you try again: the server asks for it"
+	case isTemporaryStatus(status):
 		return "try again later"
-	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
-		return "check that the token URL is that of a token endpoint"
+	case isMissing(status):
+		return "check that the token URL is the address of a token endpoint"
 	}
-	return "check the token URL, then what the server wants from this client: cctoken doctor tries what there is"
-}
-
-// printable returns text without characters that could rewrite a terminal. Tabs and
-// line ends stay.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if rewrites(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
-
-// rewrites reports whether a terminal may do something else with r than print it.
-func rewrites(r rune) bool {
-	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
+	return "check the token URL, then what the server expects of this client: cctoken doctor tries each method"
 }

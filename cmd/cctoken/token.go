@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -28,9 +26,9 @@ func printToken(ctx context.Context, c *call) error {
 	}
 	switch {
 	case *header && *inJSON:
-		return usagef("-header and -json exclude each other; give one")
+		return usagef("-header and -json can't be combined; give one")
 	case *header && s.dpop != nil:
-		return usagef("a token bound to a key needs a proof with each request, and a header alone has none; leave out -header, or -dpop-key-file")
+		return usagef("a token that is bound to a key needs a proof with each request, which -header can't provide; leave out -header or -dpop-key-file")
 	}
 	ctx, cancel, err := within(ctx, timeout)
 	if err != nil {
@@ -52,11 +50,12 @@ func printToken(ctx context.Context, c *call) error {
 	return nil
 }
 
-// maxTokenRequests bounds what one cctoken token sends: the requests of Discover,
-// three attempts of the library, one for the other auth style, one for a nonce each.
+// maxTokenRequests is how many requests cctoken token sends at most: three of Discover,
+// the library's three attempts, one for the other auth style, and a second one for each
+// of these four with a nonce.
 const maxTokenRequests = 3 + 2*(3+1)
 
-// fetch requests a token as the settings say.
+// fetch requests a token.
 func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*oauth2.Token, error) {
 	name, err := s.authMethodName(ctx)
 	if err != nil {
@@ -79,7 +78,7 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 		}
 	}
 	if isCleartext(endpoint) {
-		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, and whoever is on the way can read credentials and token; use https\n")
+		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, so that others on the network can read the credentials and the token; use https\n")
 	}
 	conf := s.config(endpoint, m)
 	conf.Retry.TotalTimeout = timeout
@@ -91,27 +90,26 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	return token, err
 }
 
-// attemptTimeout returns how long one attempt may take: the library's default, or more
-// of a long -timeout.
+// attemptTimeout returns how long one attempt may take: the library's default, or a
+// third of a long -timeout.
 func attemptTimeout(timeout time.Duration) time.Duration { return max(10*time.Second, timeout/3) }
 
-// endpoint returns the token endpoint for m. If no method is asked for, m becomes the
-// form of the secret that the server takes.
+// endpoint returns the token endpoint for m. If m has no name, it gets the style that
+// the metadata prefers.
 func (s *settings) endpoint(m *method, metadata *clientcredentials.ServerMetadata) (string, error) {
-	unusable := func(err error) error { return &failure{statusUnusable, err} }
 	var methods []clientcredentials.ClientAuth
 	if m.auth != nil {
 		methods = append(methods, m.auth)
 	}
 	if s.authMethod != "" {
-		// Asked for: what the metadata lists is no reason not to try.
-		open := *metadata
-		open.TokenEndpointAuthMethodsSupported = []string{m.registered()}
-		metadata = &open
+		// Try a method that the user asks for, even if the metadata doesn't list it.
+		listing := *metadata
+		listing.TokenEndpointAuthMethodsSupported = []string{m.registered()}
+		metadata = &listing
 	}
 	conf, err := metadata.Config(s.clientID, methods...)
 	if err != nil {
-		return "", unusable(err)
+		return "", &failure{statusUnusable, err}
 	}
 	if m.name == "" {
 		m.style = conf.AuthStyle
@@ -119,8 +117,7 @@ func (s *settings) endpoint(m *method, metadata *clientcredentials.ServerMetadat
 	return conf.TokenURL, nil
 }
 
-// A tokenJSON is a token as a token response has it, RFC 6749, Section 5.1, with the
-// moment of its expiry.
+// A tokenJSON is a token response, RFC 6749, Section 5.1, with the time of expiry.
 type tokenJSON struct {
 	AccessToken string     `json:"access_token"`
 	TokenType   string     `json:"token_type"`
@@ -129,7 +126,6 @@ type tokenJSON struct {
 	Scope       string     `json:"scope,omitempty"`
 }
 
-// newTokenJSON returns token, for which that scope was asked for.
 func newTokenJSON(token *oauth2.Token, asked string) tokenJSON {
 	t := tokenJSON{AccessToken: token.AccessToken, TokenType: token.Type(), ExpiresIn: token.ExpiresIn, Scope: grantedScope(token, asked)}
 	if !token.Expiry.IsZero() {
@@ -139,7 +135,7 @@ func newTokenJSON(token *oauth2.Token, asked string) tokenJSON {
 	return t
 }
 
-// grantedScope returns the scope of token. A server needn't tell it if it is the one
+// grantedScope returns the scope of token. A server may leave it out if it is the scope
 // that was asked for, RFC 6749, Section 5.1.
 func grantedScope(token *oauth2.Token, asked string) string {
 	if scope, ok := token.Extra("scope").(string); ok {
@@ -148,7 +144,7 @@ func grantedScope(token *oauth2.Token, asked string) string {
 	return strings.Join(strings.Fields(asked), " ")
 }
 
-// writeJSON writes v as JSON, without characters that could rewrite a terminal.
+// writeJSON writes v as JSON that can't rewrite a terminal.
 func writeJSON(out io.Writer, v any) error {
 	text, err := toJSON(v, "  ")
 	if err != nil {
@@ -158,7 +154,7 @@ func writeJSON(out io.Writer, v any) error {
 	return err
 }
 
-// toJSON returns v as JSON with that indentation. Such characters are escaped.
+// toJSON returns v as JSON. Characters that could rewrite a terminal are escaped.
 func toJSON(v any, indent string) (string, error) {
 	var buffer strings.Builder
 	encoder := json.NewEncoder(&buffer)
@@ -169,7 +165,7 @@ func toJSON(v any, indent string) (string, error) {
 	}
 	var escaped strings.Builder
 	for _, r := range strings.TrimSuffix(buffer.String(), "\n") {
-		if !rewrites(r) {
+		if neutralise(string(r)) == string(r) {
 			escaped.WriteRune(r)
 			continue
 		}
@@ -178,14 +174,4 @@ func toJSON(v any, indent string) (string, error) {
 		}
 	}
 	return escaped.String(), nil
-}
-
-// isCleartext reports whether what is sent to that address can be read on the way.
-func isCleartext(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || !strings.EqualFold(u.Scheme, "http") {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return !strings.EqualFold(u.Hostname(), "localhost") && (ip == nil || !ip.IsLoopback())
 }

@@ -3,13 +3,9 @@ package main
 import (
 	"bytes"
 	"crypto"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"maps"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
@@ -30,51 +27,37 @@ func TestToken(t *testing.T) {
 	r := cctoken(t, srv.env(), "", "token")
 	require.Zero(t, r.status, r.stderr)
 	assert.Empty(t, r.stderr)
-	accessToken := strings.TrimSuffix(r.stdout, "\n")
-	got, valid := srv.Auth.Introspect(accessToken)
+	got, valid := srv.Auth.Introspect(strings.TrimSuffix(r.stdout, "\n"))
 	assert.True(t, valid)
 	assert.Equal(t, canaryID, got.ClientID)
 
 	t.Run("header", func(t *testing.T) {
 		r := cctoken(t, srv.env(), "", "token", "-header")
-		name, value, _ := strings.Cut(strings.TrimSuffix(r.stdout, "\n"), ": ")
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.APIURL, nil)
-		require.NoError(t, err)
-		req.Header.Set(name, value)
-		resp, err := http.DefaultClient.Do(req)
-		require.NoError(t, err)
-		_ = resp.Body.Close()
-		assert.Equal(t, http.StatusOK, resp.StatusCode)
+		authorization, found := strings.CutPrefix(strings.TrimSuffix(r.stdout, "\n"), "Authorization: ")
+		assert.True(t, found)
+		assert.Equal(t, http.StatusOK, callAPI(t, srv.APIURL, authorization))
 	})
 	t.Run("json", func(t *testing.T) {
 		r := cctoken(t, srv.env(), "", "token", "-json", "-scopes", "read", "-params", "audience=https://api.example&resource=urn:x")
-		var response struct {
-			AccessToken string    `json:"access_token"`
-			TokenType   string    `json:"token_type"`
-			ExpiresIn   int       `json:"expires_in"`
-			Expiry      time.Time `json:"expiry"`
-			Scope       string    `json:"scope"`
-		}
+		var response tokenJSON
 		decoder := json.NewDecoder(strings.NewReader(r.stdout))
 		decoder.DisallowUnknownFields()
 		require.NoError(t, decoder.Decode(&response))
 		got, _ := srv.Auth.Introspect(response.AccessToken)
 		assert.Equal(t, []string{"urn:x", "https://api.example"}, got.Audience)
-		assert.Equal(t, "Bearer", response.TokenType)
-		assert.Equal(t, 3600, response.ExpiresIn)
-		assert.WithinDuration(t, got.Expiry, response.Expiry, time.Minute)
-		assert.Equal(t, "read", response.Scope)
+		assert.WithinDuration(t, got.Expiry, *response.Expiry, time.Minute)
+		for _, member := range []string{`"access_token": "`, `"token_type": "Bearer"`, `"expires_in": 3600`, `"expiry": "20`, `"scope": "read"`} {
+			assert.Contains(t, r.stdout, member)
+		}
 	})
-	t.Run("a scope that the server doesn't repeat", func(t *testing.T) {
+	t.Run("a scope that the server leaves out", func(t *testing.T) {
 		s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"bearer"}`))
-		env := srv.env()
-		env["TOKEN_URL"] = s.URL + "/token"
-		r := cctoken(t, env, "", "token", "-json", "-scopes", " a  b ")
+		r := cctoken(t, clientOf(s.URL+"/token"), "", "token", "-json", "-scopes", " a  b ")
 		assert.JSONEq(t, `{"access_token":"x","token_type":"Bearer","scope":"a b"}`, r.stdout)
 	})
 }
 
-// TestTokenStatus: what the server does, and the exit status.
+// TestTokenStatus checks the exit status for each answer of the server.
 func TestTokenStatus(t *testing.T) {
 	t.Parallel()
 	refusal := hostile.JSON
@@ -88,8 +71,8 @@ func TestTokenStatus(t *testing.T) {
 		{"invalid_scope", refusal(400, `{"error":"invalid_scope"}`), statusRefused, "check -scopes"},
 		{"invalid_target", refusal(400, `{"error":"invalid_target"}`), statusRefused, "check resource and audience in -params"},
 		{"unauthorized_client", refusal(400, `{"error":"unauthorized_client"}`), statusRefused, "client_credentials grant"},
-		{"no OAuth error", hostile.Text(403, "text/html", "<h1>Forbidden"), statusRefused, "answered 403 and no OAuth error"},
-		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusRefused, "check that the token URL is that of a token endpoint"},
+		{"no OAuth error", hostile.Text(403, "text/html", "<h1>Forbidden"), statusRefused, "answered 403 without an OAuth error"},
+		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusRefused, "check that the token URL is the address of a token endpoint"},
 		{"too many requests", refusal(429, `{}`), statusTemporary, "the server asks for it"},
 		{"unavailable", refusal(503, `{"error":"temporarily_unavailable"}`), statusTemporary, "try again later"},
 		{"reset", hostile.Reset(), statusTemporary, "/token"},
@@ -98,7 +81,7 @@ func TestTokenStatus(t *testing.T) {
 		{"a redirect", hostile.Redirect(307, "https://elsewhere.example/token"), statusUnusable, "the token endpoint answered 307, a redirect to https://elsewhere.example:443, which is not followed; set TokenURL to the endpoint's final address\n"},
 		{"no token", refusal(200, `{}`), statusUnusable, "missing access_token"},
 		{"a page that repeats the request", hostile.Echo(400), statusRefused, "answered 400"},
-		{"a description that does", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		{"a description that repeats the request", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			description, _ := json.Marshal(hostile.Dump(req))
 			refusal(400, `{"error":"invalid_client","error_description":`+string(description)+`}`).ServeHTTP(w, req)
 		}), statusRefused, "[redacted]"},
@@ -107,146 +90,117 @@ func TestTokenStatus(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := hostile.Start(t, tt.answer)
-			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": s.URL + "/token"}
-			r := cctoken(t, env, "", "token", "-auth-method", secretPost)
+			r := cctoken(t, clientOf(s.URL+"/token"), "", "token", "-auth-method", secretPost)
 			assert.Equal(t, tt.status, r.status, r.stderr)
 			assert.Contains(t, r.stderr, tt.want)
 			assert.NotContains(t, r.stderr, "\x1b")
 			assert.Empty(t, r.stdout)
 		})
 	}
-	t.Run("nobody listens", func(t *testing.T) {
-		// No test can get hold of this port.
-		env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": "http://127.0.0.1:1/token"}
-		r := cctoken(t, env, "", "token")
-		assert.Equal(t, statusTemporary, r.status)
-		assert.Contains(t, r.stderr, "check host and port of the address")
-	})
-	t.Run("no answer in time", func(t *testing.T) {
-		srv := startServer(t)
-		srv.Auth.Latency = time.Hour
-		r := cctoken(t, srv.env(), "", "token", "-timeout", "50ms")
-		assert.Equal(t, statusTemporary, r.status)
-		assert.Contains(t, r.stderr, "it took longer than -timeout 50ms")
-	})
-	t.Run("a certificate of nobody known", func(t *testing.T) {
-		srv := clientcredentialstest.NewTLSServer()
-		defer srv.Close()
-		env := environment{"CLIENT_ID": "client", "CLIENT_SECRET": "secret", "TOKEN_URL": srv.TokenURL}
-		r := cctoken(t, env, "", "token")
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Contains(t, r.stderr, "-ca-file")
-		assert.Zero(t, srv.Auth.TokenRequests())
+}
 
-		r = cctoken(t, env, "", "token", "-ca-file", writeAuthority(t, srv))
-		assert.Zero(t, r.status, r.stderr)
-	})
-	t.Run("no certificate", func(t *testing.T) {
-		srv := httptest.NewUnstartedServer(http.NotFoundHandler())
-		srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-		srv.StartTLS()
-		defer srv.Close()
-		authority := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
-		env := environment{"CLIENT_ID": "client", "CLIENT_SECRET": "secret", "TOKEN_URL": srv.URL + "/token", "CA_FILE": authority}
-		r := cctoken(t, env, "", "token")
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Contains(t, r.stderr, "the server may want a client certificate")
-	})
-	t.Run("http where https is spoken", func(t *testing.T) {
-		srv := startServer(t)
-		env := srv.env()
-		env["TOKEN_URL"] = strings.Replace(srv.TokenURL, "http:", "https:", 1)
-		r := cctoken(t, env, "", "token")
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Contains(t, r.stderr, "server gave HTTP response to HTTPS client; check scheme and port of the address")
-	})
+// TestNoAnswer checks what token and doctor say if there is no answer.
+func TestNoAnswer(t *testing.T) {
+	slow, secure := startServer(t), startTLSServer(t)
+	slow.Auth.Latency = time.Hour
+	tests := []struct {
+		name   string
+		env    environment
+		args   []string
+		status int
+		want   string
+	}{
+		{"nobody listens", clientOf("http://127.0.0.1:1/token"), nil, statusTemporary, "check the host and the port of the address"}, // No test can get this port.
+		{"timeout", slow.env(), []string{"-timeout", "50ms"}, statusTemporary, "it took longer than -timeout 50ms"},
+		{"an unknown authority", secure.env(), nil, statusUnusable, "-ca-file"},
+		{"no client certificate", startCertificateServer(t, http.NotFoundHandler()), nil, statusUnusable, "the server may require a client certificate"},
+		{"https to a server for http", clientOf(strings.Replace(slow.TokenURL, "http:", "https:", 1)), nil, statusUnusable, "server gave HTTP response to HTTPS client; check the scheme and the port of the address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := cctoken(t, tt.env, "", append([]string{"token"}, tt.args...)...)
+			assert.Equal(t, tt.status, r.status)
+			assert.Contains(t, r.stderr, tt.want)
+			r = cctoken(t, tt.env, "", append([]string{"doctor"}, tt.args...)...)
+			assert.Equal(t, tt.status, r.status)
+			assert.Contains(t, r.stdout+r.stderr, tt.want)
+			if tt.args == nil {
+				assert.Regexp(t, lines(`fail  endpoint`, `note  stop`), r.stdout)
+			}
+		})
+	}
+	assert.Zero(t, secure.Auth.TokenRequests())
+	r := cctoken(t, clientOf(secure.TokenURL).with("CLIENT_SECRET", clientcredentialstest.ClientSecret, "CA_FILE", secure.authority(t)), "", "token")
+	assert.Zero(t, r.status, r.stderr)
 }
 
 func TestTokenInCleartext(t *testing.T) {
 	var stderr bytes.Buffer
-	env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "TOKEN_URL": "http://token.invalid/token"}
-	status := run(t.Context(), []string{"token", "-timeout", "1ms"}, env.get, strings.NewReader(""), new(bytes.Buffer), &stderr)
+	status := run(t.Context(), []string{"token", "-timeout", "1ms"}, clientOf("http://token.invalid/token").get, strings.NewReader(""), new(bytes.Buffer), &stderr)
 	assert.Equal(t, statusTemporary, status)
 	assert.Contains(t, stderr.String(), "cctoken token: warning: the token URL is http")
 }
 
-// TestTokenFromIssuer: the token endpoint, and the form of the secret, are in the
-// metadata.
+// TestTokenFromIssuer checks that the metadata decides on the token endpoint and on how
+// the secret is sent.
 func TestTokenFromIssuer(t *testing.T) {
-	metadata := func(methods string) (*httptest.Server, testServer) {
-		srv := startServer(t)
-		var issuer *httptest.Server
-		issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			hostile.JSON(200, `{"issuer":"`+issuer.URL+`","token_endpoint":"`+srv.TokenURL+`","token_endpoint_auth_methods_supported":`+methods+`}`).ServeHTTP(w, nil)
-		}))
-		t.Cleanup(issuer.Close)
-		return issuer, srv
-	}
-	for _, tt := range []struct{ name, methods, asked, used string }{
-		{"header", `["client_secret_post","client_secret_basic"]`, "", secretBasic},
-		{"body", `["client_secret_post"]`, "", secretPost},
-		{"asked for", `["client_secret_post"]`, secretBasic, secretBasic},
+	for _, tt := range []struct {
+		name    string
+		methods []string
+		wanted  string
+		used    string // empty: nothing is sent
+	}{
+		{"header", []string{secretPost, secretBasic}, "", secretBasic},
+		{"body", []string{secretPost}, "", secretPost},
+		{"-auth-method", []string{secretPost}, secretBasic, secretBasic},
+		{"neither", []string{privateKeyJWT}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			issuer, srv := metadata(tt.methods)
-			env := srv.env()
-			delete(env, "TOKEN_URL")
-			r := cctoken(t, env, "", "token", "-issuer", issuer.URL, "-auth-method", tt.asked)
+			srv := startServer(t)
+			issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) { m.TokenEndpointAuthMethodsSupported = tt.methods })
+			r := cctoken(t, srv.env().with("TOKEN_URL", ""), "", "token", "-issuer", issuer, "-auth-method", tt.wanted)
+			if tt.used == "" {
+				assert.Equal(t, statusUnusable, r.status)
+				assert.Contains(t, r.stderr, "clients authenticate to the server by")
+				assert.Zero(t, srv.Auth.TokenRequests())
+				return
+			}
 			require.Zero(t, r.status, r.stderr)
 			requests := srv.Auth.Requests()
 			require.Len(t, requests, 1)
 			assert.Equal(t, tt.used, requests[0].AuthMethod)
 		})
 	}
-	t.Run("neither", func(t *testing.T) {
-		issuer, srv := metadata(`["private_key_jwt"]`)
-		env := srv.env()
-		delete(env, "TOKEN_URL")
-		r := cctoken(t, env, "", "token", "-issuer", issuer.URL)
-		assert.Equal(t, statusUnusable, r.status)
-		assert.Contains(t, r.stderr, "clients authenticate to the server by")
-		assert.Zero(t, srv.Auth.TokenRequests())
-	})
-	t.Run("no metadata", func(t *testing.T) {
-		for status, want := range map[int]int{404: statusUnusable, 503: statusTemporary} {
-			s := hostile.Start(t, hostile.Text(status, "text/plain", "no"))
-			env := environment{"CLIENT_ID": canaryID, "CLIENT_SECRET": canarySecret, "ISSUER": s.URL}
-			r := cctoken(t, env, "", "token")
-			assert.Equal(t, want, r.status, r.stderr)
-			assert.Empty(t, s.Find(canarySecret))
-		}
-	})
+	for status, want := range map[int]int{404: statusUnusable, 503: statusTemporary} {
+		s := hostile.Start(t, hostile.Text(status, "text/plain", "no"))
+		r := cctoken(t, clientOf("").with("ISSUER", s.URL), "", "token")
+		assert.Equal(t, want, r.status, r.stderr)
+		assert.Empty(t, s.Find(canarySecret))
+	}
 }
 
-// TestPrecedence: a flag comes before the environment, and that before the file.
+// TestPrecedence checks that a flag wins over the environment, and the environment over
+// the file.
 func TestPrecedence(t *testing.T) {
 	srv := startServer(t,
 		clientcredentialstest.Client{ID: "of the file", Secret: "secret of the file"},
 		clientcredentialstest.Client{ID: "of the environment", Secret: canarySecret},
 		clientcredentialstest.Client{ID: "of the flags", Secret: "secret of the flags"},
 	)
-	dir := t.TempDir()
-	write := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-		return path
-	}
-	write("secret", "secret of the file\n")
-	flagSecret := write("flag-secret", "secret of the flags\n")
-	file := write("cctoken.json", `{"token_url":"`+srv.TokenURL+`","client_id":"of the file","secret_file":"secret","scopes":"file","auth_method":"client_secret_post"}`)
-
+	file := writeFile(t, "cctoken.json", `{"token_url":"`+srv.TokenURL+`","client_id":"of the file","secret_file":"secret","scopes":"file","auth_method":"client_secret_post"}`)
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(file), "secret"), []byte("secret of the file\n"), 0o600))
+	ofEnvironment := environment{"CLIENT_ID": "of the environment", "CLIENT_SECRET": canarySecret, "SCOPES": "environment"}
 	tests := []struct {
-		name          string
-		env           environment
-		args          []string
-		client, scope string
-		method        string
+		name                  string
+		env                   environment
+		args                  []string
+		client, scope, method string
 	}{
-		{name: "file", client: "of the file", scope: "file", method: secretPost},
-		{name: "environment", env: environment{"CLIENT_ID": "of the environment", "CLIENT_SECRET": canarySecret, "SCOPES": "environment"}, client: "of the environment", scope: "environment", method: secretPost},
-		{name: "an empty variable", env: environment{"SCOPES": ""}, client: "of the file", scope: "file", method: secretPost},
-		{name: "flags", env: environment{"CLIENT_ID": "of the environment", "CLIENT_SECRET": canarySecret, "SCOPES": "environment"}, args: []string{"-client-id", "of the flags", "-secret-file", flagSecret, "-scopes", "flag", "-auth-method", secretBasic}, client: "of the flags", scope: "flag", method: secretBasic},
-		{name: "an empty flag", args: []string{"-scopes", "", "-auth-method="}, client: "of the file", method: secretBasic},
+		{"file", nil, nil, "of the file", "file", secretPost},
+		{"environment", ofEnvironment, nil, "of the environment", "environment", secretPost},
+		{"an empty variable", environment{"SCOPES": ""}, nil, "of the file", "file", secretPost},
+		{"flags", ofEnvironment, []string{"-client-id", "of the flags", "-secret-file", writeFile(t, "secret", "secret of the flags\n"), "-scopes", "flag", "-auth-method", secretBasic}, "of the flags", "flag", secretBasic},
+		{"an empty flag", nil, []string{"-scopes", "", "-auth-method="}, "of the file", "", secretBasic},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -261,49 +215,40 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// TestTokenByMethod: each sort of credential gets a token, by the method that goes with
-// it.
+// TestTokenByMethod gets a token with each kind of credential, by the method that goes
+// with it.
 func TestTokenByMethod(t *testing.T) {
 	key, keyFile := newKeyFile(t)
-	selfSigned, _, selfSignedFile, selfSignedKeyFile := newCertificate(t, nil, nil, time.Hour)
-	authority, authorityKey, _, _ := newCertificate(t, nil, nil, time.Hour)
-	issued, _, issuedFile, issuedKeyFile := newCertificate(t, authority, authorityKey, time.Hour)
-	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{
-		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned, issued},
+	selfSigned := newCertificate(t, nil, time.Hour)
+	issued := newCertificate(t, selfSigned, time.Hour)
+	srv := startTLSServer(t, clientcredentialstest.Client{
+		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned.Certificate, issued.Certificate},
 	})
-	defer srv.Close()
-	base := environment{"CLIENT_ID": canaryID, "TOKEN_URL": srv.TokenURL, "CA_FILE": writeAuthority(t, srv)}
-
+	base := environment{"CLIENT_ID": canaryID, "TOKEN_URL": srv.TokenURL, "CA_FILE": srv.authority(t)}
 	tests := []struct {
-		name string
-		env  environment
-		used string
+		name      string
+		variables []string
+		used      string
 	}{
-		{"a secret", environment{"CLIENT_SECRET": canarySecret}, secretBasic},
-		{"a secret, in the body", environment{"CLIENT_SECRET": canarySecret, "AUTH_METHOD": secretPost}, secretPost},
-		{"a secret, signing", environment{"CLIENT_SECRET": canarySecret, "AUTH_METHOD": secretJWT}, secretJWT},
-		{"a key", environment{"KEY_FILE": keyFile}, privateKeyJWT},
-		{"a key for another audience", environment{"KEY_FILE": keyFile, "ISSUER": "https://login.example", "ASSERTION_AUDIENCE": srv.TokenURL}, privateKeyJWT},
-		{"a certificate", environment{"CERT_FILE": issuedFile, "KEY_FILE": issuedKeyFile}, tlsAuth},
-		{"a certificate of one's own", environment{"CERT_FILE": selfSignedFile, "KEY_FILE": selfSignedKeyFile}, selfSignedTLS},
+		{"a secret", []string{"CLIENT_SECRET", canarySecret}, secretBasic},
+		{"a secret in the body", []string{"CLIENT_SECRET", canarySecret, "AUTH_METHOD", secretPost}, secretPost},
+		{"a secret that signs", []string{"CLIENT_SECRET", canarySecret, "AUTH_METHOD", secretJWT}, secretJWT},
+		{"a key", []string{"KEY_FILE", keyFile}, privateKeyJWT},
+		{"a key for another audience", []string{"KEY_FILE", keyFile, "ISSUER", "https://login.example", "ASSERTION_AUDIENCE", srv.TokenURL}, privateKeyJWT},
+		{"a certificate", []string{"CERT_FILE", issued.certFile, "KEY_FILE", issued.keyFile}, tlsAuth},
+		{"a self-signed certificate", []string{"CERT_FILE", selfSigned.certFile, "KEY_FILE", selfSigned.keyFile}, selfSignedTLS},
+		{"a DPoP key", []string{"CLIENT_SECRET", canarySecret, "DPOP_KEY_FILE", keyFile}, secretBasic},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			env := maps.Clone(base)
-			maps.Copy(env, tt.env)
-			r := cctoken(t, env, "", "token")
+			env := base.with(tt.variables...)
+			r := cctoken(t, env, "", "token", "-json")
 			require.Zero(t, r.status, r.stderr)
 			requests := srv.Auth.Requests()
 			assert.Equal(t, tt.used, requests[len(requests)-1].AuthMethod)
+			assert.Equal(t, env["DPOP_KEY_FILE"] != "", strings.Contains(r.stdout, `"token_type": "DPoP"`))
 		})
 	}
-	t.Run("DPoP", func(t *testing.T) {
-		env := maps.Clone(base)
-		maps.Copy(env, environment{"CLIENT_SECRET": canarySecret, "DPOP_KEY_FILE": keyFile})
-		r := cctoken(t, env, "", "token", "-json")
-		require.Zero(t, r.status, r.stderr)
-		assert.Contains(t, r.stdout, `"token_type": "DPoP"`)
-	})
 	assertion := unsigned(`{"alg":"ES256"}`, `{"sub":"workload"}`)
 	for method, typ := range map[string]string{"": clientauth.TypeJWTBearer, spiffeJWT: clientauth.TypeJWTSPIFFE} {
 		t.Run("an assertion "+method, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,33 +15,32 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// A wire carries requests, and remembers how each went, but nothing of what they
-// held. It is safe for concurrent use.
+// A wire sends requests and records how each went, without its content. It is safe for
+// concurrent use.
 type wire struct {
 	base *http.Transport
 
 	mu        sync.Mutex // protects the rest
 	exchanges []exchange
-	left      int // how many requests may still be sent
+	left      int // how many more requests may be sent
 }
 
 // An exchange is one request and its answer.
 type exchange struct {
-	method, url    string // without a query
+	method, url    string // the address has no query
 	status         int    // 0: no answer
-	date           string // the field Date of the answer
+	date           string // the Date field of the answer
 	sent, answered time.Time
-	reused         bool // an older connection
+	reused         bool // whether the connection had been used before
 	tls            *tls.ConnectionState
 	proto          string
 }
 
-var errTooMany = errors.New("more requests than were announced; this is a mistake in cctoken")
+var errTooMany = errors.New("cctoken tried to send more requests than it announced; this is a bug in cctoken")
 
-// newWire returns a wire for so many requests, the connections of which present
-// that certificate, if any.
-//
-// The library would have its transport present it, if that were an *http.Transport.
+// newWire returns a wire for a number of requests. Its connections present cert if that
+// isn't nil. The library presents a certificate only if its transport is an
+// *http.Transport, and a wire isn't one.
 func newWire(s *settings, cert *tls.Certificate, requests int) *wire {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: s.roots}
@@ -52,10 +52,9 @@ func newWire(s *settings, cert *tls.Certificate, requests int) *wire {
 
 func (w *wire) client() *http.Client { return &http.Client{Transport: w} }
 
-// close closes the connections.
 func (w *wire) close() { w.base.CloseIdleConnections() }
 
-// RoundTrip sends a request, unless there are too many.
+// RoundTrip sends a request, unless there were too many.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.mu.Lock()
 	w.left--
@@ -64,9 +63,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if exceeded {
 		return nil, errTooMany
 	}
-	address := *req.URL
-	address.RawQuery = ""
-	e := exchange{method: req.Method, url: address.String(), sent: time.Now()}
+	e := exchange{method: req.Method, url: printableURL(req.URL.String()), sent: time.Now()}
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { e.reused = info.Reused },
 	})
@@ -81,14 +78,14 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// sent returns what was sent, oldest first.
+// sent returns the exchanges so far, oldest first.
 func (w *wire) sent() []exchange {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]exchange(nil), w.exchanges...)
+	return slices.Clone(w.exchanges)
 }
 
-// token requests a token by conf, through w. Its error has the exit status it stands for.
+// token requests a token with conf. Its error is a failure.
 func (w *wire) token(ctx context.Context, conf *clientcredentials.Config) (*oauth2.Token, error) {
 	before := len(w.sent())
 	conf.HTTPClient = w.client()
@@ -96,15 +93,15 @@ func (w *wire) token(ctx context.Context, conf *clientcredentials.Config) (*oaut
 	return token, w.fail(before, err)
 }
 
-// discover asks the issuer for its metadata. Its error is as that of token.
+// discover requests the metadata of the issuer. Its error is a failure.
 func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.ServerMetadata, error) {
 	before := len(w.sent())
 	m, err := clientcredentials.Discover(context.WithValue(ctx, oauth2.HTTPClient, w.client()), issuer)
 	return m, w.fail(before, err)
 }
 
-// fail returns err with the exit status it stands for, after what was sent since there
-// were so many exchanges.
+// fail returns err with its exit status. The first exchanges, as many as before says,
+// have nothing to do with err.
 func (w *wire) fail(before int, err error) error {
 	sent := w.sent()[before:]
 	switch {
@@ -116,7 +113,7 @@ func (w *wire) fail(before int, err error) error {
 	return &failure{requestStatus(err, sent[len(sent)-1].status), err}
 }
 
-// config returns a Config for the token endpoint at that address.
+// config returns a Config for the token endpoint at tokenURL.
 func (s *settings) config(tokenURL string, m *method) *clientcredentials.Config {
 	return &clientcredentials.Config{
 		ClientID:       s.clientID,
