@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 )
 
 const (
@@ -175,9 +176,7 @@ func IsTemporary(err error) bool {
 		authentication *authError
 		construction   *constructionError
 		certificate    *tls.CertificateVerificationError
-		alert          tls.AlertError
 		notTLS         tls.RecordHeaderError
-		operation      *net.OpError
 		network        net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
 	)
 	switch {
@@ -185,10 +184,8 @@ func IsTemporary(err error) bool {
 		return false
 	case errors.As(err, &construction), errors.Is(err, context.Canceled):
 		return false
-	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &certificate), tlsalert.Is(err), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return false // The server will be the same in a second.
-	case errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error"):
-		return false // An alert of TLS over TCP; crypto/tls doesn't export its type.
 	}
 	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // doctor is cctoken doctor.
@@ -73,7 +74,7 @@ func count(steps []step) (requests int) {
 func announce(out io.Writer, steps []step) {
 	fmt.Fprintf(out, "At most %d requests, one after the other:\n", count(steps))
 	for i, st := range steps {
-		fmt.Fprintf(out, "%3d. %s\n", i+1, neutralise(fmt.Sprintf("%s (%d)", st.title, st.requests)))
+		fmt.Fprintf(out, "%3d. %s\n", i+1, redact.Neutralise(fmt.Sprintf("%s (%d)", st.title, st.requests)))
 	}
 }
 
@@ -160,7 +161,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	if s.issuer != "" {
 		steps = append(steps, step{"GET the metadata of " + s.issuer + ", from one location after the other until it is found", 3, e.discover})
 	}
-	target := cmp.Or(printableURL(e.endpoint), "the token endpoint in the metadata")
+	target := cmp.Or(redact.AddressText(e.endpoint), "the token endpoint in the metadata")
 	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, what about its TLS and clock", 1, e.reach})
 	each := 1
 	if s.dpop != nil {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 //go:embed help/*.txt
@@ -73,7 +75,7 @@ func (c *call) parseFlags() error {
 	}
 	for _, arg := range c.args {
 		name := strings.TrimLeft(flagWord.FindString(arg), "-")
-		if c.flags.Lookup(name) == nil && (isCredentialName(name) || strings.HasPrefix(name, "key")) {
+		if c.flags.Lookup(name) == nil && (redact.IsCredentialName(name) || strings.HasPrefix(name, "key")) {
 			return usagef("no flag takes a secret, a key or a token, because every user of this machine can read the arguments of a program; set CLIENT_SECRET in the environment, or name a file with -secret-file, -key-file or -assertion-file")
 		}
 	}

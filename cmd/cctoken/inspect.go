@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // maxInput is how many bytes of input inspect accepts.
@@ -158,7 +160,7 @@ func decodePart(part string) (map[string]any, error) {
 // describe writes t for people to read.
 func (t *token) describe(out io.Writer, now time.Time) {
 	say := func(format string, args ...any) {
-		fmt.Fprintln(out, neutralise(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(out, redact.Neutralise(fmt.Sprintf(format, args...)))
 	}
 	switch t.Format {
 	case "opaque":

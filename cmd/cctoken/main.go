@@ -18,6 +18,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 func main() {
@@ -135,5 +137,5 @@ func (o *output) Close() error {
 
 // oneLine returns text as one line that can't rewrite a terminal.
 func oneLine(text string) string {
-	return neutralise(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+	return redact.Neutralise(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }

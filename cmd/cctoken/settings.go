@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // settings name the client, its credentials and the server.
@@ -153,7 +154,7 @@ func (s *settings) complete(ctx context.Context) (err error) {
 		switch {
 		case name == "client_id", name == "grant_type", name == "scope":
 			return usagef("-params contains %s, which has its own setting or a fixed value; see cctoken help", name)
-		case isCredentialName(name):
+		case redact.IsCredentialName(name):
 			return usagef("-params contains a parameter with the name of a secret, and no flag takes a secret; see cctoken help")
 		}
 	}

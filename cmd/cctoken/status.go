@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 )
 
 // The exit statuses, which help/cctoken.txt documents.
@@ -92,7 +94,7 @@ func explain(err error) string {
 		return advise("check the host name in the address")
 	case errors.Is(err, context.DeadlineExceeded):
 		return advise("check that this machine can reach the server, or allow more time with -timeout")
-	case isTLSAlert(err):
+	case tlsalert.Is(err):
 		return advise("the server may require a client certificate, or another one: see -cert-file")
 	case errors.As(err, &operation) && operation.Op == "dial":
 		return advise("check the host and the port of the address, and that the server is running")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // printToken is cctoken token.
@@ -165,7 +166,7 @@ func toJSON(v any, indent string) (string, error) {
 	}
 	var escaped strings.Builder
 	for _, r := range strings.TrimSuffix(buffer.String(), "\n") {
-		if neutralise(string(r)) == string(r) {
+		if redact.Neutralise(string(r)) == string(r) {
 			escaped.WriteRune(r)
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // A wire sends requests and records how each went, without its content. It is safe for
@@ -63,7 +64,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if exceeded {
 		return nil, errTooMany
 	}
-	e := exchange{method: req.Method, url: printableURL(req.URL.String()), sent: time.Now()}
+	e := exchange{method: req.Method, url: redact.AddressText(req.URL.String()), sent: time.Now()}
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { e.reused = info.Reused },
 	})
