@@ -24,15 +24,15 @@ const (
 	// discoverTimeout bounds Discover as a whole.
 	discoverTimeout = 10 * time.Second
 
-	// maxQuoted bounds what an error quotes of the server's words at one place.
-	// No error has more than three.
+	// maxQuoted bounds how much of the server's words an error quotes in one place. No
+	// error quotes more than three.
 	maxQuoted = 200
 )
 
 // ServerMetadata is what an authorization server says about itself, RFC 8414,
-// Section 2, as far as a client of the client credentials grant may ask. What the
-// server doesn't say is left zero. The names in JSON are those of the IANA registry
-// "OAuth Authorization Server Metadata", so that a program may keep it in a file.
+// Section 2, as far as it matters for the client credentials grant. Fields that the server
+// doesn't set are zero. The names in JSON are those of the IANA registry
+// "OAuth Authorization Server Metadata", so that a program can keep the metadata in a file.
 type ServerMetadata struct {
 	// Issuer is the server's issuer identifier, RFC 8414, Section 2.
 	Issuer string `json:"issuer"`
@@ -54,8 +54,8 @@ type ServerMetadata struct {
 	ScopesSupported []string `json:"scopes_supported,omitempty"`
 
 	// GrantTypesSupported names the server's grants, RFC 8414, Section 2. Empty:
-	// it doesn't say. The default of the RFC, without client_credentials, isn't
-	// what servers mean that leave it out.
+	// it doesn't say. The RFC's default lacks client_credentials, but servers that leave
+	// this out don't mean that.
 	GrantTypesSupported []string `json:"grant_types_supported,omitempty"`
 
 	// DPoPSigningAlgValuesSupported names the algorithms for DPoP proofs, RFC
@@ -66,7 +66,7 @@ type ServerMetadata struct {
 	// certificate, RFC 8705, Section 5.
 	MTLSEndpointAliases MTLSEndpointAliases `json:"mtls_endpoint_aliases,omitzero"`
 
-	// TLSClientCertificateBoundAccessTokens tells whether the server can bind
+	// TLSClientCertificateBoundAccessTokens says whether the server can bind
 	// tokens to the client's certificate, RFC 8705, Section 3.3.
 	TLSClientCertificateBoundAccessTokens bool `json:"tls_client_certificate_bound_access_tokens,omitempty"`
 
@@ -83,16 +83,17 @@ type ServerMetadata struct {
 // MTLSEndpointAliases are the endpoints to use with a client certificate, RFC
 // 8705, Section 5.
 type MTLSEndpointAliases struct {
-	// TokenEndpoint takes the place of the usual one. Empty: that is for all.
+	// TokenEndpoint replaces the usual token endpoint. Empty: clients with a certificate
+	// use the usual one.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 }
 
 // Discover asks the authorization server with that issuer identifier for its
-// metadata. The issuer must be trusted: what its server says decides where
-// credentials go, and a token endpoint of another origin is allowed. It must be an
-// https URL without query, fragment and user name; http will do for this host.
+// metadata. You must trust the issuer: its metadata decides where credentials go, and the
+// token endpoint may have another origin. The issuer must be an https URL without query,
+// fragment and user name; http is accepted for this host.
 //
-// Three locations are tried, in this order, as long as no metadata is found:
+// Discover tries three locations, in this order, until it finds metadata:
 //
 //   - https://host/.well-known/oauth-authorization-server/path, RFC 8414, Section 3;
 //   - https://host/path/.well-known/openid-configuration, OpenID Connect Discovery
@@ -100,21 +101,24 @@ type MTLSEndpointAliases struct {
 //   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5, if the
 //     issuer has a path.
 //
-// Not found is a status such as 404, a redirect, none of which is followed, and a
-// page instead of a JSON object: so do servers answer for addresses they don't
-// know. After a network error, a status that speaks of load or of a fault (408,
-// 429, 5xx), and metadata that can't be used, the next location isn't tried.
+// A location has no metadata if it answers with a status such as 404, with a redirect (which
+// isn't followed), or with something other than a JSON object: servers answer like this for addresses
+// they don't know. Discover stops with an error after a network error, after a status that
+// means load or a fault (408, 429, 5xx), and after metadata that can't be used.
 //
-// Metadata is refused as a whole if its issuer isn't the same, character by
-// character (RFC 8414, Section 3.3), if a member of ServerMetadata is there twice or
-// isn't of its type, and if one of the addresses isn't an https URL without fragment
-// and user name, or http on this host when the issuer is. Members are taken by their
-// exact names. Signed metadata (Section 2.1) isn't looked at.
+// Metadata is refused as a whole if
+//
+//   - its issuer isn't the same, character by character (RFC 8414, Section 3.3),
+//   - a member of ServerMetadata appears twice or has the wrong type,
+//   - an address isn't an https URL without fragment and user name, except that http is
+//     accepted for this host if the issuer is http.
+//
+// Members are recognised by their exact names. Signed metadata (Section 2.1) is ignored.
 //
 // The requests go through the client in ctx under oauth2.HTTPClient, without its
-// Jar, else through http.DefaultClient. They take no longer than 10 seconds in
-// total, or than ctx. Nothing is cached and nothing is tried twice: call it once,
-// at the start of a program. It is safe for concurrent use.
+// Jar, else through http.DefaultClient. In total they take no longer than 10 seconds, and no
+// longer than ctx allows. Nothing is cached and nothing is tried twice: call Discover once,
+// when a program starts. It is safe for concurrent use.
 func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	if ctx == nil {
 		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
@@ -153,7 +157,7 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 }
 
 // parseIssuer parses an issuer identifier, RFC 8414, Section 2, or reports what is
-// wrong with it. It never quotes it: a misplaced secret may be in it.
+// wrong with it. The error never quotes it, because it may contain a misplaced secret.
 func parseIssuer(issuer string) (*url.URL, error) {
 	u, err := url.Parse(issuer)
 	switch {
@@ -175,9 +179,8 @@ func parseIssuer(issuer string) (*url.URL, error) {
 
 // metadataLocations returns where to look for the metadata of an issuer.
 //
-// That of RFC 8414 comes first: this is no client of OpenID Connect, and where the
-// two differ, that one is meant for it. What Section 5 makes of the other name is
-// served by few.
+// The location of RFC 8414 comes first, because it is meant for clients like this one,
+// which don't use OpenID Connect. The last location, RFC 8414, Section 5, is rare.
 func metadataLocations(issuer *url.URL) []string {
 	root := (&url.URL{Scheme: issuer.Scheme, Host: issuer.Host}).String()
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/") // RFC 8414, Section 3.1
@@ -248,8 +251,8 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	if err := strictjson.Unmarshal(body, m); err != nil {
 		return nil, err
 	}
-	// RFC 8414, Section 3.3. Else one who can publish metadata could pass for
-	// another server, and have the credentials for that one sent here (Section 6.2).
+	// RFC 8414, Section 3.3. Otherwise anybody who can publish metadata could pretend to be
+	// another server, and receive the credentials that are meant for it (Section 6.2).
 	if m.Issuer != issuer {
 		return nil, fmt.Errorf("it is that of the issuer %s; if that is the server you mean, use exactly this identifier", quote(m.Issuer))
 	}
@@ -289,13 +292,12 @@ func (m *ServerMetadata) check() error {
 }
 
 // Config returns a Config for a client of this server. Its TokenURL and Issuer are
-// the server's, its ClientAuth is the strongest of the given methods among those
-// that the server takes, and the rest is the caller's to set. With a
-// CertificateAuth, TokenURL is the endpoint for those, if there is one (RFC 8705,
-// Section 5).
+// the server's, and its ClientAuth is the strongest of the given methods that the server
+// accepts. The caller sets the rest. With a CertificateAuth, TokenURL is the server's endpoint
+// for certificates, if it has one (RFC 8705, Section 5).
 //
-// These are the methods in the order of their strength; where it is the same, and
-// among others, which come last, the caller's order counts:
+// The methods are ordered by strength as follows. Other methods come last. Among equally
+// strong methods the first given one is chosen:
 //
 //   - tls_client_auth, self_signed_tls_client_auth, private_key_jwt
 //   - client_secret_jwt
@@ -303,12 +305,11 @@ func (m *ServerMetadata) check() error {
 //   - client_secret_post
 //
 // Without any method the Config is for a ClientSecret: its AuthStyle is
-// oauth2.AuthStyleInHeader if the server takes client_secret_basic, or lists no
+// oauth2.AuthStyleInHeader if the server accepts client_secret_basic or lists no
 // methods (RFC 8414, Section 2), else oauth2.AuthStyleInParams.
 //
-// It is an error if the server has no token endpoint, or takes none of the methods,
-// or lists its grants and not client_credentials, and if m isn't fit to be the
-// result of Discover.
+// It is an error if the server has no token endpoint or accepts none of the methods, if it
+// lists its grants without client_credentials, or if Discover would have refused m.
 func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config, error) {
 	conf := &Config{ClientID: clientID, TokenURL: m.TokenEndpoint, Issuer: m.Issuer}
 	if err := m.configure(conf, methods); err != nil {
@@ -361,12 +362,11 @@ func (m *ServerMetadata) configure(conf *Config, methods []ClientAuth) error {
 
 // strength orders methods of client authentication.
 //
-// A private key stays with the client: neither who reads the request nor who breaks
-// into the server can do anything with what is there (RFC 9700, Section 2.5). Which
-// of its uses is best depends on what there is, certificates or keys, and that the
-// caller knows. A secret that signs is known to both sides, but isn't sent. One that
-// is sent had better be in the header, which logs and proxies treat as confidential;
-// RFC 6749, Section 2.3.1, advises against the body.
+// A private key stays with the client: an attacker who reads the request or breaks into
+// the server learns nothing useful (RFC 9700, Section 2.5). Only the caller knows whether
+// certificates or keys suit it better. A secret that signs is known to both sides, but isn't
+// sent. A secret that is sent is safer in the header, which logs and proxies treat as
+// confidential; RFC 6749, Section 2.3.1, advises against the body.
 func strength(method string) int {
 	switch method {
 	case "tls_client_auth", "self_signed_tls_client_auth", "private_key_jwt":
