@@ -13,6 +13,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
@@ -98,7 +99,7 @@ func (t *Transport) token(ctx context.Context) (token *oauth2.Token, err error) 
 		return nil, err
 	case token == nil:
 		return nil, errors.New("oauth2: Transport's Source returned neither a token nor an error")
-	case strings.EqualFold(token.TokenType, "DPoP"):
+	case ascii.EqualFold(token.TokenType, "DPoP"):
 		return nil, errors.New("oauth2: the token is bound to a key, RFC 9449, and Transport's Source can't prove that it has it; use Config.Transport, or a *Source")
 	}
 	return token, nil

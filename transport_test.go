@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -425,6 +426,51 @@ func TestOriginsBoundFirstRequests(t *testing.T) {
 		}
 		require.Len(t, w.api.Requests(), 2)
 	})
+}
+
+// Host names that Unicode folds to the same text are different hosts. No token and no proof may
+// cross from one to the other.
+func TestR8_HostsThatUnicodeFolds(t *testing.T) {
+	for _, test := range []struct{ first, other string }{
+		{"https://api.example", "https://ap\u0130.example"},
+		{"https://ap\u0130.example", "https://api\u0307.example"},
+		{"https://stra\u00dfe.example", "https://stra\u1e9ee.example"},
+		{"https://key.example", "https://\u212aey.example"},
+		{"https://test.example", "https://te\u017ft.example"},
+		{"https://\u03a9.example", "https://\u2126.example"},
+	} {
+		for _, origins := range [][]string{nil, {test.first}} {
+			for _, key := range []crypto.Signer{nil, newProofSigner(t)} {
+				kind := map[bool]string{false: "Bearer", true: "DPoP"}[key != nil]
+				ctx, _ := answering(t.Context(), fmt.Sprintf(`{"access_token":"t","token_type":%q}`, kind))
+				var hops []string
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					hops = append(hops, req.Header.Get("Authorization")+req.Header.Get("DPoP"))
+					resp := &http.Response{StatusCode: http.StatusTemporaryRedirect, Header: http.Header{"Location": {test.other}}, Body: http.NoBody, Request: req}
+					if len(hops) > 1 {
+						resp.StatusCode = http.StatusOK
+					}
+					return resp, nil
+				})
+				conf := &Config{TokenURL: "https://auth.example/token", Origins: origins, DPoP: key}
+				transport := conf.Transport(ctx)
+				transport.Base = base
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, test.first, http.NoBody)
+				require.NoError(t, err)
+				resp, err := (&http.Client{Transport: transport}).Do(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Len(t, hops, 2)
+				require.Contains(t, hops[0], kind+" t")
+				require.Empty(t, hops[1], "%s to %s", test.first, test.other)
+
+				if origins != nil {
+					_, err := transport.RoundTrip(httptest.NewRequest(http.MethodGet, test.other, http.NoBody))
+					require.ErrorContains(t, err, "is not among the Origins")
+				}
+			}
+		}
+	}
 }
 
 // The list in the Config binds a Transport that a program makes itself, unless the Transport has

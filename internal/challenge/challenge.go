@@ -2,7 +2,11 @@
 // token.
 package challenge
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
+)
 
 // Error returns the error code of the challenge with that scheme among the values of
 // WWW-Authenticate, RFC 6750, Section 3, and RFC 9449, Section 7.1. found reports whether
@@ -14,9 +18,9 @@ func Error(values []string, scheme string) (code string, found bool) {
 		for scanner.next() {
 			switch {
 			case scanner.name == "":
-				inScheme = strings.EqualFold(scanner.scheme, scheme)
+				inScheme = ascii.EqualFold(scanner.scheme, scheme)
 				found = found || inScheme
-			case inScheme && code == "" && strings.EqualFold(scanner.name, "error"):
+			case inScheme && code == "" && ascii.EqualFold(scanner.name, "error"):
 				code = scanner.value
 			}
 		}

@@ -3,6 +3,7 @@
 package dpop
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -13,12 +14,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
@@ -99,22 +103,67 @@ func (k *Key) prove(p Proof, now time.Time) (string, error) {
 	return k.Sign(map[string]any{"typ": "dpop+jwt", "jwk": k.JWK()}, payload)
 }
 
-// targetURL returns the htu of RFC 9449, Section 4.2: u without query and fragment, with
-// the host that the request names, normalised as Section 4.3 asks verifiers to do.
+// targetURL returns the htu of RFC 9449, Section 4.2: the address that net/http sends, without
+// query and fragment, normalised as Section 4.3 asks verifiers to do. host is the request's
+// Host, which may be empty.
 func targetURL(u *url.URL, host string) string {
-	target := url.URL{Scheme: strings.ToLower(u.Scheme), Host: u.Host, Path: u.Path, RawPath: u.RawPath}
-	if host != "" {
-		target.Host = host
+	scheme := ascii.Lower(u.Scheme)
+	if host == "" {
+		host = u.Host
 	}
-	target.Host = strings.ToLower(target.Host)
-	switch port := target.Port(); {
-	case target.Scheme == "https" && port == "443", target.Scheme == "http" && port == "80":
-		target.Host = strings.TrimSuffix(target.Host, ":"+port)
+	path := u.EscapedPath()
+	if u.Opaque != "" {
+		// net/http sends it as it is. An authority in it replaces the Host, RFC 9112, Section
+		// 3.2.2.
+		path, _, _ = strings.Cut(u.Opaque, "?")
+		if rest, found := strings.CutPrefix(path, "//"); found {
+			host, path, _ = strings.Cut(rest, "/")
+			path = "/" + path
+		}
 	}
-	if target.Path == "" {
-		target.Path = "/"
+	if path == "" {
+		path = "/"
 	}
-	return target.String()
+	return scheme + "://" + canonicalHost(scheme, host) + path
+}
+
+// canonicalHost returns a host in the form in which net/http sends it, in lower case, and without
+// the scheme's default port.
+func canonicalHost(scheme, host string) string {
+	if !isASCII(host) {
+		host = asSent(host)
+	}
+	host = ascii.Lower(host)
+	name, port, err := net.SplitHostPort(host)
+	if err == nil && (scheme == "https" && port == "443" || scheme == "http" && port == "80" || port == "") {
+		host = name
+		if strings.Contains(name, ":") {
+			host = "[" + name + "]"
+		}
+	}
+	return host
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// asSent returns what net/http makes of an internationalised host: Punycode, RFC 5891. It has
+// no function for that, so this lets it write a request.
+func asSent(host string) string {
+	var wire bytes.Buffer
+	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: host, Path: "/"}, Header: http.Header{"User-Agent": nil}}
+	if req.Write(&wire) != nil {
+		return host // The request can't be sent either.
+	}
+	_, rest, _ := strings.Cut(wire.String(), "\r\nHost: ")
+	sent, _, _ := strings.Cut(rest, "\r\n")
+	return sent
 }
 
 const (

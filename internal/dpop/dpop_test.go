@@ -1,8 +1,10 @@
 package dpop
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -21,10 +23,35 @@ func TestTargetURL(t *testing.T) {
 		{"HTTPS://user:password@api.example:8443/a%2Fb%20c", "", "https://api.example:8443/a%2Fb%20c"},
 		{"https://[::1]:443/x", "", "https://[::1]/x"},
 		{"https://127.0.0.1:8443/x", "Virtual.example", "https://virtual.example/x"},
+		{"https://api.example:/x", "", "https://api.example/x"},
+		{"https://[::1]:8443/x", "", "https://[::1]:8443/x"},
+		// R8: as net/http sends these hosts, not as Unicode folds them.
+		{"https://ap\u0130.example/", "", "https://xn--ap-fpa.example/"},
+		{"https://B\u00fccher.example:8443/", "", "https://xn--bcher-kva.example:8443/"},
+		{"https://\u212aelvin.example/", "", "https://xn--elvin-r74b.example/"},
+		{"https://127.0.0.1/", "stra\u1e9ee.example", "https://strasse.example/"},
 	} {
 		u, err := url.Parse(test.url)
 		require.NoError(t, err)
 		require.Equal(t, test.want, targetURL(u, test.host), test.url)
+	}
+}
+
+// R13: a server compares htu with what arrives.
+func TestR13_TargetURLOfAnOpaqueURL(t *testing.T) {
+	var seen string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		seen = "http://" + req.Host + cmp.Or(req.URL.EscapedPath(), "/")
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, opaque := range []string{"/a%2Fb", "/a/b?c=d", "//" + host + "/a%2Fb", "//virtual.example/a", "//virtual.example", "//virtual.example?c", "/"} {
+		u := &url.URL{Scheme: "http", Host: host, Opaque: opaque, RawQuery: "q=1"}
+		req := &http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}
+		resp, err := http.DefaultTransport.RoundTrip(req.WithContext(t.Context()))
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, seen, targetURL(u, ""), opaque)
 	}
 }
 

@@ -9,15 +9,18 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 )
 
 // An Origin is a scheme, a host and a port, RFC 6454, Section 4. Two origins are the
 // same if they are equal by ==.
 type Origin struct{ scheme, host, port string }
 
-// Of returns the origin of a URL, with the default port of http and https filled in.
+// Of returns the origin of a URL, with the default port of http and https filled in. Only
+// ASCII letters are folded: hosts that Unicode would fold to the same text are different hosts.
 func Of(u *url.URL) Origin {
-	o := Origin{strings.ToLower(u.Scheme), strings.ToLower(u.Hostname()), u.Port()}
+	o := Origin{ascii.Lower(u.Scheme), ascii.Lower(u.Hostname()), u.Port()}
 	if o.port == "" {
 		switch o.scheme {
 		case "https":
@@ -45,12 +48,12 @@ func (o Origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.h
 // IsCleartext reports whether others can read what is sent to u: it is http, and not to
 // this host.
 func IsCleartext(u *url.URL) bool {
-	if !strings.EqualFold(u.Scheme, "http") {
+	if !ascii.EqualFold(u.Scheme, "http") {
 		return false
 	}
 	host := u.Hostname()
 	ip := net.ParseIP(host)
-	return !strings.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback())
+	return !ascii.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback())
 }
 
 // A Policy is a list of origins that may receive the token. A nil Policy has no list:

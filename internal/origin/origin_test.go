@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 )
 
 func TestR5_ChainThatCannotBeWalked(t *testing.T) {
@@ -67,6 +69,9 @@ func FuzzOrigin(f *testing.F) {
 		{"https://b\u00fccher.example", "https://xn--bcher-kva.example"},
 		{"https://K.example", "https://\u212a.example"},
 		{"https://a.example:", "https://a.example:0443"},
+		{"https://api.example", "https://ap\u0130.example"},
+		{"https://stra\u00dfe.example", "https://stra\u1e9ee.example"},
+		{"http://localhost", "http://localho\u017ft"},
 	} {
 		f.Add(pair[0], pair[1])
 	}
@@ -88,7 +93,7 @@ func FuzzOrigin(f *testing.F) {
 			return
 		}
 		require.Equal(t, a.Scheme, b.Scheme)
-		require.Equal(t, strings.ToLower(a.Hostname()), strings.ToLower(b.Hostname()))
+		require.Equal(t, ascii.Lower(a.Hostname()), ascii.Lower(b.Hostname()))
 		port := func(u *url.URL) string {
 			if u.Port() == "" {
 				return map[string]string{"http": "80", "https": "443"}[u.Scheme]

@@ -1,12 +1,16 @@
 package redact
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
+)
 
 // IsCredentialName reports whether the value of a parameter of that name is hidden
 // in texts because it is a credential, like client_secret, client_assertion or
 // password.
 func IsCredentialName(name string) bool {
-	name = strings.ToLower(name)
+	name = ascii.Lower(name)
 	if strings.HasSuffix(name, "_type") {
 		return false
 	}

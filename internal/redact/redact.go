@@ -20,6 +20,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 )
 
 // Redacted replaces a secret.
@@ -200,7 +202,7 @@ func HeaderSecrets(header http.Header) []string {
 	for _, value := range header.Values("Authorization") {
 		scheme, credentials, _ := strings.Cut(value, " ")
 		secrets = append(secrets, credentials)
-		if !strings.EqualFold(scheme, "Basic") {
+		if !ascii.EqualFold(scheme, "Basic") {
 			continue
 		}
 		pair, _ := base64.StdEncoding.DecodeString(credentials)

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
@@ -130,7 +131,7 @@ func (r *Response) parseJSON(body []byte, strict bool) error {
 	variants := make(map[string][]json.RawMessage) // by known name: values under the same name in another letter case
 	var faults []error
 	for name, value := range strictjson.Members(body) {
-		if lower := asciiLower(name); !r.knows(lower) {
+		if lower := ascii.Lower(name); !r.knows(lower) {
 			continue
 		} else if lower != name {
 			variants[lower] = append(variants[lower], value)
@@ -208,13 +209,13 @@ func (r *Response) Check(strict, bound bool) error {
 			return errors.New("token_type is not an authentication scheme's name")
 		}
 	}
-	switch isDPoP := strings.EqualFold(r.TokenType, "DPoP"); {
+	switch isDPoP := ascii.EqualFold(r.TokenType, "DPoP"); {
 	case isDPoP && !bound:
 		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
 	case bound && !isDPoP:
 		// RFC 9449, Section 5: the token isn't bound, and anybody who gets hold of it can use it.
 		return errors.New("token_type is not DPoP: the server hasn't bound the token to the key")
-	case strict && !bound && r.TokenType != "" && !strings.EqualFold(r.TokenType, "Bearer"):
+	case strict && !bound && r.TokenType != "" && !ascii.EqualFold(r.TokenType, "Bearer"):
 		// RFC 6749, Section 7.1.
 		return errors.New("token_type is not Bearer")
 	}
@@ -236,7 +237,7 @@ func parseSeconds(text string) (int64, error) {
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, errors.New("is not a number") // err quotes the text.
 	}
-	if number == 0 && strings.Trim(strings.Split(strings.ToLower(text), "e")[0], "+-.0") != "" {
+	if number == 0 && strings.Trim(strings.Split(ascii.Lower(text), "e")[0], "+-.0") != "" {
 		// Too close to zero for float64.
 		number = math.SmallestNonzeroFloat64
 		if text[0] == '-' {
@@ -261,13 +262,4 @@ func describeJSON(body []byte, err error) error {
 		return fmt.Errorf("syntax error at byte %d", syntax.Offset)
 	}
 	return errors.New("the body is not an object")
-}
-
-func asciiLower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
 }

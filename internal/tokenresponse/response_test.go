@@ -44,20 +44,6 @@ func TestParseSeconds(t *testing.T) {
 	}
 }
 
-func TestAsciiLower(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                 "",
-		"access_token":     "access_token",
-		"ACCESS_Token":     "access_token",
-		"AZaz@[`{09":       "azaz@[`{09",
-		"acce\u017f\u017f": "acce\u017f\u017f", // long s
-		"to\u212aen":       "to\u212aen",       // Kelvin sign
-		"\u00c4\u0130":     "\u00c4\u0130",
-	} {
-		require.Equal(t, want, asciiLower(in), in)
-	}
-}
-
 // FuzzSeconds reads two texts as numbers of seconds.
 func FuzzSeconds(f *testing.F) {
 	for _, text := range []string{
