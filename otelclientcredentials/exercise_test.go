@@ -51,7 +51,9 @@ func exercise(observer *clientcredentials.Observer) {
 		observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: state})
 	}
 	observer.StoreOperation(event.StoreOperation{Operation: "publish", Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
-	observer.OriginRefused(event.OriginRefused{Origin: "https://elsewhere.example"})
+	for _, outcome := range []event.OriginOutcome{event.RequestRefused, event.SentWithoutToken} {
+		observer.OriginRefused(event.OriginRefused{Origin: "https://elsewhere.example", Outcome: outcome})
+	}
 }
 
 // TestEveryEvent fails when there is something new to measure.
