@@ -17,7 +17,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// exercise tells observer all that can happen.
+// exercise reports everything that can happen to observer.
 func exercise(observer *clientcredentials.Observer) {
 	errs := []error{errors.New("no idea"), &oauth2.RetrieveError{ErrorCode: "invalid_client", Response: &http.Response{StatusCode: 401}}}
 	for _, from := range []event.TokenFrom{event.FromMemory, event.FromStore, event.FromServer} {
@@ -40,9 +40,9 @@ func exercise(observer *clientcredentials.Observer) {
 		observer.Retry(event.Retry{Attempt: 1, Delay: time.Second, Err: err})
 	}
 	observer.Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(time.Second)})
-	observer.Invalidated(event.Invalidated{})
-	observer.Invalidated(event.Invalidated{Reason: event.Rejected})
-	observer.Invalidated(event.Invalidated{Reason: event.CertificateReplaced})
+	for _, reason := range []event.InvalidationReason{event.Revoked, event.Rejected, event.CertificateReplaced} {
+		observer.Invalidated(event.Invalidated{Reason: reason})
+	}
 	for _, operation := range []event.Operation{event.Acquire, event.Renew, event.Publish, event.Abort, event.Invalidate, event.Unseal} {
 		observer.StoreOperation(event.StoreOperation{Operation: operation, Duration: time.Second})
 		observer.StoreOperation(event.StoreOperation{Operation: operation, Err: errors.New("down")})
@@ -50,13 +50,13 @@ func exercise(observer *clientcredentials.Observer) {
 	for _, state := range []tokenstore.ClaimState{tokenstore.ClaimLead, tokenstore.ClaimHit, tokenstore.ClaimWait, tokenstore.ClaimCooling} {
 		observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: state})
 	}
-	observer.StoreOperation(event.StoreOperation{Operation: "publish", Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
+	observer.StoreOperation(event.StoreOperation{Operation: event.Publish, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
 	for _, outcome := range []event.OriginOutcome{event.RequestRefused, event.SentWithoutToken} {
 		observer.OriginRefused(event.OriginRefused{Origin: "https://elsewhere.example", Outcome: outcome})
 	}
 }
 
-// TestEveryEvent fails when there is something new to measure.
+// This fails when the core has an event that this package should measure.
 func TestEveryEvent(t *testing.T) {
 	observer := reflect.ValueOf(newTelemetry().observer(t)).Elem()
 	var leftOut []string
