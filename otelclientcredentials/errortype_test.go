@@ -192,32 +192,14 @@ func TestErrorTypeOverSockets(t *testing.T) {
 				row.change(server)
 			}
 
-			tel := newTelemetry()
-			ended := make(chan error, 1)
-			conf := clientcredentials.Config{
-				ClientID:     "id",
-				ClientSecret: "secret",
-				AuthStyle:    oauth2.AuthStyleInHeader,
-				TokenURL:     server.URL,
-				HTTPClient:   client,
-				Retry:        clientcredentials.RetryPolicy{MaxAttempts: 1},
-				Observer:     clientcredentials.JoinObservers(signal(ended), tel.observer(t)),
-			}
-			_, err := conf.Source(t.Context()).Token()
+			w := newWorld(t)
+			w.conf.TokenURL, w.conf.HTTPClient, w.conf.Retry.MaxAttempts = server.URL, client, 1
+			_, err := w.conf.Source(t.Context()).Token()
 			require.Error(t, err)
-			require.Error(t, <-ended)
-			tel.requireFailure(t, row.errorType, 0)
+			ended := func() bool { return len(w.spans.Ended()) > 0 } // That is the last event.
+			require.Eventually(t, ended, time.Minute, time.Millisecond)
+			w.requireFailure(t, row.errorType, 0)
 		})
-	}
-}
-
-// signal returns an Observer that reports the end of token requests to ended. If it is
-// joined in front of another Observer, that one has been told by then.
-func signal(ended chan<- error) *clientcredentials.Observer {
-	return &clientcredentials.Observer{
-		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
-			return ctx, func(err error) { ended <- err }
-		},
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,8 +14,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -84,7 +86,7 @@ func points(m metricdata.Metrics) (list []point) {
 	switch data := m.Data.(type) {
 	case metricdata.Sum[int64]:
 		for _, p := range data.DataPoints {
-			list = append(list, point{p.Attributes, strconv.FormatInt(p.Value, 10)})
+			list = append(list, point{p.Attributes, fmt.Sprint(p.Value)})
 		}
 	case metricdata.Gauge[float64]:
 		for _, p := range data.DataPoints {
@@ -141,27 +143,33 @@ func (tel *telemetry) requireSeries(t *testing.T, want ...string) {
 	require.ElementsMatch(t, want, tel.series(t, ""))
 }
 
-// A world is a client and its authorization server, in a bubble of synctest.
+// A world is a client and its authorization server, in memory.
 type world struct {
 	*telemetry
 	auth *clientcredentialstest.AuthorizationServer
 	conf *clientcredentials.Config
 }
 
-func bubble(t *testing.T, f func(t *testing.T, w *world)) {
+func newWorld(t *testing.T, attributes ...attribute.KeyValue) *world {
+	tel := newTelemetry()
+	auth := &clientcredentialstest.AuthorizationServer{
+		Clients: []clientcredentialstest.Client{{ID: clientcredentialstest.ClientID, Secret: clientcredentialstest.ClientSecret}},
+	}
+	return &world{tel, auth, &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		AuthStyle:    oauth2.AuthStyleInHeader,
+		TokenURL:     "https://auth.example/token",
+		HTTPClient:   &http.Client{Transport: clientcredentialstest.HandlerTransport(auth)},
+		Observer:     tel.observer(t, attributes...),
+	}}
+}
+
+// bubble runs a test of a world under synctest.
+func bubble(t *testing.T, f func(t *testing.T, w *world), attributes ...attribute.KeyValue) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{telemetry: newTelemetry(), auth: &clientcredentialstest.AuthorizationServer{
-			Clients: []clientcredentialstest.Client{{ID: clientcredentialstest.ClientID, Secret: clientcredentialstest.ClientSecret}},
-		}}
-		w.conf = &clientcredentials.Config{
-			ClientID:     clientcredentialstest.ClientID,
-			ClientSecret: clientcredentialstest.ClientSecret,
-			AuthStyle:    oauth2.AuthStyleInHeader,
-			TokenURL:     "https://auth.example/token",
-			HTTPClient:   &http.Client{Transport: clientcredentialstest.HandlerTransport(w.auth)},
-			Observer:     w.observer(t),
-		}
+		w := newWorld(t, attributes...)
 		f(t, w)
 		require.Empty(t, w.auth.Violations())
 	})
@@ -513,4 +521,88 @@ func TestJoined(t *testing.T) {
 		require.Len(t, other.spans.Ended(), 1)
 		require.Equal(t, w.spans.Ended()[0].SpanContext(), other.spans.Ended()[0].Parent())
 	})
+}
+
+// globalsSet reports whether the global providers have been set. Until then they
+// forward to whatever is set first. That can't be undone.
+var globalsSet bool
+
+// The global providers are set after one Observer is made, and before another.
+func TestGlobalProviders(t *testing.T) {
+	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
+	require.NoError(t, err)
+	use := func(observer *clientcredentials.Observer) {
+		observer.TokenServed(event.TokenServed{})
+		_, ended := observer.TraceRefresh(t.Context())
+		ended(nil)
+	}
+	use(early) // Nobody listens yet.
+
+	tel := newTelemetry()
+	otel.SetMeterProvider(tel.meters)
+	otel.SetTracerProvider(tel.traces)
+	late, err := NewObserver()
+	require.NoError(t, err)
+	observers := []*clientcredentials.Observer{late}
+	if !globalsSet { // With -count, only in the first run.
+		observers = append(observers, early)
+		globalsSet = true
+	}
+	for _, observer := range observers {
+		use(observer)
+		require.Zero(t, testing.AllocsPerRun(10, func() { observer.TokenServed(event.TokenServed{}) })) // Makes 11 calls.
+	}
+	tel.requireSeries(t, fmt.Sprintf("token.gets token.source=memory token.state=fresh: %d", 12*len(observers)))
+	require.Len(t, tel.spans.Ended(), len(observers))
+}
+
+func providers() map[string]metric.MeterProvider {
+	return map[string]metric.MeterProvider{"no-op": noop.NewMeterProvider(), "SDK": newTelemetry().meters, "global": otel.GetMeterProvider()}
+}
+
+// A token from memory is served for every API request.
+func TestServingAllocatesNothing(t *testing.T) {
+	for name, provider := range providers() {
+		for attributes, option := range map[string]Option{
+			"without attributes": WithAttributes(),
+			"with attributes":    WithAttributes(attribute.String("clientcredentials.name", "billing"), attribute.Int("n", 1)),
+		} {
+			t.Run(name+" "+attributes, func(t *testing.T) {
+				observer, err := NewObserver(WithMeterProvider(provider), option)
+				require.NoError(t, err)
+				for _, info := range []event.TokenServed{{}, {Stale: true, Waited: time.Microsecond}} {
+					require.Zero(t, testing.AllocsPerRun(1000, func() { observer.TokenServed(info) }), info)
+				}
+			})
+		}
+	}
+}
+
+// A later version of the core may have more sources of tokens.
+func TestTokenServedByALaterCore(t *testing.T) {
+	tel := newTelemetry()
+	observer := tel.observer(t)
+	for _, info := range []event.TokenServed{{From: event.FromServer + 1}, {From: -1}, {From: event.FromServer + 1, Stale: true}} {
+		observer.TokenServed(info)
+	}
+	require.ElementsMatch(t, []string{
+		"token.gets token.source=TokenFrom(3) token.state=fresh: 1",
+		"token.gets token.source=TokenFrom(-1) token.state=fresh: 1",
+		"token.gets token.source=TokenFrom(3) token.state=stale: 1",
+	}, tel.series(t, "token.gets"))
+}
+
+func BenchmarkTokenServed(b *testing.B) {
+	for name, provider := range providers() {
+		b.Run(name, func(b *testing.B) {
+			observer, err := NewObserver(WithMeterProvider(provider))
+			require.NoError(b, err)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					observer.TokenServed(event.TokenServed{})
+				}
+			})
+		})
+	}
 }
