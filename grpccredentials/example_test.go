@@ -20,8 +20,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
-// A token serves many calls. When it is revoked, the call that finds out is made again
-// with another.
+// Many calls use the same token. When it is revoked, the first call that is refused is
+// replayed with a new one.
 func Example() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -63,8 +63,8 @@ func Example() {
 	// SERVING after 2 token requests
 }
 
-// startService starts a gRPC service that wants tokens of auth. Its certificate is
-// verified with roots.
+// startService starts a gRPC service that accepts the tokens of auth. Its certificate
+// can be verified with roots.
 func startService(auth *clientcredentialstest.AuthorizationServer) (address string, roots *x509.CertPool, stop func()) {
 	certificate, roots := newCertificate()
 	server := grpc.NewServer(
