@@ -8,6 +8,7 @@ import (
 	"io"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -25,6 +26,18 @@ func Run(t *testing.T, checks int, run func(context.Context, io.Writer) error, s
 	require.Contains(t, text, fmt.Sprintf("All %d checks passed.", checks))
 	RequireNoSecret(t, text, secrets...)
 	return text
+}
+
+// Interrupt runs a program whose context ends after a while. It fails the test unless the
+// program then ends soon.
+func Interrupt(t *testing.T, after time.Duration, run func(context.Context, io.Writer) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	defer cancel()
+	var out bytes.Buffer
+	start := time.Now()
+	require.ErrorIs(t, run(ctx, &out), context.DeadlineExceeded, "%s", &out)
+	require.Less(t, time.Since(start), after+5*time.Second)
 }
 
 // RequireNoSecret fails the test if text contains a token or one of the secrets.
