@@ -87,7 +87,7 @@ func TestCodes(t *testing.T) {
 			test.prepare(w)
 			client := w.withTokens(t)
 			for range 2 {
-				for _, rpc := range []rpc{unary, bothWays} {
+				for _, rpc := range []procedure{unary, bothWays} {
 					err := rpc(t.Context(), client)
 					requireCode(t, test.want, err)
 					require.ErrorContains(t, err, test.text)

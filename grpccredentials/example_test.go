@@ -5,15 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
@@ -67,17 +63,7 @@ func Example() {
 // can be verified with roots.
 func startService(auth *clientcredentialstest.AuthorizationServer) (address string, roots *x509.CertPool, stop func()) {
 	certificate, roots := newCertificate()
-	server := grpc.NewServer(
-		grpc.Creds(credentials.NewServerTLSFromCert(certificate)),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			md, _ := metadata.FromIncomingContext(ctx)
-			token := strings.TrimPrefix(strings.Join(md.Get("authorization"), ""), "Bearer ")
-			if _, active := auth.Introspect(token); !active {
-				return nil, status.Error(codes.Unauthenticated, "no valid token")
-			}
-			return handler(ctx, req)
-		}),
-	)
+	server := (&service{auth: auth}).server(grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	listener := listen()
 	go func() { must(server.Serve(listener)) }()

@@ -63,7 +63,7 @@ func TestServiceThatRefusesEveryToken(t *testing.T) {
 		client := w.withTokens(t)
 		const calls = 1000
 		for n := range calls {
-			err := []rpc{unary, bothWays}[n%2](t.Context(), client)
+			err := []procedure{unary, bothWays}[n%2](t.Context(), client)
 			requireCode(t, codes.Unauthenticated, err)
 			require.Equal(t, "the service knows no such token", status.Convert(err).Message())
 			time.Sleep(300 * time.Millisecond)
@@ -307,7 +307,7 @@ func TestInterceptorsWithoutCredentials(t *testing.T) {
 	w.api.judge = refuseAll
 	c := grpccredentials.New(w.source(t), plaintext)
 	client := w.client(t, grpc.WithUnaryInterceptor(c.UnaryClientInterceptor), grpc.WithStreamInterceptor(c.StreamClientInterceptor))
-	for _, rpc := range []rpc{unary, bothWays} {
+	for _, rpc := range []procedure{unary, bothWays} {
 		requireCode(t, codes.Unauthenticated, rpc(t.Context(), client))
 	}
 	w.requireCounts(t, counts{arrived: 2})

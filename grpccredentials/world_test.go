@@ -227,6 +227,7 @@ func (s *service) server(opts ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
+// admit records an RPC, and returns an error if it is refused.
 func (s *service) admit(ctx context.Context) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	values := md.Get("authorization")
@@ -234,7 +235,11 @@ func (s *service) admit(ctx context.Context) error {
 	s.arrived = append(s.arrived, strings.Join(values, "|"))
 	rpc := len(s.arrived)
 	s.mu.Unlock()
-	err := s.verdict(ctx, rpc, values)
+	judge := s.judge
+	if judge == nil {
+		judge = func(context.Context, int) error { return s.check(values) }
+	}
+	err := judge(ctx, rpc)
 	if err == nil {
 		s.mu.Lock()
 		s.handled++
@@ -243,10 +248,8 @@ func (s *service) admit(ctx context.Context) error {
 	return err
 }
 
-func (s *service) verdict(ctx context.Context, rpc int, values []string) error {
-	if s.judge != nil {
-		return s.judge(ctx, rpc)
-	}
+// check returns an error unless the only value is a token of auth.
+func (s *service) check(values []string) error {
 	if len(values) != 1 {
 		return status.Errorf(codes.InvalidArgument, "%d values of authorization", len(values))
 	}
@@ -292,24 +295,21 @@ func (s *service) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.St
 
 func (s *service) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
 	for message := 1; ; message++ {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+		_, err := stream.Recv()
+		if err == nil {
+			err = stream.Send(new(testpb.StreamingOutputCallResponse))
 		}
-		if err := stream.Send(new(testpb.StreamingOutputCallResponse)); err != nil {
-			return err
+		if err == nil && s.begin != nil {
+			err = s.begin(message)
 		}
-		if s.begin != nil {
-			if err := s.begin(message); err != nil {
-				return err
-			}
+		if err != nil {
+			return withoutEOF(err)
 		}
 	}
 }
 
-// A rpc makes an RPC, and returns the error that it ends with.
-type rpc func(ctx context.Context, client testpb.TestServiceClient) error
+// A procedure makes an RPC, and returns the error that it ends with.
+type procedure func(ctx context.Context, client testpb.TestServiceClient) error
 
 // unary makes a unary call.
 func unary(ctx context.Context, client testpb.TestServiceClient) error { return call(ctx, client) }
@@ -333,23 +333,9 @@ func callAll(t *testing.T, client testpb.TestServiceClient, calls int) {
 	wg.Wait()
 }
 
-// bothWays makes an RPC with streams in both directions.
-func bothWays(ctx context.Context, client testpb.TestServiceClient) error {
-	stream, err := client.FullDuplexCall(ctx)
-	if err != nil {
-		return err
-	}
-	if err := stream.Send(new(testpb.StreamingOutputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if err := stream.CloseSend(); err != nil {
-		return err
-	}
-	return drain(stream, nil)
-}
-
-// streams has an RPC for each kind of stream.
-var streams = map[string]rpc{
+// streams has an RPC for each kind of stream. An error of Send is left to Recv, which
+// returns the status.
+var streams = map[string]procedure{
 	"from the server": func(ctx context.Context, client testpb.TestServiceClient) error {
 		return drain(client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest)))
 	},
@@ -358,13 +344,21 @@ var streams = map[string]rpc{
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(new(testpb.StreamingInputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
+		_ = stream.Send(new(testpb.StreamingInputCallRequest))
 		_, err = stream.CloseAndRecv()
 		return err
 	},
 	"both ways": bothWays,
+}
+
+func bothWays(ctx context.Context, client testpb.TestServiceClient) error {
+	stream, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(new(testpb.StreamingOutputCallRequest))
+	_ = stream.CloseSend()
+	return drain(stream, nil)
 }
 
 // drain receives until a stream ends.
@@ -372,6 +366,11 @@ func drain(stream grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]
 	for err == nil {
 		_, err = stream.Recv()
 	}
+	return withoutEOF(err)
+}
+
+// withoutEOF returns err, or nil if it is the end of a stream.
+func withoutEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}

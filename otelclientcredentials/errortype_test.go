@@ -129,11 +129,13 @@ func TestErrorTypeOfTheContext(t *testing.T) {
 // Some errors need a real network.
 func TestErrorTypeOverSockets(t *testing.T) {
 	plain, secure := (*httptest.Server).Start, (*httptest.Server).StartTLS
+	old := func(s *httptest.Server) { s.TLS.MaxVersion = tls.VersionTLS12; s.StartTLS() }
+	mutual := func(s *httptest.Server) { s.TLS.ClientAuth = tls.RequireAnyClientCert; s.StartTLS() }
 	for name, row := range map[string]struct {
 		start     func(*httptest.Server)
 		handler   http.HandlerFunc       // nil: 404
-		client    func(*http.Transport)  // changes a client that trusts the server; nil: doesn't
-		change    func(*httptest.Server) // changes the server that has been started; nil: doesn't
+		client    func(*tls.Config)      // changes a client that trusts the server
+		change    func(*httptest.Server) // changes the server after the start
 		errorType string
 	}{
 		"refused": {start: plain, change: (*httptest.Server).Close, errorType: "connection"},
@@ -149,30 +151,11 @@ func TestErrorTypeOverSockets(t *testing.T) {
 			handler:   func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 			errorType: "connection",
 		},
-		"certificate of an unknown authority": {
-			start:     secure,
-			client:    func(c *http.Transport) { c.TLSClientConfig = nil },
-			errorType: "tls",
-		},
-		"certificate of another host": {
-			start:     secure,
-			client:    func(c *http.Transport) { c.TLSClientConfig.ServerName = "other.example" },
-			errorType: "tls",
-		},
-		"no client certificate": {
-			start:     func(s *httptest.Server) { s.TLS.ClientAuth = tls.RequireAnyClientCert; s.StartTLS() },
-			errorType: "tls",
-		},
-		"no common version": {
-			start:     func(s *httptest.Server) { s.TLS.MaxVersion = tls.VersionTLS12; s.StartTLS() },
-			client:    func(c *http.Transport) { c.TLSClientConfig.MinVersion = tls.VersionTLS13 },
-			errorType: "tls",
-		},
-		"https to an http port": {
-			start:     plain,
-			change:    func(s *httptest.Server) { s.URL = strings.Replace(s.URL, "http:", "https:", 1) },
-			errorType: "tls",
-		},
+		"unknown authority":     {start: secure, client: func(c *tls.Config) { c.RootCAs = nil }, errorType: "tls"},
+		"another host":          {start: secure, client: func(c *tls.Config) { c.ServerName = "other.example" }, errorType: "tls"},
+		"no common version":     {start: old, client: func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }, errorType: "tls"},
+		"no client certificate": {start: mutual, errorType: "tls"},
+		"https to an http port": {start: plain, change: func(s *httptest.Server) { s.URL = strings.Replace(s.URL, "http:", "https:", 1) }, errorType: "tls"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -186,7 +169,7 @@ func TestErrorTypeOverSockets(t *testing.T) {
 			client := server.Client()
 			defer client.CloseIdleConnections()
 			if row.client != nil {
-				row.client(client.Transport.(*http.Transport))
+				row.client(client.Transport.(*http.Transport).TLSClientConfig)
 			}
 			if row.change != nil {
 				row.change(server)
