@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A call tells an interceptor which token was sent. The interceptor puts a call into the
+// A call passes the token that was sent to an interceptor. The interceptor puts a call into the
 // context. grpc later calls GetRequestMetadata with that context or one of its children,
 // and GetRequestMetadata stores the token in the call. The interceptor can't get the
 // token first and pass it down: a call may wait for a connection longer than a token
