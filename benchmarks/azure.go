@@ -12,9 +12,9 @@ import (
 var azurePeer = peer{
 	name:   "azcore",
 	module: "github.com/Azure/azure-sdk-for-go/sdk/azcore",
-	how: "`runtime.NewBearerTokenPolicy` in a pipeline with its defaults, which does much else for each request, such as retries and telemetry. " +
-		"It has no client credentials grant of its own: the token request is the least that will do. " +
-		"It has no call that returns a token. One of the callers replaces a token before its expiry, and waits for it; at most every 30 seconds, so not at all in what follows.",
+	how: "`runtime.NewBearerTokenPolicy` in a pipeline with its defaults. The pipeline does much more for each request, such as retries and telemetry. " +
+		"It has no client credentials grant, so it gets the minimal token request. " +
+		"It has no function that returns a token. One of the callers replaces a token before its expiry and waits for it, but at most once in 30 seconds, so never in these scenarios.",
 	transport: func(s settings) http.RoundTripper {
 		bearerPolicy := runtime.NewBearerTokenPolicy(azureCredential{s}, []string{"https://api.example.com/.default"}, nil)
 		return azureTransport{runtime.NewPipeline("benchmarks", "v1", runtime.PipelineOptions{PerRetry: []policy.Policy{bearerPolicy}},
@@ -40,7 +40,7 @@ func (c azureCredential) GetToken(ctx context.Context, _ policy.TokenRequestOpti
 type azureTransport struct{ pipeline runtime.Pipeline }
 
 func (t azureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	// A pipeline changes its request.
+	// Clone the request, because a pipeline changes it.
 	inner, err := runtime.NewRequestFromRequest(req.Clone(req.Context()))
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (t azureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.pipeline.Do(inner)
 }
 
-// ownAnswers copies what base answers: a pipeline writes to it.
+// ownAnswers copies the answers of base, because a pipeline changes them.
 type ownAnswers struct{ base http.RoundTripper }
 
 func (o ownAnswers) RoundTrip(req *http.Request) (*http.Response, error) {

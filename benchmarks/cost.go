@@ -13,7 +13,7 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// A cost is what an operation takes, over all samples.
+// A cost is the cost of an operation, over all samples.
 type cost struct {
 	peer          string
 	ns            *benchmath.Sample
@@ -33,14 +33,14 @@ type workload struct {
 	run  func(b *testing.B)
 }
 
-// measure takes samples of the workloads in turns, so that what disturbs the machine
-// for a while disturbs all of them.
+// measure takes samples of the workloads in turns. So if the machine is busy for a while,
+// that affects all of them.
 func (p plan) measure(workloads []workload) []cost {
 	ns := make([][]float64, len(workloads))
 	costs := make([]cost, len(workloads))
 	for range p.samples {
 		for i, w := range workloads {
-			runtime.GC() // What others have left behind isn't w's.
+			runtime.GC() // Don't let w pay for the garbage of others.
 			result := testing.Benchmark(w.run)
 			ns[i] = append(ns[i], float64(result.T.Nanoseconds())/float64(result.N))
 			costs[i] = cost{peer: w.peer, allocs: result.AllocsPerOp(), bytes: result.AllocedBytesPerOp()}
@@ -57,8 +57,8 @@ func inMemory(tokenLength int) settings {
 	return settings{tokenURL: "https://login.example.com/token", tokens: newInstant(tokenLength), api: newNoAPI()}
 }
 
-// reads measures how long it takes to get a token that is there: by one caller, and
-// by several at once, for each number of callers.
+// reads measures how long it takes to get a token from the cache: by one caller, and by
+// several at once, for each number of callers.
 func (p plan) reads() (serial []cost, parallel map[int][]cost) {
 	ctx := context.Background()
 	var one []workload
@@ -95,7 +95,8 @@ func (p plan) reads() (serial []cost, parallel map[int][]cost) {
 	return p.measure(one), parallel
 }
 
-// trips measures what a token costs a request, for each number of header fields.
+// trips measures the cost of adding a token to a request, for each number of header
+// fields.
 func (p plan) trips() map[int][]cost {
 	costs := make(map[int][]cost)
 	for _, fields := range p.fields {
@@ -125,7 +126,7 @@ func trip(transport http.RoundTripper, req *http.Request) error {
 	return resp.Body.Close()
 }
 
-// calls measures requests to an API on the loopback interface, by an http.Client.
+// calls measures requests of an http.Client to an API on the loopback interface.
 func (p plan) calls() []cost {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	defer api.Close()
@@ -173,7 +174,7 @@ func (p plan) requests() []cost {
 		}
 	}
 	least := inMemory(tokenLength)
-	add("the least that will do", func(ctx context.Context) error {
+	add("the minimum", func(ctx context.Context) error {
 		_, _, err := least.requestToken(ctx)
 		return err
 	})
@@ -189,16 +190,16 @@ func newRequest(address string, fields int) *http.Request {
 	return req
 }
 
-// A footprint is what idle sources with a token take.
+// A footprint is the memory and the goroutines of idle sources with a token.
 type footprint struct {
 	peer       string
 	sources    int
-	bytes      float64 // of one
-	goroutines float64 // of one
+	bytes      float64 // per source
+	goroutines float64 // per source
 }
 
-// footprints measures what n sources of each peer cost that nobody uses, with a token
-// each, and with a configuration each or with one for all.
+// footprints measures the cost of n idle sources of each peer. Each source has a token.
+// If configured is set, each also has its own configuration. Otherwise they share one.
 func (p plan) footprints(n, tokenLength int, configured bool) []footprint {
 	ctx := context.Background()
 	var all []footprint
@@ -237,10 +238,10 @@ func (p plan) footprints(n, tokenLength int, configured bool) []footprint {
 	return all
 }
 
-// inUse returns how much memory is in use by the heap and by stacks, in bytes.
+// inUse returns the memory that the heap and the stacks use, in bytes.
 func inUse() float64 {
 	var stats runtime.MemStats
-	for range 3 { // Pools and finalizers need more than one.
+	for range 3 { // Pools and finalizers need more than one collection.
 		runtime.GC()
 		time.Sleep(time.Millisecond)
 	}
@@ -248,7 +249,7 @@ func inUse() float64 {
 	return float64(stats.HeapAlloc + stats.StackInuse)
 }
 
-// must panics if what can't fail has failed.
+// must panics if err isn't nil. It is for errors that can't happen.
 func must(err error) {
 	if err != nil {
 		panic(err)

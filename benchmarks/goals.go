@@ -9,7 +9,7 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// A goal is what the numbers are held against.
+// A goal is a number to reach.
 type goal struct {
 	text    string
 	found   string
@@ -21,28 +21,27 @@ func find(costs []cost, p peer) cost {
 	return costs[slices.IndexFunc(costs, func(c cost) bool { return c.peer == p.name })]
 }
 
-// tolerance is how much slower two measurements of the same can be.
+// tolerance is how much two measurements of the same operation can differ.
 const tolerance = 1.03
 
-// notSlower reports whether c isn't slower than upstream, as far as the samples can
-// tell.
+// notSlower reports whether c isn't slower than upstream, as far as the samples show.
 func notSlower(costs []cost, c cost) bool {
 	return c.median() <= costs[0].median() || !differ(costs[0], c) && c.median() <= tolerance*costs[0].median()
 }
 
-// differ reports whether it is more than chance that a and b differ.
+// differ reports whether the difference between a and b is more than chance.
 func differ(a, b cost) bool {
 	comparison := benchmath.AssumeNothing.Compare(a.ns, b.ns)
 	return comparison.P <= comparison.Alpha
 }
 
-// found prints a cost beside upstream's.
+// found prints a cost relative to upstream's.
 func found(costs []cost, c cost) string {
 	comparison := benchmath.AssumeNothing.Compare(costs[0].ns, c.ns)
 	return fmt.Sprintf("%s × upstream (p=%.3f)", ratio(costs, c), comparison.P)
 }
 
-// goals computes which goals have been reached.
+// goals computes which goals are reached.
 func (r *results) goals() []goal {
 	var goals []goal
 	for _, fields := range slices.Sorted(maps.Keys(r.trips)) {
@@ -102,8 +101,8 @@ func (r *results) goals() []goal {
 		failed := failures(refresh.calls) + failures(valid)
 		waited := waits(refresh.calls, limit) + waits(valid, limit)
 		goals = append(goals, goal{
-			text:    fmt.Sprintf("While a token is valid (%s): nobody waits %v, and no call fails", p.name, limit),
-			found:   fmt.Sprintf("of %d calls %d waited and %d failed", len(refresh.calls)+len(valid), waited, failed),
+			text:    fmt.Sprintf("While a token is valid (%s): nobody waits %v or longer, and no call fails", p.name, limit),
+			found:   fmt.Sprintf("of %d calls, %d waited and %d failed", len(refresh.calls)+len(valid), waited, failed),
 			reached: failed == 0 && waited == 0,
 		})
 		most := r.idle[slices.Max(slices.Collect(maps.Keys(r.idle)))][i]

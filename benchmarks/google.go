@@ -11,10 +11,10 @@ import (
 var googlePeer = peer{
 	name:   "cloud.google.com/go/auth",
 	module: "cloud.google.com/go/auth",
-	how: "`auth.NewCachedTokenProvider` with its defaults, which is what caches the tokens of service accounts too, and `httptransport.AddAuthorizationMiddleware`. " +
-		"It has no client credentials grant: the token request is the least that will do. " +
-		"It tries once to replace a token in the background; if that fails, callers wait after the expiry. " +
-		"Callers who wait do so in line, whatever their context.",
+	how: "`auth.NewCachedTokenProvider` with its defaults, which also caches the tokens of service accounts, and `httptransport.AddAuthorizationMiddleware`. " +
+		"It has no client credentials grant, so it gets the minimal token request. " +
+		"It tries once to replace a token in the background. If that fails, callers wait after the expiry. " +
+		"They wait in turn, regardless of their contexts.",
 	sources: func(s settings) func() source {
 		return func() source {
 			provider := googleCache(s)
@@ -31,7 +31,7 @@ var googlePeer = peer{
 		middleware := &http.Client{Transport: s.api}
 		credentials := auth.NewCredentials(&auth.CredentialsOptions{TokenProvider: googleCache(s)})
 		if err := httptransport.AddAuthorizationMiddleware(middleware, credentials); err != nil {
-			panic(err) // Either of the two is nil.
+			panic(err) // It fails only if one of the two is nil.
 		}
 		return middleware.Transport
 	},

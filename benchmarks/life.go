@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// A call is a request to an API that answers at once: what it takes is what the token
-// takes.
+// A call is a request to an API that answers at once. So its duration is the time that
+// the token takes.
 type call struct {
 	at, took time.Duration // since the first token
 	failed   bool
 }
 
-// A timeline is what one peer's callers see.
+// A timeline is what the callers of one peer see.
 type timeline struct {
 	peer     string
 	calls    []call
 	requests []tokenRequest
 }
 
-// A tokenRequest is one, as the server sees it.
+// A tokenRequest is a token request as the server sees it.
 type tokenRequest struct {
 	at, took time.Duration
 	ok       bool
 }
 
-// live runs all peers at the same time, each with a server of its own.
+// live runs all peers at the same time, each with its own server.
 func (p lifePlan) live() []timeline {
 	timelines := make([]timeline, len(peers()))
 	var wg sync.WaitGroup
@@ -74,7 +74,7 @@ func (p lifePlan) liveWith(peer peer) timeline {
 	return t
 }
 
-// between returns the calls that ended in that time.
+// between returns the calls that ended in a period.
 func (t timeline) between(from, to time.Duration) []call {
 	var calls []call
 	for _, c := range t.calls {
@@ -95,7 +95,7 @@ func failures(calls []call) int {
 	return n
 }
 
-// waits returns how many calls took that long.
+// waits returns how many calls took limit or longer.
 func waits(calls []call, limit time.Duration) int {
 	n := 0
 	for _, c := range calls {
@@ -106,7 +106,7 @@ func waits(calls []call, limit time.Duration) int {
 	return n
 }
 
-// quantile returns how long the fastest q of calls took at most.
+// quantile returns the longest duration among the fastest calls, whose share of all is q.
 func quantile(calls []call, q float64) time.Duration {
 	if len(calls) == 0 {
 		return 0
@@ -119,7 +119,8 @@ func quantile(calls []call, q float64) time.Duration {
 	return took[min(int(q*float64(len(took))), len(took)-1)]
 }
 
-// recovery returns how long after that time the first call succeeded, or -1.
+// recovery returns how long it took, from the time after, until a call succeeded. It
+// returns -1 if none did.
 func (t timeline) recovery(after time.Duration) time.Duration {
 	for _, c := range t.calls {
 		if !c.failed && c.at+c.took >= after {
@@ -129,7 +130,7 @@ func (t timeline) recovery(after time.Duration) time.Duration {
 	return -1
 }
 
-// A crowd is what becomes of many calls at once.
+// A crowd is the result of many calls at once.
 type crowd struct {
 	peer     string
 	callers  int
@@ -138,7 +139,7 @@ type crowd struct {
 	took     time.Duration
 }
 
-// stampedes measures cold starts: each number of callers at once.
+// stampedes measures cold starts, for each number of callers at once.
 func (p plan) stampedes() map[int][]crowd {
 	crowds := make(map[int][]crowd)
 	for _, callers := range p.crowds {
@@ -165,7 +166,7 @@ func (p plan) refusals() []crowd {
 	return crowds
 }
 
-// runCrowd has callers make so many calls each, one after the other.
+// runCrowd lets callers call the API at the same time, each callsEach times in a row.
 func runCrowd(peer peer, server *authServer, callers, callsEach int) crowd {
 	transport := peer.transport(server.settings(0))
 	calls := make([][]call, callers)

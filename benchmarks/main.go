@@ -3,7 +3,7 @@
 //
 //	make bench
 //
-// takes a few minutes. All servers are its own, on the loopback interface.
+// It takes a few minutes, and starts its own servers on the loopback interface.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 func main() {
 	testing.Init()
 	out := flag.String("out", "../docs", "the directory of performance.md")
-	smoke := flag.Bool("smoke", false, "measure next to nothing, to see whether it works")
+	smoke := flag.Bool("smoke", false, "measure very little, only to see whether everything works")
 	flag.Parse()
 	p := fullPlan
 	if *smoke {
@@ -30,7 +30,7 @@ func main() {
 	}
 }
 
-// run measures, and writes what it has found into the directory out.
+// run measures, and writes the results into the directory out.
 func run(p plan, out string) error {
 	if err := flag.Set("test.benchtime", p.each.String()); err != nil {
 		return err

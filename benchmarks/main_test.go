@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Every scenario runs, with every library, and ends up in the document. What it has
-// measured means nothing.
+// Every scenario runs with every library, and its results are in the document. The
+// numbers mean nothing.
 func TestSmoke(t *testing.T) {
 	benchtime := flag.Lookup("test.benchtime").Value.String()
 	defer func() { require.NoError(t, flag.Set("test.benchtime", benchtime)) }()
@@ -52,7 +52,7 @@ func requireXML(t *testing.T, text []byte) {
 	}
 }
 
-// Each library gets a token from the server, and its transport adds that.
+// Each library gets a token from the server, and its transport adds the token.
 func TestPeers(t *testing.T) {
 	for _, p := range peers() {
 		server := startAuthServer(time.Hour)
@@ -77,7 +77,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// A recorder is an API that remembers what it got.
+// A recorder is an API that records the header Authorization.
 type recorder struct{ authorization string }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -85,7 +85,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return newNoAPI().answer, nil
 }
 
-// Counts and quantiles, of calls that are known.
+// This checks counts and quantiles of known calls.
 func TestTimeline(t *testing.T) {
 	l := timeline{calls: []call{
 		{0, time.Millisecond, false},
@@ -96,7 +96,7 @@ func TestTimeline(t *testing.T) {
 	require.Equal(t, 2, failures(l.calls))
 	require.Equal(t, 1, waits(l.calls, time.Second))
 	require.Len(t, l.between(0, 2*time.Second), 2)
-	require.Len(t, l.between(2*time.Second, 4*time.Second), 1, "by when they ended")
+	require.Len(t, l.between(2*time.Second, 4*time.Second), 1, "the end of a call decides")
 	require.Equal(t, 2*time.Millisecond, quantile(l.calls, 0.25))
 	require.Equal(t, 4*time.Millisecond, quantile(l.calls, 0.5))
 	require.Equal(t, time.Second, quantile(l.calls, 1))

@@ -9,7 +9,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// configure returns our Config, and the context that has the client for the API.
+// configure returns our Config, and a context with the client for the API.
 func configure(s settings) (*clientcredentials.Config, context.Context) {
 	return &clientcredentials.Config{
 		ClientID:     clientID,
@@ -23,8 +23,8 @@ func configure(s settings) (*clientcredentials.Config, context.Context) {
 var dropInPeer = peer{
 	name:   "here: drop-in",
 	module: "github.com/seed-5bfa0880/clientcredentials",
-	how: "`Config.TokenSource` and `Config.Client`: what a program gets that only changes its import line. " +
-		"Both are of the types that x/oauth2 returns.",
+	how: "`Config.TokenSource` and `Config.Client`: what a program gets if it only changes its import line. " +
+		"They return the same types as x/oauth2.",
 	sources: func(s settings) func() source {
 		conf, ctx := configure(s)
 		return func() source {
@@ -54,8 +54,8 @@ var dropInPeer = peer{
 var ownPeer = peer{
 	name:   "here: own types",
 	module: "github.com/seed-5bfa0880/clientcredentials",
-	how: "`Config.Source` and `Config.Transport`. Each call of `Source.Token` returns a copy of its own, " +
-		"which is on the stack of a caller that doesn't keep it.",
+	how: "`Config.Source` and `Config.Transport`. Each call of `Source.Token` returns a new copy of the token. " +
+		"It is on the stack if the caller doesn't keep it.",
 	sources: func(s settings) func() source {
 		conf, ctx := configure(s)
 		return func() source {
@@ -75,8 +75,8 @@ var ownPeer = peer{
 	},
 }
 
-// interfacePeer is ownPeer for programs that know the Source by upstream's interface
-// only, and by which the copy is on the heap. It is measured where that counts.
+// interfacePeer is ownPeer for programs that use the Source as an oauth2.TokenSource. Then
+// the copy of the token is on the heap. It is measured where that makes a difference.
 var interfacePeer = peer{
 	name: "here: own types, as an `oauth2.TokenSource`",
 	sources: func(s settings) func() source {
@@ -88,7 +88,7 @@ var interfacePeer = peer{
 	},
 }
 
-// ask is compiled without knowing what tokens are.
+// ask is compiled without knowing the type of tokens.
 //
 //go:noinline
 func ask(tokens oauth2.TokenSource) (string, error) {

@@ -11,33 +11,34 @@ import (
 	"time"
 )
 
-// A peer is a library, or one way to use it. Each has a file of its own.
+// A peer is a library, or one way to use it. Each library has its own file.
 type peer struct {
 	name   string // in tables and plots
 	module string // whose version is reported
-	how    string // how it is used here, and what it doesn't do
+	how    string // how it is used here, and what it can't do
 
-	// sources configures a client. What it returns makes sources of tokens for it, each
-	// with a cache of its own. Nil: the library has no call that returns a token.
+	// sources configures a client, and returns a function that makes sources of its
+	// tokens, each with its own cache. Nil: the library has no function that returns a
+	// token.
 	sources func(settings) func() source
 
-	// transport returns a RoundTripper that adds tokens, with a cache of its own.
+	// transport returns a RoundTripper that adds tokens, with its own cache.
 	transport func(settings) http.RoundTripper
 
-	// request returns what requests a new token always. Nil: the library leaves
-	// that to the program.
+	// request returns a function that always requests a new token. Nil: the library
+	// leaves token requests to the program.
 	request func(settings) func(context.Context) error
 }
 
 // A source returns a token, from its cache if possible.
 type source func(context.Context) (string, error)
 
-// settings are what a source or a transport is made with.
+// settings are the settings of a source or a transport.
 type settings struct {
 	tokenURL string
 	tokens   http.RoundTripper // for token requests
 	api      http.RoundTripper // for everything else
-	early    time.Duration     // how long before its expiry a token is replaced, where that can be set; 0: the default
+	early    time.Duration     // how long before its expiry a token is replaced, if that can be set; 0: the default
 }
 
 const (
@@ -45,7 +46,7 @@ const (
 	clientSecret = "a secret"
 )
 
-// peers returns all of them. What is measured is compared with the first.
+// peers returns all peers. The others are compared with the first one.
 func peers() []peer {
 	return []peer{upstreamPeer, dropInPeer, ownPeer, googlePeer, smithyPeer, azurePeer}
 }
@@ -53,8 +54,7 @@ func peers() []peer {
 // httpClient returns the client for token requests.
 func (s settings) httpClient() *http.Client { return &http.Client{Transport: s.tokens} }
 
-// requestToken is the token request for the libraries that have none: as little as
-// will do.
+// requestToken is a minimal token request, for the libraries that have none.
 func (s settings) requestToken(ctx context.Context) (accessToken string, expiry time.Time, err error) {
 	form := url.Values{"grant_type": {"client_credentials"}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.tokenURL, strings.NewReader(form.Encode()))

@@ -2,48 +2,47 @@ package main
 
 import "time"
 
-// tokenLength is the length of the access tokens: that of a small JWT.
+// tokenLength is the length of the access tokens in bytes: that of a small JWT.
 const tokenLength = 800
 
-// opaqueLength is that of tokens which aren't JWTs.
+// opaqueLength is the length of tokens that aren't JWTs.
 const opaqueLength = 40
 
-// A plan is the size of it all.
+// A plan says how much is measured.
 type plan struct {
-	// Costs: each is measured so often, for so long, in turns.
-	samples int
-	each    time.Duration
-	fields  []int // header fields of requests
-	callers []int // per core, at the same time
+	// Costs
+	samples int           // of each cost, taken in turns
+	each    time.Duration // of a sample
+	fields  []int         // header fields of requests
+	callers []int         // per core, at the same time
 
-	// Idle sources: so many of them.
-	sources []int
+	// Idle sources
+	sources []int // how many
 
-	// A cold start: so many callers at once, of a server that needs so long.
-	crowds     []int
-	crowdDelay time.Duration
+	// Cold starts
+	crowds     []int         // callers at once
+	crowdDelay time.Duration // of the token request
 
-	// Credentials that the server refuses, after so long: so many calls of so many
-	// callers.
-	refusedCallers, refusedCalls int
-	refusedDelay                 time.Duration
+	// Credentials that the server refuses
+	refusedCallers, refusedCalls int           // calls for each caller
+	refusedDelay                 time.Duration // of a token request
 
 	refresh, outage lifePlan
 }
 
-// A lifePlan is that of a scenario in real time. Times count from the first token.
+// A lifePlan is the plan of a scenario in real time. Its times start at the first token.
 type lifePlan struct {
 	life     time.Duration // of a token
-	early    time.Duration // how long before its expiry it is replaced, where that can be set
+	early    time.Duration // how long before its expiry a token is replaced, if that can be set
 	delay    time.Duration // of the token requests after the first
-	down, up time.Duration // when the server goes, and comes back; 0: it doesn't go
+	down, up time.Duration // when the server goes down and comes back; 0: it stays up
 	end      time.Duration
 	callers  int
-	pause    time.Duration // of a caller, between two calls
+	pause    time.Duration // of a caller between two calls
 }
 
-// x/oauth2 replaces a token 10 seconds before its expiry, which can't be set, so that
-// the tokens of these plans live 20 seconds.
+// x/oauth2 always replaces a token 10 seconds before its expiry. So the tokens of these
+// plans live for 20 seconds.
 var fullPlan = plan{
 	samples: 20,
 	each:    25 * time.Millisecond,
@@ -79,7 +78,7 @@ var fullPlan = plan{
 	},
 }
 
-// smokePlan is for tests: it is over at once, and its numbers mean nothing.
+// smokePlan is for tests: it ends at once, and its numbers mean nothing.
 var smokePlan = plan{
 	samples: 2,
 	each:    time.Millisecond,

@@ -18,8 +18,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// The plots have no background of their own: each colour stands out from white as
-// much as from black.
+// The plots are transparent. So each colour can be seen on white and on black.
 var (
 	gray   = color.NRGBA{0x7a, 0x7a, 0x7a, 0xff} // text and axes
 	faint  = color.NRGBA{0x7a, 0x7a, 0x7a, 0x40} // grid
@@ -34,15 +33,15 @@ const (
 	panelHeight = 4.8 * vg.Centimeter
 	keyHeight   = 0.6 * vg.Centimeter
 
-	// What the vertical axis shows, in seconds. Faster calls are drawn at its end.
+	// The range of the vertical axis in seconds. Calls outside are drawn at its ends.
 	fastest = 300e-9
 	slowest = 3
 
-	// A call that took longer than this is a line as long as it took.
+	// A longer call is also drawn as a line, as long as the call took.
 	longCall = 100 * time.Millisecond
 )
 
-// A mark says what something in a plot is.
+// A mark is an entry of the key.
 type mark struct {
 	label string
 	draw  func(c draw.Canvas) // within a rectangle
@@ -64,8 +63,8 @@ func (r *results) outagePlot() ([]byte, error) {
 	})
 }
 
-// panels draws how long calls take: upstream's above, and below those of the same
-// program with another import line.
+// panels draws how long calls take: with upstream above, and below with this package in
+// the same program.
 func panels(p lifePlan, timelines []timeline, key []mark) ([]byte, error) {
 	var column [][]*plot.Plot
 	for _, peer := range []peer{upstreamPeer, dropInPeer} {
@@ -91,11 +90,11 @@ func panels(p lifePlan, timelines []timeline, key []mark) ([]byte, error) {
 	if _, err := svg.WriteTo(&b); err != nil {
 		return nil, err
 	}
-	// Where that font is missing, another without serifs.
+	// If that font is missing, use another one without serifs.
 	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")), nil
 }
 
-// style sets the font and the colour of a text, and leaves its alignment alone.
+// style sets the font and the colour of a text. It doesn't change the alignment.
 func style(s *text.Style, size vg.Length, weight xfont.Weight) {
 	s.Color = gray
 	s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Weight: weight, Size: size}
@@ -132,7 +131,7 @@ func (p lifePlan) panel(t timeline) *plot.Plot {
 	return panel
 }
 
-// A band is a time, from bottom to top.
+// A band is a period of time, drawn over the whole height.
 type band struct {
 	from, to float64
 	color    color.Color
@@ -145,7 +144,7 @@ func (b band) Plot(c draw.Canvas, p *plot.Plot) {
 	c.Fill(vg.Rectangle{Min: vg.Point{X: x(b.from), Y: c.Min.Y}, Max: vg.Point{X: x(b.to), Y: c.Max.Y}}.Path())
 }
 
-// An expiry is a moment.
+// An expiry is a point in time, drawn as a vertical line.
 type expiry float64
 
 var dashes = draw.LineStyle{Color: gray, Width: 1, Dashes: []vg.Length{3, 3}}
@@ -156,8 +155,8 @@ func (e expiry) Plot(c draw.Canvas, p *plot.Plot) {
 	c.StrokeLine2(dashes, x(float64(e)), c.Min.Y, x(float64(e)), c.Max.Y)
 }
 
-// calls are points, and lines if they are long. All of a kind are one path: that
-// makes a small file.
+// calls are drawn as points, and long ones also as lines. All marks of a kind are one
+// path, which keeps the file small.
 type calls []call
 
 const (
@@ -219,7 +218,7 @@ func strokeAll(c draw.Canvas, lines vg.Path, in color.Color, width vg.Length) {
 	c.Stroke(lines)
 }
 
-// drawKey says in one line what the marks are.
+// drawKey draws the key in one line.
 func drawKey(c draw.Canvas, key []mark) {
 	const markWidth, gap = 14, 5
 	var label text.Style

@@ -9,14 +9,13 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// A part is something that round trips spend time on.
+// A part is a part of a round trip that takes time.
 type part struct {
 	text     string
 	function string // the end of its name
 }
 
-// parts are what the time of a round trip is made of. They overlap: all of them
-// allocate.
+// parts are the parts of a round trip. They overlap, because all of them allocate.
 var parts = []part{
 	{"getting the token: `x/oauth2`", "oauth2.(*reuseTokenSource).Token"},
 	{"getting the token: `Client`", "clientcredentials.(*clientSource).Token"},
@@ -24,18 +23,18 @@ var parts = []part{
 	{"reading the clock", "time.Now"},
 	{"`http.Request.Clone`", "net/http.(*Request).Clone"},
 	{"`oauth2.Token.SetAuthHeader`", "oauth2.(*Token).SetAuthHeader"},
-	{"the guard beneath `Client`, with the API that does nothing", "clientcredentials.(*guard).RoundTrip"},
-	{"the copy of the request of `Transport`", "clientcredentials.withAuthorization"},
-	{"allocating memory, in all of these", "runtime.mallocgc"},
+	{"the guard under `Client`, with an API that does nothing", "clientcredentials.(*guard).RoundTrip"},
+	{"the copy of the request in `Transport`", "clientcredentials.withAuthorization"},
+	{"allocating memory, in all of the above", "runtime.mallocgc"},
 }
 
-// shares is which shares of its time a workload spends on parts.
+// shares is the share of its time that a workload spends on each part.
 type shares struct {
 	peer string
 	of   map[part]float64
 }
 
-// profiles tells what round trips with five header fields are made of.
+// profiles measures the parts of round trips with five header fields.
 func (p plan) profiles() ([]shares, error) {
 	var all []shares
 	for _, peer := range []peer{upstreamPeer, dropInPeer, ownPeer} {
@@ -82,7 +81,7 @@ func sharesOf(p *profile.Profile) map[part]float64 {
 			return false
 		}
 		if !has("Transport).RoundTrip") {
-			continue // The garbage collector, or the benchmark itself.
+			continue // This is the garbage collector or the benchmark itself.
 		}
 		value := float64(sample.Value[len(sample.Value)-1])
 		total += value

@@ -20,7 +20,7 @@ import (
 //go:embed report.md.tmpl
 var reportText string
 
-// results are what has been measured.
+// results are the results of all measurements.
 type results struct {
 	plan plan
 	took time.Duration
@@ -42,7 +42,7 @@ type results struct {
 	refresh, outage []timeline
 }
 
-// run measures everything, and tells w what it does.
+// run measures everything, and prints its progress to w.
 func (p plan) run(w io.Writer) *results {
 	start := time.Now()
 	r := &results{plan: p, idle: make(map[int][]footprint)}
@@ -64,7 +64,7 @@ func (p plan) run(w io.Writer) *results {
 	step("profiles", func() {
 		var err error
 		if r.profiles, err = p.profiles(); err != nil {
-			panic(err) // Another profile is being taken.
+			panic(err) // It fails only if another profile is being taken.
 		}
 	})
 	step("calls of an API", func() { r.calls = p.calls() })
@@ -86,7 +86,7 @@ func (r *results) write(w io.Writer) error {
 	return t.Execute(w, r)
 }
 
-// Machine describes where this runs, but for its name.
+// Machine describes the machine, without its name.
 func (r *results) Machine() string {
 	machine := fmt.Sprintf("%s, %s/%s, %d cores", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
 	file, err := os.Open("/proc/cpuinfo")
@@ -102,7 +102,7 @@ func (r *results) Machine() string {
 	return machine
 }
 
-// Quality tells whether something has disturbed the measurement.
+// Quality says whether the measurements are reliable.
 func (r *results) Quality() string {
 	var spreads []float64
 	for _, c := range slices.Concat(append(slices.Collect(maps.Values(r.trips)), r.serial)...) {
@@ -111,21 +111,21 @@ func (r *results) Quality() string {
 	}
 	slices.Sort(spreads)
 	if spreads[len(spreads)/2] > 0.15 {
-		return "**The machine was busy with something else meanwhile: take ratios with a grain of salt, and repeat this on one that isn't.**"
+		return "**The machine was busy with something else. The ratios are not reliable: repeat this on an idle machine.**"
 	}
-	return "Ratios are what to look at: times are those of one machine."
+	return "Look at the ratios: the times are those of one machine."
 }
 
-// Took is how long it took, in minutes.
+// Took is the duration of all measurements in minutes.
 func (r *results) Took() string { return fmt.Sprintf("%.0f", max(r.took.Minutes(), 1)) }
 
-// Samples is how often each cost was measured.
+// Samples is the number of samples of each cost.
 func (r *results) Samples() int { return r.plan.samples }
 
-// Each is for how long.
+// Each is the duration of a sample.
 func (r *results) Each() time.Duration { return r.plan.each }
 
-// Refresh and Outage are their plans.
+// Refresh is the plan of the refresh by a slow server.
 func (r *results) Refresh() lifePlanText { return lifePlanText{r.plan.refresh} }
 
 // Outage is the plan of the outage.
@@ -143,7 +143,7 @@ func (t lifePlanText) End() time.Duration   { return t.plan.end }
 func (t lifePlanText) Callers() int         { return t.plan.callers }
 func (t lifePlanText) Pause() time.Duration { return t.plan.pause }
 
-// A table of Markdown.
+// A table is a table in Markdown.
 type table struct{ strings.Builder }
 
 func newTable(heads ...string) *table {
@@ -155,7 +155,7 @@ func newTable(heads ...string) *table {
 
 func (t *table) row(cells ...string) { fmt.Fprintf(t, "| %s |\n", strings.Join(cells, " | ")) }
 
-// Peers lists who was measured, and how.
+// Peers lists the libraries, and how they are used.
 func (r *results) Peers() string {
 	var b strings.Builder
 	build, _ := debug.ReadBuildInfo()
@@ -171,7 +171,7 @@ func (r *results) Peers() string {
 	return b.String()
 }
 
-// ratio tells how a cost compares with the first of costs, which is upstream's.
+// ratio compares a cost with the first of costs, which is upstream's.
 func ratio(costs []cost, c cost) string {
 	return fmt.Sprintf("%.2f", c.median()/costs[0].median())
 }
@@ -190,7 +190,7 @@ func (r *results) Reads() string {
 	return t.String()
 }
 
-// ReadsByCallers is the table of how reads grow with callers.
+// ReadsByCallers is the table of reads by the number of callers.
 func (r *results) ReadsByCallers() string {
 	heads := []string{""}
 	counts := slices.Sorted(maps.Keys(r.parallel))
@@ -208,7 +208,7 @@ func (r *results) ReadsByCallers() string {
 	return t.String()
 }
 
-// Trips is the table of what a token costs a request.
+// Trips is the table of what a token adds to the cost of a request.
 func (r *results) Trips() string {
 	heads := []string{""}
 	counts := slices.Sorted(maps.Keys(r.trips))
@@ -226,7 +226,7 @@ func (r *results) Trips() string {
 	return t.String()
 }
 
-// Allocations is the table of allocations of the same.
+// Allocations is the table of the allocations of these requests.
 func (r *results) Allocations() string {
 	heads := []string{""}
 	counts := slices.Sorted(maps.Keys(r.trips))
@@ -244,7 +244,7 @@ func (r *results) Allocations() string {
 	return t.String()
 }
 
-// Profiles is the table of what round trips spend their time on.
+// Profiles is the table of the parts of a round trip.
 func (r *results) Profiles() string {
 	heads := []string{"share of the time"}
 	for _, s := range r.profiles {
@@ -265,7 +265,7 @@ func (r *results) Profiles() string {
 	return t.String()
 }
 
-// Calls is the table of requests over sockets.
+// Calls is the table of API calls over a network.
 func (r *results) Calls() string { return costTable(r.calls) }
 
 // Requests is the table of token requests.
@@ -323,7 +323,7 @@ func callersAtOnce(n int) string {
 	return fmt.Sprintf("%d callers", n)
 }
 
-// CrowdDelay is how long a token request takes then.
+// CrowdDelay is how long a token request takes in a cold start.
 func (r *results) CrowdDelay() time.Duration { return r.plan.crowdDelay }
 
 // RefusedCalls is how many calls each caller makes when the credentials are refused.
@@ -332,7 +332,7 @@ func (r *results) RefusedCalls() int { return r.plan.refusedCalls }
 // RefusedCallers is how many callers make them.
 func (r *results) RefusedCallers() int { return r.plan.refusedCallers }
 
-// RefusedDelay is how long a token request takes then.
+// RefusedDelay is how long a token request takes when the credentials are refused.
 func (r *results) RefusedDelay() time.Duration { return r.plan.refusedDelay }
 
 // Refusals is the table of refused credentials.
@@ -357,7 +357,7 @@ func (r *results) Refreshes() string {
 // Outages is the table of the outage.
 func (r *results) Outages() string {
 	p := r.plan.outage
-	t := newTable("", "calls while the token was valid", "failed", "calls after that", "failed", "back after", "token requests of a dead server", "slowest call")
+	t := newTable("", "calls while the token was valid", "failed", "calls after that", "failed", "back after", "token requests while down", "slowest call")
 	for _, l := range r.outage {
 		valid, expired := l.between(0, p.life), l.between(p.life, p.up)
 		requests := 0
@@ -386,7 +386,7 @@ func nanoseconds(c cost) string {
 	return fmt.Sprintf("%.*f %s %s", digits, s.Center/divisor, unit, spread(s))
 }
 
-// spread prints how far a confidence interval goes from the median.
+// spread prints the distance of the confidence interval from the median.
 func spread(s benchmath.Summary) string {
 	return fmt.Sprintf("± %.0f%%", 100*max(s.Center-s.Lo, s.Hi-s.Center)/s.Center)
 }
@@ -404,7 +404,7 @@ func milliseconds(d time.Duration) string {
 
 func seconds(d time.Duration) string {
 	if d < 0 {
-		return "not at all"
+		return "never"
 	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// An instant is an authorization server without a network: a RoundTripper that
-// answers each request at once with a token of an hour.
+// An instant is an authorization server without a network: a RoundTripper that answers
+// each request at once with a token that lives for an hour.
 type instant struct{ answer []byte }
 
 func newInstant(tokenLength int) instant {
@@ -31,15 +31,15 @@ func (i instant) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// tokenResponse returns a token response, RFC 6749, Section 5.1. Tokens of another
-// number are others.
+// tokenResponse returns a token response, RFC 6749, Section 5.1. Each number makes a
+// different token.
 func tokenResponse(number int64, tokenLength int, life time.Duration) []byte {
 	token := fmt.Sprintf("%d.%s", number, strings.Repeat("x", max(tokenLength-2, 0)))
 	return fmt.Appendf(nil, `{"access_token":%q,"token_type":"Bearer","expires_in":%d}`, token, int64(life.Seconds()))
 }
 
-// A noAPI is an API without a network and without work: what is left is the cost of
-// adding the token.
+// A noAPI is an API that costs nothing and has no network. So only the cost of adding the
+// token is measured.
 type noAPI struct{ answer *http.Response }
 
 func newNoAPI() noAPI {
@@ -48,7 +48,7 @@ func newNoAPI() noAPI {
 
 func (n noAPI) RoundTrip(*http.Request) (*http.Response, error) { return n.answer, nil }
 
-// apiURL is an address that noAPI stands for.
+// apiURL is the address of a noAPI.
 const apiURL = "https://api.example.com/reports"
 
 // An authServer is an authorization server on the loopback interface.
@@ -71,11 +71,11 @@ type authServer struct {
 // The states of an authServer.
 const (
 	up       int32 = iota
-	down           // status 503
-	refusing       // status 401: it doesn't know the client
+	down           // answers 503
+	refusing       // answers 401: it doesn't know the client
 )
 
-// An answered is a token request and its answer.
+// An answered is a token request that was answered.
 type answered struct {
 	start, end time.Time
 	ok         bool
@@ -125,7 +125,7 @@ func (s *authServer) log() []answered {
 	return append([]answered(nil), s.answered...)
 }
 
-// settings returns what makes a client of s, for the API that does nothing.
+// settings returns the settings of a client of s that calls a noAPI.
 func (s *authServer) settings(early time.Duration) settings {
 	return settings{tokenURL: s.URL, tokens: s.transport, api: newNoAPI(), early: early}
 }

@@ -13,8 +13,8 @@ var smithyPeer = peer{
 	name:   "smithy-go",
 	module: "github.com/aws/smithy-go",
 	how: "`bearer.TokenCache` with `RefreshBeforeExpires` of 5 minutes and `RetrieveBearerTokenTimeout` of 30 seconds, as the AWS SDK sets them. " +
-		"It has no client credentials grant: the token request is the least that will do. " +
-		"It has no `http.RoundTripper`: what is measured is one around `bearer.SignHTTPSMessage`.",
+		"It has no client credentials grant, so it gets the minimal token request. " +
+		"It has no `http.RoundTripper`, so one around `bearer.SignHTTPSMessage` is measured.",
 	sources: func(s settings) func() source {
 		return func() source {
 			cache := smithyCache(s)
@@ -45,8 +45,8 @@ func smithyCache(s settings) *bearer.TokenCache {
 	)
 }
 
-// A smithyTransport does with an http.Request what bearer.AuthenticationMiddleware
-// does with that of the SDK.
+// A smithyTransport does for an http.Request what bearer.AuthenticationMiddleware does for
+// a request of the SDK.
 type smithyTransport struct {
 	cache  *bearer.TokenCache
 	signer bearer.Signer

@@ -8,8 +8,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// configureUpstream returns a Config, and the context that has the client for token
-// requests.
+// configureUpstream returns a Config, and a context with the client for token requests.
 func configureUpstream(s settings) (*clientcredentials.Config, context.Context) {
 	conf := &clientcredentials.Config{ClientID: clientID, ClientSecret: clientSecret, TokenURL: s.tokenURL}
 	return conf, context.WithValue(context.Background(), oauth2.HTTPClient, s.httpClient())
@@ -19,8 +18,8 @@ var upstreamPeer = peer{
 	name:   "x/oauth2",
 	module: "golang.org/x/oauth2",
 	how: "`clientcredentials.Config` with its `TokenSource` and `Client`. " +
-		"A token is due 10 seconds before its expiry; that can't be set for a `Client`. " +
-		"It doesn't replace tokens in the background, and callers don't wait by a context of their own.",
+		"A token is due 10 seconds before its expiry. That can't be set for a `Client`. " +
+		"It doesn't replace tokens in the background, and callers can't limit their wait with a context.",
 	sources: func(s settings) func() source {
 		conf, ctx := configureUpstream(s)
 		return func() source {

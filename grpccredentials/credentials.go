@@ -11,16 +11,16 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// Credentials puts the token of a Source into the metadata of RPCs, as the value of
-// authorization. It is a credentials.PerRPCCredentials, for grpc.WithPerRPCCredentials,
-// a credentials.Bundle, or a single call. Its interceptors see to tokens that a server
+// Credentials adds the token of a Source to the metadata of RPCs, as authorization. It
+// is a credentials.PerRPCCredentials, for grpc.WithPerRPCCredentials, a
+// credentials.Bundle or a single call. Its interceptors replace tokens that a server
 // refuses.
 //
-// Get one from New. All methods are safe for concurrent use.
+// Call New to get Credentials. All methods are safe for concurrent use.
 type Credentials struct {
 	source    *clientcredentials.Source
-	cleartext bool                                // tokens may go over connections that anybody can read
-	replayIf  func(method string, err error) bool // nil: unless the response has begun
+	plaintext bool                                // tokens may go over connections without TLS
+	replayIf  func(method string, err error) bool // nil: if the server has sent no headers
 }
 
 var _ credentials.PerRPCCredentials = (*Credentials)(nil)
@@ -29,26 +29,28 @@ var _ credentials.PerRPCCredentials = (*Credentials)(nil)
 type Option func(*Credentials)
 
 // DangerouslySendTokensInPlaintext lets tokens go over connections without TLS, where
-// anybody on the way can read and use them: RFC 6750, Section 5.3, forbids that. It is
-// for tests, and for a mesh whose proxy adds the TLS on the same host.
+// anybody on the way can read and use them. RFC 6750, Section 5.3, forbids that. Use it
+// for tests, and for a service mesh whose proxy on the same host adds the TLS.
 func DangerouslySendTokensInPlaintext() Option {
-	return func(c *Credentials) { c.cleartext = true }
+	return func(c *Credentials) { c.plaintext = true }
 }
 
-// ReplayIf decides which unary calls are replayed with a new token: those for which
-// allowed returns true, of method, like "/package.Service/Method", that the server has
-// answered with err, whose status is Unauthenticated. It takes the place of the rule
-// that the response must not have begun, and may be stricter, for a service whose
-// handlers answer so after they have had an effect, or more lenient, for one that sends
-// headers with every answer. The token is dropped in any case. allowed may be called
-// concurrently.
+// ReplayIf decides which unary calls are replayed with a new token after the server has
+// answered Unauthenticated: those for which allowed returns true. Its arguments are the
+// method, such as "/package.Service/Method", and the error of the call. allowed may be
+// called concurrently.
+//
+// Without ReplayIf, a call is replayed if the server has sent no headers before the
+// status. ReplayIf replaces that rule. Make it stricter for a service whose handlers may
+// answer Unauthenticated after they have changed something. Make it more lenient for a
+// service that always sends headers first. The token is dropped in any case.
 func ReplayIf(allowed func(method string, err error) bool) Option {
 	return func(c *Credentials) { c.replayIf = allowed }
 }
 
-// New returns Credentials with the tokens of source, which is from
-// clientcredentials.Config.Source. Programs that have no other use for them than one
-// ClientConn call DialOptions.
+// New returns Credentials with the tokens of source, which must come from
+// clientcredentials.Config.Source. To use them for one ClientConn only, call DialOptions
+// instead.
 func New(source *clientcredentials.Source, opts ...Option) *Credentials {
 	c := &Credentials{source: source}
 	for _, opt := range opts {
@@ -57,10 +59,10 @@ func New(source *clientcredentials.Source, opts ...Option) *Credentials {
 	return c
 }
 
-// DialOptions returns what grpc.NewClient needs so that each RPC carries a token of
-// source, and the server is listened to when it refuses one: the Credentials and both
-// of their interceptors. Interceptors of earlier options see a call that is replayed
-// as one, those of later options as two.
+// DialOptions returns options for grpc.NewClient: Credentials with the tokens of source,
+// and both of their interceptors. Each RPC then carries a token, and tokens that the
+// server refuses are replaced. Interceptors in earlier options see a replayed call once,
+// those in later options see it twice.
 func DialOptions(source *clientcredentials.Source, opts ...Option) []grpc.DialOption {
 	c := New(source, opts...)
 	return []grpc.DialOption{
@@ -70,19 +72,19 @@ func DialOptions(source *clientcredentials.Source, opts ...Option) []grpc.DialOp
 	}
 }
 
-// GetRequestMetadata returns the metadata for an RPC: authorization, with a token as
-// RFC 6750, Section 2.1, has it. grpc calls it for each attempt at an RPC, with the
-// RPC's context, and it waits for a token no longer than that allows.
+// GetRequestMetadata returns the metadata for an RPC: authorization, with a token as in
+// RFC 6750, Section 2.1. grpc calls it for each attempt at an RPC, with the context of the
+// RPC. It waits for a token no longer than that context allows.
 //
-// Its errors have the status that the RPC then ends with, and wrap those of the Source:
+// Its errors have the status that the RPC ends with, and wrap the error of the Source:
 // see the package documentation.
 func (c *Credentials) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	call := c.callOf(ctx)
-	call.sends(nil) // What follows isn't about the token of an earlier attempt.
-	if !c.cleartext {
+	call.sends(nil) // Forget the token of an earlier attempt.
+	if !c.plaintext {
 		info, _ := credentials.RequestInfoFromContext(ctx)
 		if err := credentials.CheckSecurityLevel(info.AuthInfo, credentials.PrivacyAndIntegrity); err != nil {
-			return nil, newError(codes.Unauthenticated, errCleartext)
+			return nil, newError(codes.Unauthenticated, errPlaintext)
 		}
 	}
 	token, err := c.source.TokenContext(ctx)
@@ -96,6 +98,6 @@ func (c *Credentials) GetRequestMetadata(ctx context.Context, _ ...string) (map[
 	return map[string]string{"authorization": token.Type() + " " + token.AccessToken}, nil
 }
 
-// RequireTransportSecurity returns true, unless DangerouslySendTokensInPlaintext says
-// otherwise. grpc then refuses to make a ClientConn without TLS.
-func (c *Credentials) RequireTransportSecurity() bool { return !c.cleartext }
+// RequireTransportSecurity returns true unless DangerouslySendTokensInPlaintext is set.
+// grpc then refuses to make a ClientConn without TLS.
+func (c *Credentials) RequireTransportSecurity() bool { return !c.plaintext }

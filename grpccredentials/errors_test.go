@@ -23,100 +23,97 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
-// refuse returns an error response.
-func refuse(status int, code string) cct.Fault {
-	return cct.Fault{
-		Status: status,
-		Header: http.Header{"Content-Type": {"application/json"}},
-		Body:   fmt.Sprintf(`{"error":%q,"error_description":"the reason"}`, code),
+// at returns what makes a Config request its tokens at url, with one attempt.
+func at(url string) func(*world) {
+	return func(w *world) {
+		w.conf.TokenURL, w.conf.HTTPClient, w.conf.Retry.MaxAttempts = url, new(http.Client), 1
 	}
 }
 
 func TestCodes(t *testing.T) {
+	fault := func(fault cct.Fault) func(*world) {
+		return func(w *world) {
+			w.conf.Retry.MaxAttempts = 1
+			w.auth.SetFault(&fault)
+		}
+	}
+	// oauth is an error response of RFC 6749, Section 5.2.
+	oauth := func(code string) func(*world) {
+		return fault(cct.Fault{
+			Status: 400,
+			Header: http.Header{"Content-Type": {"application/json"}},
+			Body:   fmt.Sprintf(`{"error":%q,"error_description":"the reason"}`, code),
+		})
+	}
+	down := cct.NewServer()
+	down.Close()
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // It would log the failed handshakes.
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+
 	for _, test := range []struct {
-		name  string
-		fault cct.Fault
-		want  codes.Code
+		name    string
+		prepare func(*world)
+		want    codes.Code
+		text    string // in the error
 	}{
-		{"invalid_client", cct.InvalidClient(), codes.Unauthenticated},
-		{"invalid_client with 400", refuse(400, "invalid_client"), codes.Unauthenticated},
-		{"invalid_request", refuse(400, "invalid_request"), codes.Unauthenticated},
-		{"unsupported_grant_type", refuse(400, "unsupported_grant_type"), codes.Unauthenticated},
-		{"unauthorized_client", refuse(400, "unauthorized_client"), codes.PermissionDenied},
-		{"invalid_scope", refuse(400, "invalid_scope"), codes.PermissionDenied},
-		{"access_denied", refuse(400, "access_denied"), codes.PermissionDenied},
-		{"403", cct.Fault{Status: 403, Body: "no"}, codes.PermissionDenied},
-		{"404", cct.Fault{Status: 404, Body: "no"}, codes.Unauthenticated},
-		{"a redirect", cct.Fault{Status: 302, Header: http.Header{"Location": {"https://else.example/"}}, Body: "go"}, codes.Unauthenticated},
-		{"HTML", cct.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>"}, codes.Unauthenticated},
-		{"408", cct.Fault{Status: 408, Body: "later"}, codes.Unavailable},
-		{"429", cct.TooManyRequests(time.Second), codes.Unavailable},
-		{"500", cct.Fault{Status: 500, Body: "later"}, codes.Unavailable},
-		{"502", cct.Fault{Status: 502, Body: "later"}, codes.Unavailable},
-		{"503", cct.Unavailable(), codes.Unavailable},
-		{"504", cct.Fault{Status: 504, Body: "later"}, codes.Unavailable},
-		{"a lost connection", cct.ConnectionReset(), codes.Unavailable},
-		{"a cut answer", cct.Fault{CloseAfter: 10}, codes.Unavailable},
+		{"invalid_client", fault(cct.InvalidClient()), codes.Unauthenticated, "invalid_client"},
+		{"invalid_client with 400", oauth("invalid_client"), codes.Unauthenticated, "invalid_client"},
+		{"invalid_request", oauth("invalid_request"), codes.Unauthenticated, "the reason"},
+		{"unsupported_grant_type", oauth("unsupported_grant_type"), codes.Unauthenticated, "the reason"},
+		{"unauthorized_client", oauth("unauthorized_client"), codes.PermissionDenied, "the reason"},
+		{"invalid_scope", oauth("invalid_scope"), codes.PermissionDenied, "the reason"},
+		{"access_denied", oauth("access_denied"), codes.PermissionDenied, "the reason"},
+		{"403", fault(cct.Fault{Status: 403, Body: "no"}), codes.PermissionDenied, "403"},
+		{"404", fault(cct.Fault{Status: 404, Body: "no"}), codes.Unauthenticated, "404"},
+		{"a redirect", fault(cct.Fault{Status: 302, Header: http.Header{"Location": {"https://else.example/"}}, Body: "go"}), codes.Unauthenticated, "302"},
+		{"HTML", fault(cct.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>"}), codes.Unauthenticated, "text/html"},
+		{"408", fault(cct.Fault{Status: 408, Body: "later"}), codes.Unavailable, "408"},
+		{"429", fault(cct.TooManyRequests(time.Second)), codes.Unavailable, "temporarily_unavailable"},
+		{"500", fault(cct.Fault{Status: 500, Body: "later"}), codes.Unavailable, "500"},
+		{"502", fault(cct.Fault{Status: 502, Body: "later"}), codes.Unavailable, "502"},
+		{"503", fault(cct.Unavailable()), codes.Unavailable, "temporarily_unavailable"},
+		{"504", fault(cct.Fault{Status: 504, Body: "later"}), codes.Unavailable, "504"},
+		{"a lost connection", fault(cct.ConnectionReset()), codes.Unavailable, "reset"},
+		{"a partial answer", fault(cct.Fault{CloseAfter: 10}), codes.Unavailable, "EOF"},
+		{"a server that is down", at(down.TokenURL), codes.Unavailable, "refused"},
+		{"a server that isn't trusted", at(untrusted.URL), codes.Unauthenticated, "certificate"},
+		{"a misconfiguration", func(w *world) { w.conf.TokenURL = "" }, codes.Unauthenticated, "TokenURL is empty"},
+		{"a Source that has ended", func(w *world) { w.ended = true }, codes.Unauthenticated, "is done"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.conf.Retry.MaxAttempts = 1
-			w.auth.SetFault(&test.fault)
+			test.prepare(w)
 			client := w.withTokens(t)
 			for range 2 {
-				err := call(t.Context(), client)
-				requireCode(t, test.want, err)
-				require.NotContains(t, err.Error(), "illegal status", "gRFC A54")
-				requireCode(t, test.want, streams["both ways"](t.Context(), client))
+				for _, rpc := range []procedure{unary, bothWays} {
+					err := rpc(t.Context(), client)
+					requireCode(t, test.want, err)
+					require.ErrorContains(t, err, test.text)
+					require.NotContains(t, err.Error(), "illegal status", "gRFC A54")
+				}
 			}
-			require.Empty(t, w.api.arrivals())
-			require.Zero(t, w.dropped.Load())
+			w.requireCounts(t, counts{tokenRequests: w.auth.TokenRequests()})
 		})
 	}
 }
 
-func TestCodeOfAMisconfiguration(t *testing.T) {
-	w := newWorld(t)
-	w.conf.TokenURL = ""
-	err := call(t.Context(), w.withTokens(t))
-	requireCode(t, codes.Unauthenticated, err)
-	require.ErrorContains(t, err, "TokenURL is empty")
+// A deadline of the token request isn't the deadline of the RPC.
+func TestTokenRequestTimesOut(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.auth.SetFault(&cct.Fault{Delay: time.Hour})
+		requireCode(t, codes.Unavailable, call(t.Context(), w.withTokens(t)))
+	})
 }
 
-func TestCodeOfASourceThatHasEnded(t *testing.T) {
-	w := newWorld(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	err := call(t.Context(), w.client(t, grpccredentials.DialOptions(w.conf.Source(ctx), cleartext)...))
-	requireCode(t, codes.Unauthenticated, err)
-	require.ErrorContains(t, err, "is done")
-}
-
-func TestCodeOfAServerThatIsDown(t *testing.T) {
-	servers := cct.NewServer()
-	servers.Close()
-	w := newWorld(t)
-	w.conf.TokenURL, w.conf.HTTPClient, w.conf.Retry.MaxAttempts = servers.TokenURL, new(http.Client), 1
-	requireCode(t, codes.Unavailable, call(t.Context(), w.withTokens(t)))
-}
-
-func TestCodeOfAServerThatIsNotTrusted(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // It complains of the handshake.
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	w := newWorld(t)
-	w.conf.TokenURL, w.conf.HTTPClient, w.conf.Retry.MaxAttempts = server.URL, new(http.Client), 1
-	requireCode(t, codes.Unauthenticated, call(t.Context(), w.withTokens(t)))
-}
-
-// grpc hands its caller the error of the Source.
+// The caller gets the error of the Source from grpc.
 func TestErrorsWrapThoseOfTheSource(t *testing.T) {
 	w := newWorld(t)
 	invalid := cct.InvalidClient()
 	w.auth.SetFault(&invalid)
 	client := w.withTokens(t)
-	for _, err := range []error{call(t.Context(), client), streams["both ways"](t.Context(), client)} {
+	for _, err := range []error{call(t.Context(), client), bothWays(t.Context(), client)} {
 		var refusal *oauth2.RetrieveError
 		require.ErrorAs(t, err, &refusal)
 		require.Equal(t, "invalid_client", refusal.ErrorCode)
@@ -124,14 +121,14 @@ func TestErrorsWrapThoseOfTheSource(t *testing.T) {
 	}
 }
 
-// This puts a secret that is found nowhere else into all that a server can answer.
+// This puts a secret that occurs nowhere else into everything that a server can answer.
 func TestNoSecretInMessages(t *testing.T) {
 	const secret, token = "SecretCanary-7Kf+w/2", "TokenCanary.e5Gy_t2Wq"
 	echo := fmt.Sprintf(`{"error":"odd %[1]s","error_description":"client_secret=%[1]s","access_token":%[2]q}`, secret, token)
 	json := http.Header{"Content-Type": {"application/json"}}
 	for name, fault := range map[string]cct.Fault{
 		"error response": {Status: 400, Header: json, Body: echo},
-		"text":           {Status: 500, Body: "you sent " + secret + ", and more that is none of others' business"},
+		"text":           {Status: 500, Body: "you sent " + secret + ", and more that is not for others"},
 		"no JSON":        {Status: 200, Header: json, Body: echo[1:]},
 		"bad token":      {Status: 200, Header: json, Body: fmt.Sprintf(`{"access_token":"%s\u0000","token_type":"Bearer"}`, token)},
 		"refused token":  {Status: 200, Header: json, Body: fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, token)},
@@ -142,11 +139,11 @@ func TestNoSecretInMessages(t *testing.T) {
 			w.conf.ClientSecret, w.conf.Retry.MaxAttempts = secret, 1
 			w.auth.Register(cct.Client{ID: "client", Secret: secret})
 			w.auth.SetFault(&fault)
-			c := grpccredentials.New(w.source(t), cleartext)
+			c := grpccredentials.New(w.source(t), plaintext)
 			var printed bytes.Buffer
-			client := w.client(t, grpc.WithPerRPCCredentials(c), grpc.WithChainUnaryInterceptor(c.UnaryClientInterceptor,
-				func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-					err := invoker(ctx, method, req, reply, cc, opts...)
+			client := w.client(t, grpc.WithPerRPCCredentials(c), grpc.WithUnaryInterceptor(c.UnaryClientInterceptor),
+				interceptor(func(ctx context.Context, opts []grpc.CallOption, invoke func(...grpc.CallOption) error) error {
+					err := invoke(opts...)
 					fmt.Fprintf(&printed, "%v %+v", ctx, ctx)
 					return err
 				}))
@@ -158,7 +155,7 @@ func TestNoSecretInMessages(t *testing.T) {
 			}
 			require.NotContains(t, printed.String(), secret)
 			require.NotContains(t, printed.String(), token)
-			require.NotContains(t, status.Convert(err).Message(), "none of others' business")
+			require.NotContains(t, status.Convert(err).Message(), "not for others")
 		})
 	}
 }

@@ -5,23 +5,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
-// A token serves many calls. When it is revoked, the call that finds out is made again
-// with another.
+// Many calls use the same token. When it is revoked, the first call that is refused is
+// replayed with a new one.
 func Example() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -63,21 +59,11 @@ func Example() {
 	// SERVING after 2 token requests
 }
 
-// startService starts a gRPC service that wants tokens of auth. Its certificate is
-// verified with roots.
+// startService starts a gRPC service that accepts the tokens of auth. Its certificate
+// can be verified with roots.
 func startService(auth *clientcredentialstest.AuthorizationServer) (address string, roots *x509.CertPool, stop func()) {
 	certificate, roots := newCertificate()
-	server := grpc.NewServer(
-		grpc.Creds(credentials.NewServerTLSFromCert(certificate)),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			md, _ := metadata.FromIncomingContext(ctx)
-			token := strings.TrimPrefix(strings.Join(md.Get("authorization"), ""), "Bearer ")
-			if _, active := auth.Introspect(token); !active {
-				return nil, status.Error(codes.Unauthenticated, "no valid token")
-			}
-			return handler(ctx, req)
-		}),
-	)
+	server := (&service{auth: auth}).server(grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	listener := listen()
 	go func() { must(server.Serve(listener)) }()

@@ -12,23 +12,23 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A call is how an interceptor learns which token went out: it puts a call into the
-// context, and GetRequestMetadata, which grpc calls far below with that context or one
-// of its children, notes the token there. The interceptor can't fetch the token itself
-// and hand it down: a call may wait for a connection for longer than a token lives,
-// and Credentials must do without interceptors.
+// A call passes the token that was sent to an interceptor. The interceptor puts a call into the
+// context. grpc later calls GetRequestMetadata with that context or one of its children,
+// and GetRequestMetadata stores the token in the call. The interceptor can't get the
+// token first and pass it down: a call may wait for a connection longer than a token
+// lives, and Credentials must also work without interceptors.
 //
-// grpc makes its attempts at an RPC one after the other, and the error that the
-// interceptor gets is that of the last. Another interceptor may make several at a time
-// with one context; then the token may not be the one that was refused, which costs a
-// token request, and Source.Reject bounds how many.
+// grpc makes its attempts at an RPC one after the other, and returns the error of the
+// last. Another interceptor may make several attempts at once with one context. Then the
+// token may not be the one that was refused. That costs a token request, and
+// Source.Reject limits how many.
 type call struct {
-	token  atomic.Pointer[oauth2.Token] // of the latest attempt; nil: none has been sent
-	header metadata.MD                  // that the server sent ahead of the status; nil: none
+	token  atomic.Pointer[oauth2.Token] // of the latest attempt; nil: it sent none
+	header metadata.MD                  // sent by the server before the status; nil: none
 }
 
-// callKey is the key of the *call in a context, for these Credentials: an interceptor
-// may use the context for another ClientConn.
+// callKey is the key of a *call in a context. It contains the Credentials, because an
+// interceptor may use the same context for another ClientConn.
 type callKey struct{ credentials *Credentials }
 
 // watch returns a new call, and ctx with it.
@@ -37,22 +37,22 @@ func (c *Credentials) watch(ctx context.Context) (context.Context, *call) {
 	return context.WithValue(ctx, callKey{c}, watched), watched
 }
 
-// callOf returns the call that an interceptor watches with ctx, or nil.
+// callOf returns the call that an interceptor has put into ctx, or nil.
 func (c *Credentials) callOf(ctx context.Context) *call {
 	watched, _ := ctx.Value(callKey{c}).(*call)
 	return watched
 }
 
-// sends notes which token an attempt goes out with; nil: with none. Nothing is noted
-// in a nil call.
+// sends stores the token that an attempt is about to send. Nil means none. On a nil call
+// it does nothing.
 func (w *call) sends(token *oauth2.Token) {
 	if w != nil {
 		w.token.Store(token)
 	}
 }
 
-// refused returns the token that the server has refused with err, or nil: err may also
-// be one of our own, and then no token has been sent.
+// refused returns the token that the server has refused with err. It returns nil if err
+// is another error, or if it comes from this package and no token was sent.
 func (w *call) refused(err error) *oauth2.Token {
 	if err == nil || status.Code(err) != codes.Unauthenticated {
 		return nil
@@ -61,10 +61,10 @@ func (w *call) refused(err error) *oauth2.Token {
 }
 
 // UnaryClientInterceptor is a grpc.UnaryClientInterceptor. When the server answers
-// Unauthenticated it drops the token, at most every 30 seconds, and makes the call a
-// second time, if there is another token, and if the server has sent no headers ahead of
-// its status, by the rule of gRFC A6 for retries, or ReplayIf allows it. When no other
-// token is to be had, the server's answer stands.
+// Unauthenticated, it drops the token, at most one in 30 seconds. Then it replays the call
+// if it can get another token, and if the server has sent no headers before the status
+// (gRFC A6 has the same rule for retries) or ReplayIf allows it. Without another token,
+// the caller gets the server's error.
 func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ctx, watched := c.watch(ctx)
 	err := invoker(ctx, method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&watched.header))...)
@@ -73,14 +73,14 @@ func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string,
 		return err
 	}
 	if next, failure := c.source.TokenContext(ctx); failure != nil || next.AccessToken == token.AccessToken {
-		return err // It tells more than failure.
+		return err // It is more useful to the caller than failure.
 	}
 	return invoker(ctx, method, req, reply, cc, opts...)
 }
 
-// mayReplay reports whether a unary call that the server has refused with err may be made
-// again: if its handler hasn't run. That it has not is what Unauthenticated means, but
-// handlers can answer so, too.
+// mayReplay reports whether a unary call that the server has refused with err may be
+// made again. It may if its handler hasn't run. Unauthenticated normally means that, but
+// a handler can return it, too.
 func (c *Credentials) mayReplay(method string, err error, refused *call) bool {
 	if c.replayIf != nil {
 		return c.replayIf(method, err)
@@ -89,8 +89,8 @@ func (c *Credentials) mayReplay(method string, err error, refused *call) bool {
 }
 
 // StreamClientInterceptor is a grpc.StreamClientInterceptor. When a stream ends with
-// Unauthenticated it drops the stream's token, at most every 30 seconds. A stream is
-// never replayed: that takes a program that knows how far it got.
+// Unauthenticated, it drops the stream's token, at most one in 30 seconds. It never
+// replays a stream: only the program knows how far the stream got.
 func (c *Credentials) StreamClientInterceptor(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	ctx, watched := c.watch(ctx)
 	s, err := streamer(ctx, desc, cc, method, opts...)
@@ -102,7 +102,7 @@ func (c *Credentials) StreamClientInterceptor(ctx context.Context, desc *grpc.St
 }
 
 // A stream is a ClientStream that drops its token when the server refuses it. RecvMsg
-// is where the status arrives, whatever else has failed before.
+// always gets the status, even if another method has failed before.
 type stream struct {
 	grpc.ClientStream
 	credentials *Credentials
@@ -111,6 +111,6 @@ type stream struct {
 
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	s.credentials.source.Reject(s.call.refused(err)) // After the first time there is nothing to drop.
+	s.credentials.source.Reject(s.call.refused(err)) // From the second time on, this does nothing.
 	return err
 }

@@ -33,90 +33,77 @@ func TestRevokedTokenIsReplaced(t *testing.T) {
 	w.auth.RevokeAll()
 	var header metadata.MD
 	require.NoError(t, call(t.Context(), client, grpc.Header(&header)))
-	require.Contains(t, header, "content-type", "the caller's own option counts, too")
+	require.Contains(t, header, "content-type", "the caller's own option must work, too")
 	require.NoError(t, call(t.Context(), client))
-	require.Equal(t, 2, w.auth.TokenRequests())
-	require.Equal(t, 3, w.api.handlings())
-	require.Len(t, w.api.arrivals(), 4)
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 4, handled: 3, dropped: 1})
 }
 
 func TestManyCallsWithARevokedToken(t *testing.T) {
 	w := newWorld(t)
-	var together sync.WaitGroup // All are refused before one learns of it.
+	var together sync.WaitGroup // All calls are refused before any of them returns.
 	together.Add(100)
 	w.api.judge = func(ctx context.Context, rpc int) error {
-		if 1 < rpc && rpc <= 101 {
+		err := refuse(2, 101)(ctx, rpc)
+		if err != nil {
 			together.Done()
 			together.Wait()
-			return errUnauthenticated
 		}
-		return nil
+		return err
 	}
 	client := w.withTokens(t)
 	require.NoError(t, call(t.Context(), client))
-	var wg sync.WaitGroup
-	for range 100 {
-		wg.Go(func() {
-			if err := call(t.Context(), client); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	require.Equal(t, 2, w.auth.TokenRequests())
-	require.EqualValues(t, 1, w.dropped.Load())
+	callAll(t, client, 100)
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 201, handled: 101, dropped: 1})
 }
 
-// A service that accepts no token costs one token request in 30 seconds.
+// A service that accepts no token causes one token request in 30 seconds.
 func TestServiceThatRefusesEveryToken(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.api.judge = func(context.Context, int) error { return errUnauthenticated }
+		w.api.judge = refuseAll
 		client := w.withTokens(t)
 		const calls = 1000
 		for n := range calls {
-			rpc := streams["both ways"]
-			if n%2 == 0 {
-				rpc = func(ctx context.Context, client testpb.TestServiceClient) error { return call(ctx, client) }
-			}
-			err := rpc(t.Context(), client)
+			err := []procedure{unary, bothWays}[n%2](t.Context(), client)
 			requireCode(t, codes.Unauthenticated, err)
 			require.Equal(t, "the service knows no such token", status.Convert(err).Message())
 			time.Sleep(300 * time.Millisecond)
 		}
 		require.LessOrEqual(t, w.auth.TokenRequests(), 1+calls*3/10/30+1)
 		require.GreaterOrEqual(t, w.auth.TokenRequests(), 10)
-		require.LessOrEqual(t, len(w.api.arrivals()), calls+w.auth.TokenRequests(), "few calls are replayed")
+		require.LessOrEqual(t, len(w.api.arrived), calls+w.auth.TokenRequests(), "few calls are replayed")
 	})
 }
 
-// When no other token is in sight, the Source isn't asked for one.
+// If the token can't be dropped now, the Source isn't asked for another one.
 func TestRefusalThatChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	served := 0
 	w.conf.Observer.TokenServed = func(event.TokenServed) { served++ }
-	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
+	w.api.judge = refuseAll
 	client := w.withTokens(t)
 	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
-	require.Equal(t, 3, served, "to the call, to see whether a replay is worth it, and to that")
+	require.Equal(t, 3, served, "for the call, to see whether there is another token, and for the replay")
 	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
 	require.Equal(t, 4, served)
 }
 
 func TestStreamDropsItsToken(t *testing.T) {
 	for name, rpc := range streams {
-		w := newWorld(t)
-		client := w.withTokens(t)
-		require.NoError(t, rpc(t.Context(), client), name)
-		w.auth.RevokeAll()
-		requireCode(t, codes.Unauthenticated, rpc(t.Context(), client))
-		require.Len(t, w.api.arrivals(), 2, "%s: no replay", name)
-		require.NoError(t, rpc(t.Context(), client), name)
-		require.Equal(t, 2, w.auth.TokenRequests(), name)
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			client := w.withTokens(t)
+			require.NoError(t, rpc(t.Context(), client))
+			w.auth.RevokeAll()
+			requireCode(t, codes.Unauthenticated, rpc(t.Context(), client))
+			w.requireCounts(t, counts{tokenRequests: 1, arrived: 2, handled: 1, dropped: 1})
+			require.NoError(t, rpc(t.Context(), client))
+			w.requireCounts(t, counts{tokenRequests: 2, arrived: 3, handled: 2, dropped: 1})
+		})
 	}
 }
 
-// A server may end a stream when its token expires, or is revoked. By then the client
-// may have another one, and keeps it.
+// A server may end a stream when its token expires or is revoked. If the client has
+// another token by then, it keeps that one.
 func TestStreamThatEndsForItsToken(t *testing.T) {
 	w := newWorld(t)
 	revoked := make(chan struct{})
@@ -132,7 +119,7 @@ func TestStreamThatEndsForItsToken(t *testing.T) {
 	require.NoError(t, err)
 	w.auth.RevokeAll()
 	require.NoError(t, call(t.Context(), client))
-	require.EqualValues(t, 1, w.dropped.Load())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 3, handled: 2, dropped: 1})
 
 	close(revoked)
 	for range 3 {
@@ -140,12 +127,12 @@ func TestStreamThatEndsForItsToken(t *testing.T) {
 		requireCode(t, codes.Unauthenticated, err)
 	}
 	require.NoError(t, call(t.Context(), client))
-	require.EqualValues(t, 1, w.dropped.Load())
-	require.Equal(t, 2, w.auth.TokenRequests())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 4, handled: 3, dropped: 1})
 }
 
-// headerFirst refuses the first RPC as servers do that send headers with every answer.
-func headerFirst(ctx context.Context, rpc int) error {
+// headersFirst refuses the first RPC in the way of servers that always send headers
+// before the status.
+func headersFirst(ctx context.Context, rpc int) error {
 	if rpc > 1 {
 		return nil
 	}
@@ -155,48 +142,50 @@ func headerFirst(ctx context.Context, rpc int) error {
 	return errUnauthenticated
 }
 
-// Of a call that the server has begun to answer nobody knows what it has done.
-func TestBegunResponseIsNotReplayed(t *testing.T) {
-	w := newWorld(t)
-	w.api.judge = headerFirst
-	client := w.withTokens(t)
-	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
-	require.Len(t, w.api.arrivals(), 1)
-	require.EqualValues(t, 1, w.dropped.Load())
-	require.NoError(t, call(t.Context(), client))
-	require.Equal(t, 2, w.auth.TokenRequests())
-}
-
-func TestReplayIf(t *testing.T) {
-	for _, allowed := range []bool{false, true} {
-		for name, judge := range map[string]func(context.Context, int) error{
-			"headers": headerFirst,
-			"none": func(_ context.Context, rpc int) error {
-				if rpc == 1 {
-					return errUnauthenticated
-				}
-				return nil
-			},
-		} {
+func TestReplay(t *testing.T) {
+	never := func(string, error) bool { return false }
+	always := func(string, error) bool { return true }
+	for name, test := range map[string]struct {
+		judge    func(context.Context, int) error
+		replayIf func(string, error) bool
+		replayed bool
+	}{
+		"no headers":                  {refuse(1, 1), nil, true},
+		"headers":                     {headersFirst, nil, false}, // The server may have done something already.
+		"no headers, but not allowed": {refuse(1, 1), never, false},
+		"headers, not allowed":        {headersFirst, never, false},
+		"no headers, allowed":         {refuse(1, 1), always, true},
+		"headers, but allowed":        {headersFirst, always, true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.api.judge = judge
-			client := w.withTokens(t, grpccredentials.ReplayIf(func(method string, err error) bool {
-				if method != testpb.TestService_EmptyCall_FullMethodName || !errors.Is(err, errUnauthenticated) {
-					t.Errorf("%s: %v", method, err)
-				}
-				return allowed
-			}))
+			w.api.judge = test.judge
+			opts := []grpccredentials.Option{plaintext}
+			if test.replayIf != nil {
+				opts = append(opts, grpccredentials.ReplayIf(func(method string, err error) bool {
+					if method != testpb.TestService_EmptyCall_FullMethodName || !errors.Is(err, errUnauthenticated) {
+						t.Errorf("%s: %v", method, err)
+					}
+					return test.replayIf(method, err)
+				}))
+			}
+			client := w.client(t, grpccredentials.DialOptions(w.source(t), opts...)...)
 			err := call(t.Context(), client)
-			require.Equal(t, allowed, err == nil, "%s: %v", name, err)
-			require.EqualValues(t, 1, w.dropped.Load(), name)
+			if test.replayed {
+				require.NoError(t, err)
+				w.requireCounts(t, counts{tokenRequests: 2, arrived: 2, handled: 1, dropped: 1})
+			} else {
+				requireCode(t, codes.Unauthenticated, err)
+				w.requireCounts(t, counts{tokenRequests: 1, arrived: 1, dropped: 1})
+			}
 			require.NoError(t, call(t.Context(), client))
 			require.Equal(t, 2, w.auth.TokenRequests())
-		}
+		})
 	}
 }
 
-// Without another token the service's answer stands.
-func TestNoOtherTokenIsToBeHad(t *testing.T) {
+// Without another token, the caller gets the service's error.
+func TestNoOtherToken(t *testing.T) {
 	w := newWorld(t)
 	client := w.withTokens(t)
 	require.NoError(t, call(t.Context(), client))
@@ -206,23 +195,22 @@ func TestNoOtherTokenIsToBeHad(t *testing.T) {
 	err := call(t.Context(), client)
 	requireCode(t, codes.Unauthenticated, err)
 	require.Equal(t, "the service knows no such token", status.Convert(err).Message())
-	require.Len(t, w.api.arrivals(), 2)
+	require.Len(t, w.api.arrived, 2)
 }
 
-// A server that always issues the same token has no other.
+// A server that always issues the same token has no other one.
 func TestSameTokenIsNotTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.auth.SetFault(&cct.Fault{Status: http.StatusOK, Body: `{"access_token":"always-the-same","token_type":"Bearer"}`})
-	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
+	w.api.judge = refuseAll
 	requireCode(t, codes.Unauthenticated, call(t.Context(), w.withTokens(t)))
-	require.Len(t, w.api.arrivals(), 1)
-	require.Equal(t, 2, w.auth.TokenRequests())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 1, dropped: 1})
 }
 
-// retryUnavailable lets grpc itself try a call again.
-const retryUnavailable = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+// retryUnavailable makes grpc itself retry a call.
+var retryUnavailable = grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`)
 
-// grpc makes the second attempt with the second token: that is the one that is refused.
+// grpc makes the second attempt with the second token. That one is refused.
 func TestRefusedAtTheSecondAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := w.source(t)
@@ -240,15 +228,13 @@ func TestRefusedAtTheSecondAttempt(t *testing.T) {
 			}
 			return nil
 		}
-		client := w.client(t, append(grpccredentials.DialOptions(source, cleartext), grpc.WithDefaultServiceConfig(retryUnavailable))...)
+		client := w.client(t, append(grpccredentials.DialOptions(source, plaintext), retryUnavailable)...)
 		require.NoError(t, call(t.Context(), client))
-		require.Len(t, w.api.arrivals(), 3)
-		require.EqualValues(t, 1, w.dropped.Load())
-		require.Equal(t, 3, w.auth.TokenRequests())
+		w.requireCounts(t, counts{tokenRequests: 3, arrived: 3, handled: 1, dropped: 1})
 	})
 }
 
-// When there is no token for the second attempt, the first one's has not been refused.
+// If there is no token for the second attempt, the token of the first one wasn't refused.
 func TestFailureAtTheSecondAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.auth.TokenLifetime = 10 * time.Second
@@ -258,86 +244,76 @@ func TestFailureAtTheSecondAttempt(t *testing.T) {
 			w.auth.SetFault(&invalid)
 			return status.Error(codes.Unavailable, "for a moment")
 		}
-		client := w.client(t, append(grpccredentials.DialOptions(w.source(t), cleartext), grpc.WithDefaultServiceConfig(retryUnavailable))...)
-		err := call(t.Context(), client)
+		err := call(t.Context(), w.withTokens(t, retryUnavailable))
 		requireCode(t, codes.Unauthenticated, err)
 		require.ErrorContains(t, err, "invalid_client")
-		require.Len(t, w.api.arrivals(), 1)
-		require.Zero(t, w.dropped.Load())
+		w.requireCounts(t, counts{tokenRequests: w.auth.TokenRequests(), arrived: 1})
 	})
 }
 
 // Interceptors may call other services, with other tokens, in the context of an RPC.
 func TestTokensOfTwoSources(t *testing.T) {
 	w, other := newWorld(t), newWorld(t)
-	otherClient := other.client(t, grpc.WithPerRPCCredentials(grpccredentials.New(other.source(t), cleartext)))
-	client := w.client(t, append(grpccredentials.DialOptions(w.source(t), cleartext), grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			err := invoker(ctx, method, req, reply, cc, opts...)
-			if err := call(ctx, otherClient); err != nil {
-				t.Error(err)
-			}
-			return err
-		}))...)
+	otherClient := other.client(t, grpc.WithPerRPCCredentials(grpccredentials.New(other.source(t), plaintext)))
+	client := w.withTokens(t, interceptor(func(ctx context.Context, opts []grpc.CallOption, invoke func(...grpc.CallOption) error) error {
+		err := invoke(opts...)
+		if err := call(ctx, otherClient); err != nil {
+			t.Error(err)
+		}
+		return err
+	}))
 	require.NoError(t, call(t.Context(), client))
 	w.auth.RevokeAll()
 	require.NoError(t, call(t.Context(), client))
-	require.Equal(t, 2, w.auth.TokenRequests())
-	require.Equal(t, 1, other.auth.TokenRequests())
-	require.Zero(t, other.dropped.Load())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 3, handled: 2, dropped: 1})
+	other.requireCounts(t, counts{tokenRequests: 1, arrived: 3, handled: 3})
 }
 
-// An interceptor may make several attempts at a time with one context.
+// An interceptor may make several attempts at once with one context.
 func TestHedgedCalls(t *testing.T) {
 	w := newWorld(t)
-	w.api.judge = func(_ context.Context, rpc int) error {
-		if rpc <= 10 {
-			return errUnauthenticated
+	w.api.judge = refuse(1, 10)
+	client := w.withTokens(t, interceptor(func(_ context.Context, _ []grpc.CallOption, invoke func(...grpc.CallOption) error) error {
+		errs := make(chan error, 10)
+		for range cap(errs) {
+			go func() { errs <- invoke() }()
 		}
-		return nil
-	}
-	client := w.client(t, append(grpccredentials.DialOptions(w.source(t), cleartext), grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, req, _ any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, _ ...grpc.CallOption) error {
-			errs := make(chan error, 10)
-			for range cap(errs) {
-				go func() { errs <- invoker(ctx, method, req, new(testpb.Empty), cc) }()
-			}
-			var err error
-			for range cap(errs) {
-				err = <-errs
-			}
-			return err
-		}))...)
+		var err error
+		for range cap(errs) {
+			err = <-errs
+		}
+		return err
+	}))
 	require.NoError(t, call(t.Context(), client))
 	require.EqualValues(t, 1, w.dropped.Load())
 	require.Equal(t, 2, w.auth.TokenRequests())
 }
 
-// Options may be shared by calls: they are not appended to.
+// Calls may share their options, so the interceptor must not append to them.
 func TestSharedOptions(t *testing.T) {
 	w := newWorld(t)
-	opts := make([]grpc.CallOption, 0, 1)
-	client := w.client(t, append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, _ ...grpc.CallOption) error {
-			return invoker(ctx, method, req, reply, cc, opts...)
-		})}, grpccredentials.DialOptions(w.source(t), cleartext)...)...)
+	shared := make([]grpc.CallOption, 0, 1)
+	share := interceptor(func(_ context.Context, _ []grpc.CallOption, invoke func(...grpc.CallOption) error) error {
+		return invoke(shared...)
+	})
+	client := w.client(t, append([]grpc.DialOption{share}, grpccredentials.DialOptions(w.source(t), plaintext)...)...)
 	require.NoError(t, call(t.Context(), client))
-	require.Nil(t, opts[:1][0])
+	require.Nil(t, shared[:1][0])
 }
 
-// Interceptors of a connection without Credentials see to nothing.
+// On a connection without Credentials, the interceptors do nothing.
 func TestInterceptorsWithoutCredentials(t *testing.T) {
 	w := newWorld(t)
-	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
-	c := grpccredentials.New(w.source(t), cleartext)
+	w.api.judge = refuseAll
+	c := grpccredentials.New(w.source(t), plaintext)
 	client := w.client(t, grpc.WithUnaryInterceptor(c.UnaryClientInterceptor), grpc.WithStreamInterceptor(c.StreamClientInterceptor))
-	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
-	requireCode(t, codes.Unauthenticated, streams["both ways"](t.Context(), client))
-	require.Len(t, w.api.arrivals(), 2)
-	require.Zero(t, w.auth.TokenRequests())
+	for _, rpc := range []procedure{unary, bothWays} {
+		requireCode(t, codes.Unauthenticated, rpc(t.Context(), client))
+	}
+	w.requireCounts(t, counts{arrived: 2})
 }
 
-// A proxy that speaks HTTP and not gRPC answers 401.
+// A proxy that doesn't know gRPC answers 401, as for any HTTP request.
 func TestUnauthorizedByAProxy(t *testing.T) {
 	w := newWorld(t)
 	inner := w.api.server()
@@ -364,11 +340,10 @@ func TestUnauthorizedByAProxy(t *testing.T) {
 	require.NoError(t, call(t.Context(), client))
 	w.auth.RevokeAll()
 	require.NoError(t, call(t.Context(), client))
-	require.Equal(t, 2, w.auth.TokenRequests())
-	require.Equal(t, 2, w.api.handlings())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 2, handled: 2, dropped: 1})
 }
 
-// A replay waits for its token no longer than the call has.
+// A replay waits for its token no longer than the call's context allows.
 func TestDeadlineBoundsTheReplay(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		client := w.withTokens(t)
@@ -381,25 +356,24 @@ func TestDeadlineBoundsTheReplay(t *testing.T) {
 		requireCode(t, codes.Unauthenticated, call(ctx, client))
 		require.Equal(t, time.Second, time.Since(start))
 		require.NoError(t, call(t.Context(), client))
-		require.Equal(t, 2, w.auth.TokenRequests())
+		w.requireCounts(t, counts{tokenRequests: 2, arrived: 3, handled: 2, dropped: 1})
 		synctest.Wait()
 	})
 }
 
-// Retries of an interceptor around ours are calls of their own.
+// If an outer interceptor retries, each retry is a call of its own.
 func TestRetryingInterceptor(t *testing.T) {
 	w := newWorld(t)
-	w.api.judge = func(context.Context, int) error { return errUnauthenticated }
+	w.api.judge = refuseAll
 	source := w.source(t)
-	client := w.client(t, append([]grpc.DialOption{grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) (err error) {
-			for range 5 {
-				err = invoker(ctx, method, req, reply, cc, opts...)
-			}
-			return err
-		})}, grpccredentials.DialOptions(source, cleartext)...)...)
+	retry := interceptor(func(_ context.Context, opts []grpc.CallOption, invoke func(...grpc.CallOption) error) (err error) {
+		for range 5 {
+			err = invoke(opts...)
+		}
+		return err
+	})
+	client := w.client(t, append([]grpc.DialOption{retry}, grpccredentials.DialOptions(source, plaintext)...)...)
 	requireCode(t, codes.Unauthenticated, call(t.Context(), client))
-	require.Len(t, w.api.arrivals(), 6)
-	require.Equal(t, 2, w.auth.TokenRequests())
+	w.requireCounts(t, counts{tokenRequests: 2, arrived: 6, dropped: 1})
 	require.Equal(t, clientcredentials.Fresh, source.Status().State)
 }

@@ -13,7 +13,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,23 +36,21 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
 
-// cleartext is for connections in memory.
-var cleartext = grpccredentials.DangerouslySendTokensInPlaintext()
+// plaintext is for connections in memory.
+var plaintext = grpccredentials.DangerouslySendTokensInPlaintext()
 
-// A world is an authorization server, a gRPC service behind it, and a Config that
-// knows them, all in memory.
+// A world is an authorization server, a gRPC service that accepts its tokens, and a
+// Config for both, all in memory.
 type world struct {
 	auth    *cct.AuthorizationServer
 	api     *service
 	conf    *clientcredentials.Config
-	dropped atomic.Int32 // tokens, because the service has refused them
+	ended   bool         // the context of the Source
+	dropped atomic.Int32 // tokens that were dropped because the service refused them
 }
 
-func newWorld(t testing.TB, client ...cct.Client) *world {
-	w := &world{auth: &cct.AuthorizationServer{Clients: client}}
-	if client == nil {
-		w.auth.Clients = []cct.Client{{ID: "client", Secret: "secret"}}
-	}
+func newWorld(t testing.TB) *world {
+	w := &world{auth: &cct.AuthorizationServer{Clients: []cct.Client{{ID: "client", Secret: "secret"}}}}
 	w.api = &service{auth: w.auth}
 	w.conf = &clientcredentials.Config{
 		ClientID:     "client",
@@ -79,16 +76,46 @@ func bubble(t *testing.T, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t)) })
 }
 
-func (w *world) source(t testing.TB) *clientcredentials.Source { return w.conf.Source(t.Context()) }
+func (w *world) source(t testing.TB) *clientcredentials.Source {
+	ctx, cancel := context.WithCancel(t.Context())
+	if w.ended {
+		cancel()
+	}
+	t.Cleanup(cancel)
+	return w.conf.Source(ctx)
+}
 
 // client returns a client of the service over a connection in memory.
 func (w *world) client(t testing.TB, opts ...grpc.DialOption) testpb.TestServiceClient {
 	return testpb.NewTestServiceClient(w.dial(t, opts...))
 }
 
-// withTokens is client with DialOptions.
-func (w *world) withTokens(t testing.TB, opts ...grpccredentials.Option) testpb.TestServiceClient {
-	return w.client(t, grpccredentials.DialOptions(w.source(t), append(opts, cleartext)...)...)
+// withTokens returns a client with DialOptions, and with opts after them.
+func (w *world) withTokens(t testing.TB, opts ...grpc.DialOption) testpb.TestServiceClient {
+	return w.client(t, append(grpccredentials.DialOptions(w.source(t), plaintext), opts...)...)
+}
+
+// counts is what has happened in a world.
+type counts struct {
+	tokenRequests int
+	arrived       int // RPCs at the service
+	handled       int // RPCs that the service accepted
+	dropped       int // tokens
+}
+
+func (w *world) requireCounts(t testing.TB, want counts) {
+	t.Helper()
+	w.api.mu.Lock()
+	defer w.api.mu.Unlock()
+	require.Equal(t, want, counts{w.auth.TokenRequests(), len(w.api.arrived), w.api.handled, int(w.dropped.Load())})
+}
+
+// interceptor returns an interceptor that runs f for each unary call. f makes the call by
+// calling invoke, as often as it likes.
+func interceptor(f func(ctx context.Context, opts []grpc.CallOption, invoke func(...grpc.CallOption) error) error) grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, _ any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		return f(ctx, opts, func(opts ...grpc.CallOption) error { return invoker(ctx, method, req, new(testpb.Empty), cc, opts...) })
+	})
 }
 
 func (w *world) dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
@@ -138,7 +165,7 @@ func dial(t testing.TB, target string, opts ...grpc.DialOption) *grpc.ClientConn
 	return conn
 }
 
-// newCertificate returns a certificate for the loopback interface, and what to verify
+// newCertificate returns a certificate for the loopback interface, and a pool to verify
 // it with.
 func newCertificate() (*tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -165,20 +192,20 @@ func must(err error) {
 	}
 }
 
-// A service is a gRPC service that wants a token of auth for each RPC.
+// A service is a gRPC service that wants a token of auth with each RPC.
 type service struct {
 	testpb.UnimplementedTestServiceServer
 	auth *cct.AuthorizationServer
 
-	// judge, if set, decides in place of auth. The first RPC is number 1.
+	// judge, if set, decides instead of auth. The first RPC is number 1.
 	judge func(ctx context.Context, rpc int) error
 
 	// begin, if set, runs in the handler of a stream after each message.
 	begin func(message int) error
 
 	mu      sync.Mutex // protects what follows
-	arrived []string   // the values of authorization of each RPC, joined by |
-	handled int        // RPCs that got to a handler
+	arrived []string   // for each RPC, the values of authorization, joined by |
+	handled int        // RPCs that reached a handler
 }
 
 func (s *service) server(opts ...grpc.ServerOption) *grpc.Server {
@@ -200,6 +227,7 @@ func (s *service) server(opts ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
+// admit records an RPC, and returns an error if it is refused.
 func (s *service) admit(ctx context.Context) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	values := md.Get("authorization")
@@ -207,7 +235,11 @@ func (s *service) admit(ctx context.Context) error {
 	s.arrived = append(s.arrived, strings.Join(values, "|"))
 	rpc := len(s.arrived)
 	s.mu.Unlock()
-	err := s.verdict(ctx, rpc, values)
+	judge := s.judge
+	if judge == nil {
+		judge = func(context.Context, int) error { return s.check(values) }
+	}
+	err := judge(ctx, rpc)
 	if err == nil {
 		s.mu.Lock()
 		s.handled++
@@ -216,10 +248,8 @@ func (s *service) admit(ctx context.Context) error {
 	return err
 }
 
-func (s *service) verdict(ctx context.Context, rpc int, values []string) error {
-	if s.judge != nil {
-		return s.judge(ctx, rpc)
-	}
+// check returns an error unless the only value is a token of auth.
+func (s *service) check(values []string) error {
 	if len(values) != 1 {
 		return status.Errorf(codes.InvalidArgument, "%d values of authorization", len(values))
 	}
@@ -232,19 +262,18 @@ func (s *service) verdict(ctx context.Context, rpc int, values []string) error {
 
 var errUnauthenticated = status.Error(codes.Unauthenticated, "the service knows no such token")
 
-// arrivals returns the values of authorization of the RPCs that have arrived.
-func (s *service) arrivals() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.arrived)
+// refuse returns a judge that refuses the RPCs from first to last.
+func refuse(first, last int) func(context.Context, int) error {
+	return func(_ context.Context, rpc int) error {
+		if first <= rpc && rpc <= last {
+			return errUnauthenticated
+		}
+		return nil
+	}
 }
 
-// handlings returns how many RPCs got to a handler.
-func (s *service) handlings() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.handled
-}
+// refuseAll is a judge.
+func refuseAll(context.Context, int) error { return errUnauthenticated }
 
 func (s *service) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
 	return new(testpb.Empty), nil
@@ -266,21 +295,24 @@ func (s *service) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.St
 
 func (s *service) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
 	for message := 1; ; message++ {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+		_, err := stream.Recv()
+		if err == nil {
+			err = stream.Send(new(testpb.StreamingOutputCallResponse))
 		}
-		if err := stream.Send(new(testpb.StreamingOutputCallResponse)); err != nil {
-			return err
+		if err == nil && s.begin != nil {
+			err = s.begin(message)
 		}
-		if s.begin != nil {
-			if err := s.begin(message); err != nil {
-				return err
-			}
+		if err != nil {
+			return withoutEOF(err)
 		}
 	}
 }
+
+// A procedure makes an RPC, and returns the error that it ends with.
+type procedure func(ctx context.Context, client testpb.TestServiceClient) error
+
+// unary makes a unary call.
+func unary(ctx context.Context, client testpb.TestServiceClient) error { return call(ctx, client) }
 
 // call makes a unary call.
 func call(ctx context.Context, client testpb.TestServiceClient, opts ...grpc.CallOption) error {
@@ -288,46 +320,57 @@ func call(ctx context.Context, client testpb.TestServiceClient, opts ...grpc.Cal
 	return err
 }
 
-// streams makes RPCs of each kind of stream. Each ends with the error that is returned.
-var streams = map[string]func(ctx context.Context, client testpb.TestServiceClient) error{
+// callAll makes many unary calls at once.
+func callAll(t *testing.T, client testpb.TestServiceClient, calls int) {
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			if err := call(t.Context(), client); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// streams has an RPC for each kind of stream. An error of Send is left to Recv, which
+// returns the status.
+var streams = map[string]procedure{
 	"from the server": func(ctx context.Context, client testpb.TestServiceClient) error {
-		stream, err := client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest))
-		return drain(stream, err)
+		return drain(client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest)))
 	},
 	"to the server": func(ctx context.Context, client testpb.TestServiceClient) error {
 		stream, err := client.StreamingInputCall(ctx)
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(new(testpb.StreamingInputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
+		_ = stream.Send(new(testpb.StreamingInputCallRequest))
 		_, err = stream.CloseAndRecv()
 		return err
 	},
-	"both ways": func(ctx context.Context, client testpb.TestServiceClient) error {
-		stream, err := client.FullDuplexCall(ctx)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(new(testpb.StreamingOutputCallRequest)); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if err := stream.CloseSend(); err != nil {
-			return err
-		}
-		return drain(stream, nil)
-	},
+	"both ways": bothWays,
+}
+
+func bothWays(ctx context.Context, client testpb.TestServiceClient) error {
+	stream, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(new(testpb.StreamingOutputCallRequest))
+	_ = stream.CloseSend()
+	return drain(stream, nil)
 }
 
 // drain receives until a stream ends.
-func drain(stream interface {
-	Recv() (*testpb.StreamingOutputCallResponse, error)
-}, err error,
-) error {
+func drain(stream grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse], err error) error {
 	for err == nil {
 		_, err = stream.Recv()
 	}
+	return withoutEOF(err)
+}
+
+// withoutEOF returns err, or nil if it is the end of a stream.
+func withoutEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -15,13 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"golang.org/x/oauth2"
 
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// dump is all that was exported, as text.
+// dump returns everything that was exported, as text.
 func (tel *telemetry) dump(t *testing.T) string {
 	t.Helper()
 	var text strings.Builder
@@ -33,8 +31,8 @@ func (tel *telemetry) dump(t *testing.T) string {
 	return text.String()
 }
 
-// TestCanary searches what was exported for secrets, and for whatever else a server or
-// a configuration has put in.
+// This searches everything that was exported for secrets, and for anything else that a
+// server or the configuration contains.
 func TestCanary(t *testing.T) {
 	canaries := map[string]string{
 		"client id":        "IDCanary-3kP",
@@ -48,6 +46,7 @@ func TestCanary(t *testing.T) {
 		"transport's text": "TransportCanary-q1W",
 		"panic":            "PanicCanary-j8Z",
 	}
+	// ECHO in body stands for everything that the client sent, and more.
 	answer := func(status int, mediaType, body string) roundTripper {
 		return func(req *http.Request) (*http.Response, error) {
 			sent, _ := io.ReadAll(req.Body)
@@ -63,7 +62,8 @@ func TestCanary(t *testing.T) {
 		}
 	}
 	const asJSON = "application/json"
-	answers := map[string]roundTripper{
+	visible := attribute.String("clientcredentials.name", "VisibleCanary")
+	for name, transport := range map[string]roundTripper{
 		"token":       answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"Bearer","expires_in":3600,"scope":"`+canaries["scope"]+`"}`),
 		"page":        answer(200, "text/html", "<p>ECHO"),
 		"unavailable": answer(503, "text/html", "<p>ECHO"),
@@ -71,44 +71,33 @@ func TestCanary(t *testing.T) {
 		"code":        answer(400, asJSON, `{"error":"ECHO","error_description":"ECHO","error_uri":"https://auth.example/ECHO"}`),
 		"type":        answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"ECHO"}`),
 		"media type":  answer(200, "text/"+canaries["token"], "<p>ECHO"),
-		"network": func(*http.Request) (*http.Response, error) {
-			return nil, errors.New(canaries["transport's text"])
-		},
-		"panic": func(*http.Request) (*http.Response, error) { panic(canaries["panic"]) },
-	}
-	for name, transport := range answers {
+		"network":     func(*http.Request) (*http.Response, error) { return nil, errors.New(canaries["transport's text"]) },
+		"panic":       func(*http.Request) (*http.Response, error) { panic(canaries["panic"]) },
+	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tel := newTelemetry()
-				conf := &clientcredentials.Config{
-					ClientID:       canaries["client id"],
-					ClientSecret:   canaries["client secret"],
-					AuthStyle:      oauth2.AuthStyleInHeader,
-					TokenURL:       "https://" + canaries["host"] + "/token?tenant=" + canaries["query"],
-					Scopes:         []string{canaries["scope"]},
-					EndpointParams: url.Values{"password": {canaries["password"]}},
-					HTTPClient:     &http.Client{Transport: transport},
-					Observer:       tel.observer(t, attribute.String("clientcredentials.name", "VisibleCanary")),
-				}
-				source := conf.Source(t.Context())
-				_, err := RegisterSource(source, tel.options(attribute.String("clientcredentials.name", "VisibleCanary"))...)
-				require.NoError(t, err)
+			bubble(t, func(t *testing.T, w *world) {
+				w.conf.ClientID, w.conf.ClientSecret = canaries["client id"], canaries["client secret"]
+				w.conf.TokenURL = "https://" + canaries["host"] + "/token?tenant=" + canaries["query"]
+				w.conf.Scopes = []string{canaries["scope"]}
+				w.conf.EndpointParams = url.Values{"password": {canaries["password"]}}
+				w.conf.HTTPClient = &http.Client{Transport: transport}
+				source, _ := w.register(t, visible)
 				for range 7 {
 					token, err := source.Token()
 					require.Equal(t, name == "token", err == nil)
 					source.Invalidate(token)
 				}
-				conf.Observer.OriginRefused(event.OriginRefused{Origin: "https://" + canaries["host"]})
-				conf.Observer.StoreOperation(event.StoreOperation{Operation: "acquire", Err: errors.New(canaries["transport's text"])})
+				w.conf.Observer.OriginRefused(event.OriginRefused{Origin: "https://" + canaries["host"]})
+				w.conf.Observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, Err: errors.New(canaries["transport's text"])})
 				synctest.Wait()
-				require.Len(t, tel.spans.Ended(), len(tel.spans.Started()))
-				text := tel.dump(t)
-				require.Greater(t, strings.Count(text, "VisibleCanary"), 8, "the search finds nothing at all")
+				require.Len(t, w.spans.Ended(), len(w.spans.Started()))
+				text := w.dump(t)
+				require.Greater(t, strings.Count(text, "VisibleCanary"), 8, "the search doesn't even find what must be there")
 				require.Contains(t, text, "request token")
 				for what, canary := range canaries {
 					require.NotContains(t, text, canary, what)
 				}
-			})
+			}, visible)
 		})
 	}
 }

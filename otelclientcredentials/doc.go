@@ -1,5 +1,5 @@
-// Package otelclientcredentials makes OpenTelemetry metrics and spans of what package
-// clientcredentials does.
+// Package otelclientcredentials reports what package clientcredentials does as
+// OpenTelemetry metrics and spans.
 //
 //	observer, err := otelclientcredentials.NewObserver(
 //		otelclientcredentials.WithAttributes(attribute.String("clientcredentials.name", "billing")),
@@ -9,26 +9,27 @@
 //	}
 //	conf.Observer = observer
 //
-// That is all, unless the remaining life of the token is of interest: see
-// [RegisterSource]. Without options it uses the global MeterProvider and
-// TracerProvider, also when they are set later.
+// Most programs need nothing else. To measure how long the current token remains valid,
+// see [RegisterSource]. Without options, the global MeterProvider and TracerProvider are
+// used, even if they are set later.
 //
 // # Metrics
 //
-// Each instrument with its kind and unit, what it measures, and the attributes that a
-// measurement may have beside those of [WithAttributes]:
+// For each instrument, the table has its kind and unit, what it measures, and the
+// attributes that a measurement may have in addition to those of [WithAttributes]:
 //
 //	clientcredentials.origin.refusals            counter, {request}
-//	    API requests that left the token's origins, and didn't get it.
+//	    API requests to origins that the token must not go to.
+//	    - clientcredentials.origin.outcome
 //	clientcredentials.store.lease.wait.duration  histogram, s
-//	    How long token requests waited for that of another replica.
+//	    How long token requests waited for another replica to get a token.
 //	clientcredentials.store.operation.duration   histogram, s
-//	    How long calls of the store of shared tokens took.
+//	    How long calls to the store of shared tokens took.
 //	    - clientcredentials.store.operation
 //	    - clientcredentials.store.outcome
 //	    - error.type
 //	clientcredentials.token.cooldown.duration    histogram, s
-//	    For how long no token is requested after a failure.
+//	    How long no token is requested after a failure.
 //	clientcredentials.token.gets                 counter, {get}
 //	    How often callers asked for a token.
 //	    - clientcredentials.token.source
@@ -40,49 +41,50 @@
 //	clientcredentials.token.remaining            gauge, s
 //	    How long the current token remains valid.
 //	clientcredentials.token.request.duration     histogram, s
-//	    How long token requests took, with retries.
+//	    How long token requests took, including retries.
 //	    - clientcredentials.token.source
 //	    - error.type
 //	clientcredentials.token.requests             counter, {request}
 //	    Token requests that were started.
 //	    - clientcredentials.token.request.background
 //	clientcredentials.token.retries              counter, {attempt}
-//	    Attempts at a token that failed and were followed by another.
+//	    Failed attempts to get a token that were followed by another attempt.
 //	    - error.type
 //	clientcredentials.token.wait.duration        histogram, s
-//	    How long callers waited for a token that wasn't at hand.
+//	    How long callers waited for a token.
 //	    - clientcredentials.token.source
 //	    - error.type
 //
 // What to watch:
 //
-//   - clientcredentials.token.gets, one for each request of a Client or Transport: the
-//     share without error.type is that of the callers who got a token. Many with the
-//     state stale, for minutes, tell of an outage before it hurts anybody: tokens are
-//     due, and there are no new ones.
-//   - clientcredentials.token.request.duration by error.type: why. An invalid_client
-//     needs somebody to look after the secret, and a timeout doesn't.
-//   - clientcredentials.token.invalidations with the reason rejected: an API refuses
-//     tokens that should be good.
-//   - clientcredentials.store.operation.duration with error.type: replicas request their
-//     own tokens meanwhile.
+//   - clientcredentials.token.gets counts one for each request of a Client or Transport.
+//     Those without error.type got a token. Many with the state stale, for minutes, are
+//     an early sign of an outage: tokens are due to be replaced, and no new ones come.
+//     Callers don't notice yet.
+//   - clientcredentials.token.request.duration by error.type shows why. For
+//     invalid_client, somebody has to look at the secret. A timeout may pass by itself.
+//   - clientcredentials.token.invalidations with the reason rejected: an API rejects
+//     tokens that should be valid.
+//   - clientcredentials.store.operation.duration with error.type: until the store works
+//     again, each replica requests its own tokens.
 //
-// Config.Token, which always requests a new token, is no part of a Source: of it there
-// are retries only. That credentials travel in cleartext is for logs: see
-// clientcredentials.SlogObserver, and JoinObservers.
+// Config.Token always requests a new token and isn't part of a Source. Only its retries
+// are reported. Credentials that travel in plaintext are for logs, not for metrics: see
+// clientcredentials.SlogObserver and JoinObservers.
 //
-// What a token request does on the wire, attempt by attempt, is for the instrumentation
-// of HTTP to tell: wrap the transport of Config.HTTPClient with otelhttp.NewTransport.
-// It isn't an *http.Transport then, and has to do by itself what package
-// clientcredentials does with one: get rid of dead connections (set SendPingTimeout of
-// http.Transport.HTTP2), and present the client's certificate, if there is one.
+// To see each attempt on the wire, use the instrumentation of HTTP: wrap the transport
+// of Config.HTTPClient with otelhttp.NewTransport. The result isn't an *http.Transport,
+// so the transport inside must do what package clientcredentials otherwise does: detect
+// dead connections (set SendPingTimeout of http.Transport.HTTP2), and present the
+// client's certificate, if there is one.
 //
 // # Attributes
 //
-// No attribute has a token, a secret, a scope, an address or words of a server in it.
-// This is all that there is:
+// No attribute contains a token, a secret, a scope, an address or a text from a server.
+// These are all values:
 //
-//	clientcredentials.store.operation            abort, acquire, invalidate, publish, renew
+//	clientcredentials.origin.outcome             request_refused, sent_without_token
+//	clientcredentials.store.operation            abort, acquire, invalidate, publish, renew, unseal
 //	clientcredentials.store.outcome              cooling, hit, lead, lease_lost, wait
 //	clientcredentials.token.invalidation.reason  certificate_replaced, rejected, revoked
 //	clientcredentials.token.request.background   false, true
@@ -90,36 +92,38 @@
 //	clientcredentials.token.state                fresh, stale
 //	error.type                                   see below
 //
-// A caller who doesn't wait for a fresh token gets it from memory. With Config.Store, a
-// token request may end with the token of another replica, from the store. A store's
-// outcome is what acquiring has found out, or that another replica has taken over the
-// lease (lease_lost), which is no failure.
+// A caller gets the token from memory unless it waits for a new one. With Config.Store,
+// a token request may end with the token of another replica: it comes from the store.
+// The outcome of a store operation is the result of acquire, or lease_lost. The latter
+// means that another replica has taken over the lease, and isn't a failure.
 //
 // # Errors
 //
-// The attribute error.type stands where something has failed. Its values are:
+// The attribute error.type is present if something failed. Its values are:
 //
-//   - the error code in the answer, if it is one of those of the RFCs that may come of
-//     token requests: access_denied, invalid_authorization_details, invalid_client,
-//     invalid_dpop_proof, invalid_grant, invalid_request, invalid_scope, invalid_target,
-//     server_error, temporarily_unavailable, unauthorized_client,
-//     unsupported_grant_type, use_dpop_nonce.
-//   - else the status of the answer, if HTTP knows it: 302, 404, 503.
-//   - invalid_response: an answer of success without a token that can be used.
-//   - timeout: of an attempt, of all of them, of the caller, or of the store.
-//   - canceled: the caller's context, or that which the Source was made with.
-//   - dns: the name of the server wasn't found.
-//   - tls: the handshake failed; a certificate, mostly.
-//   - connection: refused, reset or lost, or what came wasn't HTTP.
-//   - _OTHER: anything else, such as a key file that is missing.
+//   - the error code in the answer, if it is one that the RFCs define for token requests:
+//     access_denied, invalid_authorization_details, invalid_client, invalid_dpop_proof,
+//     invalid_grant, invalid_request, invalid_scope, invalid_target, server_error,
+//     temporarily_unavailable, unauthorized_client, unsupported_grant_type,
+//     use_dpop_nonce.
+//   - otherwise the status of the answer, if HTTP defines it: 302, 404, 503.
+//   - invalid_response: the answer had a status of success, but no usable token.
+//   - timeout: an attempt, all attempts together, the caller or the store ran out of time.
+//   - canceled: the context of the caller or of the Source was canceled.
+//   - dns: the name of the server couldn't be resolved.
+//   - tls: the handshake failed, mostly because of a certificate.
+//   - connection: it was refused, reset or lost, or the answer wasn't HTTP.
+//   - _OTHER: anything else, such as a missing key file.
 //
 // # Spans
 //
-// There is a span "request token", of kind internal, for each token request of a Source:
-// from when a token is due until there is a new one or no more attempts are made. It is
-// the parent of the spans that otelhttp makes in the transport of Config.HTTPClient, one
-// for each attempt, and of those of an instrumented store. As callers share a token request, and mostly don't wait for it, it
-// belongs to none of theirs: its parent is the span in the context that the Source was
-// made with, mostly none. A failed one has the status Error, error.type, and
+// Each token request of a Source has a span "request token", of kind internal. It lasts
+// until there is a new token or no more attempts are made. It is the parent of the spans
+// that otelhttp makes in the transport of Config.HTTPClient, one for each attempt, and of
+// those of an instrumented store.
+//
+// Callers share a token request, and most don't wait for it. So its span isn't a child of
+// a caller's span. Its parent is the span in the context that the Source was made with,
+// if there is one. The span of a failed request has the status Error, error.type, and
 // http.response.status_code if there was an answer.
 package otelclientcredentials

@@ -1,9 +1,12 @@
 package otelclientcredentials
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"reflect"
 	"regexp"
@@ -16,16 +19,70 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 var update = flag.Bool("update", false, "write the tables in doc.go")
 
-// everything returns what is collected when everything has happened.
+// exercise reports everything that can happen to observer.
+func exercise(observer *clientcredentials.Observer) {
+	errs := []error{errors.New("no idea"), &oauth2.RetrieveError{ErrorCode: "invalid_client", Response: &http.Response{StatusCode: 401}}}
+	for _, from := range []event.TokenFrom{event.FromMemory, event.FromStore, event.FromServer} {
+		for _, stale := range []bool{false, true} {
+			observer.TokenServed(event.TokenServed{From: from, Waited: time.Second, Stale: stale})
+		}
+		if from != event.FromMemory {
+			observer.RefreshDone(event.RefreshDone{Duration: time.Second, Attempts: 1, Life: time.Hour, From: from, LeaseWait: time.Second})
+		}
+	}
+	observer.RefreshStarted(event.RefreshStarted{})
+	observer.RefreshStarted(event.RefreshStarted{Background: true})
+	_, ended := observer.TraceRefresh(context.Background())
+	ended(nil)
+	for _, err := range errs {
+		observer.TokenFailed(event.TokenFailed{Waited: time.Second, Err: err})
+		observer.RefreshFailed(event.RefreshFailed{Duration: time.Second, Err: err})
+		_, ended := observer.TraceRefresh(context.Background())
+		ended(err)
+		observer.Retry(event.Retry{Attempt: 1, Delay: time.Second, Err: err})
+	}
+	observer.Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(time.Second)})
+	for _, reason := range []event.InvalidationReason{event.Revoked, event.Rejected, event.CertificateReplaced} {
+		observer.Invalidated(event.Invalidated{Reason: reason})
+	}
+	for _, operation := range []event.Operation{event.Acquire, event.Renew, event.Publish, event.Abort, event.Invalidate, event.Unseal} {
+		observer.StoreOperation(event.StoreOperation{Operation: operation, Duration: time.Second})
+		observer.StoreOperation(event.StoreOperation{Operation: operation, Err: errors.New("down")})
+	}
+	for _, state := range []tokenstore.ClaimState{tokenstore.ClaimLead, tokenstore.ClaimHit, tokenstore.ClaimWait, tokenstore.ClaimCooling} {
+		observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: state})
+	}
+	observer.StoreOperation(event.StoreOperation{Operation: event.Publish, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
+	for _, outcome := range []event.OriginOutcome{event.RequestRefused, event.SentWithoutToken} {
+		observer.OriginRefused(event.OriginRefused{Origin: "https://elsewhere.example", Outcome: outcome})
+	}
+}
+
+// This fails when the core has an event that this package should measure.
+func TestEveryEvent(t *testing.T) {
+	observer := reflect.ValueOf(newTelemetry().observer(t)).Elem()
+	var leftOut []string
+	for i := range observer.NumField() {
+		if observer.Field(i).IsNil() {
+			leftOut = append(leftOut, observer.Type().Field(i).Name)
+		}
+	}
+	require.Equal(t, []string{"Insecure"}, leftOut)
+}
+
+// everything returns all metrics, sorted by name, after everything has happened once.
 func everything(t *testing.T) (collected []metricdata.Metrics, tel *telemetry) {
 	bubble(t, func(t *testing.T, w *world) {
-		source := w.conf.Source(t.Context())
-		_, err := RegisterSource(source, w.options()...)
-		require.NoError(t, err)
+		source, _ := w.register(t)
 		w.get(t, source)
 		exercise(w.conf.Observer)
 		collected, tel = w.metrics(t), w.telemetry
@@ -48,41 +105,32 @@ func kind(t *testing.T, m metricdata.Metrics) string {
 	return ""
 }
 
-// keys returns the attributes that m has been seen with.
-func keys(m metricdata.Metrics) []string {
-	seen := map[string]bool{}
-	for _, p := range points(m) {
-		for _, a := range p.attributes.ToSlice() {
-			seen[string(a.Key)] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// TestDocumentation compares the tables in doc.go with what the SDK has got; with
-// -update it writes them.
+// This compares the tables in doc.go with what the SDK got. With -update it writes them.
 func TestDocumentation(t *testing.T) {
 	collected, _ := everything(t)
 	var metrics, attributes []string
-	valuesOf := map[string]map[string]bool{}
+	all := map[string]map[string]bool{} // the values of each attribute
 	for _, m := range collected {
 		metrics = append(metrics, fmt.Sprintf("%-44s %s, %s", m.Name, kind(t, m), m.Unit), "    "+m.Description)
-		for _, key := range keys(m) {
-			metrics = append(metrics, "    - "+key)
-		}
+		keys := map[string]bool{}
 		for _, p := range points(m) {
 			for _, a := range p.attributes.ToSlice() {
-				if valuesOf[string(a.Key)] == nil {
-					valuesOf[string(a.Key)] = map[string]bool{}
+				key := string(a.Key)
+				keys[key] = true
+				if all[key] == nil {
+					all[key] = map[string]bool{}
 				}
-				valuesOf[string(a.Key)][a.Value.String()] = true
+				all[key][a.Value.String()] = true
 			}
 		}
+		for _, key := range slices.Sorted(maps.Keys(keys)) {
+			metrics = append(metrics, "    - "+key)
+		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(valuesOf)) {
+	for _, key := range slices.Sorted(maps.Keys(all)) {
 		list := "see below"
 		if key != "error.type" {
-			list = strings.Join(slices.Sorted(maps.Keys(valuesOf[key])), ", ")
+			list = strings.Join(slices.Sorted(maps.Keys(all[key])), ", ")
 		}
 		attributes = append(attributes, fmt.Sprintf("%-44s %s", key, list))
 	}
@@ -98,7 +146,7 @@ func TestDocumentation(t *testing.T) {
 	require.Equal(t, want, string(source), "run: go test -run TestDocumentation -update")
 }
 
-// withTable returns doc with the lines in place of the first table under a heading.
+// withTable returns doc with the first table under a heading replaced by lines.
 func withTable(t *testing.T, doc, heading string, lines []string) string {
 	t.Helper()
 	head, rest, ok := strings.Cut(doc, "\n// # "+heading+"\n")
@@ -108,7 +156,7 @@ func withTable(t *testing.T, doc, heading string, lines []string) string {
 	return head + "\n// # " + heading + "\n" + rest[:at[0]] + "//\t" + strings.Join(lines, "\n//\t") + "\n" + rest[at[1]:]
 }
 
-// TestDocumentedErrors compares the list of errors in doc.go with the code's.
+// This compares the list of errors in doc.go with the code.
 func TestDocumentedErrors(t *testing.T) {
 	source, err := os.ReadFile("doc.go")
 	require.NoError(t, err)
@@ -125,71 +173,62 @@ func TestDocumentedErrors(t *testing.T) {
 	require.Equal(t, []string{typeInvalidResponse, typeTimeout, typeCanceled, typeDNS, typeTLS, typeConnection, typeOther}, words)
 }
 
-// TestInstrumentationRules are those of the semantic conventions: general metric
-// guidelines, naming, and recording errors.
+// These are rules of the semantic conventions: the general guidelines for metrics, the
+// rules for names, and those for recording errors.
 func TestInstrumentationRules(t *testing.T) {
 	name := regexp.MustCompile(`^clientcredentials(\.[a-z]+(_[a-z]+)*)+$`)
-	unit := regexp.MustCompile(`^(s|\{[a-z]+\})$`)
-	description := regexp.MustCompile(`^[A-Z][^\n]*\.$`)
+	value := regexp.MustCompile(`^(_OTHER|[a-z]+(_[a-z]+)*|[3-5][0-9][0-9])$`)
+	checkAttributes := func(attributes []attribute.KeyValue, where string) {
+		for _, a := range attributes {
+			if a.Key != "error.type" && a.Key != "http.response.status_code" {
+				require.Regexp(t, name, a.Key, where)
+			}
+			require.Regexp(t, value, a.Value.String(), "%s: %s", where, a.Key)
+		}
+	}
+	// The default buckets of the SDK are for milliseconds.
+	buckets := map[string][]float64{
+		"clientcredentials.store.operation.duration": storeBuckets,
+		"clientcredentials.token.cooldown.duration":  cooldownBuckets,
+	}
 	collected, tel := everything(t)
 	require.Len(t, collected, 11)
 	for _, m := range collected {
 		require.Regexp(t, name, m.Name)
-		require.Regexp(t, unit, m.Unit, m.Name)
-		require.Regexp(t, description, m.Description, m.Name)
-		seconds := m.Unit == "s"
+		require.Regexp(t, `^(s|\{[a-z]+\})$`, m.Unit, m.Name)
+		require.Regexp(t, `^[A-Z][^\n]*\.$`, m.Description, m.Name)
 		switch kind(t, m) {
 		case "counter":
-			require.False(t, seconds, m.Name)
-			require.True(t, strings.HasSuffix(m.Name, "s"), "what is counted is in the plural: %s", m.Name)
+			require.NotEqual(t, "s", m.Unit, m.Name)
+			require.True(t, strings.HasSuffix(m.Name, "s"), "a counter has a name in the plural: %s", m.Name)
 		case "histogram":
-			require.True(t, seconds, m.Name)
+			require.Equal(t, "s", m.Unit, m.Name)
 			require.True(t, strings.HasSuffix(m.Name, ".duration"), m.Name)
+			want, ok := buckets[m.Name]
+			if !ok {
+				want = waitBuckets
+			}
 			for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
 				require.True(t, slices.IsSorted(p.Bounds), m.Name)
 				require.Equal(t, p.Bounds, slices.Compact(slices.Clone(p.Bounds)), m.Name)
 				require.LessOrEqual(t, len(p.Bounds), 16, m.Name)
-				require.Equal(t, buckets(m.Name), p.Bounds, m.Name)
+				require.Equal(t, want, p.Bounds, m.Name)
 			}
 		}
 		for _, p := range points(m) {
-			checkAttributes(t, p.attributes.ToSlice(), m.Name)
+			checkAttributes(p.attributes.ToSlice(), m.Name)
 		}
 		require.LessOrEqual(t, len(points(m)), 20, m.Name)
 	}
 	for _, span := range tel.spans.Ended() {
 		require.Equal(t, "request token", span.Name())
-		checkAttributes(t, span.Attributes(), span.Name())
-	}
-}
-
-// buckets says which range is of interest: the defaults of the SDK are for
-// milliseconds.
-func buckets(name string) []float64 {
-	switch name {
-	case "clientcredentials.store.operation.duration":
-		return storeBuckets
-	case "clientcredentials.token.cooldown.duration":
-		return cooldownBuckets
-	}
-	return waitBuckets
-}
-
-func checkAttributes(t *testing.T, attributes []attribute.KeyValue, where string) {
-	t.Helper()
-	ours := regexp.MustCompile(`^clientcredentials(\.[a-z]+(_[a-z]+)*)+$`)
-	value := regexp.MustCompile(`^(_OTHER|[a-z]+(_[a-z]+)*|[3-5][0-9][0-9])$`)
-	for _, a := range attributes {
-		if a.Key != "error.type" && a.Key != "http.response.status_code" {
-			require.Regexp(t, ours, a.Key, where)
-		}
-		require.Regexp(t, value, a.Value.String(), "%s: %s", where, a.Key)
+		checkAttributes(span.Attributes(), span.Name())
 	}
 }
 
 func TestBucketsCoverWhatCanHappen(t *testing.T) {
 	require.InEpsilon(t, (30 * time.Second).Seconds(), waitBuckets[len(waitBuckets)-1], 1e-9, "Config.Retry's default")
-	require.InEpsilon(t, (250 * time.Millisecond).Seconds(), storeBuckets[len(storeBuckets)-1], 1e-9, "StoreOperationInfo.Duration")
+	require.InEpsilon(t, (250 * time.Millisecond).Seconds(), storeBuckets[len(storeBuckets)-1], 1e-9, "event.StoreOperation.Duration")
 	require.InEpsilon(t, time.Hour.Seconds(), cooldownBuckets[len(cooldownBuckets)-1], 1e-9, "the longest Retry-After")
 }
 
@@ -198,7 +237,7 @@ func TestScopeIsThePackage(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	require.Empty(t, Version(), "of a test")
+	require.Empty(t, Version(), "a test has no version")
 	module := &debug.Module{Path: ScopeName, Version: "v1.2.3"}
 	other := &debug.Module{Path: ScopeName + "/v2", Version: "v2.0.0"}
 	require.Equal(t, "v1.2.3", versionIn(&debug.BuildInfo{Deps: []*debug.Module{other, module}}))

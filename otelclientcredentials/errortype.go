@@ -16,7 +16,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// Values of error.type, beside the codes of OAuth and of HTTP.
+// Values of error.type, besides OAuth error codes and HTTP status codes.
 const (
 	typeInvalidResponse = "invalid_response"
 	typeTimeout         = "timeout"
@@ -24,23 +24,25 @@ const (
 	typeDNS             = "dns"
 	typeTLS             = "tls"
 	typeConnection      = "connection"
-	typeOther           = "_OTHER" // That of the semantic conventions.
+	typeOther           = "_OTHER" // From the semantic conventions.
 )
 
-// oauthErrors are the registered error codes that a token endpoint may answer a client
-// credentials request with. A server can write anything there: the others don't count.
+// oauthErrors are the registered error codes that a client credentials request can get
+// as an answer. A server can send any text as a code. To bound the number of values,
+// other codes are not reported.
 var oauthErrors = []string{
 	// RFC 6749, Section 5.2.
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
-	// RFC 6749, Section 4.1.2.1: of the authorization endpoint, but token endpoints send them too.
+	// RFC 6749, Section 4.1.2.1: meant for the authorization endpoint, but token endpoints send them too.
 	"access_denied", "server_error", "temporarily_unavailable",
 	"invalid_target",                       // RFC 8707, Section 2
 	"invalid_authorization_details",        // RFC 9396, Section 5
 	"invalid_dpop_proof", "use_dpop_nonce", // RFC 9449, Sections 5 and 8
 }
 
-// errorType returns the value of error.type for err, from a set that is finite and
-// stands in the documentation of this package. If there was an answer it tells of that.
+// errorType returns the value of error.type for err. It is one of a finite set, which
+// the package documentation lists. If the server answered, the value describes the
+// answer.
 func errorType(err error) string {
 	var refusal *oauth2.RetrieveError
 	var fault *clientcredentials.ResponseError
@@ -49,7 +51,7 @@ func errorType(err error) string {
 		if slices.Contains(oauthErrors, refusal.ErrorCode) {
 			return refusal.ErrorCode
 		}
-		// A refusal may come with status 200, which says nothing then.
+		// Some servers refuse with status 200. That status says nothing about the error.
 		if status := statusCode(err); status >= 300 && http.StatusText(status) != "" {
 			return strconv.Itoa(status)
 		}
@@ -59,7 +61,7 @@ func errorType(err error) string {
 	case errors.Is(err, context.Canceled):
 		return typeCanceled
 	case is[*net.DNSError](err):
-		return typeDNS // Also when it took too long.
+		return typeDNS // Even if it was a timeout.
 	case isTimeout(err):
 		return typeTimeout
 	case isTLS(err):
@@ -70,7 +72,7 @@ func errorType(err error) string {
 	return typeOther
 }
 
-// statusCode returns the status of the answer that err stands for. 0: there was none.
+// statusCode returns the status of the answer that caused err, or 0 if there was none.
 func statusCode(err error) int {
 	var refusal *oauth2.RetrieveError
 	var fault *clientcredentials.ResponseError
@@ -89,7 +91,7 @@ func isTimeout(err error) bool {
 }
 
 func isTLS(err error) bool {
-	// An alert is of a type that isn't exported, but the operation is of crypto/tls.
+	// The type of a TLS alert isn't exported. The name of the operation gives it away.
 	var operation *net.OpError
 	if errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error") {
 		return true
@@ -97,12 +99,14 @@ func isTLS(err error) bool {
 	return is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) || errors.Is(err, http.ErrSchemeMismatch)
 }
 
-// isConnection reports whether there was no answer. Many errors of net/http that say so
-// are of types that aren't exported, those of HTTP/2 among them.
+// isConnection reports whether the request failed without an answer. It accepts every
+// *url.Error, because net/http doesn't export many of the types inside, such as those
+// of HTTP/2.
 func isConnection(err error) bool {
 	return is[*url.Error](err) || is[*net.OpError](err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
+// is reports whether err is or wraps a T.
 func is[T error](err error) bool {
 	var target T
 	return errors.As(err, &target)

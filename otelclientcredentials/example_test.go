@@ -20,9 +20,9 @@ import (
 )
 
 func Example() {
-	server := clientcredentialstest.NewServer() // Stands for yours, and the API.
+	server := clientcredentialstest.NewServer() // In place of your authorization server and API.
 	defer server.Close()
-	reader := sdkmetric.NewManualReader() // Stands for your exporter.
+	reader := sdkmetric.NewManualReader() // In place of your exporter.
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 
 	observer, err := otelclientcredentials.NewObserver(
@@ -64,11 +64,12 @@ func Example() {
 	// billing, from memory: 2
 }
 
-// The span of the token request is the parent of what otelhttp tells of it on the wire.
+// The span of the token request is the parent of the spans that otelhttp makes for its
+// attempts.
 func Example_spans() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-	spans := make(exporter, 10) // Stands for yours.
+	spans := make(exporter, 10) // In place of your exporter.
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
 
 	observer, err := otelclientcredentials.NewObserver(otelclientcredentials.WithTracerProvider(provider))
@@ -119,7 +120,7 @@ func ExampleRegisterSource() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = registration.Unregister() }() // When the client isn't used anymore.
+	defer func() { _ = registration.Unregister() }() // When the client is no longer used.
 
 	resp, err := client.Get(server.APIURL)
 	if err != nil {
@@ -134,7 +135,7 @@ func ExampleRegisterSource() {
 	// Output: clientcredentials.token.remaining 1h0m0s
 }
 
-// To log as well, join it with another Observer.
+// To log as well, join the Observer with another one.
 func Example_logs() {
 	observer, err := otelclientcredentials.NewObserver()
 	if err != nil {
@@ -147,7 +148,7 @@ func Example_logs() {
 	// Output: true
 }
 
-// An exporter hands on spans as they end.
+// An exporter sends each span to a channel when it ends.
 type exporter chan sdktrace.ReadOnlySpan
 
 func (e exporter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {

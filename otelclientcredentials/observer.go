@@ -22,9 +22,9 @@ import (
 // ScopeName is the name of the instrumentation scope of all metrics and spans.
 const ScopeName = "github.com/seed-5bfa0880/clientcredentials/otelclientcredentials"
 
-// Version returns the version of this module in the running program, which is that of
-// the instrumentation scope. Empty: it isn't known, as in a program that was built with
-// a copy of the module.
+// Version returns the version of this module in the running program. It is also the
+// version of the instrumentation scope. It is empty if it isn't known, for example when
+// the program was built with a local copy of the module.
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return versionIn(info)
@@ -48,27 +48,28 @@ const (
 	reasonKey     = attribute.Key("clientcredentials.token.invalidation.reason")
 	operationKey  = attribute.Key("clientcredentials.store.operation")
 	outcomeKey    = attribute.Key("clientcredentials.store.outcome")
+	refusalKey    = attribute.Key("clientcredentials.origin.outcome")
 
-	// Of the semantic conventions.
+	// From the semantic conventions.
 	errorTypeKey  = attribute.Key("error.type")
 	statusCodeKey = attribute.Key("http.response.status_code")
 )
 
 const spanName = "request token"
 
-// minWait is the least time that a caller has waited who then got the token that was in
-// memory all along, or an error: shorter is no wait, but what the call takes.
+// minWait is the shortest wait that is recorded for a caller that got an error, or the
+// token that was in memory all along. Anything shorter is the cost of the call itself.
 const minWait = time.Millisecond
 
 var (
-	// Those of http.client.request.duration in the semantic conventions, and more up to
-	// the 30 seconds that a token request may take.
+	// The buckets of http.client.request.duration in the semantic conventions, and more
+	// up to the 30 seconds that a token request may take.
 	waitBuckets = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30}
 
-	// A store is waited for no longer than 250 milliseconds: what is above timed out.
+	// Nobody waits for a store longer than 250 milliseconds: a longer call has timed out.
 	storeBuckets = []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25}
 
-	// From a second, doubling, to 30, and with a Retry-After up to an hour.
+	// A pause doubles from one second up to 30, and a Retry-After can ask for an hour.
 	cooldownBuckets = []float64{1, 2, 4, 8, 16, 30, 60, 300, 900, 3600}
 )
 
@@ -81,21 +82,21 @@ type options struct {
 	attributes     []attribute.KeyValue
 }
 
-// WithMeterProvider says who makes the instruments. Nil or not given: the global
-// MeterProvider.
+// WithMeterProvider sets the provider of the instruments. The default, also for nil, is
+// the global MeterProvider.
 func WithMeterProvider(provider metric.MeterProvider) Option {
 	return func(o *options) { o.meterProvider = provider }
 }
 
-// WithTracerProvider says who makes the spans. Nil or not given: the global
-// TracerProvider.
+// WithTracerProvider sets the provider of the spans. The default, also for nil, is the
+// global TracerProvider.
 func WithTracerProvider(provider trace.TracerProvider) Option {
 	return func(o *options) { o.tracerProvider = provider }
 }
 
 // WithAttributes adds attributes to every measurement and span, to tell one Config
-// from another: attribute.String("clientcredentials.name", "billing"). They must be
-// few and no secrets. They don't replace those of this package.
+// from another: attribute.String("clientcredentials.name", "billing"). Use few values,
+// and no secrets. An attribute of this package wins over one with the same key.
 func WithAttributes(attributes ...attribute.KeyValue) Option {
 	return func(o *options) { o.attributes = append(o.attributes, attributes...) }
 }
@@ -124,42 +125,60 @@ func (o *options) tracer() trace.Tracer {
 	return o.tracerProvider.Tracer(ScopeName, trace.WithInstrumentationVersion(Version()))
 }
 
-// with returns the constant attributes and these.
+// with returns the attributes of WithAttributes together with attributes.
 func (o *options) with(attributes ...attribute.KeyValue) metric.MeasurementOption {
-	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(o.attributes, attributes)...)) // The last of a key counts.
+	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(o.attributes, attributes)...)) // For each key, the last one wins.
+}
+
+// served returns the attributes of a token that was served.
+func (o *options) served(info event.TokenServed) []metric.AddOption {
+	state := clientcredentials.Fresh
+	if info.Stale {
+		state = clientcredentials.Stale
+	}
+	return []metric.AddOption{o.with(sourceKey.String(info.From.String()), stateKey.String(state.String()))}
 }
 
 // NewObserver returns an Observer for Config.Observer that measures what happens to
-// tokens, and makes a span of each token request. Several Configs may share it; give
-// each its own, WithAttributes, to tell them apart. To log as well, join it with
-// another: see clientcredentials.JoinObservers.
+// tokens and makes a span for each token request. Several Configs may share it. To tell
+// them apart, give each its own, with WithAttributes. To log as well, join it with
+// another Observer: see clientcredentials.JoinObservers.
 //
-// An error says that the MeterProvider refuses an instrument.
+// It returns an error if the MeterProvider can't make an instrument.
 func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	o := newOptions(opts)
 	m := maker{meter: o.meter()}
 	var (
 		gets          = m.counter("clientcredentials.token.gets", "{get}", "How often callers asked for a token.")
-		waits         = m.histogram("clientcredentials.token.wait.duration", "How long callers waited for a token that wasn't at hand.", waitBuckets)
+		waits         = m.histogram("clientcredentials.token.wait.duration", "How long callers waited for a token.", waitBuckets)
 		requests      = m.counter("clientcredentials.token.requests", "{request}", "Token requests that were started.")
-		durations     = m.histogram("clientcredentials.token.request.duration", "How long token requests took, with retries.", waitBuckets)
-		retries       = m.counter("clientcredentials.token.retries", "{attempt}", "Attempts at a token that failed and were followed by another.")
-		cooldowns     = m.histogram("clientcredentials.token.cooldown.duration", "For how long no token is requested after a failure.", cooldownBuckets)
+		durations     = m.histogram("clientcredentials.token.request.duration", "How long token requests took, including retries.", waitBuckets)
+		retries       = m.counter("clientcredentials.token.retries", "{attempt}", "Failed attempts to get a token that were followed by another attempt.")
+		cooldowns     = m.histogram("clientcredentials.token.cooldown.duration", "How long no token is requested after a failure.", cooldownBuckets)
 		invalidations = m.counter("clientcredentials.token.invalidations", "{token}", "Tokens that were dropped before they expired.")
-		operations    = m.histogram("clientcredentials.store.operation.duration", "How long calls of the store of shared tokens took.", storeBuckets)
-		leases        = m.histogram("clientcredentials.store.lease.wait.duration", "How long token requests waited for that of another replica.", waitBuckets)
-		refusals      = m.counter("clientcredentials.origin.refusals", "{request}", "API requests that left the token's origins, and didn't get it.")
+		operations    = m.histogram("clientcredentials.store.operation.duration", "How long calls to the store of shared tokens took.", storeBuckets)
+		leases        = m.histogram("clientcredentials.store.lease.wait.duration", "How long token requests waited for another replica to get a token.", waitBuckets)
+		refusals      = m.counter("clientcredentials.origin.refusals", "{request}", "API requests to origins that the token must not go to.")
 	)
 	if err := m.err(); err != nil {
 		return nil, err
 	}
 
 	tracer := o.tracer()
-	ctx := context.Background() // Of measurements: none belongs to a caller.
-	gotten := o.newGottenOptions()
+	ctx := context.Background() // For measurements: they don't belong to any one caller.
+	// Every API request is served a token, mostly from memory. That must not allocate, so
+	// these attributes are made in advance.
+	fresh, stale := o.served(event.TokenServed{}), o.served(event.TokenServed{Stale: true})
 	return &clientcredentials.Observer{
 		TokenServed: func(info event.TokenServed) {
-			gets.Add(ctx, 1, gotten.of(info)...)
+			switch {
+			case info.From != event.FromMemory:
+				gets.Add(ctx, 1, o.served(info)...)
+			case info.Stale:
+				gets.Add(ctx, 1, stale...)
+			default:
+				gets.Add(ctx, 1, fresh...)
+			}
 			if info.From != event.FromMemory || info.Waited >= minWait {
 				waits.Record(ctx, info.Waited.Seconds(), o.with(sourceKey.String(info.From.String())))
 			}
@@ -184,8 +203,8 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 			durations.Record(ctx, info.Duration.Seconds(), o.with(errorTypeKey.String(errorType(info.Err))))
 		},
 		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
-			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...)) //nolint:spancheck // end ends it.
-			return ctx, func(err error) { end(span, err) }                                  //nolint:spancheck // As above.
+			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...)) //nolint:spancheck // The function below ends it.
+			return ctx, func(err error) { end(span, err) }                                  //nolint:spancheck // See above.
 		},
 		Retry: func(info event.Retry) {
 			retries.Add(ctx, 1, o.with(errorTypeKey.String(errorType(info.Err))))
@@ -199,14 +218,15 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 		StoreOperation: func(info event.StoreOperation) {
 			operations.Record(ctx, info.Duration.Seconds(), o.with(storeAttributes(info)...))
 		},
-		OriginRefused: func(event.OriginRefused) {
-			refusals.Add(ctx, 1, o.with()) // Not the origin: whoever redirects us chooses it.
+		OriginRefused: func(info event.OriginRefused) {
+			// The origin isn't an attribute: a server that redirects us can choose any number of them.
+			refusals.Add(ctx, 1, o.with(refusalKey.String(info.Outcome.String())))
 		},
 	}, nil
 }
 
-// end ends the span of a token request. The text of err isn't the description of its
-// status: there may be words of the server in it.
+// end ends the span of a token request. It doesn't put the text of err into the span's
+// status, because that text may quote the server.
 func end(span trace.Span, err error) {
 	defer span.End()
 	if err == nil {
@@ -219,6 +239,7 @@ func end(span trace.Span, err error) {
 	}
 }
 
+// storeAttributes returns the attributes of a call to the store.
 func storeAttributes(info event.StoreOperation) []attribute.KeyValue {
 	attributes := []attribute.KeyValue{operationKey.String(string(info.Operation))}
 	switch {
@@ -232,40 +253,7 @@ func storeAttributes(info event.StoreOperation) []attribute.KeyValue {
 	return attributes
 }
 
-// gottenOptions holds the attributes of each way to get a token: TokenServed is called
-// for every API request, and must allocate nothing.
-type gottenOptions struct {
-	constant *options
-	made     [event.FromServer + 1][2][]metric.AddOption // by From and Stale
-}
-
-func (o *options) newGottenOptions() *gottenOptions {
-	g := &gottenOptions{constant: o}
-	for from := range g.made {
-		g.made[from] = [2][]metric.AddOption{g.make(event.TokenFrom(from), false), g.make(event.TokenFrom(from), true)}
-	}
-	return g
-}
-
-func (g *gottenOptions) make(from event.TokenFrom, stale bool) []metric.AddOption {
-	state := clientcredentials.Fresh
-	if stale {
-		state = clientcredentials.Stale
-	}
-	return []metric.AddOption{g.constant.with(sourceKey.String(from.String()), stateKey.String(state.String()))}
-}
-
-func (g *gottenOptions) of(info event.TokenServed) []metric.AddOption {
-	if info.From < 0 || int(info.From) >= len(g.made) {
-		return g.make(info.From, info.Stale) // A later version of the core has more of them.
-	}
-	if info.Stale {
-		return g.made[info.From][1]
-	}
-	return g.made[info.From][0]
-}
-
-// A maker makes instruments and keeps the errors.
+// A maker makes instruments and collects the errors.
 type maker struct {
 	meter  metric.Meter
 	errors []error

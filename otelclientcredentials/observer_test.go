@@ -4,19 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -31,7 +33,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// telemetry is what an SDK without exporters to elsewhere has got.
+// telemetry is an SDK that keeps the metrics and spans it gets.
 type telemetry struct {
 	reader *sdkmetric.ManualReader
 	meters *sdkmetric.MeterProvider
@@ -60,7 +62,7 @@ func (tel *telemetry) observer(t *testing.T, attributes ...attribute.KeyValue) *
 	return observer
 }
 
-// metrics returns what is collected now.
+// metrics collects and returns the metrics.
 func (tel *telemetry) metrics(t *testing.T) []metricdata.Metrics {
 	t.Helper()
 	var collected metricdata.ResourceMetrics
@@ -74,7 +76,7 @@ func (tel *telemetry) metrics(t *testing.T) []metricdata.Metrics {
 	return collected.ScopeMetrics[0].Metrics
 }
 
-// A point is one series: its attributes, and what there is to say of its value.
+// A point is one series of a metric: its attributes, and its value as text.
 type point struct {
 	attributes attribute.Set
 	text       string
@@ -84,7 +86,7 @@ func points(m metricdata.Metrics) (list []point) {
 	switch data := m.Data.(type) {
 	case metricdata.Sum[int64]:
 		for _, p := range data.DataPoints {
-			list = append(list, point{p.Attributes, strconv.FormatInt(p.Value, 10)})
+			list = append(list, point{p.Attributes, fmt.Sprint(p.Value)})
 		}
 	case metricdata.Gauge[float64]:
 		for _, p := range data.DataPoints {
@@ -102,89 +104,125 @@ func points(m metricdata.Metrics) (list []point) {
 
 func seconds(s float64) time.Duration { return time.Duration(math.Round(s * float64(time.Second))) }
 
-// values is what all instruments say, by name, and by attributes.
-type values map[string]map[string]string
-
-func (tel *telemetry) values(t *testing.T) values {
+// series returns one line for each series of a metric, or of all metrics if the name is
+// empty: the name, the attributes and the value. The prefix "clientcredentials." of names
+// and attributes is left out.
+func (tel *telemetry) series(t *testing.T, metric string) []string {
 	t.Helper()
-	all := values{}
+	lines := []string{}
 	for _, m := range tel.metrics(t) {
-		series := map[string]string{}
-		for _, p := range points(m) {
-			series[p.attributes.Encoded(attribute.DefaultEncoder())] = p.text
+		name := strings.TrimPrefix(m.Name, "clientcredentials.")
+		if metric != "" && metric != name {
+			continue
 		}
-		if len(series) > 0 {
-			all[m.Name] = series
+		for _, p := range points(m) {
+			line := name
+			for _, a := range p.attributes.ToSlice() {
+				line += " " + strings.TrimPrefix(string(a.Key), "clientcredentials.") + "=" + a.Value.String()
+			}
+			lines = append(lines, line+": "+p.text)
 		}
 	}
-	return all
+	return lines
 }
 
-// A world is a client and its authorization server, in a bubble of synctest.
+// value returns the value of a series.
+func (tel *telemetry) value(t *testing.T, series string) (value string) {
+	t.Helper()
+	for _, line := range tel.series(t, "") {
+		if rest, ok := strings.CutPrefix(line, series+": "); ok {
+			value = rest
+		}
+	}
+	return value
+}
+
+// requireSeries checks all series of all metrics.
+func (tel *telemetry) requireSeries(t *testing.T, want ...string) {
+	t.Helper()
+	require.ElementsMatch(t, want, tel.series(t, ""))
+}
+
+// A world is a client and its authorization server, in memory.
 type world struct {
 	*telemetry
 	auth *clientcredentialstest.AuthorizationServer
 	conf *clientcredentials.Config
 }
 
-func bubble(t *testing.T, f func(t *testing.T, w *world)) {
+func newWorld(t *testing.T, attributes ...attribute.KeyValue) *world {
+	tel := newTelemetry()
+	auth := &clientcredentialstest.AuthorizationServer{
+		Clients: []clientcredentialstest.Client{{ID: clientcredentialstest.ClientID, Secret: clientcredentialstest.ClientSecret}},
+	}
+	return &world{tel, auth, &clientcredentials.Config{
+		ClientID:     clientcredentialstest.ClientID,
+		ClientSecret: clientcredentialstest.ClientSecret,
+		AuthStyle:    oauth2.AuthStyleInHeader,
+		TokenURL:     "https://auth.example/token",
+		HTTPClient:   &http.Client{Transport: clientcredentialstest.HandlerTransport(auth)},
+		Observer:     tel.observer(t, attributes...),
+	}}
+}
+
+// bubble runs a test of a world under synctest.
+func bubble(t *testing.T, f func(t *testing.T, w *world), attributes ...attribute.KeyValue) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{
-			telemetry: newTelemetry(),
-			auth: &clientcredentialstest.AuthorizationServer{
-				Clients: []clientcredentialstest.Client{{ID: clientcredentialstest.ClientID, Secret: clientcredentialstest.ClientSecret}},
-			},
-		}
-		w.conf = &clientcredentials.Config{
-			ClientID:     clientcredentialstest.ClientID,
-			ClientSecret: clientcredentialstest.ClientSecret,
-			AuthStyle:    oauth2.AuthStyleInHeader,
-			TokenURL:     "https://auth.example/token",
-			HTTPClient:   &http.Client{Transport: clientcredentialstest.HandlerTransport(w.auth)},
-			Observer:     w.observer(t),
-		}
+		w := newWorld(t, attributes...)
 		f(t, w)
 		require.Empty(t, w.auth.Violations())
 	})
 }
 
+// get gets a token, and waits until all events have been reported. Some of them are
+// reported only after the caller has its token.
 func (w *world) get(t *testing.T, source *clientcredentials.Source) {
 	t.Helper()
 	_, err := source.TokenContext(t.Context())
 	require.NoError(t, err)
-	synctest.Wait() // A token request tells of itself after its callers have left.
+	synctest.Wait()
+}
+
+// fail asks for a token in vain, and waits as get does.
+func (w *world) fail(t *testing.T, source *clientcredentials.Source) {
+	t.Helper()
+	_, err := source.TokenContext(t.Context())
+	require.Error(t, err)
+	synctest.Wait()
 }
 
 func TestLifeOfAToken(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := w.conf.Source(t.Context())
-		require.Empty(t, w.values(t))
+		w.requireSeries(t)
 		require.Empty(t, w.spans.Started())
 
 		w.auth.Latency = 3 * time.Second
 		w.get(t, source)
 		w.get(t, source)
 		w.get(t, source)
-		want := values{
-			"clientcredentials.token.gets": {
-				"clientcredentials.token.source=server,clientcredentials.token.state=fresh": "1",
-				"clientcredentials.token.source=memory,clientcredentials.token.state=fresh": "2",
-			},
-			"clientcredentials.token.wait.duration":    {"clientcredentials.token.source=server": "1 in 3s"},
-			"clientcredentials.token.requests":         {"clientcredentials.token.request.background=false": "1"},
-			"clientcredentials.token.request.duration": {"clientcredentials.token.source=server": "1 in 3s"},
-		}
-		require.Equal(t, want, w.values(t))
+		w.requireSeries(t,
+			"token.gets token.source=server token.state=fresh: 1",
+			"token.gets token.source=memory token.state=fresh: 2",
+			"token.wait.duration token.source=server: 1 in 3s",
+			"token.requests token.request.background=false: 1",
+			"token.request.duration token.source=server: 1 in 3s",
+		)
 
 		time.Sleep(57 * time.Minute)
-		w.get(t, source) // Due for its replacement.
+		w.get(t, source) // Starts to replace the token in the background.
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		want["clientcredentials.token.gets"]["clientcredentials.token.source=memory,clientcredentials.token.state=stale"] = "1"
-		want["clientcredentials.token.requests"]["clientcredentials.token.request.background=true"] = "1"
-		want["clientcredentials.token.request.duration"]["clientcredentials.token.source=server"] = "2 in 6s"
-		require.Equal(t, want, w.values(t))
+		w.requireSeries(t,
+			"token.gets token.source=server token.state=fresh: 1",
+			"token.gets token.source=memory token.state=fresh: 2",
+			"token.gets token.source=memory token.state=stale: 1",
+			"token.wait.duration token.source=server: 1 in 3s",
+			"token.requests token.request.background=false: 1",
+			"token.requests token.request.background=true: 1",
+			"token.request.duration token.source=server: 2 in 6s",
+		)
 
 		spans := w.spans.Ended()
 		require.Len(t, spans, 2)
@@ -202,8 +240,8 @@ func TestLifeOfAToken(t *testing.T) {
 	})
 }
 
-// TestCallerThatLeaves doesn't wait for the token request to end, which does well.
-func TestCallerThatLeaves(t *testing.T) {
+// The caller gives up. The token request goes on and succeeds.
+func TestCallerThatGivesUp(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.auth.Latency = 3 * time.Second
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -212,29 +250,27 @@ func TestCallerThatLeaves(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, values{
-			"clientcredentials.token.gets":             {"error.type=timeout": "1"},
-			"clientcredentials.token.wait.duration":    {"error.type=timeout": "1 in 1s"},
-			"clientcredentials.token.requests":         {"clientcredentials.token.request.background=false": "1"},
-			"clientcredentials.token.request.duration": {"clientcredentials.token.source=server": "1 in 3s"},
-		}, w.values(t))
+		w.requireSeries(t,
+			"token.gets error.type=timeout: 1",
+			"token.wait.duration error.type=timeout: 1 in 1s",
+			"token.requests token.request.background=false: 1",
+			"token.request.duration token.source=server: 1 in 3s",
+		)
 	})
 }
 
-// TestWaitForAReplacement has a caller wait a second for a new token, in vain.
+// Shortly before the expiry a caller waits for a new token, but only for a second. Then
+// it gets the old one.
 func TestWaitForAReplacement(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := w.conf.Source(t.Context())
 		w.get(t, source)
-		before := w.values(t)["clientcredentials.token.wait.duration"]
-		require.Equal(t, map[string]string{"clientcredentials.token.source=server": "1 in 0s"}, before)
+		first := "token.wait.duration token.source=server: 1 in 0s"
+		require.Equal(t, []string{first}, w.series(t, "token.wait.duration"))
 		time.Sleep(time.Hour - 8*time.Second)
 		w.auth.Latency = 5 * time.Second
 		w.get(t, source)
-		require.Equal(t, map[string]string{
-			"clientcredentials.token.source=server": "1 in 0s",
-			"clientcredentials.token.source=memory": "1 in 1s",
-		}, w.values(t)["clientcredentials.token.wait.duration"])
+		require.ElementsMatch(t, []string{first, "token.wait.duration token.source=memory: 1 in 1s"}, w.series(t, "token.wait.duration"))
 		time.Sleep(5 * time.Second)
 	})
 }
@@ -248,45 +284,34 @@ func TestRetriesAndCooldown(t *testing.T) {
 		)
 		start := time.Now()
 		source := w.conf.Source(t.Context())
-		_, err := source.Token()
-		require.Error(t, err)
+		w.fail(t, source)
 		took := time.Since(start)
-		synctest.Wait()
-		got := w.values(t)
-		require.Equal(t, values{
-			"clientcredentials.token.gets":          {"error.type=429": "1"},
-			"clientcredentials.token.wait.duration": {"error.type=429": fmt.Sprint("1 in ", took)},
-			"clientcredentials.token.requests":      {"clientcredentials.token.request.background=false": "1"},
-			"clientcredentials.token.request.duration": {
-				"error.type=429": fmt.Sprint("1 in ", took),
-			},
-			"clientcredentials.token.retries": {
-				"error.type=temporarily_unavailable": "1",
-				"error.type=connection":              "1",
-			},
-			"clientcredentials.token.cooldown.duration": {"": "1 in 1m0s"},
-		}, got)
-
-		_, err = source.Token() // Gets the same error, and is no request.
-		require.Error(t, err)
-		synctest.Wait()
-		got["clientcredentials.token.gets"]["error.type=429"] = "2"
-		require.Equal(t, got, w.values(t))
+		want := []string{
+			"token.wait.duration error.type=429: 1 in " + took.String(),
+			"token.requests token.request.background=false: 1",
+			"token.request.duration error.type=429: 1 in " + took.String(),
+			"token.retries error.type=temporarily_unavailable: 1",
+			"token.retries error.type=connection: 1",
+			"token.cooldown.duration: 1 in 1m0s",
+		}
+		w.requireSeries(t, append(want, "token.gets error.type=429: 1")...)
+		w.fail(t, source) // Gets the same error, without a token request.
+		w.requireSeries(t, append(want, "token.gets error.type=429: 2")...)
 	})
 }
 
 func TestCooldownThatIsOver(t *testing.T) {
 	tel := newTelemetry()
 	tel.observer(t).Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(-time.Hour)})
-	require.Equal(t, map[string]string{"": "1 in 0s"}, tel.values(t)["clientcredentials.token.cooldown.duration"])
+	tel.requireSeries(t, "token.cooldown.duration: 1 in 0s")
 }
 
-func TestConfigTokenTellsOfRetriesOnly(t *testing.T) {
+func TestConfigTokenReportsRetriesOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.auth.Script(clientcredentialstest.Unavailable())
 		_, err := w.conf.Token(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, values{"clientcredentials.token.retries": {"error.type=temporarily_unavailable": "1"}}, w.values(t))
+		w.requireSeries(t, "token.retries error.type=temporarily_unavailable: 1")
 		require.Empty(t, w.spans.Started())
 	})
 }
@@ -294,40 +319,50 @@ func TestConfigTokenTellsOfRetriesOnly(t *testing.T) {
 func TestInvalidations(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := w.conf.Source(t.Context())
-		for range 2 {
+		for n := range 3 {
 			token, err := source.Token()
 			require.NoError(t, err)
+			if n == 2 {
+				source.Reject(token)
+				break
+			}
 			source.Invalidate(token)
 			source.Invalidate(token)
 		}
-		token, err := source.Token()
-		require.NoError(t, err)
-		source.Reject(token)
 		synctest.Wait()
 		w.conf.Observer.Invalidated(event.Invalidated{Reason: event.CertificateReplaced})
-		require.Equal(t, map[string]string{
-			"clientcredentials.token.invalidation.reason=revoked":              "2",
-			"clientcredentials.token.invalidation.reason=rejected":             "1",
-			"clientcredentials.token.invalidation.reason=certificate_replaced": "1",
-		}, w.values(t)["clientcredentials.token.invalidations"])
+		require.ElementsMatch(t, []string{
+			"token.invalidations token.invalidation.reason=revoked: 2",
+			"token.invalidations token.invalidation.reason=rejected: 1",
+			"token.invalidations token.invalidation.reason=certificate_replaced: 1",
+		}, w.series(t, "token.invalidations"))
 	})
 }
 
+// A redirect to another origin is followed without the token. A request that starts
+// there is refused.
 func TestOriginRefusals(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		mux := http.NewServeMux()
 		mux.Handle("api.example/", http.RedirectHandler("https://elsewhere.example/", http.StatusFound))
 		mux.Handle("elsewhere.example/", http.NotFoundHandler())
+		w.conf.Origins = []string{"https://api.example"}
 		transport := w.conf.Transport(t.Context())
 		transport.Base = clientcredentialstest.HandlerTransport(mux)
-		resp, err := (&http.Client{Transport: transport}).Get("https://api.example/")
+		client := &http.Client{Transport: transport}
+		resp, err := client.Get("https://api.example/")
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
-		require.Equal(t, map[string]string{"": "1"}, w.values(t)["clientcredentials.origin.refusals"])
+		_, err = client.Get("https://elsewhere.example/")
+		require.Error(t, err)
+		require.ElementsMatch(t, []string{
+			"origin.refusals origin.outcome=sent_without_token: 1",
+			"origin.refusals origin.outcome=request_refused: 1",
+		}, w.series(t, "origin.refusals"))
 	})
 }
 
-// TestFleet has two replicas that share a token, and then lose their store.
+// Two replicas share a token, and then lose their store.
 func TestFleet(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		const key = "a key that is 32 bytes or longer"
@@ -347,37 +382,37 @@ func TestFleet(t *testing.T) {
 		wg.Go(func() { _, _ = second.Token() })
 		wg.Wait()
 		synctest.Wait()
-		got := w.values(t)
-		delete(got["clientcredentials.store.operation.duration"], "clientcredentials.store.operation=renew") // Or there was no need.
-		require.Equal(t, values{
-			"clientcredentials.token.gets":             {"clientcredentials.token.source=server,clientcredentials.token.state=fresh": "1"},
-			"clientcredentials.token.wait.duration":    {"clientcredentials.token.source=server": "1 in 2s"},
-			"clientcredentials.token.requests":         {"clientcredentials.token.request.background=false": "1"},
-			"clientcredentials.token.request.duration": {"clientcredentials.token.source=server": "1 in 2s"},
-			"clientcredentials.store.operation.duration": {
-				"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=lead": "1 in 0s",
-				"clientcredentials.store.operation=publish":                                      "1 in 0s",
-			},
-		}, got)
-		got = other.values(t)
-		require.Equal(t, []string{"clientcredentials.token.source=store,clientcredentials.token.state=fresh"}, slices.Collect(maps.Keys(got["clientcredentials.token.gets"])))
-		require.Equal(t, []string{"clientcredentials.token.source=store"}, slices.Collect(maps.Keys(got["clientcredentials.token.request.duration"])))
-		require.Equal(t, got["clientcredentials.token.request.duration"]["clientcredentials.token.source=store"], got["clientcredentials.store.lease.wait.duration"][""])
+		renewal := func(line string) bool { return strings.Contains(line, "store.operation=renew") } // Depends on timing.
 		require.ElementsMatch(t, []string{
-			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=wait",
-			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=hit",
-		}, slices.Collect(maps.Keys(got["clientcredentials.store.operation.duration"])))
+			"token.gets token.source=server token.state=fresh: 1",
+			"token.wait.duration token.source=server: 1 in 2s",
+			"token.requests token.request.background=false: 1",
+			"token.request.duration token.source=server: 1 in 2s",
+			"store.operation.duration store.operation=acquire store.outcome=lead: 1 in 0s",
+			"store.operation.duration store.operation=publish: 1 in 0s",
+		}, slices.DeleteFunc(w.series(t, ""), renewal))
+		const request, wait = "token.request.duration token.source=store", "store.operation.duration store.operation=acquire store.outcome=wait"
+		took, waits := other.value(t, request), other.value(t, wait)
+		other.requireSeries(t,
+			"token.gets token.source=store token.state=fresh: 1",
+			"token.wait.duration token.source=store: "+took,
+			"token.requests token.request.background=false: 1",
+			request+": "+took,
+			"store.lease.wait.duration: "+took,
+			wait+": "+waits, // As often as it asked for the token.
+			"store.operation.duration store.operation=acquire store.outcome=hit: 1 in 0s",
+		)
 
 		fault := storetest.Unavailable()
 		store.SetFault(&fault)
 		time.Sleep(2 * time.Hour)
 		w.get(t, source)
-		require.Equal(t, "1 in 0s", w.values(t)["clientcredentials.store.operation.duration"]["clientcredentials.store.operation=acquire,error.type=_OTHER"])
-		require.Equal(t, "2 in 4s", w.values(t)["clientcredentials.token.request.duration"]["clientcredentials.token.source=server"])
+		require.Contains(t, w.series(t, ""), "store.operation.duration store.operation=acquire error.type=_OTHER: 1 in 0s")
+		require.Contains(t, w.series(t, ""), "token.request.duration token.source=server: 2 in 4s")
 		store.SetFault(&storetest.Fault{Delay: time.Hour})
 		time.Sleep(2 * time.Hour)
 		w.get(t, source)
-		require.Contains(t, w.values(t)["clientcredentials.store.operation.duration"], "clientcredentials.store.operation=acquire,error.type=timeout")
+		require.Contains(t, w.series(t, ""), "store.operation.duration store.operation=acquire error.type=timeout: 1 in 250ms")
 	})
 }
 
@@ -386,33 +421,31 @@ func TestStoreOperations(t *testing.T) {
 	observer := tel.observer(t)
 	const ms = time.Millisecond
 	for _, info := range []event.StoreOperation{
-		{Operation: "acquire", State: tokenstore.ClaimWait, Duration: 2 * ms},
-		{Operation: "acquire", State: tokenstore.ClaimWait, Duration: 3 * ms},
-		{Operation: "acquire", State: tokenstore.ClaimHit, Duration: ms},
-		{Operation: "acquire", Duration: 250 * ms, Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)},
-		{Operation: "publish", Duration: 4 * ms},
-		{Operation: "publish", Duration: 5 * ms, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)},
-		{Operation: "invalidate", Duration: 6 * ms, Err: errors.New("OOM command not allowed")},
+		{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 2 * ms},
+		{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 3 * ms},
+		{Operation: event.Acquire, State: tokenstore.ClaimHit, Duration: ms},
+		{Operation: event.Acquire, Duration: 250 * ms, Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)},
+		{Operation: event.Publish, Duration: 4 * ms},
+		{Operation: event.Publish, Duration: 5 * ms, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)},
+		{Operation: event.Invalidate, Duration: 6 * ms, Err: errors.New("OOM command not allowed")},
 	} {
 		observer.StoreOperation(info)
 	}
 	observer.RefreshDone(event.RefreshDone{Duration: 2 * time.Second, From: event.FromStore, LeaseWait: 1500 * ms})
 	observer.RefreshDone(event.RefreshDone{Duration: 7 * ms, From: event.FromStore})
 	observer.TokenServed(event.TokenServed{From: event.FromStore, Waited: 7 * ms})
-	require.Equal(t, values{
-		"clientcredentials.store.operation.duration": {
-			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=wait":       "2 in 5ms",
-			"clientcredentials.store.operation=acquire,clientcredentials.store.outcome=hit":        "1 in 1ms",
-			"clientcredentials.store.operation=acquire,error.type=timeout":                         "1 in 250ms",
-			"clientcredentials.store.operation=publish":                                            "1 in 4ms",
-			"clientcredentials.store.operation=publish,clientcredentials.store.outcome=lease_lost": "1 in 5ms",
-			"clientcredentials.store.operation=invalidate,error.type=_OTHER":                       "1 in 6ms",
-		},
-		"clientcredentials.store.lease.wait.duration": {"": "1 in 1.5s"},
-		"clientcredentials.token.request.duration":    {"clientcredentials.token.source=store": "2 in 2.007s"},
-		"clientcredentials.token.gets":                {"clientcredentials.token.source=store,clientcredentials.token.state=fresh": "1"},
-		"clientcredentials.token.wait.duration":       {"clientcredentials.token.source=store": "1 in 7ms"},
-	}, tel.values(t))
+	tel.requireSeries(t,
+		"store.operation.duration store.operation=acquire store.outcome=wait: 2 in 5ms",
+		"store.operation.duration store.operation=acquire store.outcome=hit: 1 in 1ms",
+		"store.operation.duration store.operation=acquire error.type=timeout: 1 in 250ms",
+		"store.operation.duration store.operation=publish: 1 in 4ms",
+		"store.operation.duration store.operation=publish store.outcome=lease_lost: 1 in 5ms",
+		"store.operation.duration store.operation=invalidate error.type=_OTHER: 1 in 6ms",
+		"store.lease.wait.duration: 1 in 1.5s",
+		"token.request.duration token.source=store: 2 in 2.007s",
+		"token.gets token.source=store token.state=fresh: 1",
+		"token.wait.duration token.source=store: 1 in 7ms",
+	)
 }
 
 func TestConstantAttributes(t *testing.T) {
@@ -425,15 +458,10 @@ func TestConstantAttributes(t *testing.T) {
 	require.Error(t, err)
 	_, err = RegisterSource(source, tel.options(name)...)
 	require.NoError(t, err)
-	for _, m := range tel.metrics(t) {
-		list := points(m)
-		require.NotEmpty(t, list, m.Name)
-		for _, p := range list {
-			require.Contains(t, p.attributes.ToSlice(), name, m.Name)
-			if p.attributes.HasValue(stateKey) {
-				value, _ := p.attributes.Value(sourceKey)
-				require.NotEqual(t, "mine", value.AsString(), "ours wins")
-			}
+	for _, line := range tel.series(t, "") {
+		require.Regexp(t, " name=billing[ :]", line)
+		if strings.Contains(line, " token.state=") {
+			require.NotContains(t, line, " token.source=mine", "the package's own attribute must win")
 		}
 	}
 	spans := tel.spans.Ended()
@@ -442,7 +470,7 @@ func TestConstantAttributes(t *testing.T) {
 		set := attribute.NewSet(span.Attributes()...)
 		require.Contains(t, set.ToSlice(), name)
 		value, _ := set.Value("error.type")
-		require.Equal(t, span.Status().Code != codes.Error, value.AsString() == "mine", "ours wins")
+		require.Equal(t, span.Status().Code != codes.Error, value.AsString() == "mine", "the package's own attribute must win")
 	}
 }
 
@@ -451,15 +479,15 @@ func TestSeveralObservers(t *testing.T) {
 	for _, name := range []string{"billing", "reports", "reports"} {
 		tel.observer(t, attribute.String("clientcredentials.name", name)).RefreshStarted(event.RefreshStarted{})
 	}
-	require.Equal(t, map[string]string{
-		"clientcredentials.name=billing,clientcredentials.token.request.background=false": "1",
-		"clientcredentials.name=reports,clientcredentials.token.request.background=false": "2",
-	}, tel.values(t)["clientcredentials.token.requests"])
+	tel.requireSeries(t,
+		"token.requests name=billing token.request.background=false: 1",
+		"token.requests name=reports token.request.background=false: 2",
+	)
 }
 
-// TestSpanOfTheSourcesContext is about whose child a token request is: not the
-// caller's.
-func TestSpanOfTheSourcesContext(t *testing.T) {
+// The span of a token request is a child of the span that the Source was made in, and
+// not of the caller's span.
+func TestParentOfTheSpan(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		tracer := w.traces.Tracer("test")
 		ctx, start := tracer.Start(t.Context(), "start")
@@ -470,13 +498,10 @@ func TestSpanOfTheSourcesContext(t *testing.T) {
 		require.NoError(t, err)
 		call.End()
 		synctest.Wait()
-		for _, span := range w.spans.Ended() {
-			if span.Name() == "request token" {
-				require.Equal(t, start.SpanContext(), span.Parent())
-				return
-			}
-		}
-		require.Fail(t, "there is no span of the token request")
+		ended := w.spans.Ended()
+		at := slices.IndexFunc(ended, func(span sdktrace.ReadOnlySpan) bool { return span.Name() == "request token" })
+		require.GreaterOrEqual(t, at, 0, "the token request has no span")
+		require.Equal(t, start.SpanContext(), ended[at].Parent())
 	})
 }
 
@@ -485,10 +510,94 @@ func TestJoined(t *testing.T) {
 		other := newTelemetry()
 		w.conf.Observer = clientcredentials.JoinObservers(w.conf.Observer, other.observer(t))
 		w.get(t, w.conf.Source(t.Context()))
-		require.NotEmpty(t, w.values(t))
-		require.Equal(t, w.values(t), other.values(t))
+		require.NotEmpty(t, w.series(t, ""))
+		other.requireSeries(t, w.series(t, "")...)
 		require.Len(t, w.spans.Ended(), 1)
 		require.Len(t, other.spans.Ended(), 1)
 		require.Equal(t, w.spans.Ended()[0].SpanContext(), other.spans.Ended()[0].Parent())
 	})
+}
+
+// globalsSet reports whether the global providers have been set. Until then they
+// forward to whatever is set first. That can't be undone.
+var globalsSet bool
+
+// The global providers are set after one Observer is made, and before another.
+func TestGlobalProviders(t *testing.T) {
+	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
+	require.NoError(t, err)
+	use := func(observer *clientcredentials.Observer) {
+		observer.TokenServed(event.TokenServed{})
+		_, ended := observer.TraceRefresh(t.Context())
+		ended(nil)
+	}
+	use(early) // Nobody listens yet.
+
+	tel := newTelemetry()
+	otel.SetMeterProvider(tel.meters)
+	otel.SetTracerProvider(tel.traces)
+	late, err := NewObserver()
+	require.NoError(t, err)
+	observers := []*clientcredentials.Observer{late}
+	if !globalsSet { // With -count, only in the first run.
+		observers = append(observers, early)
+		globalsSet = true
+	}
+	for _, observer := range observers {
+		use(observer)
+		require.Zero(t, testing.AllocsPerRun(10, func() { observer.TokenServed(event.TokenServed{}) })) // Makes 11 calls.
+	}
+	tel.requireSeries(t, fmt.Sprintf("token.gets token.source=memory token.state=fresh: %d", 12*len(observers)))
+	require.Len(t, tel.spans.Ended(), len(observers))
+}
+
+func providers() map[string]metric.MeterProvider {
+	return map[string]metric.MeterProvider{"no-op": noop.NewMeterProvider(), "SDK": newTelemetry().meters, "global": otel.GetMeterProvider()}
+}
+
+// A token from memory is served for every API request.
+func TestServingAllocatesNothing(t *testing.T) {
+	for name, provider := range providers() {
+		for attributes, option := range map[string]Option{
+			"without attributes": WithAttributes(),
+			"with attributes":    WithAttributes(attribute.String("clientcredentials.name", "billing"), attribute.Int("n", 1)),
+		} {
+			t.Run(name+" "+attributes, func(t *testing.T) {
+				observer, err := NewObserver(WithMeterProvider(provider), option)
+				require.NoError(t, err)
+				for _, info := range []event.TokenServed{{}, {Stale: true, Waited: time.Microsecond}} {
+					require.Zero(t, testing.AllocsPerRun(1000, func() { observer.TokenServed(info) }), info)
+				}
+			})
+		}
+	}
+}
+
+// A later version of the core may have more sources of tokens.
+func TestTokenServedByALaterCore(t *testing.T) {
+	tel := newTelemetry()
+	observer := tel.observer(t)
+	for _, info := range []event.TokenServed{{From: event.FromServer + 1}, {From: -1}, {From: event.FromServer + 1, Stale: true}} {
+		observer.TokenServed(info)
+	}
+	require.ElementsMatch(t, []string{
+		"token.gets token.source=TokenFrom(3) token.state=fresh: 1",
+		"token.gets token.source=TokenFrom(-1) token.state=fresh: 1",
+		"token.gets token.source=TokenFrom(3) token.state=stale: 1",
+	}, tel.series(t, "token.gets"))
+}
+
+func BenchmarkTokenServed(b *testing.B) {
+	for name, provider := range providers() {
+		b.Run(name, func(b *testing.B) {
+			observer, err := NewObserver(WithMeterProvider(provider))
+			require.NoError(b, err)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					observer.TokenServed(event.TokenServed{})
+				}
+			})
+		})
+	}
 }

@@ -12,18 +12,24 @@ import (
 )
 
 // RegisterSource measures how long the current token of source remains valid, as
-// clientcredentials.token.remaining, whenever metrics are collected. That neither
-// requests a token nor waits for one. Nothing is reported while there is no token and
-// no reason to worry (none has been wanted since the last one expired), nor for a token
-// that doesn't expire; and 0 when there is none because the last request failed. An
-// idle Source lets its token run out: alert on a low value that stays.
+// clientcredentials.token.remaining, whenever metrics are collected. Measuring never
+// requests a token and never waits for one.
 //
-// Sources need attributes that differ, WithAttributes: of two with the same, one is
-// reported. Of the options the TracerProvider doesn't count. Source is kept until
-// Unregister is called on what is returned. To get at the Source of an http.Client,
-// make that with Config.Source and a clientcredentials.Transport.
+//   - Nothing is reported while there is no token and no failure, because no caller has
+//     asked for a token since the last one expired.
+//   - Nothing is reported for a token that doesn't expire.
+//   - 0 is reported if there is no token because the last request failed.
 //
-// An error says that source is nil, or that the MeterProvider refuses the instrument.
+// An idle Source lets its token expire, so alert on a low value that stays low.
+//
+// Give each Source different attributes, with WithAttributes: of two Sources with the
+// same attributes, only one is reported. WithTracerProvider has no effect here. The
+// Source is kept in memory until Unregister is called on the result. To get at the
+// Source of an http.Client, build the client from Config.Source and a
+// clientcredentials.Transport.
+//
+// RegisterSource returns an error if source is nil, or if the MeterProvider can't make
+// the instrument.
 func RegisterSource(source *clientcredentials.Source, opts ...Option) (metric.Registration, error) {
 	if source == nil {
 		return nil, errors.New("oauth2: the Source to register is nil; get one from Config.Source")

@@ -21,8 +21,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A proxy carries connections to where CONNECT says (RFC 9110, Section 9.3.6), and
-// keeps what it sees of them.
+// A proxy connects clients to the address in CONNECT (RFC 9110, Section 9.3.6), and
+// records all data.
 type proxy struct {
 	address string
 	server  *http.Server
@@ -52,7 +52,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	there, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.Host)
 	if err != nil {
-		http.Error(w, "nobody there", http.StatusBadGateway)
+		http.Error(w, "no connection to the server", http.StatusBadGateway)
 		return
 	}
 	here, _, err := http.NewResponseController(w).Hijack()
@@ -74,7 +74,7 @@ func (p *proxy) carry(to, from net.Conn) {
 	_, _ = io.Copy(io.MultiWriter(to, p), from)
 }
 
-// Write keeps what it is given.
+// Write records data.
 func (p *proxy) Write(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,8 +87,7 @@ func (p *proxy) saw(text string) bool {
 	return p.seen.Len() > 0 && bytes.Contains(p.seen.Bytes(), []byte(text))
 }
 
-// take returns how many connections were made to which address since it was called
-// last.
+// take returns the number of connections to each address since the last call.
 func (p *proxy) take() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,13 +106,14 @@ func (p *proxy) close() {
 	p.wg.Wait()
 }
 
-// writeCA writes the certificate of the server to ca.pem: it is its own authority.
+// writeCA writes the certificate of the server to ca.pem. The server is its own
+// authority.
 func writeCA(dir string, server *clientcredentialstest.Server) error {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodHead, server.APIURL, nil)
 	if err != nil {
 		return err
 	}
-	// Not the API: without a token it would answer 401, and count that.
+	// Don't ask the API: without a token it would answer 401, and count a rejected call.
 	req.URL.Host = host(server.TokenURL)
 	resp, err := server.Client().Do(req)
 	if err != nil {

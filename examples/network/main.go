@@ -1,10 +1,10 @@
-// Network calls an API in a network with a certification authority of its own, a
-// proxy, and servers that want to see the client's certificate.
+// Network calls an API in a network that has its own certification authority, a proxy,
+// and servers that ask for the client's certificate.
 //
 //	go run ./examples/network
 //
-// takes a moment. The servers are its own, on the loopback interface. What to copy
-// is in network.go, and the functions that return a Config.
+// It takes a moment, and starts its own servers on the loopback interface. The parts to
+// copy are network.go and the functions that set up a Config.
 package main
 
 import (
@@ -29,16 +29,16 @@ import (
 const usage = `Usage: network
 
 Starts an authorization server, an API and a proxy on the loopback interface, and
-calls the API through the proxy. The servers' certificates are of an authority
-that nobody else knows, and they ask for the client's.
+calls the API through the proxy. The servers have certificates of a private
+authority, and ask for the client's certificate.
 
-The exit status is 0 if what the output claims held, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 const demoSecret = "correct horse battery staple"
 
 func main() {
-	log.SetOutput(io.Discard) // net/http's servers log the handshake that the first step breaks off.
+	log.SetOutput(io.Discard) // The servers of net/http log the handshake that fails in the first step.
 	report.Main("network", usage, run)
 }
 
@@ -59,14 +59,14 @@ func run(ctx context.Context, out io.Writer) error {
 	return r.Result()
 }
 
-// demo is what the program brings along.
+// A demo is the servers of the program, and the files of its network.
 type demo struct {
 	server *clientcredentialstest.Server
 	proxy  *proxy
 	dir    string // with ca.pem, client.pem and client.key
 }
 
-// network is what a real program would have in its configuration.
+// network is the part that a real program would read from its configuration.
 func (d *demo) network() Network {
 	return Network{
 		CAFile:      filepath.Join(d.dir, "ca.pem"),
@@ -88,15 +88,15 @@ func (d *demo) config() *clientcredentials.Config {
 }
 
 func (d *demo) nothingSet(ctx context.Context, r *report.Report) error {
-	r.Say("1. Nothing set up")
+	r.Say("1. Nothing is set up")
 	_, err := report.Get(ctx, d.config().Client(ctx), d.server.APIURL)
 	var unknown x509.UnknownAuthorityError
-	r.Check(errors.As(err, &unknown) && d.server.Auth.TokenRequests() == 0, "no secret is sent to a server that nobody vouches for: %v", err)
+	r.Check(errors.As(err, &unknown) && d.server.Auth.TokenRequests() == 0, "no secret is sent to a server that isn't trusted: %v", err)
 	return nil
 }
 
 func (d *demo) oneForBoth(ctx context.Context, r *report.Report) error {
-	r.Say("\n2. One network for tokens and API")
+	r.Say("\n2. The same network for token requests and API calls")
 	transport, err := d.network().Transport()
 	if err != nil {
 		return err
@@ -109,13 +109,13 @@ func (d *demo) oneForBoth(ctx context.Context, r *report.Report) error {
 	r.Check(err == nil, "the API was called%s", report.Because(err))
 	tunnels := d.proxy.take()
 	r.Check(len(tunnels) == 2 && tunnels[host(d.server.TokenURL)] == 1 && tunnels[host(d.server.APIURL)] == 1, "the proxy carried one connection to each server")
-	r.Check(!d.proxy.saw(demoSecret) && !d.proxy.saw("Bearer"), "and saw neither secret nor token")
+	r.Check(!d.proxy.saw(demoSecret) && !d.proxy.saw("Bearer"), "the proxy saw neither the secret nor a token")
 	r.Check(presented(d.server.Auth.Requests()) && presented(d.server.API.Requests()), "both servers saw the client's certificate")
 	return nil
 }
 
 func (d *demo) tokensOnly(ctx context.Context, r *report.Report) error {
-	r.Say("\n3. A proxy for the token requests alone")
+	r.Say("\n3. A proxy for token requests only")
 	outside, err := d.network().Transport()
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (d *demo) tokensOnly(ctx context.Context, r *report.Report) error {
 func (d *demo) certificateOnly(ctx context.Context, r *report.Report) error {
 	r.Say("\n4. The certificate instead of a secret")
 	network := d.network()
-	network.Certificate = nil // ClientAuth presents it: to both servers, and a new one after a rotation.
+	network.Certificate = nil // ClientAuth presents it to both servers, and follows a rotation.
 	transport, err := network.Transport()
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (d *demo) certificateOnly(ctx context.Context, r *report.Report) error {
 	defer client.CloseIdleConnections()
 
 	_, err = report.Get(ctx, client, d.server.APIURL)
-	r.Check(err == nil, "the API was called with a token that nobody can use without the certificate%s", report.Because(err))
+	r.Check(err == nil, "the API was called with a token that only works with the certificate%s", report.Because(err))
 	requests := d.server.Auth.Requests()
 	r.Check(requests[len(requests)-1].AuthMethod == "self_signed_tls_client_auth", "no secret was needed")
 	return nil

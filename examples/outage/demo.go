@@ -8,7 +8,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
-// upstreamMargin is how long before its expiry x/oauth2 takes a token for expired.
+// upstreamMargin is how long before the expiry x/oauth2 stops using a token.
 const upstreamMargin = 10 * time.Second
 
 func demonstrate(ctx context.Context, r *report.Report, p plan) error {
@@ -24,7 +24,7 @@ func demonstrate(ctx context.Context, r *report.Report, p plan) error {
 	t := &timeline{report: r, tick: p.tick, delay: p.delay, ours: ours, theirs: theirs, next: time.Now()}
 	t.head()
 
-	// On a busy machine a phase goes on until what it is to show has happened.
+	// On a busy machine, a phase lasts until the event that it shows has happened.
 	fresh := func() bool { return source.Status().State == clientcredentials.Fresh }
 	tried := func() bool { return source.Status().LastError != nil }
 
@@ -60,40 +60,40 @@ func demonstrate(ctx context.Context, r *report.Report, p plan) error {
 
 	r.Say("\nx/oauth2")
 	if theirs.total.failed > 0 {
-		r.Say("   %d calls failed, the first %v after the server went down, when its token was", theirs.total.failed, report.Round(theirs.firstFailure.Sub(down)))
+		r.Say("   %d calls failed. The first failed %v after the server went down, when its token was", theirs.total.failed, report.Round(theirs.firstFailure.Sub(down)))
 		r.Say("   valid for another %v. The last error:", report.Round(theirToken.Expiry.Sub(theirs.firstFailure)))
 		r.Say("   %v", theirs.lastError)
 	}
-	r.Say("   The slowest call took %v: when a token is due, all calls wait for the next.", report.Round(theirs.total.slowest))
+	r.Say("   The slowest call took %v. When a token is due, all calls wait for the next one.", report.Round(theirs.total.slowest))
 
 	r.Say("\nthis package")
 	if ours.total.failed > 0 {
 		r.Say("   The last error: %v", ours.lastError)
 	}
 	r.Check(ours.total.failed == 0, "%d calls, %d failed", ours.total.succeeded+ours.total.failed, ours.total.failed)
-	r.Check(ours.total.slowest < p.delay, "the slowest took %v, though a token took %v for a while: nobody waited for that", report.Round(ours.total.slowest), p.delay)
-	r.Check(failed && attempts > 0, "during the outage it tried to replace its token, in the background; attempts: %d", attempts)
+	r.Check(ours.total.slowest < p.delay, "the slowest took %v: nobody waited for a token request, although these took %v for a while", report.Round(ours.total.slowest), p.delay)
+	r.Check(failed && attempts > 0, "during the outage it tried to replace its token in the background; attempts: %d", attempts)
 	r.Check(left > 0, "when the server came back after %v, the token was valid for another %v", report.Round(up.Sub(down)), report.Round(left))
 	r.Check(recovered, "then the token was replaced")
-	// Three tokens, and in the outage two attempts within a second, then fewer.
+	// Three tokens, then two attempts in the first second of the outage, then fewer.
 	most := 4 + int64(up.Sub(down)/time.Second)
-	r.Check(ours.total.tokenRequests <= most, "%d token requests, at most %d were to be expected", ours.total.tokenRequests, most)
+	r.Check(ours.total.tokenRequests <= most, "%d token requests, of at most %d expected", ours.total.tokenRequests, most)
 	return nil
 }
 
 func explain(r *report.Report, p plan) {
 	r.Say(`Two services call an API, up to %d times a second each. One gets its tokens from
-this package, the other one from golang.org/x/oauth2/clientcredentials. Each has
-servers of its own, and they do the same at the same time: the authorization
-server is up, then slow (a token takes %v), up, down (connections are refused),
-and up again. The API is always up.
+this package, the other from golang.org/x/oauth2/clientcredentials. Each service
+has its own servers. Both authorization servers do the same at the same time: they
+are up, then slow (a token takes %v), up, down (connections are refused), and up
+again. The APIs are always up.
 `, int(time.Duration(p.callers)*time.Second/p.pause), p.delay)
-	r.Say(`A token lives for %v: with longer ones you would wait longer to see the same.
-x/oauth2 takes each for expired %v before it is, whatever its life: it uses these
-for %v, and those that live for an hour for %v. From then on its calls wait
-for a new token, and fail if there is none to be had. This package begins to
-replace these at much the same age, %v to %v (EarlyRefresh is %v), but in the
-background: meanwhile it goes on using them, if need be to their end.
+	r.Say(`A token lives for %v, so that you don't have to wait long. x/oauth2 stops using a
+token %v before its expiry. So it uses these tokens for %v, and tokens that
+live for an hour for %v. From then on its calls wait for a new token, and fail
+if there is none. This package starts to replace these tokens at about the same
+age, %v to %v (EarlyRefresh is %v). But it does so in the background, and uses
+the old token until then, if necessary until it expires.
 `, p.lifetime, upstreamMargin, max(p.lifetime-upstreamMargin, 0), time.Hour-upstreamMargin,
 		p.lifetime-min(p.early, p.lifetime/2), p.lifetime-min(p.early*3/4, p.lifetime/2), p.early)
 }
@@ -117,8 +117,8 @@ func (t *timeline) line(values ...any) {
 	t.report.Say("%5v   %-6v   %6v %6v %9v %6v   %6v %6v %9v %6v", values...)
 }
 
-// phase puts the servers in a state for that many ticks, and then until something
-// has happened, but not for ever.
+// phase puts the servers into a state for that many ticks. If until is set, the phase
+// lasts until it returns true, but at most twice as long.
 func (t *timeline) phase(ctx context.Context, state string, ticks int, until func() bool) error {
 	for _, s := range []*service{t.ours, t.theirs} {
 		if err := s.setState(state, t.delay); err != nil {

@@ -1,10 +1,10 @@
-// Outage shows what becomes of API calls while the authorization server is slow,
-// and while it is down: with this package and, in the same run and under the same
-// load, with golang.org/x/oauth2/clientcredentials.
+// Outage shows what happens to API calls while the authorization server is slow, and
+// while it is down. It compares this package with golang.org/x/oauth2/clientcredentials
+// in the same run and under the same load.
 //
 //	go run ./examples/outage
 //
-// takes about 25 seconds. The servers are its own, on the loopback interface.
+// It takes about 25 seconds, and starts its own servers on the loopback interface.
 package main
 
 import (
@@ -18,11 +18,11 @@ import (
 const usage = `Usage: outage
 
 Starts authorization servers and APIs on the loopback interface, and calls the
-APIs for 25 seconds: with package clientcredentials, and with that of x/oauth2.
-Meanwhile the authorization servers are slow for a while, and down for a while.
+APIs for 25 seconds, with this package and with x/oauth2. In that time the
+authorization servers are slow for a while, and down for a while.
 
-The exit status is 0 if what the output claims of package clientcredentials
-held, else 1. Of x/oauth2 nothing is claimed: its numbers are reported.
+The exit status is 0 if all checks of this package pass, else 1. The numbers of
+x/oauth2 are only reported.
 `
 
 func main() {
@@ -36,15 +36,15 @@ type plan struct {
 	delay    time.Duration // of a token request, while the authorization server is slow
 	callers  int           // of each API, at the same time
 	pause    time.Duration // of a caller between two calls
-	tick     time.Duration // what a line of the output is about
+	tick     time.Duration // between two lines of the output
 
 	// How long the server is in each state, in ticks.
 	up, slow, upAgain, down, recovered int
 }
 
-// x/oauth2 uses a token of 18 seconds for 8: its requests are due after 8 seconds,
-// when the server is slow, and then after 17.5. This package's are due after 9 to
-// 10.5 seconds, and then after 18 to 21. The server is down from 16 to 22.
+// x/oauth2 uses a token that lives for 18 seconds for 8 seconds. So it requests tokens
+// after 8 seconds, when the server is slow, and after 17.5 seconds. This package requests
+// them after 9 to 10.5 seconds, and after 18 to 21. The server is down from 16 to 22.
 var defaultPlan = plan{
 	lifetime:  18 * time.Second,
 	early:     10 * time.Second,

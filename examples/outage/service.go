@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -22,12 +20,12 @@ const (
 	clientSecret = "correct horse battery staple"
 )
 
-// A service calls an API all the time. It has servers of its own.
+// A service calls an API all the time. It has its own servers.
 type service struct {
 	server  *clientcredentialstest.Server
 	network *network
 	client  *http.Client
-	tokens  oauth2.TokenSource // of client
+	tokens  oauth2.TokenSource // the tokens of client
 
 	mu           sync.Mutex // protects what follows
 	tick, total  calls
@@ -35,11 +33,11 @@ type service struct {
 	lastError    error
 }
 
-// calls is what became of a number of API calls.
+// calls sums up a number of API calls.
 type calls struct {
 	succeeded, failed int
 	slowest           time.Duration
-	tokenRequests     int64 // on behalf of them
+	tokenRequests     int64
 }
 
 func (c calls) slowestText() string {
@@ -49,7 +47,7 @@ func (c calls) slowestText() string {
 	return report.Round(c.slowest).String()
 }
 
-// newService starts the servers. The client is still missing.
+// newService starts the servers. It doesn't set the client.
 func newService(ctx context.Context, lifetime time.Duration) (*service, context.Context) {
 	s := &service{server: clientcredentialstest.NewServer(clientcredentialstest.Client{ID: clientID, Secret: clientSecret})}
 	s.server.Auth.TokenLifetime = lifetime
@@ -59,8 +57,8 @@ func newService(ctx context.Context, lifetime time.Duration) (*service, context.
 	return s, context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: s.network})
 }
 
-// withThisPackage does in two steps what conf.Client(ctx) does in one, because
-// this program wants to look at the Source's Status.
+// withThisPackage makes the client in two steps, because this program also uses the
+// Status of the Source. conf.Client(ctx) does the same in one step.
 func withThisPackage(ctx context.Context, lifetime, early time.Duration) (*service, *clientcredentials.Source) {
 	s, ctx := newService(ctx, lifetime)
 	conf := clientcredentials.Config{
@@ -87,7 +85,7 @@ func withUpstream(ctx context.Context, lifetime time.Duration) *service {
 	return s
 }
 
-// setState takes the authorization server up, makes it slow, or takes it down.
+// setState brings the authorization server up, makes it slow, or takes it down.
 func (s *service) setState(state string, delay time.Duration) error {
 	switch state {
 	case "down":
@@ -106,7 +104,7 @@ func (s *service) close() {
 	s.network.CloseIdleConnections()
 }
 
-// network counts the token requests, also those that reach nobody.
+// network counts token requests, including those that reach no server.
 type network struct {
 	*http.Transport
 	tokenURL      string
@@ -120,25 +118,7 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 	return n.Transport.RoundTrip(req)
 }
 
-// call makes one API call. There is nothing about tokens in it.
-func (s *service) call(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server.APIURL, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the API answered %s", resp.Status)
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
-}
-
-// load lets callers call the API until the function that it returns is called.
+// load starts callers that call the API until stop is called.
 func (s *service) load(ctx context.Context, callers int, pause time.Duration) (stop func()) {
 	running, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -146,7 +126,7 @@ func (s *service) load(ctx context.Context, callers int, pause time.Duration) (s
 		wg.Go(func() {
 			for running.Err() == nil {
 				start := time.Now()
-				err := s.call(ctx) // Not in running: a call that has begun is to end.
+				_, err := report.Get(ctx, s.client, s.server.APIURL) // Not with running: let a call that has started finish.
 				s.count(time.Since(start), err)
 				_ = report.Sleep(running, pause)
 			}
@@ -172,7 +152,7 @@ func (s *service) count(took time.Duration, err error) {
 	}
 }
 
-// endTick returns what became of the calls that ended since it was called last.
+// endTick returns the calls that ended since the last call of endTick.
 func (s *service) endTick() calls {
 	s.mu.Lock()
 	defer s.mu.Unlock()

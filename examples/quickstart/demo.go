@@ -15,14 +15,14 @@ import (
 // plan is the size of the demonstration.
 type plan struct {
 	calls    int           // API calls in a row with the first token
-	callers  int           // that call the API at the same time
-	lifetime time.Duration // of a token, after the first ones
+	callers  int           // of the API, at the same time
+	lifetime time.Duration // of a token, from the third step on
 	latency  time.Duration // of the authorization server
 }
 
 func demonstrate(ctx context.Context, r *report.Report, p plan) error {
-	r.Say("An authorization server and an API are started on the loopback interface.")
-	r.Say("The authorization server is slow: it answers after %v.\n", p.latency)
+	r.Say("This starts an authorization server and an API on the loopback interface.")
+	r.Say("The authorization server is slow. It answers after %v.\n", p.latency)
 	server, a := demoApp(ctx, p.latency, time.Hour)
 	defer server.Close()
 	if err := callAPI(ctx, r, a, p.calls); err != nil {
@@ -48,14 +48,14 @@ func demoApp(ctx context.Context, latency, lifetime time.Duration) (*clientcrede
 		ClientID:     "quickstart",
 		ClientSecret: demoSecret,
 		Scopes:       []string{"reports.read"},
-		EarlyRefresh: min(5*time.Minute, lifetime/2), // The default would do, too, for tokens with a longer life.
+		EarlyRefresh: min(5*time.Minute, lifetime/2), // For tokens with an ordinary lifetime, leave the default.
 	}, server.APIURL)
 }
 
 func demonstrateRefresh(ctx context.Context, r *report.Report, p plan) error {
 	duration := 2 * p.lifetime
 	r.Say("\n3. Refresh in the background")
-	r.Say("   A token now lives for %v, and %d callers call the API for %v.", p.lifetime, p.callers, duration)
+	r.Say("   Tokens now live for %v, and %d callers call the API for %v.", p.lifetime, p.callers, duration)
 	server, a := demoApp(ctx, p.latency, p.lifetime)
 	defer server.Close()
 	if err := a.call(ctx); err != nil {
@@ -69,8 +69,8 @@ func demonstrateRefresh(ctx context.Context, r *report.Report, p plan) error {
 	calls := stop()
 	refreshes := server.Auth.TokensIssued() - 1
 	r.Check(calls.err == nil, "%s; the slowest took %v", calls, report.Round(calls.slowest))
-	r.Check(refreshes >= 2, "meanwhile the token was replaced %d times", refreshes)
-	r.Check(calls.wait < p.latency/2, "nobody waited for that: a new token takes %v, the longest wait for a token was %v", p.latency, report.Round(calls.wait))
+	r.Check(refreshes >= 2, "in that time the token was replaced %d times", refreshes)
+	r.Check(calls.wait < p.latency/2, "nobody waited for that: a new token takes %v, but the longest wait for a token was %v", p.latency, report.Round(calls.wait))
 	return nil
 }
 
@@ -86,11 +86,11 @@ func demonstrateOutage(ctx context.Context, r *report.Report, p plan) error {
 	status := a.source.Status
 	server.Stop()
 	down := time.Now()
-	r.Say("   It is down, and the token is valid for another %v.", report.Round(time.Until(status().Expiry)))
+	r.Say("   The token is valid for another %v.", report.Round(time.Until(status().Expiry)))
 	if err := report.Until(ctx, 2*p.lifetime, func() bool { return status().LastError != nil }); err != nil {
 		return fmt.Errorf("no attempt to replace the token failed: %w", err)
 	}
-	r.Check(true, "after %v it was to be replaced, which failed: %v", report.Round(time.Since(down)), status().LastError)
+	r.Check(true, "after %v the token was due to be replaced, and that failed: %v", report.Round(time.Since(down)), status().LastError)
 	r.Check(a.call(ctx) == nil, "API calls still succeed: the token is valid for another %v", report.Round(time.Until(status().Expiry)))
 
 	if err := server.Restart(); err != nil {
@@ -100,18 +100,18 @@ func demonstrateOutage(ctx context.Context, r *report.Report, p plan) error {
 	if err := report.Until(ctx, 2*p.lifetime, func() bool { return status().State == clientcredentials.Fresh }); err != nil {
 		return fmt.Errorf("no new token after the server came back: %w", err)
 	}
-	r.Check(true, "the server came back after %v, and %v later there was a new token", report.Round(up.Sub(down)), report.Round(time.Since(up)))
+	r.Check(true, "the server came back after %v, and the new token %v later", report.Round(up.Sub(down)), report.Round(time.Since(up)))
 	calls := stop()
-	r.Check(calls.err == nil, "in all that time %s; the slowest took %v", calls, report.Round(calls.slowest))
+	r.Check(calls.err == nil, "in all that time: %s; the slowest took %v", calls, report.Round(calls.slowest))
 	return nil
 }
 
-// calls is what became of a number of API calls.
+// calls sums up a number of API calls.
 type calls struct {
 	total, failed int
 	slowest       time.Duration
-	wait          time.Duration // the longest for a token
-	err           error         // of the last that failed
+	wait          time.Duration // the longest wait for a token
+	err           error         // of the last call that failed
 }
 
 func (c calls) String() string {
@@ -122,8 +122,8 @@ func (c calls) String() string {
 	return text
 }
 
-// load lets callers call the API, about 50 times a second each, until the
-// function that it returns is called, which may be done twice.
+// load starts callers that call the API, about 50 times a second each, until stop is
+// called. stop may be called more than once.
 func (a *app) load(ctx context.Context, callers int) (stop func() calls) {
 	running, cancel := context.WithCancel(ctx)
 	var (
@@ -136,9 +136,9 @@ func (a *app) load(ctx context.Context, callers int) (stop func() calls) {
 			for running.Err() == nil {
 				start := time.Now()
 				var wait time.Duration
-				// Not in running: a call that has begun is to end.
+				// Not with running: let a call that has started finish.
 				err := a.call(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-					GetConn: func(string) { wait = time.Since(start) }, // There is a token, and now the API is called.
+					GetConn: func(string) { wait = time.Since(start) }, // The token is there, and the call to the API begins.
 				}))
 				took := time.Since(start)
 				mu.Lock()

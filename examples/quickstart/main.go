@@ -1,11 +1,11 @@
-// Quickstart shows the main job of package clientcredentials: API calls carry a
-// token that is requested once, used again, and replaced before it expires.
+// Quickstart shows the main job of package clientcredentials: API calls carry a token
+// that is requested once, reused, and replaced before it expires.
 //
 //	go run ./examples/quickstart
 //
-// shows that in about 12 seconds with servers of its own, on the loopback
-// interface. With the environment variables that -h names it uses a real
-// authorization server and a real API instead.
+// It takes about 12 seconds, and starts its own servers on the loopback interface. To use
+// a real authorization server and API instead, set the environment variables that -h
+// lists.
 package main
 
 import (
@@ -27,9 +27,9 @@ import (
 
 const usage = `Usage: quickstart
 
-Without environment variables it starts an authorization server and an API on
-the loopback interface, and shows with them how a token is requested, used again
-and replaced. To use your own servers, set:
+Without environment variables, it starts an authorization server and an API on
+the loopback interface, and shows how a token is requested, reused and replaced.
+To use your own servers, set:
 
   TOKEN_URL      address of the token endpoint
   CLIENT_ID      client identifier
@@ -37,7 +37,7 @@ and replaced. To use your own servers, set:
   API_URL        address to GET with the token
   SCOPES         scopes to ask for, separated by spaces (optional)
 
-The exit status is 0 if everything worked as the output says, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 func main() {
@@ -58,7 +58,7 @@ func run(ctx context.Context, env func(string) string, out io.Writer) error {
 			latency:  600 * time.Millisecond,
 		})
 	} else {
-		r.Say("Using the authorization server and the API of the environment.\n")
+		r.Say("Using the authorization server and the API from the environment.\n")
 		err = callAPI(ctx, r, newApp(ctx, conf, apiURL), 10)
 	}
 	if err != nil {
@@ -67,7 +67,7 @@ func run(ctx context.Context, env func(string) string, out io.Writer) error {
 	return r.Result()
 }
 
-// fromEnvironment returns a nil Config if nothing is set.
+// fromEnvironment returns a nil Config if none of the variables is set.
 func fromEnvironment(env func(string) string) (conf *clientcredentials.Config, apiURL string, err error) {
 	required := []string{"TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "API_URL"}
 	var missing []string
@@ -80,7 +80,7 @@ func fromEnvironment(env func(string) string) (conf *clientcredentials.Config, a
 		return nil, "", nil
 	}
 	if len(missing) > 0 {
-		return nil, "", fmt.Errorf("missing in the environment: %s (to see the demonstration, set none of %s)",
+		return nil, "", fmt.Errorf("missing in the environment: %s (for the demonstration, set none of %s)",
 			strings.Join(missing, ", "), strings.Join(append(required, "SCOPES"), ", "))
 	}
 	return &clientcredentials.Config{
@@ -99,8 +99,8 @@ type app struct {
 	tokenRequests *counter
 }
 
-// newApp does in two steps what conf.Client(ctx) does in one, because this
-// program wants to keep the Source: to look at its token and at its Status.
+// newApp makes the client in two steps, because this program also uses the token and the
+// Status of the Source. conf.Client(ctx) does the same in one step.
 func newApp(ctx context.Context, conf *clientcredentials.Config, apiURL string) *app {
 	requests := new(counter)
 	conf.HTTPClient = &http.Client{Transport: requests}
@@ -113,7 +113,7 @@ func newApp(ctx context.Context, conf *clientcredentials.Config, apiURL string) 
 	}
 }
 
-// counter is a transport that counts what goes through it.
+// A counter is a transport that counts its requests.
 type counter struct{ atomic.Int64 }
 
 func (c *counter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -121,7 +121,7 @@ func (c *counter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// call makes one API call. There is nothing about tokens in it.
+// call makes one API call. It knows nothing about tokens.
 func (a *app) call(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.apiURL, nil)
 	if err != nil {
@@ -135,16 +135,16 @@ func (a *app) call(ctx context.Context) error {
 	_, err = io.Copy(io.Discard, resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
-		return fmt.Errorf("the API answered %s: it doesn't accept the token; is it one for this API, and does the address redirect to another host?", resp.Status)
+		return fmt.Errorf("the API answered %s: it doesn't accept the token; check that the token is for this API, and that the address doesn't redirect to another host", resp.Status)
 	case resp.StatusCode == http.StatusForbidden:
-		return fmt.Errorf("the API answered %s: the token doesn't permit this call; check SCOPES and what the client may do", resp.Status)
+		return fmt.Errorf("the API answered %s: the token doesn't allow this call; check SCOPES and the client's permissions", resp.Status)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return fmt.Errorf("the API answered %s", resp.Status)
 	}
 	return err
 }
 
-// callAPI is the main job: a token, and API calls that use it.
+// callAPI is the main job: it gets a token and makes API calls with it.
 func callAPI(ctx context.Context, r *report.Report, a *app, calls int) error {
 	r.Say("1. The first token")
 	start := time.Now()
@@ -153,14 +153,14 @@ func callAPI(ctx context.Context, r *report.Report, a *app, calls int) error {
 		return fmt.Errorf("%w\nhint: %s", err, hint(err))
 	}
 	took := time.Since(start)
-	expiry := "never, as far as the server tells"
+	expiry := "never, as far as the server says"
 	if !token.Expiry.IsZero() {
 		expiry = fmt.Sprintf("in %v", time.Until(token.Expiry).Round(time.Second))
 	}
 	scope, _ := token.Extra("scope").(string)
 	r.Say("   type %s, scope %q, expires %s", token.Type(), scope, expiry)
 	first := a.tokenRequests.Load()
-	r.Check(token.Valid(), "it was there after %v; token requests: %d", report.Round(took), first)
+	r.Check(token.Valid(), "it came after %v; token requests: %d", report.Round(took), first)
 
 	r.Say("\n2. %d API calls with it", calls)
 	var slowest time.Duration
@@ -173,17 +173,17 @@ func callAPI(ctx context.Context, r *report.Report, a *app, calls int) error {
 		slowest = max(slowest, time.Since(before))
 	}
 	took = time.Since(start)
-	r.Check(true, "all succeeded, in %v: %v each, the slowest took %v", report.Round(took), report.Round(took/time.Duration(calls)), report.Round(slowest))
+	r.Check(true, "all succeeded in %v: %v each, the slowest took %v", report.Round(took), report.Round(took/time.Duration(calls)), report.Round(slowest))
 	more := a.tokenRequests.Load() - first
-	r.Check(more == 0, "%d further token requests: each call used the token that was there", more)
+	r.Check(more == 0, "%d further token requests: each call used the first token", more)
 	return nil
 }
 
-// hint says where to look after a failed token request.
+// hint says what to check after a failed token request.
 func hint(err error) string {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
-		return "TOKEN_URL has to be the address of a token endpoint that can be reached from here"
+		return "TOKEN_URL must be the address of a token endpoint that can be reached from here"
 	}
 	switch refusal.ErrorCode {
 	case "invalid_client", "unauthorized_client":

@@ -1,11 +1,11 @@
-// Readiness answers a readiness probe by what is known of the token: while it is
-// fresh, while it can't be replaced, when it is gone, and when the authorization
-// server is back.
+// Readiness is a service whose readiness probe depends on its token. It shows the answer
+// while the token is fresh, while it can't be replaced, after it has expired, and when
+// the authorization server is back.
 //
 //	go run ./examples/readiness
 //
-// takes about 7 seconds. The servers are its own, on the loopback interface. What to
-// copy is in ready.go.
+// It takes about 7 seconds, and starts its own servers on the loopback interface. The
+// part to copy is in ready.go.
 package main
 
 import (
@@ -25,10 +25,10 @@ import (
 
 const usage = `Usage: readiness
 
-Starts an authorization server and a service on the loopback interface, asks the
-service whether it is ready, and takes the authorization server down meanwhile.
+Starts an authorization server and a service on the loopback interface. Stops the
+authorization server for a while, and keeps asking the service whether it is ready.
 
-The exit status is 0 if what the output claims held, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 const demoSecret = "correct horse battery staple"
@@ -46,7 +46,7 @@ func run(ctx context.Context, lifetime time.Duration, out io.Writer) error {
 		ClientID:     "readiness",
 		ClientSecret: demoSecret,
 		TokenURL:     server.TokenURL,
-		EarlyRefresh: lifetime / 2, // With an ordinary life of a token the default will do.
+		EarlyRefresh: lifetime / 2, // For tokens with an ordinary lifetime, leave the default.
 	}
 	source := conf.Source(ctx)
 	service := httptest.NewServer(Ready(source, slog.New(slog.DiscardHandler)))
@@ -63,7 +63,7 @@ func run(ctx context.Context, lifetime time.Duration, out io.Writer) error {
 		defer resp.Body.Close()
 		return resp.StatusCode, answer, json.NewDecoder(resp.Body).Decode(&answer)
 	}
-	// probe asks until the answer is of that kind, and checks its code.
+	// probe asks until the token is in that state, and checks the code of the answer.
 	probe := func(want int, state clientcredentials.State, failing bool, claim string) error {
 		var (
 			code   int
@@ -85,32 +85,32 @@ func run(ctx context.Context, lifetime time.Duration, out io.Writer) error {
 
 	r.Say("1. The service has started")
 	r.Check(source.Status().State == clientcredentials.Expired, "there is no token yet")
-	if err := probe(http.StatusOK, clientcredentials.Fresh, false, "the probe has requested it"); err != nil {
+	if err := probe(http.StatusOK, clientcredentials.Fresh, false, "the probe requested it"); err != nil {
 		return err
 	}
 	r.Say("\n2. The authorization server goes down, and the token is due to be replaced")
 	server.Stop()
 	expiry := source.Status().Expiry
-	stop := report.Load(ctx, func() error { // The service is in use.
+	stop := report.Load(ctx, func() error { // These are the calls of a service in use.
 		if _, err := source.TokenContext(ctx); time.Now().Before(expiry) {
 			return err
 		}
 		return nil
 	})
 	defer func() { _ = stop() }()
-	if err := probe(http.StatusOK, clientcredentials.Stale, true, "which fails, and is no reason not to be ready"); err != nil {
+	if err := probe(http.StatusOK, clientcredentials.Stale, true, "replacing it fails, but the service is still ready"); err != nil {
 		return err
 	}
-	r.Check(stop() == nil, "no call has failed so far")
-	r.Say("\n3. It is down for longer than the token lives")
-	if err := probe(http.StatusServiceUnavailable, clientcredentials.Failed, true, "now calls would fail"); err != nil {
+	r.Check(stop() == nil, "no call has failed yet")
+	r.Say("\n3. The authorization server stays down until the token expires")
+	if err := probe(http.StatusServiceUnavailable, clientcredentials.Failed, true, "calls would fail now"); err != nil {
 		return err
 	}
-	r.Say("\n4. It is back")
+	r.Say("\n4. The authorization server is back")
 	if err := server.Restart(); err != nil {
 		return err
 	}
-	if err := probe(http.StatusOK, clientcredentials.Fresh, false, "after the pause that the failures have brought, a probe has requested it"); err != nil {
+	if err := probe(http.StatusOK, clientcredentials.Fresh, false, "the failures caused a pause, and the first probe after it requested a new token"); err != nil {
 		return err
 	}
 	return r.Result()

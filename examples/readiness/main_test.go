@@ -26,7 +26,7 @@ func TestRun(t *testing.T) {
 	reporttest.Run(t, 6, func(ctx context.Context, out io.Writer) error { return run(ctx, 6*time.Second, out) }, demoSecret)
 }
 
-// TestReady has an hour of a token's life pass in a moment.
+// In a bubble of synctest, the hour that a token lives passes at once.
 func TestReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		auth := &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{{ID: "readiness", Secret: demoSecret}}}
@@ -53,7 +53,7 @@ func TestReady(t *testing.T) {
 		probe(http.StatusOK, Answer{"fresh", false})
 		require.Equal(t, 1, auth.TokenRequests())
 
-		// The last token request fails, and the token is good for another minute.
+		// The last token request failed, and the token is valid for another minute.
 		down := clientcredentialstest.Unavailable()
 		auth.SetFault(&down)
 		time.Sleep(59 * time.Minute)
@@ -63,18 +63,18 @@ func TestReady(t *testing.T) {
 		probe(http.StatusOK, Answer{"stale", true})
 		require.Empty(t, log.String())
 
-		// It has expired; nobody has asked since. The probe doesn't wait for retries.
+		// The token has expired. The probe doesn't wait for retries.
 		time.Sleep(time.Minute)
 		probe(http.StatusServiceUnavailable, Answer{"failed", true})
 		require.Contains(t, log.String(), "not ready")
 		reporttest.RequireNoSecret(t, log.String(), demoSecret)
 
-		// The server hangs: a probe is answered in time all the same.
+		// The server hangs. The probe still answers in time.
 		auth.SetFault(&clientcredentialstest.Fault{Delay: time.Hour})
 		time.Sleep(time.Minute)
 		probe(http.StatusServiceUnavailable, Answer{"failed", true})
 
-		// Back, and nobody but the probe asks for a token.
+		// The server is back. Only the probe asks for a token.
 		auth.SetFault(nil)
 		time.Sleep(2 * time.Minute)
 		probe(http.StatusOK, Answer{"fresh", false})

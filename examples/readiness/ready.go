@@ -10,26 +10,26 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// patience is how long a probe waits for a token. The orchestrator's own timeout has
-// to be longer.
+// patience is how long a probe waits for a token. The orchestrator's own timeout must
+// be longer.
 const patience = 500 * time.Millisecond
 
-// Ready returns the handler of a readiness probe: 200 if there is a token, or one is
-// to be had, else 503.
+// Ready returns the handler of a readiness probe. It answers 200 if there is a token or
+// it can get one, else 503.
 //
-//   - Fresh, Stale: ready. Should the last attempt to replace the token have failed,
-//     that is worth an alert, and no reason to be unready: calls succeed until the token
-//     expires. To take the replicas out meanwhile would make an outage of the
-//     authorization server one of this service, minutes before there need be any.
-//   - Expired: nobody has needed a token for a while, or not yet. That is no failure;
-//     but tokens are requested when they are needed, and a service that gets no calls
-//     because it isn't ready would never request one. So the probe does.
-//   - Failed: the same. During the pause that follows failures the probe gets the last
-//     error at once, and no request is made: probes don't add to an outage.
+//   - Fresh, Stale: ready. If the last attempt to replace the token failed, send an alert,
+//     but stay ready: calls succeed until the token expires. If all replicas became
+//     unready, an outage of the authorization server would be an outage of this service,
+//     minutes before it has to be.
+//   - Expired: nobody has needed a token for a while, or not yet. That isn't a failure.
+//     But a token is requested only when somebody needs it, and a service that isn't
+//     ready gets no calls. So the probe requests one.
+//   - Failed: the probe requests one here, too. In the pause after failures it gets the
+//     last error at once, without a token request. So probes don't make an outage worse.
 //
-// It is for a service that can do nothing without its API. If it can do something,
-// leave it ready, and answer 503 where the API is needed. A liveness probe must not ask
-// for any of this: a restart cures nothing, and costs the token that is still valid.
+// This is for a service that can do nothing without its API. If yours can do something,
+// keep it ready, and answer 503 where the API is needed. A liveness probe must not
+// depend on the token: a restart fixes nothing, and loses a token that is still valid.
 func Ready(source *clientcredentials.Source, logger *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		code := http.StatusOK
@@ -40,7 +40,7 @@ func Ready(source *clientcredentials.Source, logger *slog.Logger) http.Handler {
 			defer cancel()
 			if _, err := source.TokenContext(ctx); err != nil {
 				code = http.StatusServiceUnavailable
-				logger.Warn("not ready", "error", err) // It holds no secret, but isn't for everybody.
+				logger.Warn("not ready", "error", err) // It contains no secret, but isn't meant for everybody.
 			}
 		}
 		status := source.Status()
@@ -53,7 +53,7 @@ func Ready(source *clientcredentials.Source, logger *slog.Logger) http.Handler {
 	})
 }
 
-// Answer is what a probe answers, for people and for alerts.
+// Answer is the body of the answer to a probe, for people and for alerts.
 type Answer struct {
 	Token   string `json:"token"`   // the state: fresh, stale, expired or failed
 	Failing bool   `json:"failing"` // whether the last token request failed

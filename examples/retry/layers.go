@@ -15,16 +15,16 @@ import (
 
 // The layers, from the program down to the network:
 //
-//	the library that tries again    each attempt is a request of its own,
-//	Config.Client                   for which there is a token by now,
-//	http.Transport                  and which goes out with that
+//	the library that retries    makes several attempts, each a request of its own
+//	Config.Client               adds the current token to each attempt
+//	http.Transport              sends it
 //
-// In this order an attempt that comes a minute later carries the token that is good a
-// minute later. The other way round each attempt would repeat the same header, with a
-// token that may have been replaced. And token requests, which are tried again here
-// already and pause when that doesn't help, would go through both: see wrongly.
+// In this order, an attempt that comes a minute later carries the token that is valid a
+// minute later. The other way round, each attempt would repeat the same header with a
+// token that may have been replaced. The library would also retry token requests, which
+// this package already retries, with pauses when that doesn't help: see wrongly.
 
-// withRetryablehttp puts hashicorp/go-retryablehttp above a client with tokens.
+// withRetryablehttp puts hashicorp/go-retryablehttp on top of a client with tokens.
 func withRetryablehttp(ctx context.Context, conf *clientcredentials.Config) *http.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = conf.Client(ctx)
@@ -39,8 +39,8 @@ func withRetryablehttp(ctx context.Context, conf *clientcredentials.Config) *htt
 	return client.StandardClient()
 }
 
-// withResty puts go-resty/resty above a client with tokens. Its own ways of setting a
-// token, SetAuthToken and the like, are not needed.
+// withResty puts go-resty/resty on top of a client with tokens. Don't use its own methods
+// for tokens, such as SetAuthToken.
 func withResty(ctx context.Context, conf *clientcredentials.Config) *resty.Client {
 	client := resty.NewWithClient(conf.Client(ctx))
 	client.SetLogger(silent{})
@@ -54,14 +54,14 @@ func withResty(ctx context.Context, conf *clientcredentials.Config) *resty.Clien
 	return client
 }
 
-// isRefusal reports whether there is no token because the authorization server has
-// said so. It was asked as often as makes sense.
+// isRefusal reports whether the authorization server refused to issue a token. This
+// package has already retried as often as makes sense.
 func isRefusal(err error) bool {
 	var refusal *oauth2.RetrieveError
 	return errors.As(err, &refusal)
 }
 
-// wrongly puts the library below: tokens are requested through it.
+// wrongly puts the library below the client. Token requests go through it, too.
 func wrongly(ctx context.Context, conf *clientcredentials.Config) *http.Client {
 	client := retryablehttp.NewClient()
 	client.RetryMax, client.RetryWaitMin, client.RetryWaitMax = retries, retryWait, retryWait
@@ -69,7 +69,7 @@ func wrongly(ctx context.Context, conf *clientcredentials.Config) *http.Client {
 	return conf.Client(context.WithValue(ctx, oauth2.HTTPClient, client.StandardClient()))
 }
 
-// silent keeps resty's log out of the output of this program.
+// silent keeps the log of resty out of the output.
 type silent struct{}
 
 func (silent) Errorf(string, ...any) {}
@@ -78,5 +78,5 @@ func (silent) Debugf(string, ...any) {}
 
 const (
 	retries   = 4                     // the default of retryablehttp
-	retryWait = 10 * time.Millisecond // far too short, except for this program
+	retryWait = 10 * time.Millisecond // far too short for anything but this program
 )

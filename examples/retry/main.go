@@ -1,12 +1,11 @@
-// Retry puts libraries that repeat requests, go-resty/resty and
-// hashicorp/go-retryablehttp, and this one on top of each other: in the right order,
-// and in the wrong one.
+// Retry combines this library with two that retry requests, go-resty/resty and
+// hashicorp/go-retryablehttp: in the right order, and in the wrong one.
 //
 //	go -C examples/retry run .
 //
-// takes about 5 seconds. The servers are its own, on the loopback interface. What to
-// copy is in layers.go. It is a module of its own, because those libraries are no
-// dependencies of this one.
+// It takes about 5 seconds, and starts its own servers on the loopback interface. The
+// part to copy is in layers.go. The program is a module of its own, so that this library
+// doesn't depend on the other two.
 package main
 
 import (
@@ -28,17 +27,17 @@ import (
 
 const usage = `Usage: retry
 
-Starts authorization servers and APIs on the loopback interface, that are
-overloaded, and calls them with libraries that try again.
+Starts overloaded authorization servers and APIs on the loopback interface, and
+calls them with libraries that retry.
 
-The exit status is 0 if what the output claims held, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 const demoSecret = "correct horse battery staple"
 
 func main() { report.Main("retry", usage, run) }
 
-// call makes a call through one of the libraries.
+// A call calls the API through one of the libraries.
 type call func(ctx context.Context, conf *clientcredentials.Config, address string) error
 
 func retryablehttpCall(ctx context.Context, conf *clientcredentials.Config, address string) error {
@@ -68,34 +67,34 @@ func run(ctx context.Context, out io.Writer) error {
 	r := report.New(out)
 	libraries := []library{{"retryablehttp", retryablehttpCall}, {"resty", restyCall}}
 
-	r.Say("1. The API is overloaded, and during that the token is revoked")
+	r.Say("1. The API is overloaded, and then the token is revoked")
 	for _, l := range libraries {
 		d := newDemo()
 		err := l.call(ctx, d.conf, d.server.APIURL)
 		d.close()
 		r.Check(err == nil && d.calls.Load() == 3 && d.server.Auth.TokensIssued() == 2,
-			"%s above: two attempts failed, and the next one was made with another token%s", l.name, report.Because(err))
+			"%s on top: two attempts failed, and the next one had a new token%s", l.name, report.Because(err))
 	}
 
-	r.Say("\n2. The authorization server refuses")
+	r.Say("\n2. The authorization server refuses the client")
 	for _, l := range libraries {
 		d := newDemo()
 		d.server.Auth.SetFault(ptr(clientcredentialstest.InvalidClient()))
 		err := l.call(ctx, d.conf, d.server.APIURL)
 		d.close()
 		n := d.server.Auth.TokenRequests()
-		r.Check(isRefusal(err) && n == 1, "%s above: token requests: %d", l.name, n)
+		r.Check(isRefusal(err) && n == 1, "%s on top: %d token request", l.name, n)
 	}
 
 	r.Say("\n3. The authorization server is overloaded")
 	for _, l := range libraries {
 		n, err := overloaded(ctx, l.call)
-		r.Check(isRefusal(err) && n == 3, "%s above: token requests: %d, a pause of up to a second between them", l.name, n)
+		r.Check(isRefusal(err) && n == 3, "%s on top: %d token requests, with pauses of up to a second", l.name, n)
 	}
 	n, err := overloaded(ctx, wrongCall)
-	r.Check(err != nil && n == 3*(1+retries), "retryablehttp below: token requests: %d", n)
+	r.Check(err != nil && n == 3*(1+retries), "retryablehttp below: %d token requests", n)
 
-	r.Say("\n4. The API is overloaded, and each request has to prove the possession of a key (DPoP)")
+	r.Say("\n4. The API is overloaded, and each request needs a proof of a key (DPoP)")
 	for i, l := range append(libraries, library{"retryablehttp", wrongCall}) {
 		d := newDemo()
 		var err error
@@ -105,7 +104,7 @@ func run(ctx context.Context, out io.Writer) error {
 		err = l.call(ctx, d.conf, d.server.APIURL)
 		d.close()
 		if i < len(libraries) {
-			r.Check(err == nil, "%s above: each attempt had a proof of its own%s", l.name, report.Because(err))
+			r.Check(err == nil, "%s on top: each attempt had its own proof%s", l.name, report.Because(err))
 		} else {
 			r.Check(err != nil, "%s below: a proof was used twice%s", l.name, report.Because(err))
 		}
@@ -121,15 +120,15 @@ func overloaded(ctx context.Context, c call) (tokenRequests int, err error) {
 	return d.server.Auth.TokenRequests(), err
 }
 
-// demo is what each of the calls gets for itself.
+// A demo is the servers and the Config for one call.
 type demo struct {
 	server *clientcredentialstest.Server
 	conf   *clientcredentials.Config
-	calls  atomic.Int64 // of the API with a good token
+	calls  atomic.Int64 // of the API, with a valid token
 }
 
-// newDemo starts an API that is overloaded for two calls. During the first the token
-// is revoked.
+// newDemo starts an API that is overloaded for two calls. The first of them revokes the
+// token.
 func newDemo() *demo {
 	d := &demo{server: clientcredentialstest.NewServer(clientcredentialstest.Client{ID: "retry", Secret: demoSecret})}
 	d.conf = &clientcredentials.Config{ClientID: "retry", ClientSecret: demoSecret, TokenURL: d.server.TokenURL, AuthStyle: oauth2.AuthStyleInHeader}

@@ -1,11 +1,11 @@
-// Service is a small service that calls an API, and how to test it: see
-// service_test.go.
+// Service is a small service that calls an API. The file service_test.go shows how to
+// test it.
 //
 //	go run ./examples/service
 //	go test -v ./examples/service
 //
-// The first starts the service with servers of its own, on the loopback interface, and
-// takes a moment.
+// The first command takes a moment, and starts the service and its servers on the
+// loopback interface.
 package main
 
 import (
@@ -24,10 +24,10 @@ import (
 
 const usage = `Usage: service
 
-Starts a service, and what it needs, on the loopback interface, and asks it for
-something.
+Starts a service, and the servers that it needs, on the loopback interface, and
+calls the service.
 
-The exit status is 0 if what the output claims held, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 const demoSecret = "correct horse battery staple"
@@ -43,7 +43,7 @@ func run(ctx context.Context, out io.Writer) error {
 		_, _ = io.WriteString(w, `["January", "February"]`)
 	})
 
-	// A real program has these from its environment.
+	// A real program reads these from its environment.
 	conf := &clientcredentials.Config{
 		ClientID:     "service",
 		ClientSecret: demoSecret,
@@ -72,7 +72,7 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	server.Auth.RevokeAll()
-	if err := ask(http.StatusOK, "with a token that was revoked"); err != nil {
+	if err := ask(http.StatusOK, "after the token was revoked"); err != nil {
 		return err
 	}
 	server.Stop()
@@ -80,10 +80,10 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	server.Auth.RevokeAll()
-	if err := ask(http.StatusBadGateway, "and the token is revoked"); err != nil {
+	if err := ask(http.StatusBadGateway, "while it is down, after the token was revoked"); err != nil {
 		return err
 	}
-	r.Check(strings.Contains(log.String(), "401") && !strings.Contains(log.String(), demoSecret), "the log says why, and holds no secret")
+	r.Check(strings.Contains(log.String(), "401") && !strings.Contains(log.String(), demoSecret), "the log says why, and contains no secret")
 	if n := len(server.Auth.Violations()); n > 0 {
 		return fmt.Errorf("%d token requests broke RFC 6749", n)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// A service answers GET /summary with what it makes of the reports of an API. It
-// knows nothing of tokens: they are the business of the client that it is given.
+// A service answers GET /summary with a summary of the reports of an API. It knows
+// nothing about tokens. The client handles them.
 type service struct {
 	client *http.Client // of a clientcredentials.Config
 	apiURL string
@@ -29,7 +29,7 @@ func newService(client *http.Client, apiURL string, logger *slog.Logger) http.Ha
 }
 
 func (s *service) summary(w http.ResponseWriter, r *http.Request) {
-	reports, err := s.reports(r.Context()) // Bounds the wait for a token, too.
+	reports, err := s.reports(r.Context()) // The context limits the wait for a token, too.
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -54,17 +54,17 @@ func (s *service) reports(ctx context.Context) ([]string, error) {
 	return reports, json.NewDecoder(resp.Body).Decode(&reports)
 }
 
-// fail tells the caller whose fault it is, and the log the rest.
+// fail tells the caller whose fault it is, and logs the details.
 func (s *service) fail(w http.ResponseWriter, err error) {
 	var refusal *oauth2.RetrieveError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		http.Error(w, "the reports took too long", http.StatusGatewayTimeout)
 	case errors.As(err, &refusal) && !clientcredentials.IsTemporary(err):
-		// Nothing that the caller could do: somebody has to look at our credentials.
+		// The caller can do nothing. Somebody must look at our credentials.
 		http.Error(w, "this service is misconfigured", http.StatusInternalServerError)
 	default:
 		http.Error(w, "the reports are not available", http.StatusBadGateway)
 	}
-	s.logger.Error("no summary", "error", err) // Errors of this package hold no secret.
+	s.logger.Error("no summary", "error", err) // The errors of clientcredentials contain no secret.
 }

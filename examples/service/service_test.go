@@ -17,11 +17,11 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// What the service is registered as, in these tests.
+// registered is the service as a client of the authorization server.
 var registered = clientcredentialstest.Client{ID: "summaries", Secret: "s3cret", Scopes: []string{"reports.read"}}
 
 // start starts an authorization server and an API, and returns a service that uses
-// them. The test fails at its end if the service has broken a rule of OAuth.
+// them. If the service breaks a rule of OAuth, the test fails when it ends.
 func start(t *testing.T) (*clientcredentialstest.Server, http.Handler) {
 	t.Helper()
 	server := clientcredentialstest.Start(t, registered)
@@ -36,7 +36,7 @@ func start(t *testing.T) (*clientcredentialstest.Server, http.Handler) {
 	return server, newService(conf.Client(t.Context()), server.APIURL, slog.New(slog.DiscardHandler))
 }
 
-// reportsAPI has two reports. Tokens have been looked at when it is called.
+// reportsAPI is an API with two reports. Tokens are checked before it is called.
 func reportsAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) {
@@ -45,7 +45,7 @@ func reportsAPI() http.Handler {
 	return mux
 }
 
-// expect asks the service for a summary.
+// expect asks the service for a summary, and checks the answer.
 func expect(t *testing.T, service http.Handler, code int, body string) {
 	t.Helper()
 	expectWithin(t.Context(), t, service, code, body)
@@ -65,7 +65,7 @@ func TestSummary(t *testing.T) {
 	for range 3 {
 		expect(t, service, http.StatusOK, "2 reports\n")
 	}
-	// The fake tells what it has got.
+	// The server has recorded its requests.
 	if n := server.Auth.TokenRequests(); n != 1 {
 		t.Errorf("token requests: %d", n)
 	}
@@ -74,7 +74,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// The next token request gets a fault, and the one after that none.
+// The next token request fails. The one after that succeeds.
 func TestHiccup(t *testing.T) {
 	server, service := start(t)
 	server.Auth.Script(clientcredentialstest.Unavailable())
@@ -98,7 +98,7 @@ func TestRevokedToken(t *testing.T) {
 	server, service := start(t)
 	expect(t, service, http.StatusOK, "2 reports\n")
 	server.Auth.RevokeAll()
-	expect(t, service, http.StatusOK, "2 reports\n") // After a 401 that nobody but the client has seen.
+	expect(t, service, http.StatusOK, "2 reports\n") // Only the client has seen the 401.
 	if rejected, tokens := server.API.Rejected(), server.Auth.TokensIssued(); rejected != 1 || tokens != 2 {
 		t.Errorf("rejected calls: %d, tokens: %d", rejected, tokens)
 	}
@@ -112,7 +112,7 @@ func TestWrongSecret(t *testing.T) {
 	expect(t, service, http.StatusInternalServerError, "this service is misconfigured\n")
 }
 
-// The authorization server hangs: the caller's patience counts.
+// The authorization server hangs. The service waits only as long as its caller.
 func TestImpatientCaller(t *testing.T) {
 	server, service := start(t)
 	server.Auth.SetFault(&clientcredentialstest.Fault{Delay: time.Hour})
@@ -121,8 +121,8 @@ func TestImpatientCaller(t *testing.T) {
 	expectWithin(ctx, t, service, http.StatusGatewayTimeout, "the reports took too long\n")
 }
 
-// A day in a moment: in a bubble of testing/synctest the clock is a fake one, and
-// HandlerTransport takes the place of sockets.
+// In a bubble of testing/synctest the clock is fake, so a day passes at once.
+// HandlerTransport replaces the network.
 func TestDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		auth := &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{registered}}
@@ -139,7 +139,7 @@ func TestDay(t *testing.T) {
 		var log strings.Builder
 		service := newService(conf.Client(ctx), "https://api.example/", slog.New(slog.NewTextHandler(&log, nil)))
 
-		auth.Latency = 2 * time.Second // To be felt once: later tokens come in the background.
+		auth.Latency = 2 * time.Second // Only the first call waits for it. Later tokens come in the background.
 		for start := time.Now(); time.Since(start) < 24*time.Hour; {
 			begin := time.Now()
 			expect(t, service, http.StatusOK, "2 reports\n")
@@ -148,7 +148,7 @@ func TestDay(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		// A token lives for an hour, and is replaced up to 5 minutes before its end.
+		// A token lives for an hour, and is replaced up to 5 minutes before it expires.
 		if n := auth.TokensIssued(); n < 24 || n > 27 {
 			t.Errorf("tokens: %d", n)
 		}

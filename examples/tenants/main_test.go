@@ -34,11 +34,11 @@ func TestTenants(t *testing.T) {
 	}
 	a, b := get("a"), get("b")
 	require.NotSame(t, a, b)
-	require.Same(t, a, get("a")) // Now b has not been used for longest,
+	require.Same(t, a, get("a")) // Now b is the least recently used,
 	get("c")
 	require.Same(t, a, get("a"))
 	require.Equal(t, map[string]int{"a": 1, "b": 1, "c": 1}, looked)
-	require.NotSame(t, b, get("b")) // and went.
+	require.NotSame(t, b, get("b")) // and was dropped.
 	require.Equal(t, 2, looked["b"])
 	require.Equal(t, 2, tenants.Len())
 
@@ -49,9 +49,9 @@ func TestTenants(t *testing.T) {
 	_, err := tenants.Client(t.Context(), "b")
 	require.ErrorIs(t, err, down)
 	require.ErrorContains(t, err, `"b"`)
-	require.Equal(t, 1, tenants.Len(), "a failure is not kept")
+	require.Equal(t, 1, tenants.Len(), "a failure must not be kept")
 
-	// Of two that come at the same time one is kept, for both.
+	// If two clients are made at the same time, both callers get the first one.
 	first := tenants.keep("d", new(http.Client))
 	require.Same(t, first, tenants.keep("d", new(http.Client)))
 }

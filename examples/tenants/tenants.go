@@ -10,19 +10,19 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// Tenants has an HTTP client for each tenant, whose requests carry that tenant's
-// token and no other. It keeps those that were used last: there may be more tenants
-// than anybody wants to hold tokens of.
+// Tenants has an HTTP client for each tenant. The requests of a client carry the token
+// of that tenant and no other. Only the most recently used clients are kept, because
+// there may be more tenants than you want to keep tokens for.
 //
 // All methods are safe for concurrent use.
 type Tenants struct {
-	ctx    context.Context // of all clients; with it ends the service
+	ctx    context.Context // of all clients: it ends with the service
 	lookup func(ctx context.Context, tenant string) (*clientcredentials.Config, error)
 	most   int // clients that are kept
 
 	mu     sync.Mutex // protects what follows; not held while lookup runs
 	kept   map[string]*list.Element
-	recent *list.List // of *tenantClient; the one that was used last is in front
+	recent *list.List // of *tenantClient; the most recently used is in front
 }
 
 type tenantClient struct {
@@ -30,18 +30,18 @@ type tenantClient struct {
 	client *http.Client
 }
 
-// NewTenants returns Tenants that keep that many clients. lookup returns what is
-// registered for a tenant, and is called when its client isn't kept.
+// NewTenants returns Tenants that keep up to most clients. lookup returns the Config of a
+// tenant. It is called when the tenant's client isn't kept.
 func NewTenants(ctx context.Context, most int, lookup func(context.Context, string) (*clientcredentials.Config, error)) *Tenants {
 	return &Tenants{ctx: ctx, lookup: lookup, most: max(most, 1), kept: map[string]*list.Element{}, recent: list.New()}
 }
 
-// Client returns the tenant's client. The name must come from what the caller has
-// proved, such as a verified token, and never from what it merely says.
+// Client returns the tenant's client. Take the name of the tenant from something that the
+// caller has proved, such as a verified token, and never from an unverified claim.
 //
-// There is nothing to close: a client that is no longer kept goes on for those who
-// have it, and costs neither a goroutine nor a timer. Should the tenant be wanted
-// again, it gets another client, and that another token.
+// A client needs no closing. One that is no longer kept still works for callers that have
+// it, and costs neither a goroutine nor a timer. If the tenant comes back, it gets a new
+// client with a new token.
 func (t *Tenants) Client(ctx context.Context, tenant string) (*http.Client, error) {
 	if client := t.use(tenant); client != nil {
 		return client, nil
@@ -50,10 +50,10 @@ func (t *Tenants) Client(ctx context.Context, tenant string) (*http.Client, erro
 	if err != nil {
 		return nil, fmt.Errorf("looking up tenant %q: %w", tenant, err)
 	}
-	return t.keep(tenant, conf.Client(t.ctx)), nil // Not ctx: that of one call would end the tenant's tokens.
+	return t.keep(tenant, conf.Client(t.ctx)), nil // Not ctx: it ends with this call, and the client is kept.
 }
 
-// Forget drops a tenant's client: it is gone, or has other credentials.
+// Forget drops a tenant's client: the tenant is gone, or has new credentials.
 func (t *Tenants) Forget(tenant string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,7 +81,8 @@ func (t *Tenants) use(tenant string) *http.Client {
 	return e.Value.(*tenantClient).client
 }
 
-// keep keeps client, unless there is one by now: two would request two tokens.
+// keep keeps client and returns it. If another call was faster, it returns that call's
+// client: two clients would request two tokens.
 func (t *Tenants) keep(tenant string, client *http.Client) *http.Client {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -96,7 +97,7 @@ func (t *Tenants) keep(tenant string, client *http.Client) *http.Client {
 	return client
 }
 
-// removeLocked requires that t.mu is held.
+// removeLocked drops a client. t.mu must be held.
 func (t *Tenants) removeLocked(e *list.Element) {
 	delete(t.kept, t.recent.Remove(e).(*tenantClient).tenant)
 }

@@ -1,10 +1,10 @@
-// Tokensource gives tokens to libraries that take an oauth2.TokenSource, and shows what
-// they lose by the caches that they put around it.
+// Tokensource gives tokens to libraries that take an oauth2.TokenSource, and shows which
+// features are lost when such a library puts its own cache around it.
 //
 //	go run ./examples/tokensource
 //
-// takes about 6 seconds. The servers are its own, on the loopback interface. What to
-// copy is in sdk.go.
+// It takes about 6 seconds, and starts its own servers on the loopback interface. The
+// part to copy is in sdk.go.
 package main
 
 import (
@@ -26,7 +26,7 @@ const usage = `Usage: tokensource
 Starts authorization servers and APIs on the loopback interface, and calls the
 APIs with clients that take an oauth2.TokenSource.
 
-The exit status is 0 if what the output claims held, else 1.
+The exit status is 0 if all checks pass, else 1.
 `
 
 const demoSecret = "correct horse battery staple"
@@ -70,7 +70,7 @@ func libraries(ctx context.Context, r *report.Report) error {
 		}
 		server.Close()
 		n := server.Auth.TokenRequests()
-		r.Check(failed == nil && n == 1, "it takes %s: 100 calls, token requests: %d%s", c.takes, n, report.Because(failed))
+		r.Check(failed == nil && n == 1, "if it takes %s: 100 calls, %d token request%s", c.takes, n, report.Because(failed))
 	}
 	return nil
 }
@@ -81,7 +81,7 @@ func margin(ctx context.Context, r *report.Report) error {
 		early    = lifetime / 2
 		most     = 500 * time.Millisecond
 	)
-	r.Say("\n2. A token is to be replaced %v before its end, and the authorization server hangs", early)
+	r.Say("\n2. A token is due to be replaced %v before it expires, and the authorization server hangs", early)
 	one, conf := start(lifetime)
 	defer one.Close()
 	expiring := WithMargin(ctx, conf, early)
@@ -109,8 +109,8 @@ func margin(ctx context.Context, r *report.Report) error {
 		}
 		took = append(took, time.Since(begin))
 	}
-	r.Check(took[0] > most, "by oauth2.ReuseTokenSourceWithExpiry: a call waited for %v, as it does with x/oauth2", report.Round(took[0]))
-	r.Check(took[1] < most, "by Config.EarlyRefresh: it waited for %v", report.Round(took[1]))
+	r.Check(took[0] > most, "with oauth2.ReuseTokenSourceWithExpiry, a call waited for %v, as with x/oauth2", report.Round(took[0]))
+	r.Check(took[1] < most, "with Config.EarlyRefresh, a call waited for %v", report.Round(took[1]))
 	return nil
 }
 
@@ -121,7 +121,7 @@ func revocation(ctx context.Context, r *report.Report) error {
 	source := conf.Source(ctx)
 	clients := []*http.Client{
 		oauth2.NewClient(ctx, conf.TokenSource(ctx)),
-		oauth2.NewClient(ctx, source), // Puts a cache around it.
+		oauth2.NewClient(ctx, source), // Puts a cache around the Source.
 		{Transport: &oauth2.Transport{Source: source}},
 		conf.Client(ctx),
 	}
@@ -135,14 +135,14 @@ func revocation(ctx context.Context, r *report.Report) error {
 		return err
 	}
 	server.Auth.RevokeAll()
-	source.Invalidate(revoked) // The program has learnt of it.
+	source.Invalidate(revoked) // The program has learned of it.
 
 	const unauthorized = "the API answered 401 Unauthorized"
 	for i, c := range []struct{ what, want string }{
-		{"oauth2.NewClient with Config.TokenSource: nobody tells the source", unauthorized},
-		{"oauth2.NewClient with Config.Source: its cache is another, which nobody tells", unauthorized},
-		{"oauth2.Transport with Config.Source, which the program tells: another token", ""},
-		{"Config.Client: sees the 401, and repeats the call with another token", ""},
+		{"oauth2.NewClient with Config.TokenSource: it has another source, which nobody tells", unauthorized},
+		{"oauth2.NewClient with Config.Source: it has a cache of its own, which nobody tells", unauthorized},
+		{"oauth2.Transport with Config.Source: the program has told the Source, which gets a new token", ""},
+		{"Config.Client: it sees the 401, and repeats the call with a new token", ""},
 	} {
 		_, err := report.Get(ctx, clients[i], server.APIURL)
 		got := ""

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
-// An SDK stands for somebody else's library, that calls an API.
+// An SDK stands for a library of somebody else that calls an API.
 type SDK struct {
 	client *http.Client
 	url    string
@@ -23,35 +23,37 @@ func (s *SDK) List(ctx context.Context) error {
 	return err
 }
 
-// WithClient is for a library that takes an *http.Client. Give it the whole client:
-// nothing is lost.
+// WithClient is for a library that takes an *http.Client. Give it the whole client. All
+// features work.
 func WithClient(ctx context.Context, conf *clientcredentials.Config, url string) *SDK {
 	return &SDK{client: conf.Client(ctx), url: url}
 }
 
-// WithRoundTripper is for a library that takes an http.RoundTripper, and has its own
-// ideas of timeouts and redirects. Nothing is lost either.
+// WithRoundTripper is for a library that takes an http.RoundTripper, because it sets
+// timeouts and follows redirects itself. All features work here, too.
 func WithRoundTripper(ctx context.Context, conf *clientcredentials.Config, url string) *SDK {
 	return &SDK{client: &http.Client{Transport: conf.Transport(ctx), Timeout: 30 * time.Second}, url: url}
 }
 
-// WithTokenSource is for a library that takes an oauth2.TokenSource. Most put a cache
-// around it, as this one does: that of Config.TokenSource is recognised, and no second
-// one comes on top. What is lost is what needs the request: the end of its context,
-// redirects to other origins, and 401.
+// WithTokenSource is for a library that takes an oauth2.TokenSource. Most libraries put a
+// cache around it, as this one does. x/oauth2 recognizes the cache of Config.TokenSource
+// and adds no second one. But features that need to see the request don't work: waiting
+// only as long as its context allows, keeping the token from other origins after a
+// redirect, and replacing the token after a 401.
 func WithTokenSource(ctx context.Context, conf *clientcredentials.Config, url string) *SDK {
 	source := conf.TokenSource(ctx)
 	return &SDK{client: oauth2.NewClient(ctx, oauth2.ReuseTokenSource(nil, source)), url: url}
 }
 
-// WithMargin is what programs do with x/oauth2 to have tokens replaced early. It works
-// as ever: calls within the margin wait for the new token.
+// WithMargin is how programs replace tokens early with x/oauth2. It works as usual:
+// calls within the margin wait for the new token.
 func WithMargin(ctx context.Context, conf *clientcredentials.Config, early time.Duration) oauth2.TokenSource {
 	return oauth2.ReuseTokenSourceWithExpiry(nil, conf.TokenSource(ctx), early)
 }
 
-// WithEarlyRefresh is what to do instead: nobody waits, because the token is replaced
-// in the background. Without EarlyRefresh it is too, up to 5 minutes before its end.
+// WithEarlyRefresh is how to do it instead. Nobody waits, because the token is replaced
+// in the background. The default of EarlyRefresh, up to 5 minutes before the expiry, does
+// the same.
 func WithEarlyRefresh(ctx context.Context, conf *clientcredentials.Config, early time.Duration) oauth2.TokenSource {
 	conf.EarlyRefresh = early
 	return conf.TokenSource(ctx)

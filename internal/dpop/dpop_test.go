@@ -29,7 +29,7 @@ func TestTargetURL(t *testing.T) {
 		{"https://ap\u0130.example/", "", "https://xn--ap-fpa.example/"},
 		{"https://B\u00fccher.example:8443/", "", "https://xn--bcher-kva.example:8443/"},
 		{"https://\u212aelvin.example/", "", "https://xn--elvin-r74b.example/"},
-		{"https://127.0.0.1/", "stra\u1e9ee.example", "https://strasse.example/"},
+		{"https://127.0.0.1/", "stra\u1e9ee.example", "https://xn--strae-301b.example/"},
 	} {
 		u, err := url.Parse(test.url)
 		require.NoError(t, err)

@@ -1,5 +1,5 @@
-// Package report is how the programs in examples tell what they do, and whether it
-// was as they claim.
+// Package report is the output of the programs in examples: what they do, and whether
+// their claims hold.
 package report
 
 import (
@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// Main is the whole of a program without arguments: it runs run, with standard
-// output and a context that ends with an interrupt. The exit status is 0 if that
-// returns no error, 2 if there are arguments, else 1.
+// Main is the main function of a program without arguments. It calls run with standard
+// output and a context that ends on an interrupt. The exit status is 0 if run returns
+// nil, 2 if there are arguments, else 1.
 func Main(name, usage string, run func(context.Context, io.Writer) error) {
 	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage) }
 	flag.Parse()
@@ -37,8 +37,8 @@ func Main(name, usage string, run func(context.Context, io.Writer) error) {
 	}
 }
 
-// A Report tells what happens, and keeps in mind whether it was as claimed. It is
-// for one goroutine.
+// A Report prints what happens, and counts the checks that failed. It must not be used
+// concurrently.
 type Report struct {
 	out            io.Writer
 	checks, failed int
@@ -47,15 +47,15 @@ type Report struct {
 // New returns a Report that writes to out.
 func New(out io.Writer) *Report { return &Report{out: out} }
 
-// Say tells something.
+// Say prints a line.
 func (r *Report) Say(format string, args ...any) {
 	fmt.Fprintf(r.out, format+"\n", args...)
 }
 
-// Check tells a claim, and whether it held.
-func (r *Report) Check(held bool, format string, args ...any) {
+// Check prints a claim and whether it holds.
+func (r *Report) Check(holds bool, format string, args ...any) {
 	mark := "ok    "
-	if !held {
+	if !holds {
 		mark = "FAILED"
 		r.failed++
 	}
@@ -63,16 +63,16 @@ func (r *Report) Check(held bool, format string, args ...any) {
 	r.Say("   "+mark+" "+format, args...)
 }
 
-// Result is an error if a claim didn't hold.
+// Result prints that all checks passed, or returns an error.
 func (r *Report) Result() error {
 	if r.failed > 0 {
-		return fmt.Errorf("%d of %d claims didn't hold: see FAILED above", r.failed, r.checks)
+		return fmt.Errorf("%d of %d checks failed: see FAILED above", r.failed, r.checks)
 	}
-	r.Say("\nAll of it held (%d of %d checks).", r.checks, r.checks)
+	r.Say("\nAll %d checks passed.", r.checks)
 	return nil
 }
 
-// Round leaves of d what is worth reading.
+// Round rounds d to a readable precision.
 func Round(d time.Duration) time.Duration {
 	if d > 10*time.Millisecond {
 		return d.Round(time.Millisecond)
@@ -80,7 +80,7 @@ func Round(d time.Duration) time.Duration {
 	return d.Round(time.Microsecond)
 }
 
-// Because returns what to print after a claim that err belongs to, if there is one.
+// Because returns err as a suffix for the text of a claim: empty if err is nil.
 func Because(err error) string {
 	if err == nil {
 		return ""
@@ -88,7 +88,7 @@ func Because(err error) string {
 	return ": " + err.Error()
 }
 
-// Get calls an API, and returns what it answers. There is nothing about tokens in it.
+// Get calls an API and returns the body of the answer. It knows nothing about tokens.
 func Get(ctx context.Context, client *http.Client, address string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -106,7 +106,7 @@ func Get(ctx context.Context, client *http.Client, address string) (string, erro
 	return string(body), err
 }
 
-// Sleep returns after d, or when ctx is done.
+// Sleep returns after d, or with an error when ctx is done.
 func Sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -116,7 +116,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Until waits until condition holds, for no longer than limit.
+// Until waits until condition is true, but no longer than limit.
 func Until(ctx context.Context, limit time.Duration, condition func() bool) error {
 	for deadline := time.Now().Add(limit); !condition(); {
 		if time.Now().After(deadline) {
@@ -129,8 +129,8 @@ func Until(ctx context.Context, limit time.Duration, condition func() bool) erro
 	return nil
 }
 
-// Load calls do, some fifty times a second, until the function that it returns is
-// called, which returns the last error, and may be called twice.
+// Load calls do about fifty times a second until stop is called. stop returns the last
+// error of do. It may be called more than once.
 func Load(ctx context.Context, do func() error) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var (

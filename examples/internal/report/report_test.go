@@ -20,8 +20,8 @@ func TestReport(t *testing.T) {
 	r.Check(true, "one")
 	require.NoError(t, r.Result())
 	r.Check(false, "two")
-	require.EqualError(t, r.Result(), "1 of 2 claims didn't hold: see FAILED above")
-	require.Equal(t, "2 things:\n   ok     one\n\nAll of it held (1 of 1 checks).\n   FAILED two\n", out.String())
+	require.EqualError(t, r.Result(), "1 of 2 checks failed: see FAILED above")
+	require.Equal(t, "2 things:\n   ok     one\n\nAll 1 checks passed.\n   FAILED two\n", out.String())
 }
 
 func TestUntil(t *testing.T) {
