@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
 // What a request costs when its token is there: what a change of token.go or
@@ -230,7 +231,7 @@ func BenchmarkStaleRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	s.rarely().cooldown.fail(time.Now(), request, io.EOF, 0)
-	s.rarely().cooldown.background = time.Now().Add(time.Hour)
+	s.rarely().cooldown.background = clock.In(time.Now(), time.Hour)
 	s.mu.Unlock()
 	b.ReportAllocs()
 	for b.Loop() {

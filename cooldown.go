@@ -1,7 +1,10 @@
 package clientcredentials
 
 import (
+	"errors"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
 // This file decides how long a Source pauses: its token requests after failures, and the
@@ -13,8 +16,12 @@ const (
 	cooldownFree = 5                // failures in a row before callers without a token have to wait
 
 	// minRejection is the least time between two tokens that are dropped because an API
-	// answered 401, since an API may answer 401 to any token.
+	// answered 401, since an API may answer 401 to any token. For tokens that live shorter
+	// it is their life.
 	minRejection = 30 * time.Second
+
+	// lastMoment is how long before its expiry a token that an API rejects has simply ended.
+	lastMoment = time.Second
 )
 
 // A cooldown spaces out the token requests of a Source after failures. A success clears it,
@@ -31,29 +38,35 @@ const (
 type cooldown struct {
 	failures   int // in a row
 	err        error
-	request    *tokenRequest // the last one that failed
-	background time.Time     // no request before this time while there is a valid token
-	foreground time.Time     // and before this one while there is none
+	request    *tokenRequest  // the last one that failed
+	background clock.Deadline // no request before it while there is a valid token
+	foreground clock.Deadline // and before this one while there is none
 }
 
 // fail notes a failure. draw is in [0,1) and decides how much of the jitter is used.
 func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
+	if errors.Is(err, errOthersFailed) {
+		// This replica has asked the store and not the server, for a token that nobody needs yet.
+		// That is no reason to keep callers waiting once they need one.
+		c.err, c.request = err, request
+		c.background = clock.In(now, cooldownDelay(c.failures+1, draw))
+		return
+	}
 	c.failures++
 	c.err, c.request = err, request
 	delay := retryAfter(err, now)
 	if request.conf.Store != nil && c.failures == 1 {
 		delay = min(delay, maxSharedCooldown) // Another replica may have a token by then.
 	}
-	hold := now.Add(delay)
-	c.background = latest(hold, now.Add(cooldownDelay(c.failures, draw)))
-	c.foreground = hold
+	c.background = clock.In(now, max(delay, cooldownDelay(c.failures, draw)))
 	if c.failures >= cooldownFree {
-		c.foreground = latest(hold, now.Add(cooldownDelay(c.failures-cooldownFree+1, draw)))
+		delay = max(delay, cooldownDelay(c.failures-cooldownFree+1, draw))
 	}
+	c.foreground = clock.In(now, delay)
 }
 
-// end returns when the pause is over, for a Source with or without a valid token.
-func (c *cooldown) end(valid bool) time.Time {
+// end returns the end of the pause, for a Source with or without a valid token.
+func (c *cooldown) end(valid bool) clock.Deadline {
 	if valid {
 		return c.background
 	}
@@ -63,18 +76,27 @@ func (c *cooldown) end(valid bool) time.Time {
 // A rejections limits how often an API can cause a token to be dropped. The zero value has
 // seen none. Its methods require that Source.mu is held.
 type rejections struct {
-	last time.Time // when a token was dropped because of a 401; zero: never
+	last  clock.Instant // when a token was dropped because of a 401
+	count int           // how often that has happened
 }
 
-// admit reports whether a token that was requested at the time sent may be dropped now. If so it
-// notes that.
-func (r *rejections) admit(now, sent time.Time) bool {
-	// A token that another replica had requested long before the last rejection says
+// admit reports whether c may be dropped now because an API has rejected it. If so it notes
+// that.
+func (r *rejections) admit(now time.Time, c *cachedToken) bool {
+	age := c.age(now)
+	if c.dead != forever && age >= max(c.dead-lastMoment, minReuse) {
+		// Some servers end a token a moment before its time, and the next one is due anyway.
+		return true
+	}
+	// A token that was requested long before the last rejection, by another replica, says
 	// nothing about whether the API rejects every token: both may have been revoked together.
-	if !r.last.IsZero() && now.Sub(r.last) < minRejection && r.last.Sub(sent) < minRejection {
+	since := r.last.Age(now)
+	limit := min(minRejection, c.dead)
+	if r.count > 0 && since < limit && age-since < limit {
 		return false
 	}
-	r.last = now
+	r.last = clock.At(now)
+	r.count++
 	return true
 }
 
@@ -87,11 +109,4 @@ func cooldownDelay(n int, draw float64) time.Duration {
 // all at once. draw is in [0,1) and decides where in between.
 func jittered(d time.Duration, draw float64) time.Duration {
 	return time.Duration(float64(d) * (0.75 + 0.25*draw))
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

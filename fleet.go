@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
@@ -136,7 +137,7 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 		}
 	}
 	if c := s.current.Load(); c != nil {
-		p.until = c.sent.Add(c.dead)
+		p.until = c.sent.Time().Add(c.dead)
 		if c.shared != nil {
 			p.spent = append(p.spent, c.shared.version)
 		}
@@ -275,10 +276,8 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			return nil, false, nil
 		}
 		pause = time.Duration(float64(pause) * (1 + mathrand.Float64()/4)) // So that replicas don't ask all at once.
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, false, ctx.Err()
+		if err := clock.In(time.Now(), pause).Wait(ctx); err != nil {
+			return nil, false, err
 		}
 		if claim.State == tokenstore.ClaimWait {
 			s.leaseWait += time.Since(asked)

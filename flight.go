@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
 // hardPatience is how long after the start of a flight callers wait for it while they could
@@ -91,11 +92,11 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	if ctx.Err() != nil {
 		return newWaitError(ctx)
 	}
-	if rare := s.rare.Load(); rare != nil && rare.cooldown.failures > 0 {
+	if rare := s.rare.Load(); rare != nil && rare.cooldown.request != nil {
 		if !rare.cooldown.request.isFor(s.conf) {
 			rare.cooldown = cooldown{}
 		}
-		if now.Before(rare.cooldown.end(usable)) {
+		if !rare.cooldown.end(usable).Passed(now) {
 			return rare.cooldown.err
 		}
 	}
@@ -160,7 +161,8 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		s.mu.Unlock()
 		return false
 	}
-	var cooling event.Cooldown
+	var cooling clock.Deadline
+	failures := 0
 	if err == nil {
 		s.replaceLocked(token)
 		if rare := s.rare.Load(); rare != nil {
@@ -170,7 +172,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		rare := s.rarely()
 		rare.cooldown.fail(now, f.request, err, rand.Float64())
 		rare.lastError = err
-		cooling = event.Cooldown{Failures: rare.cooldown.failures, Until: rare.cooldown.end(s.current.Load().usable(now))}
+		cooling, failures = rare.cooldown.end(s.current.Load().usable(now)), rare.cooldown.failures
 	}
 	s.flight = nil
 	f.token, f.err = token, err
@@ -184,8 +186,8 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		bounded.Tell(observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
 	} else {
 		bounded.Tell(observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
-		if cooling.Until.After(now) {
-			bounded.Tell(observer.Cooldown, cooling)
+		if !cooling.Passed(now) {
+			bounded.Tell(observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
 		}
 	}
 	bounded.Tell(f.traced, err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
 // This file decides when a token is replaced: how its life is divided into fresh, stale and
@@ -27,8 +28,7 @@ type cachedToken struct {
 	from          event.TokenFrom // FromStore or FromServer
 	shared        *sharedVersion  // where it is in Config.Store; nil: it isn't there
 	authorization string          // the value of the Authorization header
-	sent          time.Time       // just before the token request was sent
-	sentWall      time.Time       // the same without monotonic reading
+	sent          clock.Instant   // just before the token request was sent
 	bound         binding         // what the client proved to have when it requested the token
 
 	// Ages, counted from sent, at which the token becomes stale, at which callers wait for
@@ -49,8 +49,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		from:          response.from,
 		shared:        response.shared,
 		authorization: scheme + " " + token.AccessToken,
-		sent:          response.sent,
-		sentWall:      response.sent.Round(0),
+		sent:          clock.At(response.sent),
 		bound:         response.bound,
 		soft:          forever,
 		hard:          forever,
@@ -91,11 +90,8 @@ func softWindow(life, earlyRefresh time.Duration, draw float64) time.Duration {
 // replacement.
 func hardWindow(life time.Duration) time.Duration { return min(maxHardWindow, life/10) }
 
-// age returns how old c is, by the clock that shows more: nobody can set back the monotonic
-// clock, and the wall clock goes on while the machine sleeps.
-func (c *cachedToken) age(now time.Time) time.Duration {
-	return max(now.Sub(c.sent), time.Duration(now.UnixNano()-c.sentWall.UnixNano()))
-}
+// age returns how old c is.
+func (c *cachedToken) age(now time.Time) time.Duration { return c.sent.Age(now) }
 
 // usable reports whether c, which may be nil, has not expired.
 func (c *cachedToken) usable(now time.Time) bool { return c != nil && c.age(now) < c.dead }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 )
 
@@ -117,9 +118,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			return nil, err
 		}
 		bounded.Tell(r.conf.observer().Retry, event.Retry{Attempt: attempt, Delay: delay, Err: err})
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
+		if clock.In(time.Now(), delay).Wait(ctx) != nil {
 			return nil, err
 		}
 		if !isAnswer(err) {

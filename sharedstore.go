@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -49,8 +50,8 @@ type breaker struct {
 	mu       sync.Mutex // protects what follows
 	failures int        // in a row
 	pause    time.Duration
-	resume   time.Time // when there may be calls again
-	probing  bool      // the first of them is under way
+	resume   clock.Deadline // when there may be calls again
+	probing  bool           // the first of them is under way
 }
 
 // Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM.
@@ -182,7 +183,7 @@ func (b *breaker) admit(now time.Time) (probe, ok bool) {
 	if b.failures < storeFailuresFree {
 		return false, true
 	}
-	if b.probing || now.Before(b.resume) {
+	if b.probing || !b.resume.Passed(now) {
 		return false, false
 	}
 	b.probing = true
@@ -204,7 +205,7 @@ func (b *breaker) record(probe bool, err error, givenUp bool) {
 		b.failures++
 		if b.failures == storeFailuresFree || probe {
 			b.pause = min(max(2*b.pause, minStorePause), maxStorePause)
-			b.resume = time.Now().Add(jittered(b.pause, rand.Float64()))
+			b.resume = clock.In(time.Now(), jittered(b.pause, rand.Float64()))
 		}
 	}
 }

@@ -63,8 +63,9 @@ import (
 //     the last one is cooling. However many have failed.
 //   - dropped: a token issued before an invalidation is never served after it.
 //   - kept: a token is dropped only by Invalidate with that token, or after the API
-//     has answered 401 to it, which it does at most every 30 seconds.
-//   - rejected: the first 401 in 30 seconds, without another reason than
+//     has answered 401 to it: at most once in 30 seconds, or in the token's life if that
+//     is less, unless it is in the last second of that life.
+//   - rejected: the first 401 in that time, without another reason than
 //     invalid_token, drops the token, unless it is the answer to a replay. The
 //     replay carries another.
 //   - construction: no token is requested once the construction context is done.
@@ -756,7 +757,7 @@ func (s *simulation) jump(by time.Duration) {
 		return
 	}
 	moved := *c
-	moved.sentWall = moved.sentWall.Add(-by)
+	moved.sent = moved.sent.MoveWallClock(by)
 	s.source.current.Store(&moved)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -791,7 +792,9 @@ func (s *simulation) settle() {
 		token := s.call(-1, bySource, plan{timeout: -1, cancel: -1})
 		s.mu.Lock()
 		for _, a := range s.attempts { // Also of an answer that was under way.
-			limit = latest(limit, a.hold)
+			if a.hold.After(limit) {
+				limit = a.hold
+			}
 		}
 		over := token != "" || !s.cancelled.IsZero()
 		if !over && time.Now().After(limit) {
@@ -1588,12 +1591,8 @@ func (s *simulation) judgeDrops() {
 		causes := s.invalidations
 		if d.rejected {
 			causes = s.unauthorized
-			if !rejected.IsZero() && d.at.Before(rejected.Add(30*time.Second)) {
-				s.fail("kept", "because of status 401 tokens were dropped at %s and at %s", s.at(rejected), s.at(d.at))
-			}
-			rejected = d.at
 		}
-		var candidates []string // for having been dropped
+		var candidates []*simAttempt // for having been dropped
 		for _, f := range s.flights {
 			if f.token == nil || f.end.After(d.at) {
 				continue
@@ -1601,11 +1600,23 @@ func (s *simulation) judgeDrops() {
 			if f.end.Before(d.at) {
 				candidates = nil
 			}
-			candidates = append(candidates, f.token.token)
+			candidates = append(candidates, f.token)
 		}
-		if !slices.ContainsFunc(causes, func(u cause) bool { return u.at.Equal(d.at) && slices.Contains(candidates, u.token) }) {
-			s.fail("kept", "at %s the Source dropped a token (%v) that nobody complained of", s.at(d.at), candidates)
+		i := slices.IndexFunc(candidates, func(a *simAttempt) bool {
+			return slices.ContainsFunc(causes, func(u cause) bool { return u.at.Equal(d.at) && u.token == a.token })
+		})
+		if i < 0 {
+			s.fail("kept", "at %s the Source dropped one of %d tokens, of which nobody complained", s.at(d.at), len(candidates))
+			continue
 		}
+		a := candidates[i]
+		if !d.rejected || a.dead() != forever && s.age(a, d.at) >= max(a.dead()-time.Second, time.Second) {
+			continue
+		}
+		if !rejected.IsZero() && d.at.Before(rejected.Add(min(30*time.Second, a.dead()))) {
+			s.fail("kept", "because of status 401 tokens were dropped at %s and at %s", s.at(rejected), s.at(d.at))
+		}
+		rejected = d.at
 	}
 	for _, u := range s.unauthorized {
 		a, certain := s.current(u.at)
@@ -1613,7 +1624,7 @@ func (s *simulation) judgeDrops() {
 			continue
 		}
 		if !slices.ContainsFunc(s.drops, func(d simDrop) bool {
-			return d.rejected && d.at.After(u.at.Add(-30*time.Second)) && d.at.Before(u.at)
+			return d.rejected && d.at.After(u.at.Add(-min(30*time.Second, a.dead()))) && d.at.Before(u.at)
 		}) {
 			s.fail("rejected", "%s was kept at %s in spite of status 401", u.token, s.at(u.at))
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 )
@@ -187,7 +188,7 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 		defer s.mu.Unlock()
 		return s.previous != nil && refused(s.previous) // Otherwise it isn't from this Source at all.
 	}
-	admitted := s.rarely().rejections.admit(time.Now(), c.sent)
+	admitted := s.rarely().rejections.admit(time.Now(), c)
 	if admitted {
 		s.dropLocked(c, event.Rejected)
 	}
@@ -237,7 +238,7 @@ func (s *Source) Status() Status {
 	defer s.mu.Unlock()
 	c := s.current.Load()
 	status := Status{State: c.state(now)}
-	var pause time.Time
+	var pause clock.Deadline
 	if rare := s.rare.Load(); rare != nil {
 		status.LastError = rare.lastError
 		pause = rare.cooldown.end(status.State != Expired)
@@ -245,13 +246,16 @@ func (s *Source) Status() Status {
 	switch {
 	case status.State == Expired && status.LastError != nil:
 		status.State = Failed
-		if pause.After(now) {
-			status.NextRefresh = pause
+		if !pause.Passed(now) {
+			status.NextRefresh = pause.Time()
 		}
 	case status.State == Expired || c.dead == forever:
 	default:
 		status.Expiry = c.token.Expiry
-		status.NextRefresh = latest(c.sent.Add(c.soft), pause)
+		status.NextRefresh = c.sent.Time().Add(c.soft)
+		if pause.Time().After(status.NextRefresh) {
+			status.NextRefresh = pause.Time()
+		}
 	}
 	return status
 }

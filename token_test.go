@@ -401,17 +401,17 @@ func TestH2_ReturnedTokensAreCopies(t *testing.T) {
 
 func TestH3_EarlierOfWallAndMonotonicClock(t *testing.T) {
 	c := newCachedToken(&tokenResponse{Response: &tokenresponse.Response{AccessToken: "x", ExpiresIn: 3600}, sent: time.Now(), floor: minReuse}, 0, 0)
-	require.Equal(t, Fresh, c.state(c.sent.Add(time.Minute)))
-	require.Equal(t, Expired, c.state(c.sent.Add(time.Hour)))
+	require.Equal(t, Fresh, c.state(c.sent.Time().Add(time.Minute)))
+	require.Equal(t, Expired, c.state(c.sent.Time().Add(time.Hour)))
 
 	slept := *c
-	slept.sentWall = c.sentWall.Add(-2 * time.Hour) // The monotonic clock stood still.
-	require.Equal(t, Expired, slept.state(c.sent.Add(time.Minute)))
+	slept.sent = c.sent.MoveWallClock(2 * time.Hour) // The monotonic clock stood still.
+	require.Equal(t, Expired, slept.state(c.sent.Time().Add(time.Minute)))
 
 	setBack := *c
-	setBack.sentWall = c.sentWall.Add(time.Hour) // Now it is an hour earlier.
-	require.Equal(t, Fresh, setBack.state(c.sent.Add(time.Minute)))
-	require.Equal(t, Expired, setBack.state(c.sent.Add(time.Hour)))
+	setBack.sent = c.sent.MoveWallClock(-time.Hour) // Now it is an hour earlier.
+	require.Equal(t, Fresh, setBack.state(c.sent.Time().Add(time.Minute)))
+	require.Equal(t, Expired, setBack.state(c.sent.Time().Add(time.Hour)))
 }
 
 func TestH4_DoneContextRequestsNothing(t *testing.T) {
