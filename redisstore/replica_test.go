@@ -56,17 +56,14 @@ type replica struct {
 // observed is what a replica's Observer was told.
 type observed struct {
 	Operations []operation
-	Refreshes  []event.TokenFrom
-	Failures   []string
 }
 
 type operation struct {
-	Name     string
-	State    string
-	Duration time.Duration
-	Err      string
-	Lost     bool // ErrLeaseLost
-	Slow     bool // it took too long, or nearly
+	Name  string
+	State string
+	Err   string
+	Lost  bool // ErrLeaseLost
+	Slow  bool // it took too long, or nearly
 }
 
 // count returns how many operations there were for which f is true.
@@ -122,11 +119,20 @@ func newReplica(s spec) (*replica, error) {
 	return r, nil
 }
 
-// sibling returns another replica, that shares r's Redis client and SharedStore.
+// sibling returns another replica, which shares r's Redis client and SharedStore.
 func (r *replica) sibling() *replica {
 	sibling := &replica{spec: r.spec, client: r.client, store: r.store}
 	sibling.connect()
 	return sibling
+}
+
+// withSiblings returns r and n siblings of it.
+func (r *replica) withSiblings(n int) []*replica {
+	replicas := []*replica{r}
+	for range n {
+		replicas = append(replicas, r.sibling())
+	}
+	return replicas
 }
 
 func (r *replica) connect() {
@@ -146,7 +152,7 @@ func (r *replica) connect() {
 		Store:          r.store,
 		Observer: &clientcredentials.Observer{
 			StoreOperation: func(info event.StoreOperation) {
-				op := operation{Name: string(info.Operation), Duration: info.Duration, Slow: info.Duration > 200*time.Millisecond}
+				op := operation{Name: string(info.Operation), Slow: info.Duration > 200*time.Millisecond}
 				if info.State != 0 {
 					op.State = info.State.String()
 				}
@@ -157,16 +163,6 @@ func (r *replica) connect() {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.seen.Operations = append(r.seen.Operations, op)
-			},
-			RefreshDone: func(info event.RefreshDone) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.seen.Refreshes = append(r.seen.Refreshes, info.From)
-			},
-			RefreshFailed: func(info event.RefreshFailed) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.seen.Failures = append(r.seen.Failures, info.Err.Error())
 			},
 		},
 	}
@@ -186,7 +182,7 @@ func (r *replica) close() {
 func (r *replica) observed() observed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return observed{slices.Clone(r.seen.Operations), slices.Clone(r.seen.Refreshes), slices.Clone(r.seen.Failures)}
+	return observed{slices.Clone(r.seen.Operations)}
 }
 
 // get has one caller ask for a token.
