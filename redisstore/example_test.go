@@ -13,7 +13,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/redisstore"
 )
 
-// The key, the same for all replicas, is 32 random bytes or more.
+// All replicas have the same key of 32 or more random bytes.
 var sealingKey = []byte("c2VjcmV0IHNlYWxpbmcga2V5IG9mIGV4YW1wbGVz")
 
 func Example() {
@@ -70,7 +70,7 @@ func ExampleNew_sentinel() {
 	// Output: clientcredentials.SharedStore(*redisstore.Store, 1 keys)
 }
 
-// Services that share a Redis, and are to have nothing to do with each other.
+// Services that use the same Redis don't share tokens if their prefixes differ.
 func ExampleStore() {
 	rdb := redis.NewClient(&redis.Options{Addr: "redis.example.com:6379", ContextTimeoutEnabled: true})
 	defer func() { _ = rdb.Close() }()

@@ -55,7 +55,7 @@ func TestS01_ColdStart(t *testing.T) {
 			for _, w := range workers {
 				r := w.receive(t)
 				results = append(results, r.Results...)
-				seen.Operations = append(seen.Operations, r.Seen.Operations...)
+				seen = append(seen, r.Seen...)
 			}
 			seen.calm()
 			require.Len(t, results, 200)
@@ -214,7 +214,7 @@ func TestS05_RedisFrozen(t *testing.T) {
 			require.LessOrEqual(t, int(stats.TotalConns-stats.IdleConns), 100, "calls that are under way")
 			for i, r := range replicas {
 				require.Less(t, results[i].Waited, patience)
-				require.LessOrEqual(t, len(r.observed().Operations), 1, "after a failure they leave Redis alone")
+				require.LessOrEqual(t, len(r.observed()), 1, "after a failure they leave Redis alone")
 			}
 		})
 	}
@@ -251,7 +251,7 @@ func TestS07_RedisSlow(t *testing.T) {
 	elapsed := time.Since(start)
 	f.requireRequests(t, len(replicas))
 	for _, r := range replicas {
-		calls += len(r.observed().Operations)
+		calls += len(r.observed())
 	}
 	// Three failures, and a call that begins while the third is being noted. Then one call
 	// for each pause, and a pause is no shorter than 0.75 s.

@@ -68,14 +68,15 @@ func startServer(t *testing.T, args, config []string) *server {
 // run starts s at its port, and reports whether it has started.
 func (s *server) run() bool {
 	s.t.Helper()
-	started := make(chan bool, 10) // more than the lines that say so
+	started := make(chan bool, 1)
 	s.process = start(s.t, nil, func(line string) {
 		has := func(text string) bool { return strings.Contains(line, text) }
-		switch {
-		case has("Ready to accept connections"), has("Sentinel ID is"):
-			started <- true
-		case has("Failed listening on port"), has("FATAL CONFIG"):
-			started <- false
+		ok := has("Ready to accept connections") || has("Sentinel ID is")
+		if ok || has("Failed listening on port") || has("FATAL CONFIG") {
+			select {
+			case started <- ok:
+			default: // An earlier line has said so.
+			}
 		}
 	}, s.args[0], s.args[1:]...)
 	select {
