@@ -343,7 +343,7 @@ func TestBucketDeleted(t *testing.T) {
 	lead(t, s, key, "", "a")
 	require.NoError(t, s.JetStream.DeleteKeyValue(withDeadline(t), testBucket))
 	for _, err := range errorsOf(withDeadline(t), s) {
-		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" isn't there`)
+		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" doesn't exist`)
 	}
 
 	bucket := createBucket(t, s.JetStream)
@@ -361,7 +361,7 @@ func TestJetStreamOff(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, func(o *server.Options) { o.JetStream = false })
 	for _, err := range errorsOf(withDeadline(t), newStore(t, server.url())) {
-		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" isn't there`)
+		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" doesn't exist`)
 	}
 }
 
