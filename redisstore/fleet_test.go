@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials"
@@ -33,6 +32,9 @@ import (
 
 // leaderLease is how long other replicas wait for a leader that has died.
 const leaderLease = 5 * time.Second
+
+// resetConnections is the command that closes all connections to Redis but the caller's.
+const resetConnections = "client kill type normal skipme yes"
 
 // A cold start of all replicas takes one token request.
 func TestS01_ColdStart(t *testing.T) {
@@ -163,7 +165,7 @@ func TestS04_RedisGoesAway(t *testing.T) {
 	})
 	subscenario(t, "connections reset", func(t *testing.T, f *fleet) {
 		replicas, leading, following, answer := start(t, f)
-		resetConnections(t, f.admin)
+		do(t, f.admin, resetConnections)
 		for _, r := range replicas[1:] {
 			asked := r.observed().claims(tokenstore.ClaimWait)
 			await(t, func() bool { return r.observed().claims(tokenstore.ClaimWait) > asked }, "a replica polls again", replicas...)
@@ -173,12 +175,6 @@ func TestS04_RedisGoesAway(t *testing.T) {
 		calm(replicas...)
 		f.requireOneToken(t, 1, results...)
 	})
-}
-
-// resetConnections closes all connections to Redis but the caller's.
-func resetConnections(t *testing.T, admin *redis.Client) {
-	t.Helper()
-	require.NoError(t, admin.ClientKillByFilter(t.Context(), "type", "normal", "skipme", "yes").Err())
 }
 
 // Replicas stop waiting for a frozen Redis after the budget, even if their client doesn't
@@ -274,14 +270,14 @@ func TestS08_RedisRefuses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name        string
-		breaks, fix []any // commands
-		resets      bool  // whether the replicas lose their connections
+		breaks, fix string // commands
+		resets      bool   // whether the replicas lose their connections
 	}{
-		{"OOM", setting("maxmemory", "1"), setting("maxmemory", "0"), false},
-		{"READONLY", []any{"replicaof", "127.0.0.1", 1}, []any{"replicaof", "no", "one"}, false},
-		{"NOREPLICAS", setting("min-replicas-to-write", "1"), setting("min-replicas-to-write", "0"), false},
-		{"NOPERM", []any{"acl", "setuser", "default", "-evalsha"}, []any{"acl", "setuser", "default", "+evalsha"}, false},
-		{"no connections", setting("maxclients", "1"), setting("maxclients", "1000"), true},
+		{"OOM", "config set maxmemory 1", "config set maxmemory 0", false},
+		{"READONLY", "replicaof 127.0.0.1 1", "replicaof no one", false},
+		{"NOREPLICAS", "config set min-replicas-to-write 1", "config set min-replicas-to-write 0", false},
+		{"NOPERM", "acl setuser default -evalsha", "acl setuser default +evalsha", false},
+		{"no connections", "config set maxclients 1", "config set maxclients 1000", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +285,7 @@ func TestS08_RedisRefuses(t *testing.T) {
 			replicas := f.replicas(t, 5)
 			do(t, f.admin, c.breaks)
 			if c.resets {
-				resetConnections(t, f.admin)
+				do(t, f.admin, resetConnections)
 			}
 			require.Len(t, requireTokens(t, getAll(t.Context(), 10, replicas...)...), 5)
 			f.requireRequests(t, 5)
@@ -300,11 +296,11 @@ func TestS08_RedisRefuses(t *testing.T) {
 	subscenario(t, "FLUSHALL", func(t *testing.T, f *fleet) {
 		replicas := f.replicas(t, 4)
 		leading, answer := f.lead(t.Context(), t, replicas[0])
-		do(t, f.admin, []any{"flushall"}) // The lease is gone.
+		do(t, f.admin, "flushall") // The lease is gone.
 		answer.release()
 		first := leading.results(t)[0]
 		second := replicas[1].get(t.Context())
-		do(t, f.admin, []any{"flushall"})
+		do(t, f.admin, "flushall")
 		third, fourth := replicas[2].get(t.Context()), replicas[3].get(t.Context())
 		again := replicas[0].get(t.Context()) // What it has is still good.
 		calm(replicas...)
@@ -316,9 +312,9 @@ func TestS08_RedisRefuses(t *testing.T) {
 		t.Parallel()
 		c := startCluster(t)
 		undisturbed(t, func(t *testing.T) {
-			require.NoError(t, c.client(t).ForEachMaster(t.Context(), func(ctx context.Context, node *redis.Client) error {
-				return node.FlushAll(ctx).Err()
-			}))
+			for _, admin := range c.admins() {
+				do(t, admin, "flushall")
+			}
 			f := newFleet(t, c.addrs()...)
 			replicas := f.replicas(t, 5)
 			leading, answer := f.lead(t.Context(), t, replicas[0])
@@ -352,7 +348,7 @@ func TestS08_RedisRefuses(t *testing.T) {
 			f := newFleet(t, p.sentinel.addr)
 			f.spec.Redis.MasterName = masterName
 			f.redis = p.master
-			do(t, p.master.client(t), []any{"acl", "deluser", "replica"}) // Nothing is replicated from now on.
+			do(t, p.master.client(t), "acl deluser replica") // Nothing is replicated from now on.
 			return f
 		}, func(t *testing.T, f *fleet, replicas []*replica) {
 			f.redis.kill()
@@ -382,20 +378,12 @@ func TestS08_RedisRefuses(t *testing.T) {
 func evict(t *testing.T, f *fleet, _ []*replica) {
 	t.Helper()
 	key := f.onlyKey(t)
-	do(t, f.admin, setting("maxmemory", "4mb"))
+	do(t, f.admin, "config set maxmemory 4mb")
 	for i := 0; f.admin.Exists(t.Context(), key).Val() == 1; i++ {
 		require.Less(t, i, 1_000_000)
 		require.NoError(t, f.admin.Set(t.Context(), fmt.Sprint("junk", i), make([]byte, 10_000), 0).Err())
 	}
-	do(t, f.admin, setting("maxmemory", "0"))
-}
-
-// setting returns the command that changes a parameter of Redis.
-func setting(parameter, value string) []any { return []any{"config", "set", parameter, value} }
-
-func do(t *testing.T, admin *redis.Client, command []any) {
-	t.Helper()
-	require.NoError(t, admin.Do(t.Context(), command...).Err())
+	do(t, f.admin, "config set maxmemory 0")
 }
 
 // connected waits until r is connected to Redis again.

@@ -99,6 +99,19 @@ func (s *server) client(t *testing.T) *redis.Client {
 	return closed(t, redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true}))
 }
 
+// do runs a command, whose arguments have no spaces in them.
+func do(t *testing.T, admin *redis.Client, command string) {
+	t.Helper()
+	require.NoError(t, admin.Do(t.Context(), words(command)...).Err())
+}
+
+func words(command string) (arguments []any) {
+	for _, word := range strings.Fields(command) {
+		arguments = append(arguments, word)
+	}
+	return arguments
+}
+
 // closed closes client at the end of the test.
 func closed[C redis.UniversalClient](t *testing.T, client C) C {
 	t.Helper()
@@ -132,11 +145,11 @@ func startCluster(t *testing.T) *cluster {
 	}
 	for i, node := range c.nodes {
 		require.NoError(t, node.admin.ClusterAddSlotsRange(t.Context(), i*clusterSlots/3, (i+1)*clusterSlots/3-1).Err())
-		require.NoError(t, node.admin.Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
+		do(t, node.admin, fmt.Sprint("cluster set-config-epoch ", i+1))
 		if i > 0 {
 			config, err := node.admin.ConfigGet(t.Context(), "cluster-port").Result()
 			require.NoError(t, err)
-			require.NoError(t, c.nodes[0].admin.Do(t.Context(), "cluster", "meet", "127.0.0.1", node.port, config["cluster-port"]).Err())
+			do(t, c.nodes[0].admin, fmt.Sprint("cluster meet 127.0.0.1 ", node.port, " ", config["cluster-port"]))
 		}
 	}
 	for _, node := range c.nodes {
@@ -211,15 +224,18 @@ func (c *cluster) move(t *testing.T, key string, step func()) {
 		ids[i], err = node.admin.ClusterMyID(ctx).Result()
 		require.NoError(t, err)
 	}
-	require.NoError(t, c.nodes[to].admin.Do(ctx, "cluster", "setslot", slot, "importing", ids[from]).Err())
-	require.NoError(t, c.nodes[from].admin.Do(ctx, "cluster", "setslot", slot, "migrating", ids[to]).Err())
+	setSlot := func(node int, state string) {
+		t.Helper()
+		do(t, c.nodes[node].admin, fmt.Sprintf("cluster setslot %d %s", slot, state))
+	}
+	setSlot(to, "importing "+ids[from])
+	setSlot(from, "migrating "+ids[to])
 	step() // The key is still on the old node.
 	require.NoError(t, c.nodes[from].admin.Migrate(ctx, "127.0.0.1", strconv.Itoa(c.nodes[to].port), key, 0, patience).Err())
 	require.Equal(t, to, c.find(t, key))
-	step() // The old node answers ASK.
-	for i := range c.nodes {
-		node := c.nodes[(to+i)%len(c.nodes)].admin // The new one first.
-		require.NoError(t, node.Do(ctx, "cluster", "setslot", slot, "node", ids[to]).Err())
+	step()                   // The old node answers ASK.
+	for i := range c.nodes { // The new node first.
+		setSlot((to+i)%len(c.nodes), "node "+ids[to])
 	}
 	step() // The old node answers MOVED.
 }
