@@ -78,7 +78,7 @@ func requireKeys(tb testing.TB, s *Store, want ...string) {
 	require.ElementsMatch(tb, want, keys)
 }
 
-// setBack sets back the clock of s, as if a server whose clock is behind had answered.
+// setBack sets back the clock of s by d, as if the clock of the server had been behind.
 func setBack(s *Store, d time.Duration) {
 	r := *s.clock.reading.Load()
 	r.server = r.server.Add(-d)
@@ -234,7 +234,7 @@ func TestRoundTrips(t *testing.T) {
 		require.Equal(t, step.want, int(s.JetStream.Conn().Stats().OutMsgs-before), step.what)
 	}
 
-	// After all that there is one value for each credential.
+	// In the end there is one value for each credential.
 	requireKeys(t, s, k, l)
 }
 
@@ -298,7 +298,7 @@ func TestRestart(t *testing.T) {
 	requireClaim(t, s, testKey("l"), "", "b", hit(v1))
 }
 
-// errorsOf returns the errors of all methods.
+// errorsOf calls all methods of s, and returns their errors.
 func errorsOf(ctx context.Context, s *Store) []error {
 	_, err := s.Acquire(ctx, testKey("k"), "", "a", time.Hour)
 	return []error{

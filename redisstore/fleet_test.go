@@ -158,7 +158,7 @@ func TestS04_RedisGoesAway(t *testing.T) {
 	subscenario(t, "killed", func(t *testing.T, f *fleet) {
 		replicas, leading, following, answer := start(t, f)
 		f.redis.kill()
-		requireTokens(t, following.results(t)...)
+		requireTokens(t, following.results(t)...) // Calls of the store may be slow now.
 		answer.release()
 		requireTokens(t, leading.results(t)...)
 		f.requireRequests(t, len(replicas))
@@ -306,7 +306,7 @@ func TestS08_RedisRefuses(t *testing.T) {
 		calm(replicas...)
 		requireOneToken(t, first, second, again)
 		requireOneToken(t, third, fourth)
-		f.requireRequests(t, 3) // The leader can't know why it has lost the lease.
+		f.requireRequests(t, 3) // The leader requests a second token: it can't know why it lost the lease.
 	})
 	t.Run("MOVED", func(t *testing.T) {
 		t.Parallel()
@@ -327,8 +327,8 @@ func TestS08_RedisRefuses(t *testing.T) {
 		})
 	})
 
-	// After these Redis has no record anymore: the next replica requests a token, and the
-	// one after it shares that.
+	// In these cases Redis loses the record. The next replica requests a token, and the one
+	// after it shares that token.
 	for _, c := range []struct {
 		name  string
 		start func(t *testing.T) *fleet
@@ -500,7 +500,7 @@ func TestS12_Cooldown(t *testing.T) {
 		subscenario(t, http.StatusText(fault.Status), func(t *testing.T, f *fleet) {
 			f.spec.Retry.MaxAttempts = 1
 			f.SetFault(&fault)
-			f.Latency = 300 * time.Millisecond // Time to see who leads.
+			f.Latency = 300 * time.Millisecond // Gives the others time to see that one leads.
 			replicas := f.replicas(t, 20)
 			for f.TokenRequests() < 4 {
 				for _, result := range getAll(t.Context(), 1, replicas...) {

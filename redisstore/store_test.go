@@ -601,7 +601,7 @@ func TestSentinel(t *testing.T) {
 			return f(ctx) == nil
 		}, what)
 	}
-	succeeds(func(ctx context.Context) error { return s.Abort(ctx, key, "nobody", nil, 0) }, "the replica has become the master")
+	succeeds(func(ctx context.Context) error { return s.Abort(ctx, key, "another", nil, 0) }, "the replica has become the master")
 	requireHit(t, s, key)
 	succeeds(func(ctx context.Context) error {
 		_, err := s.Acquire(ctx, newKey(), "", "owner", leaseTime)

@@ -18,7 +18,7 @@ import (
 const (
 	// workerVariable is set in the environment of a process that is to be a worker.
 	workerVariable = "CLIENTCREDENTIALS_TEST_WORKER"
-	// replyPrefix tells a reply from what the race detector prints.
+	// replyPrefix distinguishes replies from what the race detector prints.
 	replyPrefix = "reply: "
 )
 

@@ -100,7 +100,7 @@ func (d *demo) replacement(ctx context.Context, a *attempt) error {
 		return err
 	}
 	settled := func() bool { return p.with.tokensSeen() > tokens && p.with.tokensInUse() == 1 }
-	held, err := t.until(ctx, tokens*d.lifetime, settled)
+	done, err := t.until(ctx, tokens*d.lifetime, settled)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (d *demo) replacement(ctx context.Context, a *attempt) error {
 	perLife := float64(n) / lives(without)
 	a.claim(lives(without) >= 1 && perLife >= float64(d.replicas), "without a store: %.1f token requests per life of a token (%d for %.1f)", perLife, n, lives(without))
 	perLife = float64(nShared) / lives(with)
-	a.claim(held && perLife < 1.5, "with the store:  %.1f token requests per life of a token (%d for %.1f)", perLife, nShared, lives(with))
+	a.claim(done && perLife < 1.5, "with the store:  %.1f token requests per life of a token (%d for %.1f)", perLife, nShared, lives(with))
 	a.claimCalls(without, with)
 	a.claimNoWait(d.latency, without, with)
 	return nil
@@ -179,7 +179,7 @@ func (d *demo) outage(ctx context.Context, a *attempt) error {
 	})
 	type phase struct {
 		figures
-		held     bool
+		done     bool
 		took     time.Duration
 		requests int
 	}
@@ -190,7 +190,7 @@ func (d *demo) outage(ctx context.Context, a *attempt) error {
 		if err := do(); err != nil {
 			return p, err
 		}
-		p.held, err = t.until(ctx, 3*d.lifetime, func() bool { return f.tokensInUse() == tokens && time.Since(start) >= least })
+		p.done, err = t.until(ctx, 3*d.lifetime, func() bool { return f.tokensInUse() == tokens && time.Since(start) >= least })
 		if err != nil {
 			return p, err
 		}
@@ -228,8 +228,8 @@ func (d *demo) outage(ctx context.Context, a *attempt) error {
 	all := sum(up.figures, down.figures, again.figures, rest)
 	a.blame(all, figures{Hindered: t.late})
 	a.Say("")
-	a.claim(down.held && down.requests >= d.replicas, "%v after it was killed, each replica had a token of its own, after %s", report.Round(down.took), count(down.requests, "token request"))
-	a.claim(again.held && again.requests < d.replicas, "%v after it was started again, all shared one token, after %s", report.Round(again.took), count(again.requests, "token request"))
+	a.claim(down.done && down.requests >= d.replicas, "%v after it was killed, each replica had a token of its own, after %s", report.Round(down.took), count(down.requests, "token request"))
+	a.claim(again.done && again.requests < d.replicas, "%v after it was started again, all shared one token, after %s", report.Round(again.took), count(again.requests, "token request"))
 	a.claimCalls(all)
 	a.claimNoWait(d.latency, all)
 	return nil
@@ -266,8 +266,8 @@ func newTicks(every time.Duration, line func(at time.Duration)) *ticks {
 
 // until prints lines until condition is true, and one more at the end. It reports whether
 // condition became true within limit.
-func (t *ticks) until(ctx context.Context, limit time.Duration, condition func() bool) (held bool, err error) {
-	for deadline := time.Now().Add(limit); !held && time.Now().Before(deadline); held = condition() {
+func (t *ticks) until(ctx context.Context, limit time.Duration, condition func() bool) (done bool, err error) {
+	for deadline := time.Now().Add(limit); !done && time.Now().Before(deadline); done = condition() {
 		late, err := nap(ctx)
 		if err != nil {
 			return false, err
@@ -278,7 +278,7 @@ func (t *ticks) until(ctx context.Context, limit time.Duration, condition func()
 		}
 	}
 	t.tick()
-	return held, nil
+	return done, nil
 }
 
 func (t *ticks) tick() {
