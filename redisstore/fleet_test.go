@@ -415,7 +415,7 @@ func TestS09_Invalidate(t *testing.T) {
 		for _, r := range f.replicas(t, 10) {
 			others = append(others, r.withSiblings(19)...)
 		}
-		replicas := append(others, late)
+		replicas := slices.Concat(others, []*replica{late})
 		first := getAll(t.Context(), 1, replicas...)
 		refused := late.token(t)
 		report(refused, others...)
