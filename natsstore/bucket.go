@@ -13,23 +13,28 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// This file has what we need of a bucket. It isn't a jetstream.KeyValue, which reads
-// from any server of a cluster that has a copy, be it without the last writes: who has
-// just got a lease would be told that it hasn't. Nor can one be had before the servers
-// have answered, and a service has to start while they are down. The names are those
-// of https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md.
+// This file accesses the bucket. It doesn't use jetstream.KeyValue, for two reasons:
+//
+//   - A KeyValue reads from any server of the cluster that has a copy, even if that copy
+//     lacks the last writes. A replica could get a lease, and then be told that it has
+//     none.
+//   - Getting a KeyValue takes an answer of the servers, and a service has to start while
+//     they are down.
+//
+// The names of streams, subjects and headers are those of
+// https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md.
 
-// A message is what the bucket has at a key. The zero value: nothing yet.
+// A message is what the bucket has at a key. The zero value means that there is nothing.
 type message struct {
 	Sequence uint64    `json:"seq"`
-	Data     []byte    `json:"data"` // empty: it was deleted
+	Data     []byte    `json:"data"` // empty: the value was deleted
 	Time     time.Time `json:"time"` // when it was written
 }
 
 var (
 	errNoBucket = errors.New("the Store needs a JetStream and the name of a Bucket")
-	errNoTime   = errors.New("the server doesn't tell its time; it takes NATS 2.10 or later")
-	errName     = errors.New("keys and versions must be of letters and digits")
+	errNoTime   = errors.New("the server doesn't report its time; NATS 2.10 or later is needed")
+	errName     = errors.New("keys and versions must consist of letters and digits")
 )
 
 // stream returns the name of the bucket's stream.
@@ -40,8 +45,8 @@ func (s *Store) stream() (string, error) {
 	return "KV_" + s.Bucket, nil
 }
 
-// subject returns the subject of a key. Nothing else may be in it: a space or a line
-// end would become a part of the protocol.
+// subject returns the subject of a key. The key must not contain other characters: a space
+// or a line end would become part of the protocol.
 func (s *Store) subject(key string) (string, error) {
 	if !isPlain(key, ".") {
 		return "", errName
@@ -49,7 +54,8 @@ func (s *Store) subject(key string) (string, error) {
 	return "$KV." + s.Bucket + "." + key, nil
 }
 
-// isPlain reports whether s has letters, digits and those of more, and nothing else.
+// isPlain reports whether s consists of letters, digits and the characters in more, and
+// isn't empty.
 func isPlain(s, more string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(more, r)
@@ -68,7 +74,7 @@ func (s *Store) apiPrefix() string {
 	return jetstream.DefaultAPIPrefix
 }
 
-// now returns the server's time, and asks for it if that was long ago.
+// now returns the server's time. It asks the server if the last answer is too old.
 func (s *Store) now(ctx context.Context) (time.Time, error) {
 	if now, ok := s.clock.now(); ok {
 		return now, nil
@@ -90,8 +96,8 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// get reads what is at a key, from the stream's leader. As with all calls of a
-// JetStream, its default timeout counts: nobody answers who may not ask.
+// get reads the value at key from the stream's leader. The default timeout of the JetStream
+// applies, as for all of its calls: a server doesn't answer a user without permission.
 func (s *Store) get(ctx context.Context, key string) (message, error) {
 	name, err := s.stream()
 	if err != nil {
@@ -116,7 +122,7 @@ func (s *Store) get(ctx context.Context, key string) (message, error) {
 		Error   *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &response); err != nil {
-		return message{}, fmt.Errorf("the server's answer can't be read: %w", err)
+		return message{}, fmt.Errorf("the server's answer is not the expected JSON: %w", err)
 	}
 	switch {
 	case response.Error == nil && response.Message.Sequence == 0:
@@ -129,8 +135,8 @@ func (s *Store) get(ctx context.Context, key string) (message, error) {
 	return message{}, response.Error
 }
 
-// put writes to a key. It reports whether another value was written since the one that
-// an option expects.
+// put writes value to key. It returns lost if the last value isn't the one that an option
+// expects, because another replica has written since.
 func (s *Store) put(ctx context.Context, key string, value []byte, options ...jetstream.PublishOpt) (lost bool, err error) {
 	m := &nats.Msg{Data: value, Header: nats.Header{}}
 	err = s.publish(ctx, key, m, options...)
@@ -141,11 +147,11 @@ func (s *Store) put(ctx context.Context, key string, value []byte, options ...je
 	return false, err
 }
 
-// lostCodes are what a server says of a lost race; which of the two depends on the
-// number of the bucket's copies.
+// lostCodes are the errors of a server for a lost race. Which of them it returns depends on
+// the number of copies of the bucket.
 var lostCodes = []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant}
 
-// purge removes what is at a key. What the bucket keeps instead has no data.
+// purge removes the value at key. The bucket keeps a marker without data in its place.
 func (s *Store) purge(ctx context.Context, key string) error {
 	return s.publish(ctx, key, &nats.Msg{Header: nats.Header{
 		"KV-Operation":      {"PURGE"},
@@ -153,7 +159,7 @@ func (s *Store) purge(ctx context.Context, key string) error {
 	}})
 }
 
-// publish writes m to a key.
+// publish writes m to key.
 func (s *Store) publish(ctx context.Context, key string, m *nats.Msg, options ...jetstream.PublishOpt) (err error) {
 	if m.Subject, err = s.subject(key); err != nil {
 		return err

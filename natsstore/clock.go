@@ -6,33 +6,33 @@ import (
 )
 
 const (
-	// maxClockAge is how old a reading of the server's clock may be: after a change
-	// of the stream's leader another server tells the time.
+	// maxClockAge is how old a reading of the server's clock may be. It is short because
+	// after a change of the stream's leader, the time is that of another server.
 	maxClockAge = 10 * time.Second
 
-	// maxClockStep is how far this machine's two clocks may part from one reading to
-	// the next. One of them stands still while the machine sleeps.
+	// maxClockStep is how far this machine's two clocks may drift apart after a reading.
+	// They drift apart while the machine sleeps: the monotonic clock may stand still.
 	maxClockStep = time.Second
 )
 
-// A clock tells the time of the server: what that said last, and what has passed
-// since by this machine's monotonic clock. What this machine thinks that the time is
-// doesn't count. It is never ahead, and late by no more than the answer took to arrive:
-// so nothing is ever said to last longer than it was given.
+// A clock keeps the server's time: the time of the server's last answer, plus what has
+// passed since then by this machine's monotonic clock. The wall clock of this machine
+// doesn't matter. A clock is never ahead of the server's. It is behind by at most the round
+// trip of that answer.
 type clock struct {
-	local   func() instant // nil: this machine's
+	local   func() instant // nil: the clocks of this machine
 	reading atomic.Pointer[reading]
 }
 
-// An instant is the time by both clocks of this machine.
+// An instant is a time by both clocks of this machine.
 type instant struct {
-	elapsed time.Duration // monotonic, since some moment
+	elapsed time.Duration // since processStart, by the monotonic clock
 	wall    time.Time
 }
 
-// A reading is what the server's clock has said.
+// A reading is an answer of the server that says what time it is.
 type reading struct {
-	at        instant // when that arrived
+	at        instant // when the answer arrived
 	server    time.Time
 	roundTrip time.Duration
 }
@@ -47,7 +47,7 @@ func (c *clock) read() instant {
 	return instant{elapsed: now.Sub(processStart), wall: now.Round(0)}
 }
 
-// now returns the server's time, or false if the server is to be asked.
+// now returns the server's time, or false if the server has to be asked.
 func (c *clock) now() (time.Time, bool) {
 	r := c.reading.Load()
 	if r == nil {
@@ -62,8 +62,8 @@ func (c *clock) now() (time.Time, bool) {
 	return r.server.Add(age), true
 }
 
-// set notes what the server has answered to a request that was sent at that moment. Of
-// answers to several calls at the same time the fastest counts: it is the most exact.
+// set records the time that the server has answered to a request sent at sent. If several
+// calls ask at the same time, the fastest answer is kept, because it is the most exact.
 func (c *clock) set(sent instant, server time.Time) {
 	at := c.read()
 	r := &reading{at: at, server: server, roundTrip: at.elapsed - sent.elapsed}

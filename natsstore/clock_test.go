@@ -18,21 +18,21 @@ func TestClock(t *testing.T) {
 	c := clock{local: func() instant { return local }}
 
 	_, ok := c.now()
-	require.False(t, ok, "nobody was asked yet")
+	require.False(t, ok, "the server was never asked")
 
 	sent := local
 	pass(40*time.Millisecond, 40*time.Millisecond)
 	c.set(sent, server)
 	now, ok := c.now()
 	require.True(t, ok)
-	require.Equal(t, server, now, "the answer may have been written just now")
+	require.Equal(t, server, now, "the server may have written the answer just now")
 
 	pass(time.Second, time.Second)
 	now, ok = c.now()
 	require.True(t, ok)
 	require.Equal(t, server.Add(time.Second), now)
 
-	// Another answer counts if it is more exact.
+	// Another answer is used if it is more exact.
 	for _, answer := range []struct {
 		roundTrip, change time.Duration
 	}{

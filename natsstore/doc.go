@@ -1,5 +1,5 @@
 // Package natsstore shares access tokens between the replicas of a service through a
-// key-value bucket of NATS JetStream, by the client github.com/nats-io/nats.go.
+// key-value bucket of NATS JetStream, with the client github.com/nats-io/nats.go.
 //
 //	connection, err := nats.Connect("tls://nats.example.com",
 //		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
@@ -16,51 +16,55 @@
 //	}
 //	conf.Store = natsstore.New(js, "tokens", keyring)
 //
-// [New] encrypts what it puts there: who reads the bucket, its backups or its traffic
-// learns neither tokens nor clients. A NATS that is down, slow or full costs no token:
-// each replica requests its own meanwhile.
+// [New] encrypts what it stores: someone who can read the bucket, its backups or its
+// traffic learns neither tokens nor clients. If NATS is down, slow or full, callers still
+// get tokens: each replica requests its own until NATS works again.
 //
 // # Connections
 //
-// Any connection will do, and it may be used for other things too. It remains its
-// owner's, who closes it when the service ends. Of the options above, the first lets
-// the service start while NATS is down, the second lets the connection never give up,
-// and the third has calls fail at once while it is lost: by default they are kept, and
-// sent when nobody waits for them anymore.
+// Any connection will do, even one that the service also uses for other things. It remains
+// yours: close it when the service ends. Set the options above:
+//
+//   - RetryOnFailedConnect lets the service start while NATS is down.
+//   - MaxReconnects(-1) keeps the connection from ever giving up.
+//   - ReconnectBufSize(-1) makes calls fail at once while the connection is lost. By
+//     default the client buffers them, and sends them when no caller waits for them
+//     anymore.
 //
 // # Bucket
 //
-// The bucket is made once, by
+// Create the bucket once, with
 //
 //	nats kv add tokens --ttl=25h --storage=memory --replicas=3
 //
-// or by a program, with CreateOrUpdateKeyValue:
+// or in a program, with CreateOrUpdateKeyValue:
 //
 //	jetstream.KeyValueConfig{Bucket: "tokens", TTL: 25 * time.Hour, Storage: jetstream.MemoryStorage, Replicas: 3}
 //
-// It takes NATS 2.10 or later. It is tested with 2.15.
+// It needs NATS 2.10 or later. The tests use NATS 2.15.
 //
-// TTL is what removes the tokens of services that are no more. Nothing else does: a
-// bucket without one grows with every credential there ever was. Tokens are shared for
-// up to 24 hours; a shorter TTL ends them earlier. More history than one value
-// for each key is of no use. Nothing in the bucket is worth keeping: memory is as good
-// as files, a bucket that was emptied or made anew costs one token request, and
-// one replica instead of three costs one each time its server restarts.
+// The TTL removes the tokens of services that no longer exist. Nothing else does: without
+// a TTL the bucket grows with every credential that was ever used. Tokens are shared for up
+// to 24 hours, or for the TTL if that is shorter. A history of more than one value for each
+// key is of no use.
 //
-// For each credential there is one value, at a key of 64 hexadecimal digits: JSON of
-// up to 11 KiB, and of up to 150 KiB for a while when an authorization server has
-// refused with a long text. The data of a token of more than 8 KiB is a value of
-// its own, so that who waits for its successor doesn't read it again and again. The
-// servers' limits (max_payload, and the bucket's max-value-size if it has one) must
-// allow that.
+// Nothing in the bucket is worth keeping, so memory is as good as files. A bucket that was
+// emptied or created anew costs one token request for each credential. So does each restart
+// of the server if the bucket has one replica instead of three.
+//
+// Each credential has one value, at a key of 64 hexadecimal digits. The value is JSON of up
+// to 11 KiB. It has up to 150 KiB for a while when an authorization server has refused a
+// request with a long text. The data of a token of more than 8 KiB is a separate value, so
+// that replicas that wait for the next token don't read it again and again. The servers'
+// limits (max_payload, and the bucket's max-value-size if it has one) must allow that.
 //
 // # Time
 //
-// All times are the servers'. Each replica asks for the time when the last answer is
-// older than 10 seconds, and goes on from it with its monotonic clock; what its wall
-// clock says doesn't matter. It is late by no more than that answer took. After a change of
-// the bucket's leader it is another server's clock that counts, so those should agree
-// to about a second, as NTP makes them.
+// All times are the servers'. Each replica asks for the time when the last answer is older
+// than 10 seconds, and until then adds what its monotonic clock has measured. Its wall
+// clock doesn't matter. The result is behind the server's clock by at most the time that
+// the answer took. After a change of the bucket's leader the clock of another server
+// applies. So the servers' clocks should agree to about a second, as they do with NTP.
 //
 // # Round trips
 //
@@ -70,16 +74,16 @@
 //	Abort        2
 //	Invalidate   1, and 1 more if it removes something
 //
-// Each takes 1 more when the time is asked for. For a token of more than 8 KiB, Acquire
-// takes 1 more to read it, Publish 1 more to write it, and Publish and Invalidate 1 more
-// to remove the one before. When several replicas write at the same time one of them
-// succeeds, and the others read again, after a pause of a few milliseconds.
+// Each operation takes 1 more when it asks for the time. For a token of more than 8 KiB,
+// Acquire takes 1 more to read it, Publish 1 more to write it, and Publish and Invalidate 1
+// more to remove the token before it. When several replicas write at the same time, one of
+// them succeeds, and the others read again after a pause of a few milliseconds.
 //
-// The bucket's leader answers them all: what a follower knows may be out of date.
+// The bucket's leader answers all of them: what a follower has may be out of date.
 //
 // # Permissions
 //
-// The user needs this, for a bucket named tokens:
+// For a bucket named tokens, the user needs these permissions:
 //
 //	publish = {
 //		allow = ["$JS.API.STREAM.INFO.KV_tokens", "$JS.API.STREAM.MSG.GET.KV_tokens", "$KV.tokens.>"]
@@ -88,10 +92,12 @@
 //		allow = ["_INBOX_tokens.>"]
 //	}
 //
-// where the last is what the connection's option nats.CustomInboxPrefix says; without
-// that it is "_INBOX.>", which lets the user read the answers to others of its account. A
-// user without them is told so by the connection's error handler only: what it sends is
-// dropped, and calls end with their context. One who may write to the bucket can take
-// tokens away and bring outdated ones back, but without the keys of the
-// [clientcredentials.Keyring] neither read nor forge them.
+// The last one goes with the connection option nats.CustomInboxPrefix("_INBOX_tokens").
+// Without that option the subject is "_INBOX.>", which lets the user read the answers to
+// other users of its account.
+//
+// If a permission is missing, only the connection's error handler is told: the server drops
+// what the user sends, and calls end with their context. Another user who may write to the
+// bucket can remove tokens and bring outdated ones back, but without the keys of the
+// [clientcredentials.Keyring] that user can neither read nor forge tokens.
 package natsstore

@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// entryFormat is the format of the values in the bucket. Others are left alone.
+// entryFormat is the format of the values in the bucket. Values in other formats are left
+// alone.
 const entryFormat = 1
 
-// An entry is what the bucket has for a credential: one value, so that each change of
-// it is a compare-and-swap. All times are the server's. What the pointers point to is
-// never written to.
+// An entry is the value that the bucket has for a credential. It is a single value, so
+// that each change is one compare-and-swap. All times are the server's. The record, lease
+// and cooldown are replaced, never modified.
 type entry struct {
 	Format   int       `json:"format"`
 	Record   *record   `json:"record,omitempty"`
 	Lease    *lease    `json:"lease,omitempty"`
 	Cooldown *cooldown `json:"cooldown,omitempty"`
 
-	revision uint64 // of the value; 0: there was never one
+	revision uint64 // of the value; 0: there never was a value
 }
 
 type record struct {
 	Version string    `json:"version"`
 	Data    []byte    `json:"data"`
-	Apart   bool      `json:"apart,omitempty"` // Data is a value of its own, at dataKey
+	Apart   bool      `json:"apart,omitempty"` // the data is a separate value, at dataKey
 	End     time.Time `json:"end"`
 }
 
@@ -38,11 +39,11 @@ type cooldown struct {
 	End  time.Time `json:"end"`
 }
 
-// dataKey is where the data of a large record is. No other record is ever there, so
-// that a publisher that has lost its lease overwrites nothing.
+// dataKey returns the key of a large record's data. Each record has its own, so that a
+// publisher that has lost its lease overwrites nothing.
 func dataKey(key, version string) string { return key + "." + version }
 
-var errForeign = errors.New("it holds a value that this version can't read; delete that, or take another bucket")
+var errForeign = errors.New("it has a value that this version can't read; delete the value, or use another bucket")
 
 func decode(value []byte, revision uint64) (entry, error) {
 	e := entry{revision: revision}
@@ -50,7 +51,7 @@ func decode(value []byte, revision uint64) (entry, error) {
 		return e, nil
 	}
 	if err := json.Unmarshal(value, &e); err != nil || e.Format != entryFormat {
-		return entry{}, errForeign // The cause might quote the value.
+		return entry{}, errForeign // Leave out the cause, which might quote the value.
 	}
 	return e, nil
 }
@@ -60,7 +61,7 @@ func (e entry) encode() ([]byte, error) {
 	return json.Marshal(e)
 }
 
-// expire takes away what is over: it is as if it had never been.
+// expire removes the record, the lease and the cooldown if their time is over.
 func (e *entry) expire(now time.Time) {
 	if e.Record != nil && !e.Record.End.After(now) {
 		e.Record = nil
@@ -73,7 +74,7 @@ func (e *entry) expire(now time.Time) {
 	}
 }
 
-// isStale reports whether that is the version of the record.
+// isStale reports whether version is that of the record.
 func (e *entry) isStale(version string) bool { return version != "" && e.Record.Version == version }
 
 // isLeasedTo reports whether owner holds the lease.

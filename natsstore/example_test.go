@@ -17,7 +17,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/natsstore"
 )
 
-// Three replicas of a service get one token.
+// Three replicas of a service share one token.
 func Example() {
 	servers, stop := startServers()
 	defer stop()
@@ -32,7 +32,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Once, not in each replica: that would need further permissions.
+	// Create the bucket once, not in each replica, which would need more permissions.
 	_, err = js.CreateOrUpdateKeyValue(context.Background(), jetstream.KeyValueConfig{
 		Bucket:  "tokens",
 		TTL:     25 * time.Hour,
@@ -42,7 +42,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	key := []byte("32 random bytes from a secret...") // such as of: openssl rand 32
+	key := []byte("32 random bytes from a secret...") // make them with: openssl rand 32
 	keyring, err := clientcredentials.NewKeyring(key)
 	if err != nil {
 		log.Fatal(err)
@@ -64,7 +64,7 @@ func Example() {
 	// Output: token requests: 1
 }
 
-// startServers starts a NATS server in this process, as for a test.
+// startServers starts a NATS server in this process.
 func startServers() (url string, stop func()) {
 	directory, err := os.MkdirTemp("", "natsstore")
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A fleet is a service with many replicas, over real sockets. Its replicas don't wait
-// for the store for longer than they do in earnest: on a machine that is slow at the
-// moment some of them go on without it. What they do with it is therefore tested until
-// it has worked once; that it always does, package storetest finds out.
+// A fleet is a service with many replicas, over real sockets. Its replicas wait for the
+// store no longer than in production. On a machine that is busy, some of them go on without
+// it. So these tests repeat what replicas do with the store until it has worked once.
+// Package storetest tests that the store always works.
 type fleet struct {
 	auth    *clientcredentialstest.Server
 	nats    *testServer
@@ -37,8 +37,8 @@ func startFleet(t *testing.T) *fleet {
 	return f
 }
 
-// replicas returns the sources of n replicas, each with a connection of its own. They
-// want another token than those before.
+// replicas returns the Sources of n replicas, each with a connection of its own. Each call
+// of replicas is about another token.
 func (f *fleet) replicas(t *testing.T, n int) []*clientcredentials.Source {
 	t.Helper()
 	f.starts++
@@ -51,7 +51,7 @@ func (f *fleet) replicas(t *testing.T, n int) []*clientcredentials.Source {
 			TokenURL:     f.auth.TokenURL,
 			AuthStyle:    oauth2.AuthStyleInHeader,
 			Scopes:       []string{scope},
-			EarlyRefresh: time.Hour, // as early as is possible: after half of the life
+			EarlyRefresh: time.Hour, // as early as possible: after half of the token's life
 			Store:        New(connect(t, f.nats.url()), testBucket, f.keyring),
 		}
 		sources[i] = conf.Source(t.Context())
@@ -59,7 +59,7 @@ func (f *fleet) replicas(t *testing.T, n int) []*clientcredentials.Source {
 	return sources
 }
 
-// tokens returns what all get at the same time.
+// tokens has all sources asked for a token at the same time, and returns the tokens.
 func tokens(t *testing.T, sources []*clientcredentials.Source) []string {
 	t.Helper()
 	tokens := make([]string, len(sources))
@@ -78,7 +78,7 @@ func tokens(t *testing.T, sources []*clientcredentials.Source) []string {
 	return tokens
 }
 
-// requests returns how many token requests there are while f runs.
+// requests returns how many token requests there are during run.
 func (f *fleet) requests(run func()) int {
 	before := f.auth.Auth.TokenRequests()
 	run()
@@ -91,7 +91,7 @@ func TestFleet(t *testing.T) {
 	f.auth.Auth.TokenLifetime = 10 * time.Second
 	f.auth.Auth.Latency = 100 * time.Millisecond
 
-	// Cold, they make one request.
+	// At a cold start there is one request.
 	var sources []*clientcredentials.Source
 	eventually(t, func(context.Context) error {
 		sources = f.replicas(t, replicas)
@@ -101,14 +101,14 @@ func TestFleet(t *testing.T) {
 		return nil
 	})
 
-	// Then one for each life of a token.
+	// After that there is one for each life of a token.
 	eventually(t, func(context.Context) error {
 		before := tokens(t, sources)
 		n := f.requests(func() {
 			eventually(t, func(context.Context) error {
 				for i, token := range tokens(t, sources) {
 					if token == before[i] {
-						return fmt.Errorf("replica %d has the same token still", i)
+						return fmt.Errorf("replica %d still has the same token", i)
 					}
 				}
 				return nil
@@ -128,7 +128,7 @@ func TestFleetWithoutNATS(t *testing.T) {
 	sources := f.replicas(t, replicas)
 	require.Equal(t, replicas, f.requests(func() { tokens(t, sources) }))
 
-	// Once it is there they share.
+	// Once NATS is up, they share.
 	f.nats.start()
 	eventually(t, func(context.Context) error {
 		var got []string
@@ -139,7 +139,7 @@ func TestFleetWithoutNATS(t *testing.T) {
 		return nil
 	})
 
-	// And while they share, NATS may go.
+	// While NATS is down again, replicas keep their token, and new ones request their own.
 	before := tokens(t, sources)
 	f.nats.stop()
 	require.Equal(t, before, tokens(t, sources))

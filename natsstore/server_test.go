@@ -12,11 +12,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testBucket = "tokens"
 
-// patience bounds how long a test waits for what has to happen.
+// patience bounds how long a test waits for something that has to happen.
 const patience = time.Minute
 
 // A testServer is a NATS server in this process, on a port that it keeps.
@@ -64,7 +67,7 @@ func (s *testServer) stop() {
 
 func (s *testServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.options.Port) }
 
-// connect returns a new connection, that comes back by itself.
+// connect returns a new connection, which reconnects by itself.
 func connect(tb testing.TB, url string, options ...nats.Option) jetstream.JetStream {
 	tb.Helper()
 	connection, err := nats.Connect(url, append([]nats.Option{
@@ -82,7 +85,7 @@ func connect(tb testing.TB, url string, options ...nats.Option) jetstream.JetStr
 	return js
 }
 
-// createBucket makes the bucket of the tests.
+// createBucket creates the bucket of the tests.
 func createBucket(tb testing.TB, js jetstream.JetStream, configure ...func(*jetstream.KeyValueConfig)) jetstream.KeyValue {
 	tb.Helper()
 	config := jetstream.KeyValueConfig{Bucket: testBucket, TTL: time.Hour, Storage: jetstream.MemoryStorage}
@@ -105,7 +108,7 @@ func newStore(tb testing.TB, url string, options ...nats.Option) *Store {
 	return &Store{JetStream: connect(tb, url, options...), Bucket: testBucket}
 }
 
-// startStore returns a server with a bucket, and a Store in it.
+// startStore returns a server with a bucket, and a Store that uses it.
 func startStore(tb testing.TB) (*testServer, *Store) {
 	tb.Helper()
 	s := startServer(tb)
@@ -134,19 +137,24 @@ func eventually(tb testing.TB, f func(context.Context) error) {
 	}
 }
 
-// withDeadline is a context for calls of which none should take long.
-func withDeadline(tb testing.TB) context.Context {
+// withDeadline returns a context for calls that should not take long.
+func withDeadline(tb testing.TB) context.Context { return within(tb, patience) }
+
+// soon returns a context for calls that the server doesn't answer.
+func soon(tb testing.TB) context.Context { return within(tb, 250*time.Millisecond) }
+
+func within(tb testing.TB, d time.Duration) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), d)
 	tb.Cleanup(cancel)
 	return ctx
 }
 
-// testKey returns a key as the library makes them.
+// testKey returns a key like those that the library makes.
 func testKey(name string) string { return strings.Repeat(fmt.Sprintf("%02x", name[0]), 32) }
 
-// freePorts returns ports that nobody listens on, for servers that have to know each
-// other's.
+// freePorts returns ports on which nothing listens, for servers that have to know each
+// other's ports.
 func freePorts(tb testing.TB, n int) []int {
 	tb.Helper()
 	ports := make([]int, n)
@@ -156,7 +164,7 @@ func freePorts(tb testing.TB, n int) []int {
 		require.NoError(tb, err)
 		ports[i], listeners[i] = l.Addr().(*net.TCPAddr).Port, l
 	}
-	for _, l := range listeners { // Not before there are all: they are to be different ones.
+	for _, l := range listeners { // Only now, so that all ports are different.
 		require.NoError(tb, l.Close())
 	}
 	return ports

@@ -15,31 +15,32 @@ import (
 )
 
 const (
-	// maxInline is how large the data of a record may be to lie in its entry, which
-	// waiting replicas read again and again. Hardly a token is larger.
+	// maxInline is the largest size of a record's data that is part of the entry. Waiting
+	// replicas read the entry again and again. Hardly any token is larger.
 	maxInline = 8 << 10
 
-	// maxAttempts bounds how often a change is tried while others make theirs.
+	// maxAttempts is how often a change is tried while other replicas write to the entry.
 	maxAttempts = 20
 
-	// After a lost race there is a pause, up to minBackoff, which doubles to maxBackoff.
+	// After a lost race there is a random pause, at first up to minBackoff. The bound
+	// doubles each time, to maxBackoff.
 	minBackoff = 2 * time.Millisecond
 	maxBackoff = 32 * time.Millisecond
 )
 
-// A Store keeps shared tokens in a bucket of NATS JetStream's key-value store. It
-// implements clientcredentials.Store, and encrypts nothing: New has one that does.
+// A Store implements tokenstore.Store with a bucket of NATS JetStream's key-value store.
+// It encrypts nothing: use New to share encrypted tokens.
 //
 // Set its fields before first use, and don't copy it. Its methods are safe for
-// concurrent use, also by many Sources. They leave no goroutine behind, and don't
+// concurrent use, even by many Sources. They leave no goroutine behind, and don't
 // close the connection.
 type Store struct {
-	// JetStream is the connection to the servers, by jetstream.New. It may be
-	// disconnected at any time, also at first.
+	// JetStream is the connection to the servers, from jetstream.New. It may be
+	// disconnected at any time, even at first.
 	JetStream jetstream.JetStream
 
-	// Bucket is the name of the bucket. It must exist when a token is needed; see
-	// the package's documentation for how to make one.
+	// Bucket is the name of the bucket. It must exist when a token is needed. The
+	// package documentation says how to create it.
 	Bucket string
 
 	clock clock
@@ -47,17 +48,18 @@ type Store struct {
 
 var _ tokenstore.Store = (*Store)(nil)
 
-// New returns a store of shared tokens in a bucket of JetStream's key-value store,
-// encrypted with the keys of keyring. It makes no call: what is wrong with its
-// arguments is reported by the first call that needs a token.
+// New returns a store for Config.Store that shares tokens through a bucket of JetStream's
+// key-value store, encrypted with keyring. It makes no call, and reports no error itself.
+// The first call that needs a token reports a missing keyring, and the Observer is told of
+// everything else.
 func New(js jetstream.JetStream, bucket string, keyring *clientcredentials.Keyring) *clientcredentials.SharedStore {
 	return clientcredentials.Seal(&Store{JetStream: js, Bucket: bucket}, keyring)
 }
 
-// Acquire implements clientcredentials.Store.
+// Acquire implements tokenstore.Store.
 func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime time.Duration) (tokenstore.Claim, error) {
 	var claim tokenstore.Claim
-	var withoutData uint64 // revision of an entry whose record's data is missing
+	var withoutData uint64 // the revision of an entry whose record has no data
 	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if e.Record != nil && e.Record.Apart && !e.isStale(stale) {
 			data, err := s.get(ctx, dataKey(key, e.Record.Version))
@@ -66,7 +68,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 				return leave, err
 			case len(data.Data) == 0 && withoutData != e.revision:
 				withoutData = e.revision
-				return again, nil // There may just be another record.
+				return again, nil // The record may have been replaced just now.
 			case len(data.Data) == 0:
 				e.Record = nil
 			default:
@@ -84,7 +86,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 		case e.Lease != nil && e.Lease.Owner != owner:
 			claim = tokenstore.Claim{State: tokenstore.ClaimWait, TTL: e.Lease.End.Sub(now), Owner: e.Lease.Owner}
 			return leave, nil
-		case e.Cooldown != nil: // Nobody holds the lease during one.
+		case e.Cooldown != nil: // No replica holds the lease during a cooldown.
 			claim = tokenstore.Claim{State: tokenstore.ClaimCooling, TTL: e.Cooldown.End.Sub(now), Note: e.Cooldown.Note}
 			return leave, nil
 		}
@@ -98,7 +100,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, leaseTime
 	return claim, nil
 }
 
-// Renew implements clientcredentials.Store.
+// Renew implements tokenstore.Store.
 func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Duration) error {
 	return s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
@@ -109,10 +111,10 @@ func (s *Store) Renew(ctx context.Context, key, owner string, leaseTime time.Dur
 	})
 }
 
-// Publish implements clientcredentials.Store.
+// Publish implements tokenstore.Store.
 func (s *Store) Publish(ctx context.Context, key, owner string, r tokenstore.Record, ttl time.Duration) error {
 	apart := len(r.Data) > maxInline
-	written := false // the data apart
+	written := false // whether separate data has been written
 	var old *record
 	err := s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
@@ -141,7 +143,7 @@ func (s *Store) Publish(ctx context.Context, key, owner string, r tokenstore.Rec
 	return err
 }
 
-// Abort implements clientcredentials.Store.
+// Abort implements tokenstore.Store.
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooling time.Duration) error {
 	return s.change(ctx, key, func(now time.Time, e *entry) (verdict, error) {
 		if !e.isLeasedTo(owner) {
@@ -155,7 +157,7 @@ func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooli
 	})
 }
 
-// Invalidate implements clientcredentials.Store.
+// Invalidate implements tokenstore.Store.
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	var old *record
 	err := s.change(ctx, key, func(_ time.Time, e *entry) (verdict, error) {
@@ -172,20 +174,21 @@ func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	return err
 }
 
-// A verdict is what to do with an entry that was read.
+// A verdict says what to do with an entry that was read.
 type verdict int
 
 const (
-	leave verdict = iota // it as it is
-	write                // what it was changed to
-	again                // read it
+	leave verdict = iota // leave it as it is
+	write                // write the changed entry
+	again                // read it again
 )
 
-// errBusy is the error for a change that always came too late.
-var errBusy = errors.New("too many write to the same entry at the same time")
+// errBusy is the error for a change that has lost every race.
+var errBusy = errors.New("too many replicas write to the same entry at the same time")
 
-// change reads an entry, without what is over, lets decide change it, and writes it if
-// nobody else did meanwhile; otherwise all of that again. now is the server's time.
+// change reads the entry at key, removes what has expired, and calls decide, which may
+// change the entry. It then writes the entry, unless another replica has written to it since
+// it was read. In that case change starts again. now is the server's time.
 func (s *Store) change(ctx context.Context, key string, decide func(now time.Time, e *entry) (verdict, error)) error {
 	for attempt := range maxAttempts {
 		if err := backOff(ctx, attempt); err != nil {
@@ -200,7 +203,7 @@ func (s *Store) change(ctx context.Context, key string, decide func(now time.Tim
 			return s.failed(err)
 		}
 		if m.Time.After(now) {
-			now = m.Time // Nothing is from the future.
+			now = m.Time // The clock is behind: the entry can't be from the future.
 		}
 		e, err := decode(m.Data, m.Sequence)
 		if err != nil {
@@ -233,12 +236,12 @@ func (s *Store) change(ctx context.Context, key string, decide func(now time.Tim
 	return s.failed(errBusy)
 }
 
-// backOff waits before another attempt, so that those who race don't meet again.
+// backOff waits before another attempt, so that replicas that race don't meet again.
 func backOff(ctx context.Context, attempt int) error {
 	if attempt == 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(rand.N(min(minBackoff<<(attempt-1), maxBackoff))) //nolint:gosec // Nobody has to guess it.
+	timer := time.NewTimer(rand.N(min(minBackoff<<(attempt-1), maxBackoff))) //nolint:gosec // Jitter needs no secrecy.
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -248,18 +251,18 @@ func backOff(ctx context.Context, attempt int) error {
 	}
 }
 
-// removeData removes the data of a record that isn't needed anymore, if it is apart.
-// It may fail: the bucket's TTL is for what is left.
+// removeData removes the data of a record that isn't needed anymore, if the data is a
+// separate value. If that fails, the bucket's TTL removes the data later.
 func (s *Store) removeData(ctx context.Context, key string, r *record) {
 	if r != nil && r.Apart {
 		_ = s.purge(ctx, dataKey(key, r.Version))
 	}
 }
 
-// failed returns the error for when the bucket can't be used.
+// failed returns the error of a call that couldn't use the bucket because of err.
 func (s *Store) failed(err error) error {
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("oauth2: natsstore: the bucket %q isn't there; create it, and see that JetStream is up: %w", s.Bucket, err)
+		return fmt.Errorf("oauth2: natsstore: the bucket %q doesn't exist, or JetStream isn't running; the documentation of natsstore says how to create a bucket: %w", s.Bucket, err)
 	}
 	return fmt.Errorf("oauth2: natsstore: the bucket %q can't be used: %w", s.Bucket, err)
 }

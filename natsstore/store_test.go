@@ -19,21 +19,20 @@ import (
 
 var largeData = bytes.Repeat([]byte("0123456789"), 10<<10) // 100 KiB
 
-// lead makes owner the holder of a lease that lasts as long as the test.
+// lead has owner acquire a lease that lasts as long as the test.
 func lead(tb testing.TB, s *Store, key, stale, owner string) {
 	tb.Helper()
-	claim, err := s.Acquire(withDeadline(tb), key, stale, owner, time.Hour)
-	require.NoError(tb, err)
-	require.Equal(tb, tokenstore.ClaimLead, claim.State)
+	requireClaim(tb, s, key, stale, owner, leads)
 }
 
-// publish makes a record the current one.
+// publish has r published under key.
 func publish(tb testing.TB, s *Store, key, stale string, r tokenstore.Record) {
 	tb.Helper()
 	lead(tb, s, key, stale, "publisher")
 	require.NoError(tb, s.Publish(withDeadline(tb), key, "publisher", r, time.Hour))
 }
 
+// requireClaim checks what Acquire returns, with a lease of an hour.
 func requireClaim(tb testing.TB, s *Store, key, stale, owner string, want tokenstore.Claim) {
 	tb.Helper()
 	claim, err := s.Acquire(withDeadline(tb), key, stale, owner, time.Hour)
@@ -53,6 +52,38 @@ func wait(owner string) tokenstore.Claim {
 }
 
 var leads = tokenstore.Claim{State: tokenstore.ClaimLead}
+
+// acquirable waits until Acquire succeeds.
+func acquirable(tb testing.TB, s *Store, key, owner string) {
+	tb.Helper()
+	eventually(tb, func(ctx context.Context) error {
+		_, err := s.Acquire(ctx, key, "", owner, time.Hour)
+		return err
+	})
+}
+
+// bucketOf returns the bucket of s.
+func bucketOf(tb testing.TB, s *Store) jetstream.KeyValue {
+	tb.Helper()
+	bucket, err := s.JetStream.KeyValue(withDeadline(tb), testBucket)
+	require.NoError(tb, err)
+	return bucket
+}
+
+// requireKeys checks which keys in the bucket have a value.
+func requireKeys(tb testing.TB, s *Store, want ...string) {
+	tb.Helper()
+	keys, err := bucketOf(tb, s).Keys(withDeadline(tb))
+	require.NoError(tb, err)
+	require.ElementsMatch(tb, want, keys)
+}
+
+// setBack sets back the clock of s by d, as if the clock of the server had been behind.
+func setBack(s *Store, d time.Duration) {
+	r := *s.clock.reading.Load()
+	r.server = r.server.Add(-d)
+	s.clock.reading.Store(&r)
+}
 
 func TestColdStart(t *testing.T) {
 	t.Parallel()
@@ -85,7 +116,7 @@ func TestColdStart(t *testing.T) {
 	require.Equal(t, int32(replicas-1), waiting.Load())
 }
 
-// What a replica's own clock says doesn't count, nor does it when that is set.
+// A replica's own clock doesn't matter, and setting it changes nothing.
 func TestClocksOfReplicas(t *testing.T) {
 	t.Parallel()
 	server, exact := startStore(t)
@@ -101,40 +132,35 @@ func TestClocksOfReplicas(t *testing.T) {
 	for _, writer := range []*Store{ahead, behind} {
 		for _, reader := range []*Store{ahead, behind} {
 			key := fmt.Sprintf("%p%p", writer, reader)
-			ctx := withDeadline(t)
-			claim, err := writer.Acquire(ctx, key, "", "writer", time.Minute)
-			require.NoError(t, err)
-			require.Equal(t, tokenstore.ClaimLead, claim.State)
-
-			claim, err = reader.Acquire(ctx, key, "", "reader", time.Minute)
-			require.NoError(t, err)
-			require.Equal(t, tokenstore.ClaimWait, claim.State)
-			require.InDelta(t, time.Minute, claim.TTL, float64(patience))
-
-			require.NoError(t, writer.Publish(ctx, key, "writer", tokenstore.Record{Version: "v1"}, time.Minute))
-			claim, err = reader.Acquire(ctx, key, "", "reader", time.Minute)
-			require.NoError(t, err)
-			require.Equal(t, tokenstore.ClaimHit, claim.State)
-			require.InDelta(t, time.Minute, claim.TTL, float64(patience))
+			acquire := func(s *Store, owner string, want tokenstore.ClaimState) {
+				t.Helper()
+				claim, err := s.Acquire(withDeadline(t), key, "", owner, time.Minute)
+				require.NoError(t, err)
+				require.Equal(t, want, claim.State)
+				require.InDelta(t, time.Minute, claim.TTL, float64(patience))
+			}
+			acquire(writer, "writer", tokenstore.ClaimLead)
+			acquire(reader, "reader", tokenstore.ClaimWait)
+			require.NoError(t, writer.Publish(withDeadline(t), key, "writer", tokenstore.Record{Version: "v1"}, time.Minute))
+			acquire(reader, "reader", tokenstore.ClaimHit)
 		}
 	}
 }
 
-// While the machine sleeps its monotonic clock may stand still.
+// While the machine sleeps, its monotonic clock may stand still. The store then asks the
+// server for the time.
 func TestMachineSlept(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
 	publish(t, s, testKey("k"), "", tokenstore.Record{Version: "v1"})
 
-	var slept time.Duration // By the wall clock, which has gone on.
+	var slept time.Duration // by the wall clock, which has gone on
 	machine := new(clock)
 	s.clock.local = func() instant {
 		now := machine.read()
 		return instant{elapsed: now.elapsed, wall: now.wall.Add(slept)}
 	}
-	r := *s.clock.reading.Load()
-	r.server = r.server.Add(-time.Hour) // What the store would go on counting from.
-	s.clock.reading.Store(&r)
+	setBack(s, time.Hour) // The store would go on from this time if it didn't ask.
 	before, err := s.now(t.Context())
 	require.NoError(t, err)
 
@@ -144,113 +170,109 @@ func TestMachineSlept(t *testing.T) {
 	require.InDelta(t, time.Hour, after.Sub(before), float64(patience))
 }
 
-// After a change of the leader the clock may be late for a while. An entry corrects it.
+// After a change of the leader the clock may be behind for a while. The time of an entry
+// corrects it.
 func TestLateClock(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
 	lead(t, s, testKey("k"), "", "a")
-	r := *s.clock.reading.Load()
-	r.server = r.server.Add(-time.Minute)
-	s.clock.reading.Store(&r)
-	claim, err := s.Acquire(withDeadline(t), testKey("k"), "", "b", time.Hour)
-	require.NoError(t, err)
-	require.Equal(t, tokenstore.ClaimWait, claim.State)
-	require.LessOrEqual(t, claim.TTL, time.Hour)
+	setBack(s, time.Minute)
+	requireClaim(t, s, testKey("k"), "", "b", wait("a"))
 }
 
-// The package's documentation promises these.
+// The package documentation promises these numbers of round trips.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
-	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
-	require.NoError(t, err)
 	ctx := withDeadline(t)
-	requests := func(f func()) int {
-		before := s.JetStream.Conn().Stats().OutMsgs
-		f()
-		return int(s.JetStream.Conn().Stats().OutMsgs - before)
-	}
-	acquire := func(key, stale, owner string, want tokenstore.ClaimState) func() {
-		return func() {
-			claim, err := s.Acquire(ctx, testKey(key), stale, owner, time.Hour)
-			require.NoError(t, err)
-			require.Equal(t, want, claim.State)
+	k, l := testKey("k"), testKey("l")
+	acquire := func(key, stale, owner string, want tokenstore.ClaimState) func() error {
+		return func() error {
+			claim, err := s.Acquire(ctx, key, stale, owner, time.Hour)
+			if err == nil {
+				require.Equal(t, want, claim.State)
+			}
+			return err
 		}
 	}
-	published := func(key, version string, data []byte) func() {
-		return func() {
-			require.NoError(t, s.Publish(ctx, testKey(key), "a", tokenstore.Record{Version: version, Data: data}, time.Hour))
+	publish := func(key, version string, data []byte) func() error {
+		return func() error {
+			return s.Publish(ctx, key, "a", tokenstore.Record{Version: version, Data: data}, time.Hour)
 		}
 	}
-	// The clock stays young for as long as this test takes: it stands still.
+	invalidate := func(key, version string) func() error {
+		return func() error { return s.Invalidate(ctx, key, version) }
+	}
+	// The local clock stands still, so that the store doesn't ask for the time again.
 	s.clock.local = func() instant { return instant{} }
 
-	require.Equal(t, 3, requests(acquire("k", "", "a", tokenstore.ClaimLead)), "time, read, write")
-	require.Equal(t, 1, requests(acquire("k", "", "b", tokenstore.ClaimWait)))
-	require.Equal(t, 2, requests(func() { require.NoError(t, s.Renew(ctx, testKey("k"), "a", time.Hour)) }))
-	require.Equal(t, 2, requests(published("k", "v1", nil)))
-	require.Equal(t, 1, requests(acquire("k", "", "b", tokenstore.ClaimHit)))
-	require.Equal(t, 2, requests(acquire("k", "v1", "a", tokenstore.ClaimLead)))
-	require.Equal(t, 2, requests(func() { require.NoError(t, s.Abort(ctx, testKey("k"), "a", nil, time.Hour)) }))
-	require.Equal(t, 1, requests(acquire("k", "v1", "b", tokenstore.ClaimCooling)))
-	require.Equal(t, 2, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
-	require.Equal(t, 1, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("k"), "v1")) }))
+	for _, step := range []struct {
+		what string
+		call func() error
+		want int
+	}{
+		{"lead: time, read, write", acquire(k, "", "a", tokenstore.ClaimLead), 3},
+		{"wait", acquire(k, "", "b", tokenstore.ClaimWait), 1},
+		{"renew", func() error { return s.Renew(ctx, k, "a", time.Hour) }, 2},
+		{"publish", publish(k, "v1", nil), 2},
+		{"hit", acquire(k, "", "b", tokenstore.ClaimHit), 1},
+		{"lead", acquire(k, "v1", "a", tokenstore.ClaimLead), 2},
+		{"abort", func() error { return s.Abort(ctx, k, "a", nil, time.Hour) }, 2},
+		{"cooling", acquire(k, "v1", "b", tokenstore.ClaimCooling), 1},
+		{"invalidate", invalidate(k, "v1"), 2},
+		{"invalidate nothing", invalidate(k, "v1"), 1},
 
-	require.Equal(t, 2, requests(acquire("l", "", "a", tokenstore.ClaimLead)))
-	require.Equal(t, 3, requests(published("l", "v1", largeData)), "read, data, entry")
-	require.Equal(t, 2, requests(acquire("l", "", "b", tokenstore.ClaimHit)), "entry, data")
-	require.Equal(t, 2, requests(acquire("l", "v1", "a", tokenstore.ClaimLead)))
-	require.Equal(t, 4, requests(published("l", "v2", largeData)), "read, data, entry, removal of the data before")
-	require.Equal(t, 3, requests(func() { require.NoError(t, s.Invalidate(ctx, testKey("l"), "v2")) }), "read, entry, removal of the data")
+		{"lead", acquire(l, "", "a", tokenstore.ClaimLead), 2},
+		{"publish large data: read, data, entry", publish(l, "v1", largeData), 3},
+		{"hit of large data: entry, data", acquire(l, "", "b", tokenstore.ClaimHit), 2},
+		{"lead", acquire(l, "v1", "a", tokenstore.ClaimLead), 2},
+		{"replace large data: read, data, entry, removal of the old data", publish(l, "v2", largeData), 4},
+		{"invalidate large data: read, entry, removal of the data", invalidate(l, "v2"), 3},
+	} {
+		before := s.JetStream.Conn().Stats().OutMsgs
+		require.NoError(t, step.call(), step.what)
+		require.Equal(t, step.want, int(s.JetStream.Conn().Stats().OutMsgs-before), step.what)
+	}
 
-	// After all that there is one value for each credential.
-	keys, err := bucket.Keys(ctx)
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{testKey("k"), testKey("l")}, keys)
+	// In the end there is one value for each credential.
+	requireKeys(t, s, k, l)
 }
 
 func TestLargeRecord(t *testing.T) {
 	t.Parallel()
 	server, s := startStore(t)
 	key := testKey("k")
-	v1 := tokenstore.Record{Version: "v1", Data: largeData}
-	publish(t, s, key, "", v1)
+	large := func(version string) tokenstore.Record {
+		return tokenstore.Record{Version: version, Data: append([]byte(version), largeData...)}
+	}
+	publish(t, s, key, "", large("v1"))
 	other := newStore(t, server.url())
-	requireClaim(t, other, key, "", "b", hit(v1))
+	requireClaim(t, other, key, "", "b", hit(large("v1")))
 
-	// Who waits for its successor doesn't move it again and again.
+	// While a replica waits for the next token, it doesn't read this one again and again.
 	lead(t, s, key, "v1", "a")
 	before := other.JetStream.Conn().Stats().InBytes
 	for range 10 {
 		requireClaim(t, other, key, "v1", "b", wait("a"))
 	}
 	require.Less(t, other.JetStream.Conn().Stats().InBytes-before, uint64(10<<10))
-	requireClaim(t, other, key, "", "b", hit(v1))
+	requireClaim(t, other, key, "", "b", hit(large("v1")))
 
-	// Its successor replaces it in the bucket too.
-	v2 := tokenstore.Record{Version: "v2", Data: append([]byte("2"), largeData...)}
-	require.NoError(t, s.Publish(withDeadline(t), key, "a", v2, time.Hour))
-	requireClaim(t, other, key, "v1", "b", hit(v2))
-	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
-	require.NoError(t, err)
-	keys, err := bucket.Keys(withDeadline(t))
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{key, key + ".v2"}, keys)
+	// The next record replaces it, and its data is removed from the bucket.
+	require.NoError(t, s.Publish(withDeadline(t), key, "a", large("v2"), time.Hour))
+	requireClaim(t, other, key, "v1", "b", hit(large("v2")))
+	requireKeys(t, s, key, key+".v2")
 
-	// A publisher that has lost its lease leaves it alone, and leaves nothing behind.
+	// A publisher that has lost its lease changes nothing, and leaves nothing behind.
 	lead(t, s, key, "v2", "late")
 	require.NoError(t, other.Invalidate(withDeadline(t), key, "v2"))
-	lead(t, other, key, "v2", "c")
-	v3 := tokenstore.Record{Version: "v3", Data: append([]byte("3"), largeData...)}
-	require.NoError(t, other.Publish(withDeadline(t), key, "c", v3, time.Hour))
-	require.ErrorIs(t, s.Publish(withDeadline(t), key, "late", tokenstore.Record{Version: "v4", Data: largeData}, time.Hour), tokenstore.ErrLeaseLost)
-	requireClaim(t, other, key, "v2", "b", hit(v3))
-	keys, err = bucket.Keys(withDeadline(t))
-	require.NoError(t, err)
-	require.ElementsMatch(t, []string{key, key + ".v3"}, keys)
+	publish(t, other, key, "v2", large("v3"))
+	require.ErrorIs(t, s.Publish(withDeadline(t), key, "late", large("v4"), time.Hour), tokenstore.ErrLeaseLost)
+	requireClaim(t, other, key, "v2", "b", hit(large("v3")))
+	requireKeys(t, s, key, key+".v3")
 
-	// Without its data a record is none.
-	require.NoError(t, bucket.Delete(withDeadline(t), key+".v3"))
+	// A record whose data is missing doesn't exist.
+	require.NoError(t, bucketOf(t, s).Delete(withDeadline(t), key+".v3"))
 	requireClaim(t, other, key, "", "d", leads)
 }
 
@@ -259,30 +281,24 @@ func TestRestart(t *testing.T) {
 	server := startServer(t)
 	s := newStore(t, server.url())
 	createBucket(t, s.JetStream, inFiles)
-	v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
 	publish(t, s, testKey("k"), "", v1)
 	lead(t, s, testKey("l"), "", "a")
 
 	server.stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
-	defer cancel()
-	for _, err := range errorsOf(ctx, s) {
+	for _, err := range errorsOf(soon(t), s) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, tokenstore.ErrLeaseLost)
 	}
 
 	server.start()
-	eventually(t, func(ctx context.Context) error {
-		_, err := s.Acquire(ctx, testKey("k"), "", "b", time.Hour)
-		return err
-	})
+	acquirable(t, s, testKey("k"), "b")
 	requireClaim(t, s, testKey("k"), "", "b", hit(v1))
 	requireClaim(t, s, testKey("l"), "", "b", wait("a"))
 	require.NoError(t, s.Publish(withDeadline(t), testKey("l"), "a", v1, time.Hour))
 	requireClaim(t, s, testKey("l"), "", "b", hit(v1))
 }
 
-// errorsOf returns the errors of all methods.
+// errorsOf calls all methods of s, and returns their errors.
 func errorsOf(ctx context.Context, s *Store) []error {
 	_, err := s.Acquire(ctx, testKey("k"), "", "a", time.Hour)
 	return []error{
@@ -294,7 +310,7 @@ func errorsOf(ctx context.Context, s *Store) []error {
 	}
 }
 
-// A service must start while NATS is down.
+// A service must be able to start while NATS is down.
 func TestServerDownAtFirst(t *testing.T) {
 	t.Parallel()
 	server := startServer(t)
@@ -302,19 +318,14 @@ func TestServerDownAtFirst(t *testing.T) {
 	server.stop()
 
 	s := newStore(t, server.url())
-	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
-	defer cancel()
-	_, err := s.Acquire(ctx, testKey("k"), "", "a", time.Hour)
+	_, err := s.Acquire(soon(t), testKey("k"), "", "a", time.Hour)
 	require.Error(t, err)
 
 	server.start()
-	eventually(t, func(ctx context.Context) error {
-		_, err := s.Acquire(ctx, testKey("k"), "", "a", time.Hour)
-		return err
-	})
+	acquirable(t, s, testKey("k"), "a")
 }
 
-// A context that ends while the server says nothing ends the call.
+// A context that is done ends every call.
 func TestContext(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
@@ -332,14 +343,14 @@ func TestBucketDeleted(t *testing.T) {
 	lead(t, s, key, "", "a")
 	require.NoError(t, s.JetStream.DeleteKeyValue(withDeadline(t), testBucket))
 	for _, err := range errorsOf(withDeadline(t), s) {
-		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" isn't there`)
+		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" doesn't exist`)
 	}
 
 	bucket := createBucket(t, s.JetStream)
 	require.ErrorIs(t, s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v1"}, time.Hour), tokenstore.ErrLeaseLost)
 	lead(t, s, key, "", "b")
 
-	// What an operator deletes in the bucket is gone.
+	// An operator can delete or purge an entry.
 	require.NoError(t, bucket.Delete(withDeadline(t), key))
 	lead(t, s, key, "", "c")
 	require.NoError(t, bucket.Purge(withDeadline(t), key))
@@ -350,15 +361,14 @@ func TestJetStreamOff(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, func(o *server.Options) { o.JetStream = false })
 	for _, err := range errorsOf(withDeadline(t), newStore(t, server.url())) {
-		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" isn't there`)
+		require.ErrorContains(t, err, `oauth2: natsstore: the bucket "tokens" doesn't exist`)
 	}
 }
 
 func TestForeignValue(t *testing.T) {
 	t.Parallel()
 	_, s := startStore(t)
-	bucket, err := s.JetStream.KeyValue(t.Context(), testBucket)
-	require.NoError(t, err)
+	bucket := bucketOf(t, s)
 	for _, value := range []string{"secret", `{"format":2}`, `{}`, `[]`, `{"format":1,"lease":"secret"}`} {
 		_, err := bucket.Put(t.Context(), testKey("k"), []byte(value))
 		require.NoError(t, err)
@@ -382,7 +392,7 @@ func TestMisuse(t *testing.T) {
 		}
 	}
 
-	// A key that isn't one gets nowhere, nor does a version that becomes a part of one.
+	// Keys, and versions that become part of one, must not contain other characters.
 	for _, key := range []string{"", "*", ">", "a b", "a\r\nPUB x 0\r\n\r\n"} {
 		_, err := store.Acquire(t.Context(), key, "", "a", time.Hour)
 		require.ErrorIs(t, err, errName)
@@ -392,7 +402,7 @@ func TestMisuse(t *testing.T) {
 	require.ErrorIs(t, err, errName)
 }
 
-// A racing JetStream has something done before each write.
+// A racing JetStream calls before ahead of each write.
 type racing struct {
 	jetstream.JetStream
 	before func()
@@ -403,12 +413,28 @@ func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstrea
 	return r.JetStream.PublishMsg(ctx, m, options...)
 }
 
+// Another replica, whose Store is other, writes to the entry just before s does.
 func TestLostRaces(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
-	v1 := tokenstore.Record{Version: "v1", Data: []byte("1")}
-	once := func(f func()) *Store {
-		return &Store{JetStream: racing{other.JetStream, sync.OnceFunc(f)}, Bucket: testBucket}
+	// racer returns a Store that has race called before each write, with the number of
+	// writes so far.
+	racer := func(race func(writes int)) *Store {
+		writes := 0
+		return &Store{JetStream: racing{other.JetStream, func() { race(writes); writes++ }}, Bucket: testBucket}
+	}
+	once := func(race func()) *Store {
+		return racer(func(writes int) {
+			if writes == 0 {
+				race()
+			}
+		})
+	}
+	abort := func(key, owner string) { require.NoError(t, other.Abort(withDeadline(t), key, owner, nil, 0)) }
+	requireLost := func(s *Store, key string, data []byte) {
+		t.Helper()
+		err := s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v2", Data: data}, time.Hour)
+		require.ErrorIs(t, err, tokenstore.ErrLeaseLost)
 	}
 
 	key := testKey("a")
@@ -422,60 +448,53 @@ func TestLostRaces(t *testing.T) {
 	key = testKey("c")
 	publish(t, other, key, "", v1)
 	lead(t, other, key, "v1", "a")
-	s = once(func() { require.NoError(t, other.Invalidate(withDeadline(t), key, "v1")) })
-	err := s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v2", Data: []byte("2")}, time.Hour)
-	require.ErrorIs(t, err, tokenstore.ErrLeaseLost)
+	requireLost(once(func() { require.NoError(t, other.Invalidate(withDeadline(t), key, "v1")) }), key, []byte("2"))
 	requireClaim(t, other, key, "", "a", leads)
 
-	// Nor does the data of a large record stay.
+	// The data of a large record, which is written first, is removed again.
 	key = testKey("f")
 	lead(t, other, key, "", "a")
-	writes := 0
-	s = &Store{JetStream: racing{other.JetStream, func() {
-		if writes++; writes == 2 { // of the entry, after the data
-			require.NoError(t, other.Abort(withDeadline(t), key, "a", nil, 0))
+	requireLost(racer(func(writes int) {
+		if writes == 1 {
+			abort(key, "a")
 		}
-	}}, Bucket: testBucket}
-	err = s.Publish(withDeadline(t), key, "a", tokenstore.Record{Version: "v2", Data: largeData}, time.Hour)
-	require.ErrorIs(t, err, tokenstore.ErrLeaseLost)
+	}), key, largeData)
 	data, err := other.get(withDeadline(t), dataKey(key, "v2"))
 	require.NoError(t, err)
 	require.NotZero(t, data.Sequence, "it was written")
 	require.Empty(t, data.Data)
 
-	// Another change isn't taken back by one's own.
+	// Invalidate also ends the lease that another replica has just got.
 	key = testKey("d")
-	lead(t, other, key, "", "a")
-	require.NoError(t, other.Publish(withDeadline(t), key, "a", v1, time.Hour))
+	publish(t, other, key, "", v1)
 	s = once(func() { lead(t, other, key, "v1", "a") })
 	require.NoError(t, s.Invalidate(withDeadline(t), key, "v1"))
 	requireClaim(t, other, key, "", "b", leads)
 
-	// There is an end to it.
+	// A change that always comes too late is given up.
 	key = testKey("e")
-	s = &Store{JetStream: racing{other.JetStream, func() {
+	s = racer(func(int) {
 		lead(t, other, key, "", "b")
-		require.NoError(t, other.Abort(withDeadline(t), key, "b", nil, 0))
-	}}, Bucket: testBucket}
+		abort(key, "b")
+	})
 	_, err = s.Acquire(withDeadline(t), key, "", "a", time.Hour)
 	require.ErrorIs(t, err, errBusy)
 }
 
-// The data of a large record may go between the two reads: there is another record then.
+// The data of a large record may be removed between the two reads, because there is a new
+// record. Acquire then returns that one.
 func TestDataReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
 	key := testKey("k")
 	v2 := tokenstore.Record{Version: "v2", Data: largeData}
 	publish(t, other, key, "", tokenstore.Record{Version: "v1", Data: largeData})
-	bucket, err := other.JetStream.KeyValue(t.Context(), testBucket)
-	require.NoError(t, err)
-	require.NoError(t, bucket.Purge(t.Context(), key+".v1"))
+	require.NoError(t, bucketOf(t, other).Purge(t.Context(), key+".v1"))
 	s := &Store{JetStream: readMeanwhile{other.JetStream, new(atomic.Int32), func() { publish(t, other, key, "v1", v2) }}, Bucket: testBucket}
 	requireClaim(t, s, key, "", "b", hit(v2))
 }
 
-// readMeanwhile has something done before the third read: get takes Conn once for each.
+// readMeanwhile calls third before the third read. get calls Conn once for each read.
 type readMeanwhile struct {
 	jetstream.JetStream
 	reads *atomic.Int32
@@ -489,7 +508,7 @@ func (r readMeanwhile) Conn() *nats.Conn {
 	return r.JetStream.Conn()
 }
 
-// A timeless JetStream is that of NATS before 2.10.
+// A timeless JetStream doesn't report the server's time, like NATS before 2.10.
 type timeless struct{ jetstream.JetStream }
 
 func (j timeless) Stream(ctx context.Context, name string) (jetstream.Stream, error) {

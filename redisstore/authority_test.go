@@ -2,11 +2,10 @@ package redisstore_test
 
 import (
 	"bytes"
-	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,21 +15,20 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// An authority is an authorization server that holds back its answers until it is told
-// to give them.
+// An authority is an authorization server that can hold back its answers.
 type authority struct {
 	*clientcredentialstest.AuthorizationServer
 	url  string           // of the token endpoint
-	held chan *heldAnswer // those that nobody has asked for yet
+	held chan *heldAnswer // that next hasn't returned yet
 
-	mu       sync.Mutex // protects all below
+	mu       sync.Mutex // protects arrivals and holding
 	arrivals []time.Time
-	holding  int // how many of the next requests are held
+	holding  int // how many of the next answers are held back
 }
 
-// A heldAnswer is that to a request which has arrived.
+// A heldAnswer is the answer to a request that has arrived.
 type heldAnswer struct {
-	release func()        // lets it go
+	release func()        // sends the answer
 	left    chan struct{} // closed when the client has left
 }
 
@@ -40,13 +38,10 @@ func startAuthority(t *testing.T, clients ...clientcredentialstest.Client) *auth
 		AuthorizationServer: &clientcredentialstest.AuthorizationServer{Clients: clients},
 		held:                make(chan *heldAnswer, 1000),
 	}
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // It ends after the test's.
-	server := httptest.NewUnstartedServer(a)
-	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
-	server.Start()
+	server := httptest.NewServer(a)
 	a.url = server.URL + "/token"
 	t.Cleanup(func() {
-		cancel()
+		server.CloseClientConnections() // Ends requests whose answer is still held back.
 		server.Close()
 		for _, err := range a.Violations() {
 			t.Error(err)
@@ -56,7 +51,7 @@ func startAuthority(t *testing.T, clients ...clientcredentialstest.Client) *auth
 }
 
 func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body) // Only then does net/http notice a client that leaves.
+	body, err := io.ReadAll(r.Body) // Before that, net/http doesn't notice a client that leaves.
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -89,26 +84,26 @@ func (a *authority) hold(n int) {
 	a.holding = n
 }
 
-// next waits for the next request whose answer is held.
+// next waits for the next request whose answer is held back.
 func (a *authority) next(t *testing.T) *heldAnswer {
 	t.Helper()
 	select {
 	case answer := <-a.held:
 		return answer
 	case <-time.After(patience):
-		require.FailNow(t, "nobody requests a token")
+		require.FailNow(t, "no replica requests a token")
 		return nil
 	}
 }
 
-// requests returns when requests have arrived.
+// requests returns when each token request arrived.
 func (a *authority) requests() []time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]time.Time(nil), a.arrivals...)
+	return slices.Clone(a.arrivals)
 }
 
-// requireRequests checks how many requests there were.
+// requireRequests checks how many token requests there were.
 func (a *authority) requireRequests(t *testing.T, want int) {
 	t.Helper()
 	require.Len(t, a.requests(), want, "token requests")

@@ -1,5 +1,5 @@
 // Package redisstore shares access tokens between the replicas of a service through
-// Redis or Valkey, by the client github.com/redis/go-redis/v9.
+// Redis or Valkey, with the client github.com/redis/go-redis/v9.
 //
 //	client := redis.NewClient(&redis.Options{
 //		Addr:                  "redis.example.com:6379",
@@ -11,40 +11,42 @@
 //	}
 //	conf.Store = redisstore.New(client, keyring)
 //
-// [New] encrypts what it puts there: who reads the Redis, its backups or its traffic
-// learns neither tokens nor clients. A Redis that is down, slow or full costs no
-// token: each replica requests its own meanwhile.
+// [New] encrypts what it stores: someone who can read the Redis, its backups or its
+// traffic learns neither tokens nor clients. If Redis is down, slow or full, callers still
+// get tokens: each replica requests its own until Redis works again.
 //
 // # Clients
 //
-// Any redis.UniversalClient will do: of a single server, of Redis Cluster
-// (redis.NewClusterClient), by Sentinel (redis.NewFailoverClient), by TLS. The client
-// remains its owner's, who closes it when the service ends. Set ContextTimeoutEnabled:
-// without it the client waits for a Redis that doesn't answer, through all of its
-// retries, though nobody waits for the client anymore.
+// Any redis.UniversalClient will do: for a single server, for Redis Cluster
+// (redis.NewClusterClient), or with Sentinel (redis.NewFailoverClient), with or without
+// TLS. The client remains yours: close it when the service ends. Set
+// ContextTimeoutEnabled: without it, the client goes on waiting for a Redis that doesn't
+// answer, through all of its retries, even though no caller waits for it anymore.
 //
 // # Servers
 //
-// It takes Redis 6.2 or later, or Valkey, with scripts. It is tested with Redis 7.0.
+// The server must be Redis 6.2 or later, or Valkey, with scripts enabled. The tests use
+// Redis 7.0.
 //
-// There is one hash for each credential, at the key "clientcredentials:" and 64
-// hexadecimal digits. So a script has one key, as Redis Cluster wants it. All times
-// are Redis' own, and each key expires by itself. Nothing in it is worth keeping: it
-// may be evicted or flushed, and needs neither persistence nor backups. A failover that
-// loses the last write costs a token request.
+// Each credential has one hash, whose key is "clientcredentials:" followed by 64
+// hexadecimal digits. A script uses only that one key, as Redis Cluster requires. All
+// times are measured by Redis' own clock, and each key expires by itself. Nothing in it is
+// worth keeping: it may be evicted or flushed, and needs neither persistence nor backups.
+// A failover that loses the last write costs one token request.
 //
 // # Permissions
 //
-// The user needs this, where clientcredentials is the name of the user:
+// The user, here named clientcredentials, needs these permissions:
 //
 //	ACL SETUSER clientcredentials on >PASSWORD resetchannels ~clientcredentials:* -@all +evalsha +eval +time +hmget +hset +pexpire
 //
-// and with Redis Cluster, for its topology and for keys that are on the move, also
+// With Redis Cluster it also needs these, for the cluster's topology and for keys that are
+// being moved:
 //
 //	ACL SETUSER clientcredentials +cluster|slots +asking
 //
-// EVAL sends a script that the server doesn't know, or not anymore; from then on
-// EVALSHA is enough. A user with other rights to these keys can take tokens away and
-// bring outdated ones back, but without the keys of the [clientcredentials.Keyring]
-// neither read nor forge them.
+// EVAL sends a script that the server doesn't know yet, or has forgotten. After that
+// EVALSHA is enough. Another user who may write to these keys can remove tokens and bring
+// outdated ones back, but without the keys of the [clientcredentials.Keyring] that user
+// can neither read nor forge tokens.
 package redisstore

@@ -13,8 +13,11 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/redisstore"
 )
 
-// The key, the same for all replicas, is 32 random bytes or more.
+// All replicas have the same key of 32 or more random bytes.
 var sealingKey = []byte("c2VjcmV0IHNlYWxpbmcga2V5IG9mIGV4YW1wbGVz")
+
+// The example of the package shows how to make a Keyring, and handles the error.
+var keyring, _ = clientcredentials.NewKeyring(sealingKey)
 
 func Example() {
 	rdb := redis.NewClient(&redis.Options{
@@ -47,10 +50,6 @@ func ExampleNew_cluster() {
 		ContextTimeoutEnabled: true,
 	})
 	defer func() { _ = rdb.Close() }()
-	keyring, err := clientcredentials.NewKeyring(sealingKey)
-	if err != nil {
-		log.Panic(err)
-	}
 	fmt.Println(redisstore.New(rdb, keyring))
 	// Output: clientcredentials.SharedStore(*redisstore.Store, 1 keys)
 }
@@ -62,22 +61,14 @@ func ExampleNew_sentinel() {
 		ContextTimeoutEnabled: true,
 	})
 	defer func() { _ = rdb.Close() }()
-	keyring, err := clientcredentials.NewKeyring(sealingKey)
-	if err != nil {
-		log.Panic(err)
-	}
 	fmt.Println(redisstore.New(rdb, keyring))
 	// Output: clientcredentials.SharedStore(*redisstore.Store, 1 keys)
 }
 
-// Services that share a Redis, and are to have nothing to do with each other.
+// Services that use the same Redis don't share tokens if their prefixes differ.
 func ExampleStore() {
 	rdb := redis.NewClient(&redis.Options{Addr: "redis.example.com:6379", ContextTimeoutEnabled: true})
 	defer func() { _ = rdb.Close() }()
-	keyring, err := clientcredentials.NewKeyring(sealingKey)
-	if err != nil {
-		log.Panic(err)
-	}
 	fmt.Println(clientcredentials.Seal(&redisstore.Store{Client: rdb, Prefix: "reports:tokens:"}, keyring))
 	// Output: clientcredentials.SharedStore(*redisstore.Store, 1 keys)
 }

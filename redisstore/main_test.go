@@ -11,14 +11,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	logging.Disable() // It logs what the tests break on purpose.
+	logging.Disable() // go-redis would log what the tests break on purpose.
 	if os.Getenv(workerVariable) != "" {
 		work()
 		return
 	}
 	flag.Parse()
-	// These tests wait for leases and tokens to expire rather than compute: how many of
-	// them run at a time has nothing to do with the number of processors.
+	// These tests spend most of their time waiting for leases and tokens to expire, so more
+	// of them than there are processors can run at a time.
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
@@ -29,22 +29,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(patient{m}, leftBehind...)
 }
 
-// leftBehind are goroutines that go-redis never ends when its client by Sentinel is
-// closed just after it has found another Sentinel: the subscription begins after its end.
+// leftBehind are goroutines that go-redis never ends if a Sentinel client is closed just
+// after it has found another Sentinel: it subscribes after it was closed.
 var leftBehind = []goleak.Option{
 	goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9.(*sentinelFailover).listen"),
 	goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9.(*channel).initMsgChan.func1"),
 }
 
-// patient waits for goroutines of go-redis: one that connects to a server that is gone
-// goes on doing so for a while after Close.
+// patient waits for goroutines of go-redis after the tests: a goroutine that is connecting
+// to a server that is gone goes on for a while after Close.
 type patient struct{ m *testing.M }
 
 func (p patient) Run() int {
 	code := p.m.Run()
 	deadline := time.Now().Add(patience)
 	for goleak.Find(leftBehind...) != nil && time.Now().Before(deadline) {
-		continue // Find waits a moment by itself.
+		continue // Find itself waits a moment.
 	}
 	return code
 }

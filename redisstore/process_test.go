@@ -17,29 +17,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is for what takes a moment: a test that waits so long has failed.
+// patience bounds the wait for anything that should take only a moment.
 const patience = 30 * time.Second
 
-// A process is a program that a test has started. It ends with the test, and with this
-// program, however that ends.
+// A process is a program that a test has started. It ends with the test, and also when
+// this test binary ends, even if that is killed.
 type process struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	leash io.Closer // what the process can't outlive
-	// drained is closed when everything that the process has written was read.
-	drained chan struct{}
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	leash   io.Closer     // closing it kills the process
+	drained chan struct{} // closed when all output of the process has been read
 	ended   sync.Once
 
 	mu  sync.Mutex // protects log
 	log []string   // the last lines
 }
 
-// leashed runs a program with a shell beside it that kills it when file 3 ends. The
-// shell holds the output open, so that who has read all of that knows it is gone, too.
+// leashed runs a program, and beside it a shell that kills it when file 3 is closed. The
+// shell holds the output open, so that at the end of the output the shell is gone, too.
 const leashed = `(read -r _ <&3; kill -9 $$ 2>/dev/null) & exec 3<&-; exec "$@"`
 
-// start starts a program, in an environment with more variables than this one's. Each
-// line that it writes is shown to the function.
+// start starts a program with additional environment variables. It calls line with each
+// line that the program writes.
 func start(t *testing.T, env []string, line func(string), program string, args ...string) *process {
 	t.Helper()
 	held, leash, err := os.Pipe()
@@ -80,31 +79,25 @@ func start(t *testing.T, env []string, line func(string), program string, args .
 	return p
 }
 
-// kill ends p with SIGKILL, if it hasn't ended.
+// kill ends p with SIGKILL if it hasn't ended yet.
 func (p *process) kill() {
 	p.ended.Do(func() {
-		_ = p.leash.Close() // The shell kills it, and nothing else: it isn't waited for yet.
+		_ = p.leash.Close() // The shell kills p, whose id is p's until Wait returns.
 		_ = p.stdin.Close()
 		<-p.drained
 		_ = p.cmd.Wait()
 	})
 }
 
-// signal sends a signal to p, which hasn't been killed.
-func (p *process) signal(t *testing.T, s syscall.Signal) {
-	t.Helper()
-	require.NoError(t, p.cmd.Process.Signal(s))
-}
-
-// freeze stops p; thaw lets it go on.
+// freeze stops p until thaw is called.
 func (p *process) freeze(t *testing.T) {
 	t.Helper()
-	p.signal(t, syscall.SIGSTOP)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
 }
 
 func (p *process) thaw(t *testing.T) {
 	t.Helper()
-	p.signal(t, syscall.SIGCONT)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
 }
 
 // output returns the last lines that p has written.
@@ -114,9 +107,9 @@ func (p *process) output() string {
 	return strings.Join(p.log, "\n")
 }
 
-// freePort returns a port on which nothing listened a moment ago. It is below where
-// systems take the ports of outgoing connections from, so that a server that is
-// started again finds its port as it left it.
+// freePort returns a port on which nothing listened a moment ago. It is below the ports
+// that systems use for outgoing connections, so that a server that is started again finds
+// its port still free.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {

@@ -24,10 +24,10 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A spec is what a replica is made of. It goes to workers as JSON.
+// A spec says how to make a replica. A worker gets it as JSON.
 type spec struct {
 	Redis     redis.UniversalOptions `json:"-"`
-	Addrs     []string               // of Redis.Addrs, for workers
+	Addrs     []string               // the same as Redis.Addrs, for workers
 	Keys      [][]byte               // of the Keyring; none: plaintext
 	TokenURL  string
 	ID        string
@@ -39,40 +39,34 @@ type spec struct {
 	configure func(*clientcredentials.Config)
 }
 
-// A replica is one instance of a service. It has a Redis client of its own, unless it
-// is a sibling.
+// A replica is one instance of a service. It has a Redis client of its own, which it shares
+// only with its siblings.
 type replica struct {
 	spec   spec
 	client redis.UniversalClient
 	store  *clientcredentials.SharedStore
-	conf   *clientcredentials.Config
 	source *clientcredentials.Source
-	stop   context.CancelFunc // ends the context that the source was made with
+	stop   context.CancelFunc // cancels the context of source
 
 	mu   sync.Mutex // protects seen
 	seen observed
 }
 
-// observed is what a replica's Observer was told.
-type observed struct {
-	Operations []operation
-	Refreshes  []event.TokenFrom
-	Failures   []string
-}
+// observed is what a replica's Observer has been told of the store.
+type observed []operation
 
 type operation struct {
-	Name     string
-	State    string
-	Duration time.Duration
-	Err      string
-	Lost     bool // ErrLeaseLost
-	Slow     bool // it took too long, or nearly
+	Name  string
+	State string // of a claim
+	Err   string
+	Lost  bool // whether Err is ErrLeaseLost
+	Slow  bool // whether it took longer than a store may, or nearly
 }
 
 // count returns how many operations there were for which f is true.
 func (o observed) count(f func(operation) bool) int {
 	n := 0
-	for _, op := range o.Operations {
+	for _, op := range o {
 		if f(op) {
 			n++
 		}
@@ -88,12 +82,12 @@ func (o observed) claims(state tokenstore.ClaimState) int {
 	return o.count(func(op operation) bool { return op.State == state.String() })
 }
 
-// succeeded returns how often an operation has.
+// succeeded returns how often the named operation has succeeded.
 func (o observed) succeeded(name string) int {
 	return o.count(func(op operation) bool { return op.Name == name && op.Err == "" })
 }
 
-// lost returns how often a record was refused because the lease was lost.
+// lost returns how often the store refused a record because the lease was lost.
 func (o observed) lost() int {
 	return o.count(func(op operation) bool { return op.Name == "publish" && op.Lost })
 }
@@ -101,7 +95,7 @@ func (o observed) lost() int {
 // A result is what a caller got.
 type result struct {
 	Token  string
-	Left   time.Duration // until the expiry; 0: it doesn't
+	Left   time.Duration // until the token expires; 0: it never does
 	Waited time.Duration
 	Err    string
 }
@@ -122,18 +116,26 @@ func newReplica(s spec) (*replica, error) {
 	return r, nil
 }
 
-// sibling returns another replica, that shares r's Redis client and SharedStore.
+// sibling returns another replica, which shares r's Redis client and SharedStore.
 func (r *replica) sibling() *replica {
 	sibling := &replica{spec: r.spec, client: r.client, store: r.store}
 	sibling.connect()
 	return sibling
 }
 
+// withSiblings returns r and n siblings of it.
+func (r *replica) withSiblings(n int) []*replica {
+	replicas := []*replica{r}
+	for range n {
+		replicas = append(replicas, r.sibling())
+	}
+	return replicas
+}
+
 func (r *replica) connect() {
-	// No connection outlives its request, and that of a process that is frozen is
-	// nobody else's.
+	// A request gets a connection of its own, which ends with it.
 	transport := &http.Transport{DisableKeepAlives: true}
-	r.conf = &clientcredentials.Config{
+	conf := &clientcredentials.Config{
 		ClientID:       r.spec.ID,
 		ClientSecret:   r.spec.Secret,
 		TokenURL:       r.spec.TokenURL,
@@ -146,7 +148,7 @@ func (r *replica) connect() {
 		Store:          r.store,
 		Observer: &clientcredentials.Observer{
 			StoreOperation: func(info event.StoreOperation) {
-				op := operation{Name: string(info.Operation), Duration: info.Duration, Slow: info.Duration > 200*time.Millisecond}
+				op := operation{Name: string(info.Operation), Slow: info.Duration > 200*time.Millisecond}
 				if info.State != 0 {
 					op.State = info.State.String()
 				}
@@ -156,26 +158,15 @@ func (r *replica) connect() {
 				}
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.seen.Operations = append(r.seen.Operations, op)
-			},
-			RefreshDone: func(info event.RefreshDone) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.seen.Refreshes = append(r.seen.Refreshes, info.From)
-			},
-			RefreshFailed: func(info event.RefreshFailed) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.seen.Failures = append(r.seen.Failures, info.Err.Error())
+				r.seen = append(r.seen, op)
 			},
 		},
 	}
 	if r.spec.configure != nil {
-		r.spec.configure(r.conf)
+		r.spec.configure(conf)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r.stop = stop
-	r.source = r.conf.Source(ctx)
+	r.source, r.stop = conf.Source(ctx), stop
 }
 
 func (r *replica) close() {
@@ -186,7 +177,7 @@ func (r *replica) close() {
 func (r *replica) observed() observed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return observed{slices.Clone(r.seen.Operations), slices.Clone(r.seen.Refreshes), slices.Clone(r.seen.Failures)}
+	return slices.Clone(r.seen)
 }
 
 // get has one caller ask for a token.
@@ -205,7 +196,7 @@ func (r *replica) get(ctx context.Context) result {
 	return got
 }
 
-// getAll has n callers of each replica ask for a token at a time.
+// getAll has n callers of each replica ask for a token, all at once.
 func getAll(ctx context.Context, n int, replicas ...*replica) []result {
 	var callers sync.WaitGroup
 	results := make([]result, n*len(replicas))
@@ -216,8 +207,7 @@ func getAll(ctx context.Context, n int, replicas ...*replica) []result {
 	return results
 }
 
-// requireTokens checks that all callers got tokens, and returns those without
-// repetition.
+// requireTokens checks that all callers got tokens, and returns the different ones.
 func requireTokens(t *testing.T, results ...result) []string {
 	t.Helper()
 	var tokens []string
@@ -229,7 +219,7 @@ func requireTokens(t *testing.T, results ...result) []string {
 	return slices.Compact(tokens)
 }
 
-// requireOneToken checks that all callers got the same, and returns that.
+// requireOneToken checks that all callers got the same token, and returns it.
 func requireOneToken(t *testing.T, results ...result) string {
 	t.Helper()
 	tokens := requireTokens(t, results...)

@@ -2,29 +2,29 @@ package redisstore
 
 import "fmt"
 
-// A script is what Redis runs, all of it or nothing, on the one hash at KEYS[1]:
+// A script is what Redis runs atomically on the hash at KEYS[1], which has these fields:
 //
-//	version, data, expiry   the record
+//	version, data, expiry   the record, and when it ends
 //	owner, lease            who holds the lease, and when it ends
-//	note, cooldown          what Abort left, and when the cooldown ends
+//	note, cooldown          the note given to Abort, and when the cooldown ends
 //
-// Times are milliseconds since 1970 by Redis' clock; what is over, or missing, is not
-// there. The hash itself expires with the last of them.
+// Times are milliseconds since 1970 by Redis' clock. A record, lease or cooldown whose
+// time is over or missing doesn't exist. The hash itself expires with the last of them.
 //
-// Nothing is written before everything is decided, and the first write is the one that
-// a full or read-only Redis refuses: an error leaves the hash as it was.
+// A script decides everything before it writes anything, and a Redis that is full or
+// read-only refuses already the first write. So an error leaves the hash as it was.
 type script struct {
 	name   string
 	source string
-	// sha1 is the digest of source by which Redis knows it. It is a constant, and
-	// not redis.NewScript's, because a program in FIPS 140-only mode panics when it
-	// computes SHA-1.
+	// sha1 is the digest of source, by which Redis identifies the script. It is a
+	// constant because redis.NewScript computes it, and a program in FIPS 140-only mode
+	// panics when it computes SHA-1.
 	sha1 string
 }
 
-// unexpected returns the error for a reply that none of ours is.
+// unexpected returns the error for a reply that the script never makes.
 func (s *script) unexpected(reply any) error {
-	return fmt.Errorf("oauth2: redisstore: %s: a reply of type %T is not what the script returns; look for what stands between this client and Redis", s.name, reply)
+	return fmt.Errorf("oauth2: redisstore: %s: a reply of type %T can't come from the script; check for a proxy between this client and Redis", s.name, reply)
 }
 
 const prelude = `
@@ -37,7 +37,7 @@ local record, lease, cooldown = left(expiry), left(leased), left(cooling)
 local function expire(...) redis.call('PEXPIRE', KEYS[1], math.max(...)) end
 `
 
-// acquire takes the owner, the stale version, and for how long the lease is to be.
+// acquire takes the owner, the stale version, and the duration of the lease.
 var acquire = script{name: "acquire", source: prelude + `
 if record > 0 and version ~= ARGV[2] then return {'hit', record, version, (get('data'))} end
 if lease > 0 and owner ~= ARGV[1] then return {'wait', lease, owner, ''} end
@@ -48,7 +48,7 @@ expire(record, lease)
 return {'lead', lease, '', ''}
 `, sha1: "0d14dcc6729cac0c1aea0e4cfa491a8b6094c9cf"}
 
-// renew takes the owner, and for how long the lease is to be.
+// renew takes the owner and the duration of the lease.
 var renew = script{name: "renew", source: prelude + `
 if lease == 0 or owner ~= ARGV[1] then return 0 end
 lease = tonumber(ARGV[2])
@@ -57,7 +57,7 @@ expire(record, lease)
 return 1
 `, sha1: "309ef668f6e8e0a2c472332aa47cee4bbae0b32b"}
 
-// publish takes the owner, for how long the record is to be, its version and data.
+// publish takes the owner, the duration of the record, its version and its data.
 var publish = script{name: "publish", source: prelude + `
 if lease == 0 or owner ~= ARGV[1] then return 0 end
 record = tonumber(ARGV[2])
@@ -66,7 +66,7 @@ expire(record)
 return 1
 `, sha1: "38e563dc9171e322e8c97fd66bd2aa828fae2279"}
 
-// abort takes the owner, for how long the cooldown is to be, and the note.
+// abort takes the owner, the duration of the cooldown, and the note.
 var abort = script{name: "abort", source: prelude + `
 if lease == 0 or owner ~= ARGV[1] then return 0 end
 cooldown = tonumber(ARGV[2])
@@ -75,8 +75,9 @@ expire(record, cooldown)
 return 1
 `, sha1: "eb37a002cd78d3bc30a60aad2e93118319c772ca"}
 
-// invalidate takes the version. Where there is a cooldown there is no lease; without,
-// nothing is left, and a Redis that is full lets it go.
+// invalidate takes the version. During a cooldown there is no lease, so only the cooldown
+// stays. Without a cooldown nothing stays, and the key expires at once: even a Redis that
+// is full allows that.
 var invalidate = script{name: "invalidate", source: prelude + `
 if record == 0 or version ~= ARGV[1] then return 0 end
 if cooldown > 0 then redis.call('HSET', KEYS[1], 'data', '', 'expiry', 0) end

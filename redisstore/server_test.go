@@ -18,33 +18,14 @@ import (
 // A server is a redis-server.
 type server struct {
 	*process
-	t    *testing.T // whose end is the server's, however often it is started
+	t    *testing.T // the server ends with this test, however often it is started
 	port int
 	addr string
 	dir  string
 	args []string
 }
 
-// redisServer returns the path of redis-server, or skips the test.
-func redisServer(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		missing(t, "redis-server isn't here; run `make setup`")
-	}
-	return path
-}
-
-// missing ends a test whose server can't be run here.
-func missing(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CLIENTCREDENTIALS_REQUIRE_SERVERS") == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
-// startRedis starts a redis-server with further lines of its configuration.
+// startRedis starts a redis-server with more lines of configuration.
 func startRedis(t *testing.T, config ...string) *server {
 	t.Helper()
 	return startServer(t, nil, append([]string{
@@ -52,16 +33,24 @@ func startRedis(t *testing.T, config ...string) *server {
 	}, config...))
 }
 
-// startServer starts a redis-server with arguments and a configuration. In that PORT
-// stands for the server's port, and BUS for another that is free.
+// startServer starts a redis-server with arguments and a configuration, in which PORT
+// stands for the server's port, and BUS for another free port. Without redis-server it
+// skips the test, or fails it if servers are required.
 func startServer(t *testing.T, args, config []string) *server {
 	t.Helper()
-	program := redisServer(t)
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		const why = "redis-server isn't here; run `make setup`"
+		if os.Getenv("CLIENTCREDENTIALS_REQUIRE_SERVERS") == "1" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
 	s := &server{t: t, dir: t.TempDir()}
 	path := filepath.Join(s.dir, "redis.conf")
 	s.args = append([]string{program, path}, args...)
 	config = append(config, "bind 127.0.0.1", "dir "+s.dir)
-	for range 10 { // Somebody else may take the port.
+	for range 10 { // Another program may take the port first.
 		bus := freePort(t)
 		s.port = freePort(t)
 		s.addr = fmt.Sprintf("127.0.0.1:%d", s.port)
@@ -76,44 +65,51 @@ func startServer(t *testing.T, args, config []string) *server {
 	return nil
 }
 
-// run starts s at its port, and reports whether it has.
+// run starts s at its port, and reports whether it has started.
 func (s *server) run() bool {
 	s.t.Helper()
-	// Other lines may follow, and nobody waits for more than one.
-	ready, failed := make(chan struct{}, 1), make(chan struct{}, 1)
-	tell := func(c chan struct{}) {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
+	started := make(chan bool, 1)
 	s.process = start(s.t, nil, func(line string) {
-		switch {
-		case strings.Contains(line, "Ready to accept connections"), strings.Contains(line, "Sentinel ID is"):
-			tell(ready)
-		case strings.Contains(line, "Failed listening on port"), strings.Contains(line, "FATAL CONFIG"):
-			tell(failed)
+		has := func(text string) bool { return strings.Contains(line, text) }
+		ok := has("Ready to accept connections") || has("Sentinel ID is")
+		if ok || has("Failed listening on port") || has("FATAL CONFIG") {
+			select {
+			case started <- ok:
+			default: // An earlier line has said so.
+			}
 		}
 	}, s.args[0], s.args[1:]...)
 	select {
-	case <-ready:
-		return true
-	case <-failed:
+	case ok := <-started:
+		return ok
 	case <-time.After(patience):
+		return false
 	}
-	return false
 }
 
-// restart starts s again, after kill, where it was. What it had in memory is gone.
+// restart starts s again after kill, at the same port. What it had in memory is lost.
 func (s *server) restart(t *testing.T) {
 	t.Helper()
 	require.True(t, s.run(), "redis-server doesn't start again: %v", s.output())
 }
 
-// client returns a client of s that may do everything.
+// client returns a client of s that may run every command.
 func (s *server) client(t *testing.T) *redis.Client {
 	t.Helper()
 	return closed(t, redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true}))
+}
+
+// do runs a command, whose arguments have no spaces in them.
+func do(t *testing.T, admin *redis.Client, command string) {
+	t.Helper()
+	require.NoError(t, admin.Do(t.Context(), words(command)...).Err())
+}
+
+func words(command string) (arguments []any) {
+	for _, word := range strings.Fields(command) {
+		arguments = append(arguments, word)
+	}
+	return arguments
 }
 
 // closed closes client at the end of the test.
@@ -123,7 +119,7 @@ func closed[C redis.UniversalClient](t *testing.T, client C) C {
 	return client
 }
 
-// eventually waits until ok is true.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, ok func() bool, what string) {
 	t.Helper()
 	require.Eventually(t, ok, patience, 20*time.Millisecond, what)
@@ -149,11 +145,11 @@ func startCluster(t *testing.T) *cluster {
 	}
 	for i, node := range c.nodes {
 		require.NoError(t, node.admin.ClusterAddSlotsRange(t.Context(), i*clusterSlots/3, (i+1)*clusterSlots/3-1).Err())
-		require.NoError(t, node.admin.Do(t.Context(), "cluster", "set-config-epoch", i+1).Err())
+		do(t, node.admin, fmt.Sprint("cluster set-config-epoch ", i+1))
 		if i > 0 {
 			config, err := node.admin.ConfigGet(t.Context(), "cluster-port").Result()
 			require.NoError(t, err)
-			require.NoError(t, c.nodes[0].admin.Do(t.Context(), "cluster", "meet", "127.0.0.1", node.port, config["cluster-port"]).Err())
+			do(t, c.nodes[0].admin, fmt.Sprint("cluster meet 127.0.0.1 ", node.port, " ", config["cluster-port"]))
 		}
 	}
 	for _, node := range c.nodes {
@@ -165,12 +161,18 @@ func startCluster(t *testing.T) *cluster {
 	return c
 }
 
-func (c *cluster) addrs() []string {
-	var addrs []string
+func (c *cluster) addrs() (addrs []string) {
 	for _, node := range c.nodes {
 		addrs = append(addrs, node.addr)
 	}
 	return addrs
+}
+
+func (c *cluster) admins() (admins []*redis.Client) {
+	for _, node := range c.nodes {
+		admins = append(admins, node.admin)
+	}
+	return admins
 }
 
 func (c *cluster) client(t *testing.T) *redis.ClusterClient {
@@ -178,7 +180,13 @@ func (c *cluster) client(t *testing.T) *redis.ClusterClient {
 	return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), ContextTimeoutEnabled: true}))
 }
 
-// find returns the node that has a key, or -1.
+// userClient returns a client of the user that permit is about.
+func (c *cluster) userClient(t *testing.T) redis.UniversalClient {
+	t.Helper()
+	return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))
+}
+
+// find returns the index of the node that has key, or -1.
 func (c *cluster) find(t *testing.T, key string) int {
 	t.Helper()
 	for i, node := range c.nodes {
@@ -202,8 +210,7 @@ func (c *cluster) onlyKey(t *testing.T) string {
 	return all[0]
 }
 
-// move moves a key, with its slot, to another node. After each step of that it calls
-// the function.
+// move moves key, with its slot, to another node. It calls step after each step of that.
 func (c *cluster) move(t *testing.T, key string, step func()) {
 	t.Helper()
 	ctx := t.Context()
@@ -217,20 +224,23 @@ func (c *cluster) move(t *testing.T, key string, step func()) {
 		ids[i], err = node.admin.ClusterMyID(ctx).Result()
 		require.NoError(t, err)
 	}
-	require.NoError(t, c.nodes[to].admin.Do(ctx, "cluster", "setslot", slot, "importing", ids[from]).Err())
-	require.NoError(t, c.nodes[from].admin.Do(ctx, "cluster", "setslot", slot, "migrating", ids[to]).Err())
-	step() // It is still there.
+	setSlot := func(node int, state string) {
+		t.Helper()
+		do(t, c.nodes[node].admin, fmt.Sprintf("cluster setslot %d %s", slot, state))
+	}
+	setSlot(to, "importing "+ids[from])
+	setSlot(from, "migrating "+ids[to])
+	step() // The key is still on the old node.
 	require.NoError(t, c.nodes[from].admin.Migrate(ctx, "127.0.0.1", strconv.Itoa(c.nodes[to].port), key, 0, patience).Err())
 	require.Equal(t, to, c.find(t, key))
-	step() // The old node answers ASK.
-	for i := range c.nodes {
-		node := c.nodes[(to+i)%len(c.nodes)].admin // The new one first.
-		require.NoError(t, node.Do(ctx, "cluster", "setslot", slot, "node", ids[to]).Err())
+	step()                   // The old node answers ASK.
+	for i := range c.nodes { // The new node first.
+		setSlot((to+i)%len(c.nodes), "node "+ids[to])
 	}
-	step() // It answers MOVED.
+	step() // The old node answers MOVED.
 }
 
-// A watchedPair is a master and its replica, with a Sentinel.
+// A watchedPair is a master and its replica, watched by a Sentinel.
 type watchedPair struct{ master, replica, sentinel *server }
 
 const masterName = "tokens"
@@ -246,7 +256,7 @@ func startWatchedPair(t *testing.T, config ...string) *watchedPair {
 		"sentinel failover-timeout " + masterName + " 3000",
 	})
 	sentinel := redis.NewSentinelClient(&redis.Options{Addr: p.sentinel.addr})
-	t.Cleanup(func() { _ = sentinel.Close() })
+	defer sentinel.Close()
 	eventually(t, func() bool {
 		replicas, err := sentinel.Replicas(t.Context(), masterName).Result()
 		return err == nil && len(replicas) == 1 && replicas[0]["master-link-status"] == "ok"

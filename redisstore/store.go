@@ -13,36 +13,37 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// DefaultPrefix is what the keys in Redis begin with, unless Store.Prefix says
-// otherwise.
+// DefaultPrefix is what the keys in Redis begin with if Store.Prefix is empty.
 const DefaultPrefix = "clientcredentials:"
 
-// New returns what Config.Store needs to share tokens, encrypted, through the Redis of
-// client. It neither connects nor reports errors: what is wrong is reported by the
-// calls that need a token, and to the Observer. One serves any number of Configs.
+// New returns a store for Config.Store that shares encrypted tokens through the Redis of
+// client. It doesn't connect, and it reports no error itself. The first call that needs a
+// token reports a missing keyring, and the Observer is told of errors of Redis. Any number
+// of Configs can use the store.
 //
-// For another prefix of the keys seal a Store: clientcredentials.Seal(&Store{…}, keyring).
+// To use another prefix for the keys, seal a Store yourself:
+// clientcredentials.Seal(&Store{…}, keyring).
 func New(client redis.UniversalClient, keyring *clientcredentials.Keyring) *clientcredentials.SharedStore {
 	return clientcredentials.Seal(&Store{Client: client}, keyring)
 }
 
-// A Store is a clientcredentials.Store on Redis. It encrypts nothing: give it to
+// A Store implements tokenstore.Store with Redis. It encrypts nothing: pass it to
 // clientcredentials.Seal, as New does. It is safe for concurrent use once its fields
 // are set.
 //
-// Its errors wrap those of Client, and hold nothing of what is kept.
+// Its errors wrap those of Client, and reveal nothing about tokens.
 type Store struct {
 	// Client is the connection to Redis. Nil: every call fails.
 	Client redis.UniversalClient
 
-	// Prefix is what the keys in Redis begin with. Services that have another don't
-	// share tokens. Empty: DefaultPrefix.
+	// Prefix is what the keys in Redis begin with. Services share tokens only if they
+	// have the same prefix. Empty: DefaultPrefix.
 	Prefix string
 }
 
 var _ tokenstore.Store = (*Store)(nil)
 
-// Acquire does what clientcredentials.Store says.
+// Acquire implements tokenstore.Store.
 func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	reply, err := s.run(ctx, &acquire, key, owner, stale, lease.Milliseconds())
 	if err != nil {
@@ -55,7 +56,7 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 	return claim, nil
 }
 
-// Renew does what clientcredentials.Store says.
+// Renew implements tokenstore.Store.
 func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
 	reply, err := s.run(ctx, &renew, key, owner, lease.Milliseconds())
 	if err != nil {
@@ -64,9 +65,9 @@ func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duratio
 	return renew.held(reply)
 }
 
-// Publish does what clientcredentials.Store says. When the connection breaks, go-redis
-// may send a command twice: then the error is ErrLeaseLost though the record is there,
-// and the next Acquire returns it.
+// Publish implements tokenstore.Store. When the connection breaks, go-redis may send a
+// command twice. Publish then returns ErrLeaseLost although it has stored the record, and
+// the next Acquire returns that record.
 func (s *Store) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
 	reply, err := s.run(ctx, &publish, key, owner, ttl.Milliseconds(), record.Version, record.Data)
 	if err != nil {
@@ -75,19 +76,19 @@ func (s *Store) Publish(ctx context.Context, key, owner string, record tokenstor
 	return publish.held(reply)
 }
 
-// Abort does what clientcredentials.Store says.
+// Abort implements tokenstore.Store.
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
 	_, err := s.run(ctx, &abort, key, owner, cooldown.Milliseconds(), note)
 	return err
 }
 
-// Invalidate does what clientcredentials.Store says.
+// Invalidate implements tokenstore.Store.
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
 	_, err := s.run(ctx, &invalidate, key, version)
 	return err
 }
 
-// held returns the error that the reply of renew or publish stands for.
+// held returns the error that a reply of the scripts renew and publish stands for.
 func (s *script) held(reply any) error {
 	switch reply {
 	case int64(1):
@@ -98,7 +99,8 @@ func (s *script) held(reply any) error {
 	return s.unexpected(reply)
 }
 
-// claimOf returns what the reply of the script acquire says, and whether it is one.
+// claimOf returns the claim in a reply of the script acquire. It returns false if the
+// reply can't come from that script.
 func claimOf(reply any) (claim tokenstore.Claim, ok bool) {
 	values, _ := reply.([]any)
 	if len(values) != 4 {
@@ -130,7 +132,7 @@ func claimOf(reply any) (claim tokenstore.Claim, ok bool) {
 	return claim, true
 }
 
-// run runs a script on one key.
+// run runs script on key.
 func (s *Store) run(ctx context.Context, script *script, key string, args ...any) (any, error) {
 	if s == nil || isNil(s.Client) {
 		return nil, errors.New("oauth2: the Store of redisstore has no Client; set it to a client of go-redis")

@@ -29,55 +29,48 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A connect returns a client of its own of the same Redis each time.
+// A connect returns a new client of the same Redis each time.
 type connect func(t *testing.T) redis.UniversalClient
 
-// The ways in which Redis is deployed.
-var deployments = []struct {
-	name  string
-	start func(t *testing.T) connect
-}{
-	{"single", func(t *testing.T) connect {
-		s := startRedis(t)
-		return func(t *testing.T) redis.UniversalClient { return s.client(t) }
-	}},
-	{"RESP2", func(t *testing.T) connect {
-		return connectTo(&redis.Options{Addr: startRedis(t).addr, Protocol: 2})
-	}},
-	{"permissions", func(t *testing.T) connect {
-		s := startRedis(t, "user default on >"+adminPassword+" ~* &* +@all")
-		admin := closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Password: adminPassword}))
-		permit(t, admin, documentedPermissions(t)[0])
-		return connectTo(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword})
-	}},
-	{"TLS", func(t *testing.T) connect {
-		s, trust := startTLSRedis(t)
-		return connectTo(&redis.Options{Addr: s.addr, TLSConfig: trust})
-	}},
-	{"cluster", func(t *testing.T) connect {
-		c := startCluster(t)
-		return func(t *testing.T) redis.UniversalClient { return c.client(t) }
-	}},
-	{"sentinel", func(t *testing.T) connect {
-		p := startWatchedPair(t)
-		return func(t *testing.T) redis.UniversalClient { return p.client(t) }
-	}},
-}
-
+// connectTo connects to a single server.
 func connectTo(options *redis.Options) connect {
 	return func(t *testing.T) redis.UniversalClient { return closed(t, redis.NewClient(options)) }
 }
 
-// A Store does what the interface says, however Redis is deployed.
+// asUser returns the options of the user that permit is about.
+func asUser(addr string) *redis.Options {
+	return &redis.Options{Addr: addr, Username: userName, Password: userPassword}
+}
+
+// A Store does what tokenstore.Store says, however Redis is deployed.
 func TestStore(t *testing.T) {
 	t.Parallel()
-	for _, d := range deployments {
-		t.Run(d.name, func(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) connect{
+		"single": func(t *testing.T) connect { return connectTo(&redis.Options{Addr: startRedis(t).addr}) },
+		"RESP2":  func(t *testing.T) connect { return connectTo(&redis.Options{Addr: startRedis(t).addr, Protocol: 2}) },
+		"permissions": func(t *testing.T) connect {
+			s := startRedis(t, "user default on >"+adminPassword+" ~* &* +@all")
+			admin := closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Password: adminPassword}))
+			permit(t, admin, documentedPermissions(t)[0])
+			return connectTo(asUser(s.addr))
+		},
+		"TLS": func(t *testing.T) connect {
+			s, trust := startTLSRedis(t)
+			return connectTo(&redis.Options{Addr: s.addr, TLSConfig: trust})
+		},
+		"cluster": func(t *testing.T) connect {
+			c := startCluster(t)
+			return func(t *testing.T) redis.UniversalClient { return c.client(t) }
+		},
+		"sentinel": func(t *testing.T) connect {
+			p := startWatchedPair(t)
+			return func(t *testing.T) redis.UniversalClient { return p.client(t) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			connect := d.start(t)
-			storetest.Run(t, func(t *testing.T) tokenstore.Store {
-				return &redisstore.Store{Client: connect(t)}
-			})
+			connect := start(t)
+			storetest.Run(t, func(t *testing.T) tokenstore.Store { return &redisstore.Store{Client: connect(t)} })
 		})
 	}
 }
@@ -88,7 +81,8 @@ const (
 	userPassword  = "of-the-user"
 )
 
-// documentedPermissions returns the rules of the two ACL SETUSER commands in doc.go.
+// documentedPermissions returns the rules of the two ACL SETUSER commands in doc.go: those
+// that every user needs, and those that a user of a Redis Cluster needs as well.
 func documentedPermissions(t *testing.T) [2][]string {
 	t.Helper()
 	doc, err := os.ReadFile("doc.go")
@@ -98,18 +92,14 @@ func documentedPermissions(t *testing.T) [2][]string {
 	return [2][]string{strings.Fields(found[0][1]), strings.Fields(found[1][1])}
 }
 
-// permit makes rules those of the user.
+// permit gives the user these rules, and no others.
 func permit(t *testing.T, admin *redis.Client, rules []string) {
 	t.Helper()
-	command := []any{"acl", "setuser", userName, "reset"}
-	for _, rule := range rules {
-		command = append(command, strings.Replace(rule, ">PASSWORD", ">"+userPassword, 1))
-	}
-	require.NoError(t, admin.Do(t.Context(), command...).Err())
+	do(t, admin, "acl setuser "+userName+" reset "+strings.Replace(strings.Join(rules, " "), ">PASSWORD", ">"+userPassword, 1))
 }
 
-// startTLSRedis starts a server that takes TLS only, and returns what its client needs:
-// both have a certificate.
+// startTLSRedis starts a server that speaks only TLS and asks for a client certificate. It
+// returns what a client needs.
 func startTLSRedis(t *testing.T) (*server, *tls.Config) {
 	t.Helper()
 	pair := newCertificate(t)
@@ -117,10 +107,12 @@ func startTLSRedis(t *testing.T) (*server, *tls.Config) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	certificate, private := filepath.Join(dir, "redis.crt"), filepath.Join(dir, "redis.key")
-	certificatePEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw})
-	privatePEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-	require.NoError(t, os.WriteFile(certificate, certificatePEM, 0o600))
-	require.NoError(t, os.WriteFile(private, privatePEM, 0o600))
+	for path, block := range map[string]*pem.Block{
+		certificate: {Type: "CERTIFICATE", Bytes: pair.Leaf.Raw},
+		private:     {Type: "PRIVATE KEY", Bytes: secret},
+	} {
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+	}
 	s := startServer(t, nil, []string{
 		"port 0", "tls-port PORT", "tls-auth-clients yes",
 		"tls-cert-file " + certificate, "tls-key-file " + private, "tls-ca-cert-file " + certificate,
@@ -130,7 +122,7 @@ func startTLSRedis(t *testing.T) (*server, *tls.Config) {
 	return s, &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{*pair}}
 }
 
-// newCertificate returns a certificate that has issued itself, for any side.
+// newCertificate returns a self-signed certificate for a server or a client.
 func newCertificate(t *testing.T) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -153,14 +145,9 @@ func newCertificate(t *testing.T) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// newKey returns a key as the core makes them.
-func newKey() string {
-	key := make([]byte, 32)
-	_, _ = rand.Read(key)
-	return hex.EncodeToString(key)
-}
+// newKey returns a key like those that the core makes.
+func newKey() string { return hex.EncodeToString(randomKey()) }
 
-// Each of these takes a lease away in another way.
 const (
 	leaseTime  = 10 * time.Second
 	recordTime = time.Hour
@@ -168,7 +155,7 @@ const (
 
 var record = tokenstore.Record{Version: "version1", Data: []byte("data\x00\r\n\xff")}
 
-// lead has owner lead on key.
+// lead has owner acquire the lease on key.
 func lead(t *testing.T, s *redisstore.Store, key, owner string) {
 	t.Helper()
 	claim, err := s.Acquire(t.Context(), key, "", owner, leaseTime)
@@ -176,7 +163,7 @@ func lead(t *testing.T, s *redisstore.Store, key, owner string) {
 	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimLead, TTL: leaseTime}, claim)
 }
 
-// requireHit checks that record is under key, and nothing else.
+// requireHit checks that Acquire finds record under key.
 func requireHit(t *testing.T, s *redisstore.Store, key string) {
 	t.Helper()
 	claim, err := s.Acquire(t.Context(), key, "", "reader", leaseTime)
@@ -187,7 +174,7 @@ func requireHit(t *testing.T, s *redisstore.Store, key string) {
 	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, Record: record}, claim)
 }
 
-// useAll runs every script on key, and leaves record there.
+// useAll runs every script on key, and leaves record under it.
 func useAll(t *testing.T, s *redisstore.Store, key string) {
 	t.Helper()
 	ctx := t.Context()
@@ -202,27 +189,20 @@ func useAll(t *testing.T, s *redisstore.Store, key string) {
 	requireHit(t, s, key)
 }
 
-// With the permissions that are documented everything works, and each of them is
-// needed. They permit nothing else.
+// The documented permissions are enough, each of them is needed, and they permit nothing
+// else.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	documented := documentedPermissions(t)
 	t.Run("single", func(t *testing.T) {
 		t.Parallel()
 		s := startRedis(t)
-		admin := s.client(t)
-		testPermissions(t, documented[0], []*redis.Client{admin}, connectTo(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))
+		testPermissions(t, documented[0], []*redis.Client{s.client(t)}, connectTo(asUser(s.addr)))
 	})
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
 		c := startCluster(t)
-		var admins []*redis.Client
-		for _, node := range c.nodes {
-			admins = append(admins, node.admin)
-		}
-		testPermissions(t, slices.Concat(documented[0], documented[1]), admins, func(t *testing.T) redis.UniversalClient {
-			return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))
-		})
+		testPermissions(t, slices.Concat(documented[0], documented[1]), c.admins(), c.userClient)
 	})
 }
 
@@ -234,22 +214,15 @@ func testPermissions(t *testing.T, rules []string, admins []*redis.Client, conne
 	}
 	permitAll(t, rules)
 	s := &redisstore.Store{Client: connect(t)}
-	for range 10 { // On all nodes of a cluster.
+	for range 10 { // So that each node of a cluster gets some of the keys.
 		useAll(t, s, newKey())
 	}
-	for _, command := range [][]any{
-		{"get", "clientcredentials:x"},
-		{"del", "clientcredentials:x"},
-		{"hgetall", "clientcredentials:x"},
-		{"keys", "*"},
-		{"scan", 0},
-		{"flushall"},
-		{"config", "get", "*"},
-		{"script", "flush"},
-		{"monitor"},
-		{"dump", "clientcredentials:x"},
+	const key = "clientcredentials:x"
+	for _, command := range []string{
+		"get " + key, "del " + key, "hgetall " + key, "dump " + key, "keys *", "scan 0",
+		"flushall", "config get *", "script flush", "monitor",
 	} {
-		require.ErrorContains(t, s.Client.Do(t.Context(), command...).Err(), "NOPERM", "%v", command)
+		require.ErrorContains(t, s.Client.Do(t.Context(), words(command)...).Err(), "NOPERM", command)
 	}
 	other := &redisstore.Store{Client: s.Client, Prefix: "other:"}
 	_, err := other.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
@@ -258,11 +231,11 @@ func testPermissions(t *testing.T, rules []string, admins []*redis.Client, conne
 
 	for i, rule := range rules {
 		if !strings.HasPrefix(rule, "+") || rule == "+asking" {
-			continue // TestCluster needs asking.
+			continue // TestCluster shows that asking is needed.
 		}
 		t.Run("without "+rule, func(t *testing.T) {
 			for _, admin := range admins {
-				require.NoError(t, admin.ScriptFlush(t.Context()).Err())
+				do(t, admin, "script flush")
 			}
 			permitAll(t, slices.Delete(slices.Clone(rules), i, i+1))
 			s := &redisstore.Store{Client: connect(t)}
@@ -276,18 +249,18 @@ func testPermissions(t *testing.T, rules []string, admins []*redis.Client, conne
 	}
 }
 
-// The scripts are sent again to a server that has forgotten them.
+// A server that has forgotten the scripts gets them again.
 func TestScriptsForgotten(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	admin := server.client(t)
 	s := &redisstore.Store{Client: server.client(t)}
 	useAll(t, s, newKey())
-	require.NoError(t, admin.ScriptFlush(t.Context()).Err())
+	do(t, admin, "script flush")
 	useAll(t, s, newKey())
 
-	// And not when it knows them.
-	require.NoError(t, admin.ConfigResetStat(t.Context()).Err())
+	// A server that knows them doesn't.
+	do(t, admin, "config resetstat")
 	useAll(t, s, newKey())
 	stats, err := admin.Info(t.Context(), "commandstats").Result()
 	require.NoError(t, err)
@@ -299,72 +272,70 @@ func TestScriptsForgotten(t *testing.T) {
 	useAll(t, s, newKey())
 }
 
-// The key expires with the last of what is in it.
+// A key expires when the last of its record, lease and cooldown does.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	client := startRedis(t).client(t)
 	s := &redisstore.Store{Client: client}
-	ctx := t.Context()
-	key := newKey()
-	requireTTL := func(want time.Duration) {
+	ctx, key := t.Context(), newKey()
+	requireTTL := func(want time.Duration) { // 0: there is no key
 		t.Helper()
 		ttl, err := client.PTTL(ctx, redisstore.DefaultPrefix+key).Result()
 		require.NoError(t, err)
 		require.LessOrEqual(t, ttl, want)
 		require.Greater(t, ttl, want-patience)
+		require.Equal(t, want == 0, ttl == -2) // Redis' answer for a key that doesn't exist.
 	}
-	requireNone := func() {
-		t.Helper()
-		n, err := client.Exists(ctx, redisstore.DefaultPrefix+key).Result()
-		require.NoError(t, err)
-		require.Zero(t, n)
-	}
-	acquire := func(stale string, lease time.Duration, want tokenstore.ClaimState) {
+	acquire := func(stale string, lease time.Duration) {
 		t.Helper()
 		claim, err := s.Acquire(ctx, key, stale, "owner", lease)
 		require.NoError(t, err)
-		require.Equal(t, want, claim.State)
+		require.Equal(t, tokenstore.ClaimLead, claim.State)
 	}
+	renew := func(lease time.Duration) { require.NoError(t, s.Renew(ctx, key, "owner", lease)) }
+	publish := func(ttl time.Duration) { require.NoError(t, s.Publish(ctx, key, "owner", record, ttl)) }
+	abort := func(cooldown time.Duration) { require.NoError(t, s.Abort(ctx, key, "owner", nil, cooldown)) }
+	invalidate := func() { require.NoError(t, s.Invalidate(ctx, key, record.Version)) }
 
-	acquire("", time.Minute, tokenstore.ClaimLead)
+	acquire("", time.Minute)
 	requireTTL(time.Minute)
-	require.NoError(t, s.Publish(ctx, key, "owner", record, 10*time.Minute))
+	publish(10 * time.Minute)
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute, tokenstore.ClaimLead)
+	acquire(record.Version, time.Minute)
 	requireTTL(10 * time.Minute) // The record stays.
-	require.NoError(t, s.Renew(ctx, key, "owner", 20*time.Minute))
+	renew(20 * time.Minute)
 	requireTTL(20 * time.Minute)
-	require.NoError(t, s.Renew(ctx, key, "owner", time.Minute))
+	renew(time.Minute)
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, 20*time.Minute, tokenstore.ClaimLead)
+	acquire(record.Version, 20*time.Minute)
 	requireTTL(20 * time.Minute)
-	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
+	abort(0)
 	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute, tokenstore.ClaimLead)
-	require.NoError(t, s.Abort(ctx, key, "owner", nil, 30*time.Minute))
+	acquire(record.Version, time.Minute)
+	abort(30 * time.Minute)
 	requireTTL(30 * time.Minute)
-	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	invalidate()
 	requireTTL(30 * time.Minute) // The cooldown stays.
 	data, err := client.HGet(ctx, redisstore.DefaultPrefix+key, "data").Result()
 	require.NoError(t, err)
 	require.Empty(t, data)
 
 	key = newKey()
-	acquire("", time.Minute, tokenstore.ClaimLead)
-	require.NoError(t, s.Abort(ctx, key, "owner", nil, 0))
-	requireNone()
-	acquire("", time.Minute, tokenstore.ClaimLead)
-	require.NoError(t, s.Publish(ctx, key, "owner", record, time.Minute))
-	require.NoError(t, s.Invalidate(ctx, key, record.Version))
-	requireNone()
-	acquire("", time.Minute, tokenstore.ClaimLead)
-	require.NoError(t, s.Publish(ctx, key, "owner", record, 0))
-	requireNone()
+	acquire("", time.Minute)
+	abort(0)
+	requireTTL(0)
+	acquire("", time.Minute)
+	publish(time.Minute)
+	invalidate()
+	requireTTL(0)
+	acquire("", time.Minute)
+	publish(0)
+	requireTTL(0)
 
-	// Tokens that never expire, nor does anything overflow.
-	acquire("", time.Minute, tokenstore.ClaimLead)
+	// A token may never expire. Nothing overflows.
 	const forever = 1<<63 - 1
-	require.NoError(t, s.Publish(ctx, key, "owner", record, forever))
+	acquire("", time.Minute)
+	publish(forever)
 	claim, err := s.Acquire(ctx, key, "", "owner", time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, tokenstore.ClaimHit, claim.State)
@@ -382,23 +353,37 @@ func TestPrefix(t *testing.T) {
 	require.ElementsMatch(t, []string{"clientcredentials:" + key, "staging:" + key}, keys)
 }
 
-// Whatever is wrong with Redis is an error that tells of the operation, and nothing of
-// what was to be kept.
+// Whatever is wrong with Redis, the error names the operation, and reveals nothing of what
+// was to be kept.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	key := newKey()
-	cases := []struct {
-		name string
-		// store returns a Store that fails, after it has worked.
-		store func(t *testing.T) *redisstore.Store
+	// on returns a Store on a Redis that was prepared by do.
+	on := func(do func(t *testing.T, client *redis.Client) error, config ...string) func(*testing.T) *redisstore.Store {
+		return func(t *testing.T) *redisstore.Store {
+			client := startRedis(t, config...).client(t)
+			require.NoError(t, do(t, client))
+			return &redisstore.Store{Client: client, Prefix: "x"}
+		}
+	}
+	// as returns a Store of the user with a Redis on which the user has these rules.
+	as := func(rules ...string) func(*testing.T) *redisstore.Store {
+		return func(t *testing.T) *redisstore.Store {
+			s := startRedis(t)
+			if rules != nil {
+				permit(t, s.client(t), rules)
+			}
+			return &redisstore.Store{Client: connectTo(asUser(s.addr))(t)}
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		store func(t *testing.T) *redisstore.Store // that fails
 		want  string
 	}{
-		{"no Client", func(t *testing.T) *redisstore.Store { return new(redisstore.Store) }, "has no Client"},
-		{"a nil Client", func(t *testing.T) *redisstore.Store {
-			var client *redis.Client
-			return &redisstore.Store{Client: client}
-		}, "has no Client"},
-		{"no Store", func(t *testing.T) *redisstore.Store { return nil }, "has no Client"},
+		{"no Client", func(*testing.T) *redisstore.Store { return new(redisstore.Store) }, "has no Client"},
+		{"a nil Client", func(*testing.T) *redisstore.Store { return &redisstore.Store{Client: (*redis.Client)(nil)} }, "has no Client"},
+		{"no Store", func(*testing.T) *redisstore.Store { return nil }, "has no Client"},
 		{"down", func(t *testing.T) *redisstore.Store {
 			server := startRedis(t)
 			s := &redisstore.Store{Client: server.client(t)}
@@ -406,36 +391,18 @@ func TestErrors(t *testing.T) {
 			server.kill()
 			return s
 		}, "connect"},
-		{"closed", func(t *testing.T) *redisstore.Store {
-			client := startRedis(t).client(t)
-			require.NoError(t, client.Close())
-			return &redisstore.Store{Client: client}
-		}, "closed"},
-		{"another type", func(t *testing.T) *redisstore.Store {
-			client := startRedis(t).client(t)
-			require.NoError(t, client.Set(t.Context(), redisstore.DefaultPrefix+key, "text", 0).Err())
-			return &redisstore.Store{Client: client}
-		}, "WRONGTYPE"},
-		{"a hash of others", func(t *testing.T) *redisstore.Store {
-			client := startRedis(t).client(t)
-			require.NoError(t, client.HSet(t.Context(), redisstore.DefaultPrefix+key, "expiry", time.Now().Add(time.Hour).UnixMilli(), "lease", "x").Err())
-			return &redisstore.Store{Client: client}
-		}, "reply"},
-		{"no permission", func(t *testing.T) *redisstore.Store {
-			s := startRedis(t)
-			permit(t, s.client(t), []string{"on", ">PASSWORD"})
-			return &redisstore.Store{Client: closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))}
-		}, "NOPERM"},
-		{"wrong password", func(t *testing.T) *redisstore.Store {
-			s := startRedis(t)
-			return &redisstore.Store{Client: closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Username: userName, Password: userPassword}))}
-		}, "WRONGPASS"},
+		{"closed", on(func(_ *testing.T, client *redis.Client) error { return client.Close() }), "closed"},
+		{"another type", on(func(t *testing.T, client *redis.Client) error {
+			return client.Set(t.Context(), "x"+key, "text", 0).Err()
+		}), "WRONGTYPE"},
+		{"a hash of others", on(func(t *testing.T, client *redis.Client) error {
+			return client.HSet(t.Context(), "x"+key, "expiry", time.Now().Add(time.Hour).UnixMilli(), "lease", "x").Err()
+		}), "reply"},
+		{"no permission", as("on", ">PASSWORD"), "NOPERM"},
+		{"wrong password", as(), "WRONGPASS"},
 		// Redis quotes the arguments of a command that it doesn't know.
-		{"no scripts", func(t *testing.T) *redisstore.Store {
-			return &redisstore.Store{Prefix: "x", Client: startRedis(t, `rename-command EVALSHA ""`).client(t)}
-		}, "unknown command"},
-	}
-	for _, c := range cases {
+		{"no scripts", on(func(*testing.T, *redis.Client) error { return nil }, `rename-command EVALSHA ""`), "unknown command"},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			s := c.store(t)
@@ -467,7 +434,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What isn't a reply of the scripts is an error, too.
+// A reply that none of the scripts makes is an error.
 func TestReplies(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []any{
@@ -481,16 +448,20 @@ func TestReplies(t *testing.T) {
 		[]any{int64(1), int64(1), "", ""},
 		[]any{"lead", "1", "", ""},
 	} {
-		s := &redisstore.Store{Client: answering{reply: reply}}
-		claim, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
-		require.ErrorContains(t, err, "redisstore: acquire: a reply of type", "%v", reply)
+		ctx, s := t.Context(), &redisstore.Store{Client: answering{reply: reply}}
+		claim, err := s.Acquire(ctx, newKey(), "", "owner", leaseTime)
 		require.Zero(t, claim)
-		require.ErrorContains(t, s.Renew(t.Context(), newKey(), "owner", leaseTime), "redisstore: renew: a reply of type", "%v", reply)
-		require.ErrorContains(t, s.Publish(t.Context(), newKey(), "owner", record, leaseTime), "redisstore: publish: a reply of type", "%v", reply)
+		for operation, err := range map[string]error{
+			"acquire": err,
+			"renew":   s.Renew(ctx, newKey(), "owner", leaseTime),
+			"publish": s.Publish(ctx, newKey(), "owner", record, leaseTime),
+		} {
+			require.ErrorContains(t, err, "redisstore: "+operation+": a reply of type", "%v", reply)
+		}
 	}
 }
 
-// answering is a client to whom Redis, or what stands before it, replies that.
+// answering is a client that always gets the same reply from Redis or a proxy.
 type answering struct {
 	redis.UniversalClient
 	reply any
@@ -500,17 +471,17 @@ func (a answering) EvalSha(context.Context, string, []string, ...any) *redis.Cmd
 	return redis.NewCmdResult(a.reply, nil)
 }
 
-// A Redis that is full or read-only changes nothing, and serves what it has.
+// A Redis that is full or read-only changes nothing, and still returns what it has.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name          string
-		refuse, allow []any
+		refuse, allow string // commands
 		want          string
 	}{
-		{"full", []any{"config", "set", "maxmemory", 1}, []any{"config", "set", "maxmemory", 0}, "OOM"},
-		{"read-only", []any{"replicaof", "127.0.0.1", 1}, []any{"replicaof", "no", "one"}, "READONLY"},
-		{"without replicas", []any{"config", "set", "min-replicas-to-write", 1}, []any{"config", "set", "min-replicas-to-write", 0}, "NOREPLICAS"},
+		{"full", "config set maxmemory 1", "config set maxmemory 0", "OOM"},
+		{"read-only", "replicaof 127.0.0.1 1", "replicaof no one", "READONLY"},
+		{"without replicas", "config set min-replicas-to-write 1", "config set min-replicas-to-write 0", "NOREPLICAS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -530,7 +501,7 @@ func TestReadOnly(t *testing.T) {
 			}
 			before := contents()
 
-			require.NoError(t, client.Do(ctx, c.refuse...).Err())
+			do(t, client, c.refuse)
 			requireHit(t, s, published)
 			_, err := s.Acquire(ctx, published, record.Version, "owner", leaseTime)
 			require.ErrorContains(t, err, c.want)
@@ -544,7 +515,7 @@ func TestReadOnly(t *testing.T) {
 			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, time.Hour), c.want)
 			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, 0), c.want)
 			require.Equal(t, before, contents())
-			if c.want == "OOM" { // A token that is no good can be removed.
+			if c.want == "OOM" { // A token that was refused can still be removed.
 				require.NoError(t, s.Invalidate(ctx, published, record.Version))
 				require.Empty(t, contents()[0])
 			} else {
@@ -552,7 +523,7 @@ func TestReadOnly(t *testing.T) {
 				require.Equal(t, before, contents())
 			}
 
-			require.NoError(t, client.Do(ctx, c.allow...).Err())
+			do(t, client, c.allow)
 			require.NoError(t, s.Publish(ctx, leased, "owner", record, recordTime))
 			requireHit(t, s, leased)
 			require.NoError(t, s.Invalidate(ctx, published, record.Version))
@@ -580,16 +551,16 @@ func TestContext(t *testing.T) {
 	require.Less(t, time.Since(start), patience)
 }
 
-// A cluster has the keys on all of its nodes, and goes on while they move; the
-// permissions that are documented are enough for that.
+// A cluster has keys on all of its nodes, and works while they move. The documented
+// permissions are enough for that.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	documented := documentedPermissions(t)
-	for _, node := range c.nodes {
-		permit(t, node.admin, slices.Concat(documented[0], documented[1]))
+	for _, admin := range c.admins() {
+		permit(t, admin, slices.Concat(documented[0], documented[1]))
 	}
-	s := &redisstore.Store{Client: closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))}
+	s := &redisstore.Store{Client: c.userClient(t)}
 	ctx := t.Context()
 	seen := make(map[int]bool)
 	for i := 0; len(seen) < len(c.nodes); i++ {
@@ -612,30 +583,30 @@ func TestCluster(t *testing.T) {
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
 }
 
-// When the master is gone, its replica takes over with what it has.
+// When the master is gone, its replica takes over with the records that it has.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	p := startWatchedPair(t)
 	s := &redisstore.Store{Client: p.client(t)}
-	ctx := t.Context()
 	key := newKey()
 	useAll(t, s, key)
-	replicated := p.master.client(t)
-	eventually(t, func() bool { n, err := replicated.Wait(ctx, 1, time.Second).Result(); return err == nil && n == 1 }, "the replica has it")
+	master := p.master.client(t)
+	eventually(t, func() bool { n, err := master.Wait(t.Context(), 1, time.Second).Result(); return err == nil && n == 1 }, "the replica has it")
 
 	p.master.kill()
-	eventually(t, func() bool {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return s.Abort(ctx, key, "nobody", nil, 0) == nil
-	}, "the replica has become the master")
+	succeeds := func(f func(ctx context.Context) error, what string) {
+		eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return f(ctx) == nil
+		}, what)
+	}
+	succeeds(func(ctx context.Context) error { return s.Abort(ctx, key, "another", nil, 0) }, "the replica has become the master")
 	requireHit(t, s, key)
-	eventually(t, func() bool {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
+	succeeds(func(ctx context.Context) error {
 		_, err := s.Acquire(ctx, newKey(), "", "owner", leaseTime)
-		return err == nil
+		return err
 	}, "the replica takes writes")
-	require.NoError(t, s.Invalidate(ctx, key, record.Version))
+	require.NoError(t, s.Invalidate(t.Context(), key, record.Version))
 	useAll(t, s, newKey())
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,138 +15,103 @@ import (
 	"go.uber.org/goleak"
 )
 
-// A worker is a replica in a process of its own: this program, told by workerVariable
-// to be one. It reads commands from its standard input, one a line, and answers each
-// when it is done.
 const (
+	// workerVariable is set in the environment of a process that is to be a worker.
 	workerVariable = "CLIENTCREDENTIALS_TEST_WORKER"
-	replyPrefix    = "reply: " // before what isn't the race detector's
+	// replyPrefix distinguishes replies from what the race detector prints.
+	replyPrefix = "reply: "
 )
 
+// A command tells a worker what to do. The zero value asks what it has seen so far.
 type command struct {
-	ID      int
-	Start   *spec         // makes the replica
-	Get     int           // as many callers ask for a token
-	Timeout time.Duration // of Get
-	Quit    bool
+	Start *spec // makes the replica
+	Get   int   // how many callers ask for a token
+	Quit  bool
 }
 
 type reply struct {
-	ID      int
-	Results []result
+	Results []result // of Get
 	Seen    observed // so far
 	Err     string
 }
 
-// work is the main function of a worker. It ends with its standard input.
+// work is the main function of a worker. It reads commands from its standard input, one
+// a line, and answers each when it has done it. It ends with its standard input.
 func work() {
-	var (
-		mu       sync.Mutex // for the standard output
-		commands sync.WaitGroup
-		r        *replica
-	)
+	var r *replica
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var c command
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			panic(err)
 		}
-		answer := func(reply reply) {
-			reply.ID = c.ID
-			if r != nil {
-				reply.Seen = r.observed()
-			}
-			text, err := json.Marshal(reply)
-			if err != nil {
-				panic(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			fmt.Printf("%s%s\n", replyPrefix, text)
+		var answer reply
+		if err := c.run(&r, &answer); err != nil {
+			answer.Err = err.Error()
 		}
-		switch {
-		case c.Start != nil:
-			if r != nil {
-				r.close()
-			}
-			c.Start.Redis = redis.UniversalOptions{Addrs: c.Start.Addrs, ContextTimeoutEnabled: true}
-			var err error
-			if r, err = newReplica(*c.Start); err == nil {
-				err = r.client.Ping(context.Background()).Err()
-			}
-			if err != nil {
-				answer(reply{Err: err.Error()})
-				continue
-			}
-			answer(reply{})
-		case c.Get > 0:
-			commands.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
-				defer cancel()
-				answer(reply{Results: getAll(ctx, c.Get, r)})
-			})
-		case c.Quit:
-			commands.Wait()
-			if r != nil {
-				r.close()
-			}
-			if err := goleak.Find(); err != nil {
-				answer(reply{Err: err.Error()})
-				continue
-			}
-			answer(reply{})
-		default:
-			answer(reply{}) // What it has seen.
+		if r != nil {
+			answer.Seen = r.observed()
 		}
+		text, err := json.Marshal(answer)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%s%s\n", replyPrefix, text)
 	}
 }
 
-// A worker is such a process as the test sees it.
+func (c command) run(r **replica, answer *reply) (err error) {
+	if *r != nil && (c.Start != nil || c.Quit) {
+		(*r).close()
+	}
+	switch {
+	case c.Start != nil:
+		c.Start.Redis = redis.UniversalOptions{Addrs: c.Start.Addrs, ContextTimeoutEnabled: true}
+		if *r, err = newReplica(*c.Start); err != nil {
+			return err
+		}
+		return (*r).client.Ping(context.Background()).Err()
+	case c.Get > 0:
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		answer.Results = getAll(ctx, c.Get, *r)
+	case c.Quit:
+		return goleak.Find()
+	}
+	return nil
+}
+
+// A worker is a replica in a process of its own, as the test sees it. The process runs
+// this test binary.
 type worker struct {
 	*process
-
-	mu      sync.Mutex // protects all below, and writing to the process
-	next    int
-	replies map[int]chan reply
+	replies chan reply // in the order of the commands
 }
 
 func startWorker(t *testing.T, env ...string) *worker {
 	t.Helper()
-	w := &worker{replies: make(map[int]chan reply)}
+	w := &worker{replies: make(chan reply, 100)}
 	w.process = start(t, append(env, workerVariable+"=1"), func(line string) {
-		_, text, ok := strings.Cut(line, replyPrefix)
 		var r reply
-		if !ok || json.Unmarshal([]byte(text), &r) != nil {
-			return
+		if _, text, ok := strings.Cut(line, replyPrefix); ok && json.Unmarshal([]byte(text), &r) == nil {
+			w.replies <- r
 		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.replies[r.ID] <- r
-		delete(w.replies, r.ID)
 	}, os.Args[0])
 	return w
 }
 
-// send sends a command, whose reply comes from the channel.
-func (w *worker) send(t *testing.T, c command) <-chan reply {
+func (w *worker) send(t *testing.T, c command) {
 	t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.next++
-	c.ID = w.next
-	answer := make(chan reply, 1)
-	w.replies[c.ID] = answer
 	text, err := json.Marshal(c)
 	require.NoError(t, err)
 	_, err = w.stdin.Write(append(text, '\n'))
 	require.NoError(t, err)
-	return answer
 }
 
-// receive waits for a reply.
-func (w *worker) receive(t *testing.T, answer <-chan reply) reply {
+// receive waits for the reply to the oldest command that has none yet.
+func (w *worker) receive(t *testing.T) reply {
 	t.Helper()
 	select {
-	case r := <-answer:
+	case r := <-w.replies:
 		require.Empty(t, r.Err)
 		return r
 	case <-time.After(2 * patience):
@@ -156,27 +120,24 @@ func (w *worker) receive(t *testing.T, answer <-chan reply) reply {
 	}
 }
 
-func (w *worker) do(t *testing.T, c command) reply {
+// get has n callers ask for a token. receive returns what they got.
+func (w *worker) get(t *testing.T, n int) {
 	t.Helper()
-	return w.receive(t, w.send(t, c))
-}
-
-// get has n callers ask for a token.
-func (w *worker) get(t *testing.T, n int) <-chan reply {
-	t.Helper()
-	return w.send(t, command{Get: n, Timeout: patience})
+	w.send(t, command{Get: n})
 }
 
 func (w *worker) observed(t *testing.T) observed {
 	t.Helper()
-	return w.do(t, command{}).Seen
+	w.send(t, command{})
+	return w.receive(t).Seen
 }
 
-// quit checks that the worker leaves no goroutine behind, nor a complaint of the race
-// detector.
+// quit checks that the worker leaves no goroutine behind, and that the race detector has
+// found nothing in it.
 func (w *worker) quit(t *testing.T) {
 	t.Helper()
-	w.do(t, command{Quit: true})
+	w.send(t, command{Quit: true})
+	w.receive(t)
 	w.kill()
 	require.NotContains(t, w.output(), "DATA RACE")
 }

@@ -4,44 +4,60 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 // plan is the size of the demonstration.
 type plan struct {
 	replicas int           // of each fleet
-	calls    int           // of the API by a fleet, a second
+	calls    int           // of the API per second, by each fleet
 	lifetime time.Duration // of tokens that are to be replaced
 	latency  time.Duration // of the authorization server
-	attempts int           // at each step, while the machine is too busy
+	attempts int           // at each step, if the machine is too busy
 }
 
-// A demo is what the steps have in common.
+// A demo has what the steps have in common.
 type demo struct {
 	plan
 	redis *redisServer
 }
 
-func demonstrate(ctx context.Context, r *report, p plan, server *redisServer) error {
+func demonstrate(ctx context.Context, r *report.Report, p plan, server *redisServer) error {
 	d := &demo{p, server}
-	r.say("Two fleets of %d replicas, each a process of its own. One has no store, the other", d.replicas)
-	r.say("shares tokens through a redis-server at %s. The authorization servers", d.redis.addr())
-	r.say("take %v for a token.\n", d.latency)
-	r.say("1. All replicas start at the same moment")
-	if err := r.step(ctx, d.attempts, d.coldStart); err != nil {
-		return err
+	r.Say("Two fleets of %d replicas, each a process of its own. One has no store, the other", d.replicas)
+	r.Say("shares tokens through a redis-server at %s. The authorization servers", d.redis.addr())
+	r.Say("take %v for a token.\n", d.latency)
+	for _, s := range []struct {
+		title string
+		do    func(context.Context, *attempt) error
+	}{
+		{"1. All replicas start at the same moment", d.coldStart},
+		{"\n2. Tokens are replaced in the background\n" +
+			fmt.Sprintf("   They live for %v now, and the replicas of each fleet call the API about %d\n", d.lifetime, d.calls) +
+			"   times a second.\n", d.replacement},
+		{"\n3. The token is revoked", d.revocation},
+		{"\n4. The redis-server is killed, and started again\n", d.outage},
+	} {
+		r.Say("%s", s.title)
+		if err := step(ctx, r, d.attempts, s.do); err != nil {
+			return err
+		}
 	}
-	r.say("\n2. Tokens are replaced in the background")
-	r.say("   They live for %v now, and the replicas of each fleet call the API about %d", d.lifetime, d.calls)
-	r.say("   times a second.\n")
-	if err := r.step(ctx, d.attempts, d.replacement); err != nil {
-		return err
+	return nil
+}
+
+// startPair starts a pair, in which each replica makes one call.
+func (d *demo) startPair(ctx context.Context, lifetime time.Duration) (*pair, error) {
+	p, err := startPair(ctx, d.plan, lifetime, d.redis.addr())
+	if err != nil {
+		return nil, err
 	}
-	r.say("\n3. The token is revoked")
-	if err := r.step(ctx, d.attempts, d.revocation); err != nil {
-		return err
+	if _, _, err := p.do(ctx, callOnce); err != nil {
+		p.close()
+		return nil, err
 	}
-	r.say("\n4. The redis-server is killed, and started again\n")
-	return r.step(ctx, d.attempts, d.outage)
+	return p, nil
 }
 
 func (d *demo) coldStart(ctx context.Context, a *attempt) error {
@@ -56,38 +72,35 @@ func (d *demo) coldStart(ctx context.Context, a *attempt) error {
 	}
 	a.blame(without, with)
 	n := p.without.tokenRequests()
-	a.claim(n == d.replicas, "without a store: %s; the longest wait was %v", count(n, "token request"), round(without.LongestWait))
+	a.claim(n == d.replicas, "without a store: %s; the longest wait was %v", count(n, "token request"), report.Round(without.LongestWait))
 	n = p.with.tokenRequests()
-	a.claim(n == 1, "with the store:  %s; the longest wait was %v", count(n, "token request"), round(with.LongestWait))
+	a.claim(n == 1, "with the store:  %s; the longest wait was %v", count(n, "token request"), report.Round(with.LongestWait))
 	a.claimCalls(without, with)
 	return nil
 }
 
 func (d *demo) replacement(ctx context.Context, a *attempt) error {
 	const tokens = 3 // that follow the first
-	p, err := startPair(ctx, d.plan, d.lifetime, d.redis.addr())
+	p, err := d.startPair(ctx, d.lifetime)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if _, _, err := p.do(ctx, callOnce); err != nil {
-		return err
-	}
 	first, firstShared := p.without.tokenRequests(), p.with.tokenRequests()
-	a.say("          ----- without a store -----   ------ with the store -----")
-	a.say("   time   API calls    token requests   API calls    token requests")
+	a.Say("          ----- without a store -----   ------ with the store -----")
+	a.Say("   time   API calls    token requests   API calls    token requests")
 	p.without.delta()
 	p.with.delta()
 	t := newTicks(time.Second, func(at time.Duration) {
 		calls, requests := p.without.delta()
 		callsShared, requestsShared := p.with.delta()
-		a.say("   %3.1fs   %9d    %14d   %9d    %14d", at.Seconds(), calls, requests, callsShared, requestsShared)
+		a.Say("   %3.1fs   %9d    %14d   %9d    %14d", at.Seconds(), calls, requests, callsShared, requestsShared)
 	})
 	if _, _, err := p.do(ctx, startCalls); err != nil {
 		return err
 	}
 	settled := func() bool { return p.with.tokensSeen() > tokens && p.with.tokensInUse() == 1 }
-	held, err := t.until(ctx, tokens*d.lifetime, settled)
+	done, err := t.until(ctx, tokens*d.lifetime, settled)
 	if err != nil {
 		return err
 	}
@@ -97,26 +110,23 @@ func (d *demo) replacement(ctx context.Context, a *attempt) error {
 		return err
 	}
 	a.blame(without, with, figures{Hindered: t.late})
-	a.say("")
+	a.Say("")
 	lives := func(f figures) float64 { return float64(f.FromServer+f.FromStore) / float64(d.replicas) }
 	perLife := float64(n) / lives(without)
 	a.claim(lives(without) >= 1 && perLife >= float64(d.replicas), "without a store: %.1f token requests per life of a token (%d for %.1f)", perLife, n, lives(without))
 	perLife = float64(nShared) / lives(with)
-	a.claim(held && perLife < 1.5, "with the store:  %.1f token requests per life of a token (%d for %.1f)", perLife, nShared, lives(with))
+	a.claim(done && perLife < 1.5, "with the store:  %.1f token requests per life of a token (%d for %.1f)", perLife, nShared, lives(with))
 	a.claimCalls(without, with)
 	a.claimNoWait(d.latency, without, with)
 	return nil
 }
 
 func (d *demo) revocation(ctx context.Context, a *attempt) error {
-	p, err := startPair(ctx, d.plan, time.Hour, d.redis.addr())
+	p, err := d.startPair(ctx, time.Hour)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if _, _, err := p.do(ctx, callOnce); err != nil {
-		return err
-	}
 	for _, f := range []*fleet{p.without, p.with} {
 		f.server.Auth.RevokeAll()
 		f.delta()
@@ -149,7 +159,7 @@ func (d *demo) revocation(ctx context.Context, a *attempt) error {
 }
 
 func (d *demo) outage(ctx context.Context, a *attempt) error {
-	if err := d.redis.start(ctx); err != nil { // The last attempt may have left it dead.
+	if err := d.redis.start(ctx); err != nil { // The last attempt may have left it killed.
 		return err
 	}
 	f, err := startFleet(ctx, d.plan, d.lifetime, d.redis.addr())
@@ -162,25 +172,25 @@ func (d *demo) outage(ctx context.Context, a *attempt) error {
 	}
 	f.delta()
 	state := "up"
-	a.say("   time   redis-server   API calls   token requests   tokens in use")
+	a.Say("   time   redis-server   API calls   token requests   tokens in use")
 	t := newTicks(500*time.Millisecond, func(at time.Duration) {
 		calls, requests := f.delta()
-		a.say("   %3.1fs   %-12s   %9d   %14d   %13d", at.Seconds(), state, calls, requests, f.tokensInUse())
+		a.Say("   %3.1fs   %-12s   %9d   %14d   %13d", at.Seconds(), state, calls, requests, f.tokensInUse())
 	})
 	type phase struct {
 		figures
-		held     bool
+		done     bool
 		took     time.Duration
 		requests int
 	}
-	// until does something, and waits until that many different tokens are in use, and
-	// not less than least.
+	// until calls do, and then waits at least that long, until that many different tokens
+	// are in use.
 	until := func(do func() error, tokens int, least time.Duration) (p phase, err error) {
 		start, before := time.Now(), f.tokenRequests()
 		if err := do(); err != nil {
 			return p, err
 		}
-		p.held, err = t.until(ctx, 3*d.lifetime, func() bool { return f.tokensInUse() == tokens && time.Since(start) >= least })
+		p.done, err = t.until(ctx, 3*d.lifetime, func() bool { return f.tokensInUse() == tokens && time.Since(start) >= least })
 		if err != nil {
 			return p, err
 		}
@@ -214,12 +224,12 @@ func (d *demo) outage(ctx context.Context, a *attempt) error {
 	if err != nil {
 		return err
 	}
-	down.StoreFailures = 0 // There must be some.
+	down.StoreFailures = 0 // These are intended.
 	all := sum(up.figures, down.figures, again.figures, rest)
 	a.blame(all, figures{Hindered: t.late})
-	a.say("")
-	a.claim(down.held && down.requests >= d.replicas, "it was killed: %v later each replica had a token of its own, after %s", round(down.took), count(down.requests, "token request"))
-	a.claim(again.held && again.requests < d.replicas, "it was started again: %v later all shared one, after %s", round(again.took), count(again.requests, "token request"))
+	a.Say("")
+	a.claim(down.done && down.requests >= d.replicas, "%v after it was killed, each replica had a token of its own, after %s", report.Round(down.took), count(down.requests, "token request"))
+	a.claim(again.done && again.requests < d.replicas, "%v after it was started again, all shared one token, after %s", report.Round(again.took), count(again.requests, "token request"))
 	a.claimCalls(all)
 	a.claimNoWait(d.latency, all)
 	return nil
@@ -235,18 +245,18 @@ func (a *attempt) claimCalls(all ...figures) {
 	a.claim(f.Failed == 0 && f.Calls > 0, "%s, %d failed%s", count(f.Calls, "API call"), f.Failed, because)
 }
 
-// claimNoWait claims that no API call has waited for a token request.
+// claimNoWait claims that no API call had to wait for a token request.
 func (a *attempt) claimNoWait(latency time.Duration, all ...figures) {
 	longest := sum(all...).LongestWait
-	a.claim(longest < latency/2, "none of them waited for a token request: that takes %v, and the longest wait was %v", latency, round(longest))
+	a.claim(longest < latency/2, "none of them waited for a token request: that takes %v, and the longest wait was %v", latency, report.Round(longest))
 }
 
-// ticks prints a line now and then.
+// ticks prints a line at regular intervals.
 type ticks struct {
 	start, next time.Time
 	every       time.Duration
 	line        func(at time.Duration)
-	late        time.Duration // the most that this process, which has the servers, was kept from running
+	late        time.Duration // the longest that this process, which runs the servers, had to wait for the machine
 }
 
 func newTicks(every time.Duration, line func(at time.Duration)) *ticks {
@@ -254,10 +264,10 @@ func newTicks(every time.Duration, line func(at time.Duration)) *ticks {
 	return &ticks{start: now, next: now.Add(every), every: every, line: line}
 }
 
-// until prints lines until condition holds, and one about the rest. It reports whether
-// that was within the limit.
-func (t *ticks) until(ctx context.Context, limit time.Duration, condition func() bool) (held bool, err error) {
-	for deadline := time.Now().Add(limit); !held && time.Now().Before(deadline); held = condition() {
+// until prints lines until condition is true, and one more at the end. It reports whether
+// condition became true within limit.
+func (t *ticks) until(ctx context.Context, limit time.Duration, condition func() bool) (done bool, err error) {
+	for deadline := time.Now().Add(limit); !done && time.Now().Before(deadline); done = condition() {
 		late, err := nap(ctx)
 		if err != nil {
 			return false, err
@@ -268,7 +278,7 @@ func (t *ticks) until(ctx context.Context, limit time.Duration, condition func()
 		}
 	}
 	t.tick()
-	return held, nil
+	return done, nil
 }
 
 func (t *ticks) tick() {

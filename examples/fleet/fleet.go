@@ -13,20 +13,19 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A fleet is a number of replicas, with an authorization server and an API of their
-// own.
+// A fleet has replicas, and an authorization server and an API of its own.
 type fleet struct {
 	server   *clientcredentialstest.Server
 	replicas []*worker
 
 	seenCalls, seenRequests int // by delta
 
-	mu    sync.Mutex        // protects what follows
-	inUse map[string]string // the token that the API was called with last, by replica
-	seen  map[string]bool   // all of them
+	mu    sync.Mutex        // protects inUse and seen
+	inUse map[string]string // by replica: the token of its last API call
+	seen  map[string]bool   // the tokens of all API calls
 }
 
-// A worker is a replica, as seen from here.
+// A worker is a replica, as seen from the main process.
 type worker struct {
 	*process
 	name string
@@ -34,8 +33,8 @@ type worker struct {
 	out  *json.Decoder
 }
 
-// startFleet starts the replicas, whose tokens have that life. They share them through
-// the Redis at redisAddr; empty: they don't. Call close when finished.
+// startFleet starts the replicas. Their tokens live for lifetime. The replicas share them
+// through the Redis at redisAddr, or not at all if that is empty. Call close when finished.
 func startFleet(ctx context.Context, p plan, lifetime time.Duration, redisAddr string) (*fleet, error) {
 	f := &fleet{
 		server: clientcredentialstest.NewServer(clientcredentialstest.Client{ID: clientID, Secret: clientSecret}),
@@ -62,7 +61,7 @@ func startFleet(ctx context.Context, p plan, lifetime time.Duration, redisAddr s
 		}
 		w := &worker{process, name, json.NewEncoder(process.stdin), json.NewDecoder(process.stdout)}
 		f.replicas = append(f.replicas, w)
-		_ = w.in.Encode(spec{ // If it has ended, receive tells.
+		_ = w.in.Encode(spec{ // If the replica has ended, receive reports it.
 			TokenURL:     f.server.TokenURL,
 			APIURL:       f.server.APIURL + name,
 			EarlyRefresh: lifetime / 2,
@@ -87,7 +86,7 @@ func (f *fleet) close() {
 	f.server.Close()
 }
 
-// tokensSeen returns with how many different tokens the API was called.
+// tokensSeen returns how many different tokens the API was called with.
 func (f *fleet) tokensSeen() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,8 +106,7 @@ func (f *fleet) tokensInUse() int {
 
 func (f *fleet) tokenRequests() int { return f.server.Auth.TokenRequests() }
 
-// delta returns how many API calls and token requests there were since it was called
-// last.
+// delta returns how many API calls and token requests there were since its last call.
 func (f *fleet) delta() (calls, requests int) {
 	calls, requests = f.server.API.Accepted()-f.seenCalls, f.tokenRequests()-f.seenRequests
 	f.seenCalls += calls
@@ -116,13 +114,13 @@ func (f *fleet) delta() (calls, requests int) {
 	return calls, requests
 }
 
-// do is do for all replicas.
+// do has all replicas do something. See the function do.
 func (f *fleet) do(ctx context.Context, command string) (figures, error) {
 	return do(ctx, command, f.replicas)
 }
 
-// do has replicas do something at the same time, and returns their figures since they
-// did something last.
+// do has replicas do something, all at the same time, and returns their figures since the
+// last time.
 func do(ctx context.Context, command string, replicas []*worker) (figures, error) {
 	send(command, replicas)
 	return receive(ctx, replicas)
@@ -130,7 +128,7 @@ func do(ctx context.Context, command string, replicas []*worker) (figures, error
 
 func send(command string, replicas []*worker) {
 	for _, w := range replicas {
-		_ = w.in.Encode(command) // If it has ended, receive tells.
+		_ = w.in.Encode(command) // If the replica has ended, receive reports it.
 	}
 }
 
@@ -170,7 +168,7 @@ func (p *pair) close() {
 	p.with.close()
 }
 
-// do is do for both.
+// do has the replicas of both fleets do something, all at the same time.
 func (p *pair) do(ctx context.Context, command string) (without, with figures, err error) {
 	send(command, p.without.replicas)
 	send(command, p.with.replicas)

@@ -1,12 +1,13 @@
-// Fleet shows what a store is for: replicas of a service, each a process of its own,
-// share tokens through a real Redis, and as many others don't. It starts them all at
-// once, has them replace tokens while they call an API, revokes a token, kills the
-// Redis and starts it again, and counts token requests.
+// Fleet shows what a store is good for. It runs two fleets of replicas of a service. Each
+// replica is a process of its own. The replicas of one fleet share tokens through a real
+// Redis, and those of the other don't. Fleet counts token requests while it starts all
+// replicas at once, lets them replace tokens while they call an API, revokes a token, and
+// kills the Redis and starts it again.
 //
 //	go -C examples/fleet run .
 //
-// takes about 15 seconds, and redis-server in the PATH. All servers are its own, on the
-// loopback interface. What to copy is in service.go.
+// It takes about 15 seconds and needs redis-server in the PATH. It starts all servers
+// itself, on the loopback interface. The code to copy is in service.go.
 package main
 
 import (
@@ -19,6 +20,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 )
 
 const usage = `Usage: fleet [-replicas N]
@@ -28,22 +31,22 @@ and replicas of a service that call the API: N of them (2 to 50, by default 8) w
 store of tokens, and N without. It prints how many tokens they request. It needs
 redis-server in the PATH: Redis 6.2 or later.
 
-The exit status is 0 if what the output claims held, 2 if the arguments are wrong,
-else 1. An interrupt ends everything that it has started, and so does its own end,
-whatever that is.
+The exit status is 0 if all checks pass, 2 if the arguments are wrong, else 1. An
+interrupt ends everything that it has started. So does its own end, even if it is
+killed.
 `
 
 const errNoRedis = `there is no redis-server in the PATH. Install Redis 6.2 or later:
   on Debian and Ubuntu:  sudo apt-get install redis-server
   on Fedora:             sudo dnf install redis
   with Homebrew:         brew install redis
-It needn't run: fleet starts one of its own, on another port`
+It needn't be running: fleet starts its own server, on another port`
 
-// roleVariable tells a process that this program has started what it is to be.
+// roleVariable is the environment variable that tells a process of this program its role.
 const (
 	roleVariable = "CLIENTCREDENTIALS_FLEET_ROLE"
 	replicaRole  = "replica"
-	keeperRole   = "keeper" // of a redis-server
+	keeperRole   = "keeper" // runs a redis-server
 )
 
 func main() {
@@ -90,9 +93,9 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 		return err
 	}
 	defer server.kill()
-	r := &report{out: out}
+	r := report.New(out)
 	if err := demonstrate(ctx, r, p, server); err != nil {
 		return err
 	}
-	return r.result()
+	return r.Result()
 }

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// patience is for what takes a moment.
+// patience bounds the wait for anything that should take only a moment.
 const patience = 30 * time.Second
 
-// A process is this program once more, in another role. It ends with its standard
-// input.
+// A process is another process of this program, in another role. It ends when its standard
+// input does.
 type process struct {
 	stdin  io.WriteCloser
 	stdout io.Reader
@@ -20,7 +20,7 @@ type process struct {
 	cancel context.CancelFunc
 }
 
-// startProcess starts a process. It ends at the latest when ctx is done.
+// startProcess starts a process, which ends no later than ctx.
 func startProcess(ctx context.Context, role string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -31,8 +31,8 @@ func startProcess(ctx context.Context, role string, args ...string) (*process, e
 	p.cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	p.cmd.Stderr = os.Stderr
 	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
-		p.cmd.Cancel = p.stdin.Close // A keeper that is killed leaves its server behind.
-		p.cmd.WaitDelay = patience   // Then it is killed all the same.
+		p.cmd.Cancel = p.stdin.Close // Not Kill: a killed keeper leaves its server behind.
+		p.cmd.WaitDelay = patience   // After that it is killed.
 		if p.stdout, err = p.cmd.StdoutPipe(); err == nil {
 			err = p.cmd.Start()
 		}
@@ -44,7 +44,7 @@ func startProcess(ctx context.Context, role string, args ...string) (*process, e
 	return p, nil
 }
 
-// end ends the process, and waits for that.
+// end ends the process, and returns when it has ended.
 func (p *process) end() {
 	p.cancel()
 	_ = p.cmd.Wait()

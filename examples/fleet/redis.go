@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// keepRedis is the main function of a process that runs a redis-server in a directory
-// of its own, and ends it together with its standard input: so it doesn't outlive the
-// demonstration, however that ends.
+// keepRedis is the main function of a keeper: a process that runs a redis-server in a
+// directory of its own. The keeper ends the server when its own standard input ends. So
+// the server doesn't outlive the demonstration, even if that is killed.
 func keepRedis(command []string) {
-	signal.Ignore(os.Interrupt) // At a terminal, it is for all processes.
+	signal.Ignore(os.Interrupt) // A terminal sends it to all processes.
 	dir, err := os.MkdirTemp("", "fleet-redis-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
@@ -32,7 +32,7 @@ func keepRedis(command []string) {
 	}()
 	server := exec.CommandContext(ctx, command[0], append(command[1:], "--dir", dir)...) //nolint:gosec // The redis-server of the PATH.
 	server.Stdout, server.Stderr = os.Stdout, os.Stderr
-	_ = server.Run() // It has said why, and nobody else can do anything about it.
+	_ = server.Run() // The server itself has printed the reason of a failure.
 }
 
 // A redisServer is a redis-server that this program has started.
@@ -42,12 +42,11 @@ type redisServer struct {
 	process *process // its keeper; nil: it was killed
 }
 
-// startRedis starts a redis-server at a port that is free. It is below where systems
-// take the ports of outgoing connections from, so that a server that is started again
-// finds its port as it left it.
+// startRedis starts a redis-server at a free port. The port is below those that systems use
+// for outgoing connections, so that it is still free when the server is started again.
 func startRedis(ctx context.Context, program string) (*redisServer, error) {
 	for attempt := 1; ; attempt++ {
-		s := &redisServer{program: program, port: 20_000 + rand.IntN(10_000)} //nolint:gosec // Any will do.
+		s := &redisServer{program: program, port: 20_000 + rand.IntN(10_000)} //nolint:gosec // It needs no secrecy.
 		err := s.start(ctx)
 		if err == nil || ctx.Err() != nil || attempt == 10 {
 			return s, err
@@ -57,8 +56,8 @@ func startRedis(ctx context.Context, program string) (*redisServer, error) {
 
 func (s *redisServer) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// start starts s, also again after kill, unless it runs, and waits until it is ready.
-// What it had in memory is gone.
+// start starts s unless it runs already, and waits until it is ready. It starts s again
+// after kill. What the server had in memory is lost.
 func (s *redisServer) start(ctx context.Context) error {
 	if s.process != nil {
 		return nil
@@ -71,7 +70,7 @@ func (s *redisServer) start(ctx context.Context) error {
 	ready := make(chan error, 1)
 	go func() {
 		var said []string
-		for lines := bufio.NewScanner(p.stdout); lines.Scan(); { // To its end: the server must not wait for a reader.
+		for lines := bufio.NewScanner(p.stdout); lines.Scan(); { // Read all of it, so that the server never waits for a reader.
 			if said = append(said, lines.Text()); strings.Contains(lines.Text(), "Ready to accept connections") {
 				ready <- nil
 				_, _ = io.Copy(io.Discard, p.stdout)
@@ -95,7 +94,7 @@ func (s *redisServer) start(ctx context.Context) error {
 	return nil
 }
 
-// kill ends s with SIGKILL, if it hasn't ended.
+// kill ends s with SIGKILL if it hasn't ended yet.
 func (s *redisServer) kill() {
 	if s.process != nil {
 		s.process.end()

@@ -15,10 +15,11 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/examples/internal/report"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// What a replica is told to do.
+// The commands to a replica.
 const (
 	callOnce    = "call"
 	startCalls  = "start calls"
@@ -26,12 +27,13 @@ const (
 	onlyFigures = "figures"
 )
 
-// beReplica is the main function of a replica. It reads JSON: what it is, then what to
-// do. When it has done so it writes a line of JSON, its figures since the one before.
-// It ends with its standard input, and that ends with the process that has started it.
+// beReplica is the main function of a replica. It reads JSON from its standard input: a
+// spec, then commands. After each command it writes a line of JSON: its figures since the
+// line before. It ends when its standard input does, and so no later than the process that
+// has started it.
 func beReplica() {
-	signal.Ignore(os.Interrupt) // At a terminal, it is for all processes.
-	logging.Disable()           // It would log that the Redis is gone, which is intended.
+	signal.Ignore(os.Interrupt) // A terminal sends it to all processes.
+	logging.Disable()           // go-redis would log that Redis is down, which is intended.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
@@ -47,7 +49,7 @@ func beReplica() {
 	commands := make(chan string)
 	go func() {
 		defer close(commands)
-		defer cancel() // A call that is under way ends, too.
+		defer cancel() // Ends a call that is under way, too.
 		for {
 			var command string
 			if in.Decode(&command) != nil {
@@ -86,17 +88,17 @@ type replica struct {
 	client *http.Client
 
 	mu  sync.Mutex // protects now
-	now figures
+	now figures    // since take was called last
 }
 
-// figures is what happened to one replica, or to several.
+// figures are what happened to one replica, or to several.
 type figures struct {
 	Calls, Failed         int
 	Error                 string        // of the last call that failed
 	LongestWait           time.Duration // of a call, for a token
 	FromServer, FromStore int           // new tokens
 	StoreFailures         int           // calls of the store that failed, or took too long
-	Hindered              time.Duration // the longest that it wanted to run, and couldn't
+	Hindered              time.Duration // the longest that a process had to wait for the machine
 }
 
 func (f *figures) add(other figures) {
@@ -125,7 +127,7 @@ func (r *replica) count(f figures) {
 	r.now.add(f)
 }
 
-// take returns the figures since it was called last.
+// take returns the figures since its last call.
 func (r *replica) take() figures {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,15 +164,15 @@ func (r *replica) call(ctx context.Context) {
 	r.count(f)
 }
 
-// callAgainAndAgain calls the API while running lasts. A call that has begun is to end.
+// callAgainAndAgain calls the API until running is done. A call that has begun goes on.
 func (r *replica) callAgainAndAgain(ctx, running context.Context) {
 	for running.Err() == nil {
 		r.call(ctx)
-		_ = sleep(running, r.spec.Pause)
+		_ = report.Sleep(running, r.spec.Pause)
 	}
 }
 
-// notice finds out how long this process has to wait for the machine.
+// notice measures how long this process has to wait for the machine.
 func (r *replica) notice(running context.Context) {
 	for {
 		late, err := nap(running)
@@ -181,20 +183,10 @@ func (r *replica) notice(running context.Context) {
 	}
 }
 
-// nap sleeps for a moment, and returns for how much longer than that.
+// nap sleeps for a moment, and returns how much longer than that it took.
 func nap(ctx context.Context) (late time.Duration, err error) {
 	const pause = 10 * time.Millisecond
 	start := time.Now()
-	err = sleep(ctx, pause)
+	err = report.Sleep(ctx, pause)
 	return time.Since(start) - pause, err
-}
-
-// sleep returns after d, or when ctx is done.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

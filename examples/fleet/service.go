@@ -18,7 +18,7 @@ const (
 	clientSecret = "correct horse battery staple"
 )
 
-// A spec is what a replica is told at its start.
+// A spec is the configuration of a replica.
 type spec struct {
 	TokenURL, APIURL string
 	EarlyRefresh     time.Duration
@@ -28,14 +28,14 @@ type spec struct {
 	SealingKey []byte // the same for all replicas
 }
 
-// newClient returns a client for the API. Its tokens are shared with the other
-// replicas if there is a Redis for that.
+// newClient returns a client for the API. If s has a Redis, the client shares tokens with
+// the other replicas through it.
 func newClient(ctx context.Context, s spec, observer *clientcredentials.Observer) (*http.Client, error) {
 	conf := &clientcredentials.Config{
 		ClientID:     clientID,
 		ClientSecret: clientSecret,
 		TokenURL:     s.TokenURL,
-		EarlyRefresh: s.EarlyRefresh, // The default would do, too, for tokens with a longer life.
+		EarlyRefresh: s.EarlyRefresh, // The default is fine for tokens that live longer.
 		Observer:     observer,
 	}
 	if s.RedisAddr != "" {
@@ -51,7 +51,7 @@ func newClient(ctx context.Context, s spec, observer *clientcredentials.Observer
 	return &http.Client{Transport: conf.Transport(ctx), Timeout: 30 * time.Second}, nil
 }
 
-// call makes one API call. There is nothing about tokens in it.
+// call makes one API call. It knows nothing about tokens.
 func call(ctx context.Context, client *http.Client, address string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -1,0 +1,244 @@
+package natsstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
+)
+
+// These tests are about the ways in which NATS is deployed: one server, a cluster, a leaf
+// node, and a user with few permissions.
+
+var v1 = tokenstore.Record{Version: "v1", Data: []byte("1")}
+
+// testContract tests everything that tokenstore.Store requires.
+func testContract(t *testing.T, urls string) {
+	t.Helper()
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, urls)) })
+}
+
+// warm has s ask for the time while the machine is not busy: the clock of s is as exact as
+// the answer is fast.
+func warm(tb testing.TB, s *Store) *Store {
+	tb.Helper()
+	eventually(tb, func(ctx context.Context) error { return s.Invalidate(ctx, testKey("w"), "none") })
+	return s
+}
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	server, _ := startStore(t)
+	testContract(t, server.url())
+}
+
+// The same with data that never fits into the entry.
+func TestContractOfLargeRecords(t *testing.T) {
+	t.Parallel()
+	server, _ := startStore(t)
+	storetest.Run(t, func(t *testing.T) tokenstore.Store {
+		return padded{warm(t, newStore(t, server.url()))}
+	})
+}
+
+// A padded Store makes each record a large one.
+type padded struct{ tokenstore.Store }
+
+var padding = make([]byte, maxInline+1)
+
+func (p padded) Publish(ctx context.Context, key, owner string, r tokenstore.Record, ttl time.Duration) error {
+	r.Data = append(bytes.Clone(padding), r.Data...)
+	return p.Store.Publish(ctx, key, owner, r, ttl)
+}
+
+func (p padded) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
+	claim, err := p.Store.Acquire(ctx, key, stale, owner, lease)
+	if claim.State == tokenstore.ClaimHit {
+		claim.Record.Data = claim.Record.Data[len(padding):]
+	}
+	return claim, err
+}
+
+// startCluster returns three servers that form a cluster, and their addresses for
+// clients.
+func startCluster(tb testing.TB) (servers []*testServer, urls string) {
+	tb.Helper()
+	ports := freePorts(tb, 3)
+	var routes []*url.URL
+	for _, port := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	}
+	var clients []string
+	for i, port := range ports {
+		s := startServer(tb, func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("n%d", i+1)
+			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}
+			o.Routes = routes
+		})
+		servers = append(servers, s)
+		clients = append(clients, s.url())
+	}
+	return servers, strings.Join(clients, ",")
+}
+
+// stopLeader stops the server that leads the bucket, and returns it.
+func stopLeader(tb testing.TB, servers []*testServer, js jetstream.JetStream) *testServer {
+	tb.Helper()
+	var leader *testServer
+	eventually(tb, func(ctx context.Context) error {
+		stream, err := js.Stream(ctx, "KV_"+testBucket)
+		if err != nil {
+			return err
+		}
+		for _, s := range servers {
+			if cluster := stream.CachedInfo().Cluster; cluster != nil && cluster.Leader == s.options.ServerName {
+				leader = s
+				return nil
+			}
+		}
+		return errors.New("no leader")
+	})
+	leader.stop()
+	return leader
+}
+
+func TestCluster(t *testing.T) {
+	servers, urls := startCluster(t)
+	s, other := newStore(t, urls), newStore(t, urls)
+	createBucket(t, s.JetStream, func(c *jetstream.KeyValueConfig) { c.Replicas = 3 })
+	t.Run("contract", func(t *testing.T) { testContract(t, urls) })
+
+	// A record and a lease survive a change of the leader.
+	k, l := testKey("k"), testKey("l")
+	acquirable(t, s, k, "a")
+	require.NoError(t, s.Publish(withDeadline(t), k, "a", v1, time.Hour))
+	lead(t, s, l, "", "a")
+	stopped := stopLeader(t, servers, s.JetStream)
+
+	// While there is no leader, calls fail in time.
+	for _, store := range []*Store{s, other} {
+		acquirable(t, store, testKey("m"), "c")
+		requireClaim(t, store, k, "", "b", hit(v1))
+		requireClaim(t, store, l, "", "b", wait("a"))
+	}
+	require.NoError(t, s.Publish(withDeadline(t), l, "a", v1, time.Hour))
+
+	stopped.start()
+	for _, store := range []*Store{s, other} {
+		eventually(t, func(ctx context.Context) error {
+			claim, err := store.Acquire(ctx, l, "", "b", time.Hour)
+			if err == nil && claim.State != tokenstore.ClaimHit {
+				return fmt.Errorf("the state is %v", claim.State) // The server has to catch up first.
+			}
+			return err
+		})
+	}
+}
+
+// A leaf node has a JetStream of its own. The JetStream of the hub is reached by its domain,
+// or by the prefix of its API.
+func TestDomain(t *testing.T) {
+	t.Parallel()
+	port := freePorts(t, 1)[0]
+	hub := startServer(t, func(o *server.Options) {
+		o.JetStreamDomain = "hub"
+		o.LeafNode = server.LeafNodeOpts{Host: "127.0.0.1", Port: port}
+	})
+	leaf := startServer(t, func(o *server.Options) {
+		o.ServerName = "n2"
+		o.JetStreamDomain = "leaf"
+		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{{Scheme: "nats-leaf", Host: fmt.Sprintf("127.0.0.1:%d", port)}}}}
+	})
+	direct := newStore(t, hub.url())
+	createBucket(t, direct.JetStream)
+	connection := connect(t, leaf.url()).Conn()
+	byDomain, err := jetstream.NewWithDomain(connection, "hub")
+	require.NoError(t, err)
+	byPrefix, err := jetstream.NewWithAPIPrefix(connection, "$JS.hub.API")
+	require.NoError(t, err)
+	for i, js := range []jetstream.JetStream{byDomain, byPrefix} {
+		s := warm(t, &Store{JetStream: js, Bucket: testBucket})
+		key := testKey(fmt.Sprint(i))
+		publish(t, s, key, "", v1)
+		requireClaim(t, direct, key, "", "b", hit(v1))
+	}
+}
+
+// The permissions in the package documentation.
+var (
+	publishSubjects = []string{
+		"$JS.API.STREAM.INFO.KV_tokens",
+		"$JS.API.STREAM.MSG.GET.KV_tokens",
+		"$KV.tokens.>",
+	}
+	subscribeSubjects = []string{"_INBOX_tokens.>"}
+)
+
+// startGuarded returns a Store of a user with these permissions.
+func startGuarded(t *testing.T, publish, subscribe []string) *Store {
+	t.Helper()
+	s := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "admin", Password: "admin"},
+			{Username: "service", Password: "service", Permissions: &server.Permissions{
+				Publish:   &server.SubjectPermission{Allow: publish},
+				Subscribe: &server.SubjectPermission{Allow: subscribe},
+			}},
+		}
+	})
+	createBucket(t, connect(t, s.url(), nats.UserInfo("admin", "admin")))
+	return newStore(t, s.url(), nats.UserInfo("service", "service"), nats.CustomInboxPrefix("_INBOX_tokens"))
+}
+
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	store, key := startGuarded(t, publishSubjects, subscribeSubjects), testKey("k")
+	large := tokenstore.Record{Version: "v1", Data: largeData}
+	lead(t, store, key, "", "a")
+	require.NoError(t, store.Renew(withDeadline(t), key, "a", time.Hour))
+	require.NoError(t, store.Publish(withDeadline(t), key, "a", large, time.Hour))
+	requireClaim(t, store, key, "", "b", hit(large))
+	publish(t, store, key, "v1", tokenstore.Record{Version: "v2"})
+	data, err := store.get(withDeadline(t), dataKey(key, "v1"))
+	require.NoError(t, err)
+	require.Empty(t, data.Data, "the data of the first record should be removed")
+	require.NoError(t, store.Invalidate(withDeadline(t), key, "v2"))
+	lead(t, store, key, "", "c")
+	require.NoError(t, store.Abort(withDeadline(t), key, "c", nil, time.Hour))
+}
+
+// Each permission is needed. Without it the server doesn't answer, and the call ends with
+// its context, or with the timeout of the JetStream.
+func TestPermissionsMissing(t *testing.T) {
+	t.Parallel()
+	for i, subject := range append(slices.Clone(publishSubjects), "subscribe") {
+		t.Run(subject, func(t *testing.T) {
+			t.Parallel()
+			publish, subscribe := publishSubjects, []string{"nothing"}
+			if i < len(publishSubjects) {
+				publish, subscribe = slices.Delete(slices.Clone(publishSubjects), i, i+1), subscribeSubjects
+			}
+			store := startGuarded(t, publish, subscribe)
+			_, err := store.Acquire(soon(t), testKey("k"), "", "a", time.Hour)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+
+			store.JetStream, err = jetstream.New(store.JetStream.Conn(), jetstream.WithDefaultTimeout(250*time.Millisecond))
+			require.NoError(t, err)
+			_, err = store.Acquire(t.Context(), testKey("k"), "", "a", time.Hour)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+	}
+}
