@@ -7,10 +7,14 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 )
 
 // This file is about the client's TLS certificate, RFC 8705: connections that present it to
@@ -42,18 +46,25 @@ func sameCertificate(a, b *tls.Certificate) bool {
 	return a == b || a != nil && b != nil && bytes.Equal(a.Certificate[0], b.Certificate[0])
 }
 
-// withCertificate returns a RoundTripper like base, with its own connections, which present
-// certificate. If base isn't an *http.Transport, withCertificate returns base, which has to
-// present the certificate by itself.
-func withCertificate(base http.RoundTripper, certificate *tls.Certificate) http.RoundTripper {
+// plainTransport returns the *http.Transport that base is, if it is one. Nil is
+// http.DefaultTransport.
+func plainTransport(base http.RoundTripper) (*http.Transport, bool) {
 	if base == nil {
 		base = http.DefaultTransport
 	}
 	transport, ok := base.(*http.Transport)
-	if !ok {
-		return base
+	return transport, ok
+}
+
+// withCertificate returns a transport like base, with its own connections, which present
+// certificate.
+func withCertificate(base *http.Transport, certificate *tls.Certificate) (*http.Transport, error) {
+	for name, set := range map[string]bool{"DialTLSContext": base.DialTLSContext != nil, "DialTLS": base.DialTLS != nil} { //nolint:staticcheck // Programs still use DialTLS.
+		if set {
+			return nil, fmt.Errorf("oauth2: the http.Transport has a %s, whose connections don't present the client's certificate; use TLSClientConfig instead, or a RoundTripper of another type that presents the certificate", name)
+		}
 	}
-	transport = cloneTransport(transport)
+	transport := cloneTransport(base)
 	if transport.TLSClientConfig == nil {
 		transport.TLSClientConfig = new(tls.Config)
 	}
@@ -69,24 +80,31 @@ func withCertificate(base http.RoundTripper, certificate *tls.Certificate) http.
 	if transport.IdleConnTimeout == 0 {
 		transport.IdleConnTimeout = 90 * time.Second // Nobody else can close these connections.
 	}
-	return transport
+	return transport, nil
 }
 
 // present makes the next attempts use connections that present certificate, unless that is
 // nil.
-func (r *tokenRequest) present(certificate *tls.Certificate) {
+func (r *tokenRequest) present(certificate *tls.Certificate) error {
 	if certificate == nil || sameCertificate(certificate, r.bound.certificate) {
-		return
+		return nil
 	}
-	r.closeCertified()
+	if transport, ok := plainTransport(r.base); ok {
+		transport, err := withCertificate(transport, certificate)
+		if err != nil {
+			return err
+		}
+		r.closeCertified()
+		r.client.Transport = transport
+	}
 	r.bound.certificate = certificate
-	r.client.Transport = withCertificate(r.client.Transport, certificate)
+	return nil
 }
 
 // closeCertified closes the connections that present the client's certificate, which nobody
 // else uses.
 func (r *tokenRequest) closeCertified() {
-	if transport, ok := r.client.Transport.(*http.Transport); ok && r.bound.certificate != nil {
+	if transport, ok := r.client.Transport.(*http.Transport); ok && http.RoundTripper(transport) != r.base {
 		transport.CloseIdleConnections()
 	}
 }
@@ -96,7 +114,7 @@ func (r *tokenRequest) closeCertified() {
 // with. Its methods require that Source.mu is held.
 type certifiedTransports struct {
 	certificate *tls.Certificate
-	clones      map[*http.Transport]http.RoundTripper
+	clones      map[*http.Transport]*http.Transport
 }
 
 // maxCertifiedTransports bounds certifiedTransports: a Source is used with one
@@ -104,31 +122,46 @@ type certifiedTransports struct {
 const maxCertifiedTransports = 10
 
 // clone returns a clone of base that presents certificate.
-func (t *certifiedTransports) clone(base *http.Transport, certificate *tls.Certificate) http.RoundTripper {
+func (t *certifiedTransports) clone(base *http.Transport, certificate *tls.Certificate) (http.RoundTripper, error) {
 	if !sameCertificate(t.certificate, certificate) || len(t.clones) >= maxCertifiedTransports && t.clones[base] == nil {
 		for _, clone := range t.clones {
-			go clone.(*http.Transport).CloseIdleConnections() // Not while Source.mu is held.
+			go clone.CloseIdleConnections() // Not while Source.mu is held.
 		}
-		*t = certifiedTransports{certificate, make(map[*http.Transport]http.RoundTripper)}
+		*t = certifiedTransports{certificate, make(map[*http.Transport]*http.Transport)}
 	}
 	if t.clones[base] == nil {
-		t.clones[base] = withCertificate(base, certificate)
+		clone, err := withCertificate(base, certificate)
+		if err != nil {
+			return nil, err
+		}
+		t.clones[base] = clone
 	}
-	return t.clones[base]
+	return t.clones[base], nil
+}
+
+// closeCertified closes the idle connections that present the client's certificate.
+func (s *Source) closeCertified() {
+	rare := s.rare.Load()
+	if rare == nil {
+		return
+	}
+	s.mu.Lock()
+	clones := slices.Collect(maps.Values(rare.certified.clones))
+	s.mu.Unlock()
+	for _, clone := range clones {
+		clone.CloseIdleConnections()
+	}
 }
 
 // certified returns a RoundTripper like base that presents the certificate that c
-// may be bound to.
-func (s *Source) certified(base http.RoundTripper, c *cachedToken) http.RoundTripper {
+// may be bound to. If base isn't an *http.Transport, it has to do so by itself.
+func (s *Source) certified(base http.RoundTripper, c *cachedToken) (http.RoundTripper, error) {
 	if c.bound.certificate == nil {
-		return base
+		return base, nil
 	}
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	transport, ok := base.(*http.Transport)
+	transport, ok := plainTransport(base)
 	if !ok {
-		return base
+		return base, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +171,7 @@ func (s *Source) certified(base http.RoundTripper, c *cachedToken) http.RoundTri
 // checkCertificate drops c if the client has another certificate now: it can't use a token
 // that is bound to the old one, RFC 8705, Section 6.3.
 func (s *Source) checkCertificate(ctx context.Context, c *cachedToken) {
-	certificate, err := certificateOf(ctx, s.conf.ClientAuth)
+	certificate, err := bounded.Do(ctx, func(ctx context.Context) (*tls.Certificate, error) { return certificateOf(ctx, s.conf.ClientAuth) })
 	if err != nil || certificate == nil || sameCertificate(certificate, c.bound.certificate) {
 		return // As long as there is no other certificate, c is better than an error.
 	}

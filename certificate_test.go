@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -214,7 +216,7 @@ func closeClones(s *Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, clone := range s.rarely().certified.clones {
-		clone.(*http.Transport).CloseIdleConnections()
+		clone.CloseIdleConnections()
 	}
 }
 
@@ -303,14 +305,63 @@ func TestCertifiedTransportsAreBounded(t *testing.T) {
 	s := new(Source)
 	c := &cachedToken{bound: binding{certificate: newCertificate(t, "client")}}
 	base := new(http.Transport)
-	clone := s.certified(base, c)
+	certified := func(base http.RoundTripper) http.RoundTripper {
+		clone, err := s.certified(base, c)
+		require.NoError(t, err)
+		return clone
+	}
+	clone := certified(base)
 	require.NotSame(t, base, clone)
-	require.Same(t, clone, s.certified(base, c))
+	require.Same(t, clone, certified(base))
 	for range 3 * maxCertifiedTransports {
-		require.NotNil(t, s.certified(new(http.Transport), c))
+		require.NotNil(t, certified(new(http.Transport)))
 		require.LessOrEqual(t, len(s.rarely().certified.clones), maxCertifiedTransports)
 	}
-	require.NotSame(t, clone, s.certified(base, c))
-	require.NotSame(t, http.DefaultTransport, s.certified(nil, c))
-	require.Nil(t, s.certified(nil, new(cachedToken)))
+	require.NotSame(t, clone, certified(base))
+	require.NotSame(t, http.DefaultTransport, certified(nil))
+	unbound, err := s.certified(nil, new(cachedToken))
+	require.NoError(t, err)
+	require.Nil(t, unbound)
+}
+
+func TestCloneSpeaksWhatItOffers(t *testing.T) {
+	// Without settings of its own a Transport has net/http's HTTP/2, which its clone
+	// goes on to offer.
+	used := new(http.Transport)
+	_ = used.Clone() // Sets it up, as the first request does.
+	clone := cloneTransport(used)
+	require.Contains(t, clone.TLSClientConfig.NextProtos, "h2")
+	require.True(t, clone.ForceAttemptHTTP2)
+
+	own := &http.Transport{
+		TLSNextProto:    map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }},
+		TLSClientConfig: &tls.Config{NextProtos: []string{"h2", "http/1.1"}},
+	}
+	clone = cloneTransport(own)
+	require.Nil(t, clone.TLSNextProto)
+	require.False(t, clone.Protocols.HTTP2())
+	require.True(t, clone.Protocols.HTTP1())
+	require.Equal(t, []string{"http/1.1"}, clone.TLSClientConfig.NextProtos)
+	require.Equal(t, []string{"h2", "http/1.1"}, own.TLSClientConfig.NextProtos, "the program's Transport is left alone")
+}
+
+// F34: such connections would not present the certificate.
+func TestF34_TransportThatDialsTLSItself(t *testing.T) {
+	dial := func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }
+	for name, transport := range map[string]*http.Transport{
+		"DialTLSContext": {DialTLSContext: dial},
+		"DialTLS":        {DialTLS: func(string, string) (net.Conn, error) { return nil, io.EOF }},
+	} {
+		conf := &Config{
+			ClientID: "id", TokenURL: "https://auth.example/token", HTTPClient: &http.Client{Transport: transport},
+			ClientAuth: &certificateAuth{certificate: newCertificate(t, "client")},
+		}
+		_, err := conf.Token(t.Context())
+		require.ErrorContains(t, err, "the http.Transport has a "+name+",")
+		require.False(t, IsTemporary(err))
+	}
+	base := &http.Transport{DialTLSContext: dial}
+	c := &cachedToken{bound: binding{certificate: newCertificate(t, "client")}, authorization: "Bearer t"}
+	_, err := new(Source).send(base, httptest.NewRequest(http.MethodGet, "https://api.example", http.NoBody), c)
+	require.ErrorContains(t, err, "DialTLSContext")
 }

@@ -33,9 +33,10 @@ const (
 
 	// A replica that waits for another one asks again after a quarter of the time it has
 	// waited so far, within these limits. So little time is lost, and the store isn't asked
-	// often if the wait becomes long.
+	// often if the wait becomes long. maxPoll with its jitter and a slow call of the store
+	// is shorter than the shortest cooldown, so that nobody misses one.
 	minPoll = 25 * time.Millisecond
-	maxPoll = time.Second
+	maxPoll = 400 * time.Millisecond
 
 	// maxLeaders is how many replicas are waited for, one after the other. If all of them
 	// end without a token or a cooldown, more waiting costs more than it saves.

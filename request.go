@@ -30,10 +30,11 @@ const maxResponseBody = 1 << 20
 // a Config, and how the attempts at the token have gone so far. One goroutine at a time
 // uses it.
 type tokenRequest struct {
-	conf     *Config      // private: later changes of the program's Config don't reach it
-	endpoint *url.URL     // conf.TokenURL
-	client   *http.Client // private: follows no redirects
-	form     url.Values   // without the client's credentials
+	conf     *Config           // private: later changes of the program's Config don't reach it
+	endpoint *url.URL          // conf.TokenURL
+	client   *http.Client      // private: follows no redirects
+	base     http.RoundTripper // of the program's client; client has another one if a certificate is to be presented
+	form     url.Values        // without the client's credentials
 	styles   *authStyleCache
 	nonces   *dpop.Nonces
 
@@ -53,6 +54,7 @@ type attempts struct {
 	refusedID    string // Attempt.CredentialID of the one that the server has refused
 	nonce        string // in the proof of the last one
 	newNonce     bool   // the answer to the last one has brought another nonce
+	unsure       bool   // the last one failed on the network: the next one's connection may be dead
 }
 
 // newTokenRequest returns a token request for a copy of c, or reports what is wrong with
@@ -91,7 +93,7 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 	// redirect is followed.
 	private := *client
 	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &tokenRequest{conf: &conf, endpoint: endpoint, client: &private, form: form, styles: styles, nonces: nonces}, nil
+	return &tokenRequest{conf: &conf, endpoint: endpoint, client: &private, base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
 }
 
 // isFor reports whether a request built from c now would be equivalent to r. It must be
@@ -117,7 +119,9 @@ func (r *tokenRequest) bind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.present(certificate)
+	if err := r.present(certificate); err != nil {
+		return err
+	}
 	if r.conf.DPoP != nil && r.bound.key == nil {
 		if r.bound.key, err = dpop.NewKey(r.conf.DPoP); err != nil {
 			return &authError{"DPoP", err}
@@ -187,6 +191,8 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 		return nil, fmt.Errorf("oauth2: cannot fetch token: %w", err)
 	}
 	req.Header = attempt.Header
+	req.Close = r.attempts.unsure
+	keepFromFollowing(r.client.Transport, req.Header)
 	if r.conf.ClientAuth != nil {
 		req.GetBody = nil // An assertion is sent once.
 	}

@@ -39,8 +39,8 @@ const (
 //
 // A token request is tried again, 100 milliseconds to 1 second later, after a
 // network error, a timeout, or an answer with status 408, 429, 500, 502, 503 or
-// 504. A Retry-After in the answer is obeyed, up to an hour. The attempt after a network
-// error uses a new connection.
+// 504. A Retry-After in the answer is obeyed, up to an hour. After a network error the idle
+// connections are closed, and the next attempt asks for its connection to be closed.
 type RetryPolicy struct {
 	// MaxAttempts is how often to try. Finding out the auth style may take one more
 	// attempt. 0: 3 times.
@@ -122,7 +122,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			return nil, err
 		}
 		if !isAnswer(err) {
-			r.freshConnection()
+			r.forgetConnections()
 		}
 		attempt++
 		nonced = false
@@ -222,23 +222,18 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	return min(max(date.Sub(now), 0), maxRetryAfter)
 }
 
-// freshConnection makes the next attempt use a new connection: the last attempt failed on
-// the network, and the other connections in the pool may be just as dead. An HTTP/2
-// connection whose packets get lost stays in the pool for minutes.
-func (r *tokenRequest) freshConnection() {
-	r.closeCertified()
-	base := r.client.Transport
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	transport, ok := base.(*http.Transport)
-	if !ok {
-		r.client.CloseIdleConnections() // All that can be asked of another RoundTripper.
-		return
-	}
-	transport = cloneTransport(transport)
-	transport.DisableKeepAlives = true
-	r.client.Transport = transport
+// forgetConnections makes the next attempt use a new connection if possible: the last attempt
+// failed on the network, and the other connections in the pool may be just as dead. It always uses
+// the program's own RoundTripper, with whatever is registered with it or wrapped around it. That
+// leaves two ways to say that a connection must not be used again:
+//
+//   - CloseIdleConnections, which an http.Client forwards to RoundTrippers that have it, and
+//     which also closes an HTTP/2 connection that has no requests left;
+//   - Request.Close, which closes the connection after the next request, also if a RoundTripper
+//     is wrapped around the transport.
+func (r *tokenRequest) forgetConnections() {
+	r.client.CloseIdleConnections()
+	r.attempts.unsure = true
 }
 
 // cloneTransport returns a transport like the given one, with its own connections.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -92,7 +93,8 @@ func (t *Transport) token(ctx context.Context) (token *oauth2.Token, err error) 
 	case contextSource:
 		token, err = source.TokenContext(ctx)
 	default:
-		token, err = source.Token()
+		// It knows no context, so it may take longer than the request has.
+		token, err = bounded.Do(ctx, func(context.Context) (*oauth2.Token, error) { return source.Token() })
 	}
 	switch {
 	case err != nil:
@@ -161,7 +163,10 @@ func (s *Source) send(base http.RoundTripper, req *http.Request, c *cachedToken)
 
 // sendOnce sends req with the token of c, and with what the token is bound to.
 func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
-	base = s.certified(base, c)
+	base, err := s.certified(base, c)
+	if err != nil {
+		return refuse(req, err)
+	}
 	if c.bound.key != nil {
 		return s.sendProof(base, req, c)
 	}
@@ -216,20 +221,37 @@ func bodyAgain(req *http.Request) (io.ReadCloser, bool) {
 	if req.GetBody == nil {
 		return nil, false
 	}
-	body, err := req.GetBody()
-	return body, err == nil
+	body, err := bounded.Do(req.Context(), func(context.Context) (io.ReadCloser, error) { return req.GetBody() })
+	return body, err == nil && body != nil
 }
 
-// maxDrain is how much is read of an answer that nobody will look at.
-const maxDrain = 64 << 10
+const (
+	// maxDrain is how much is read of an answer that nobody will look at.
+	maxDrain = 64 << 10
+
+	// maxDrainTime is how long that may take. A body that is there takes microseconds. If a server
+	// announces a body and doesn't send it, a new connection is cheaper than waiting.
+	maxDrainTime = 5 * time.Millisecond
+)
 
 // discard closes the body of an answer that another one replaces. It reads a small body to
 // its end, so that the connection can be used again.
 func discard(resp *http.Response) {
+	ctx, cancel := context.WithTimeout(context.Background(), maxDrainTime)
+	defer cancel()
+	drained := false
 	if 0 <= resp.ContentLength && resp.ContentLength <= maxDrain {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+		_, err := bounded.Do(ctx, func(context.Context) (struct{}, error) {
+			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+			return struct{}{}, nil
+		})
+		drained = err == nil
 	}
-	resp.Body.Close()
+	if drained {
+		resp.Body.Close()
+		return
+	}
+	go resp.Body.Close() // It ends the reading, and may wait for it.
 }
 
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
@@ -276,16 +298,46 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	return c.Source.Token()
 }
 
-// roundTrip sends req through base.
+// roundTrip sends req through base. A RoundTripper may return odd things: roundTrip makes of
+// them what an http.Client does, so that nothing else here has to look out for them.
 func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error) {
 	if base == nil {
 		base = http.DefaultTransport
 	}
 	resp, err := base.RoundTrip(req)
-	if resp != nil && resp.Request == nil {
+	switch {
+	case err != nil:
+		return nil, err // Even if there is an answer too.
+	case resp == nil:
+		return nil, fmt.Errorf("oauth2: the RoundTripper %T returned neither an answer nor an error", base)
+	case resp.Body == nil && resp.ContentLength > 0 && req.Method != http.MethodHead:
+		return nil, fmt.Errorf("oauth2: the RoundTripper %T returned an answer of %d bytes without a body", base, resp.ContentLength)
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	if resp.Header == nil {
+		resp.Header = make(http.Header)
+	}
+	if resp.Request == nil {
 		resp.Request = req // The rule for redirects needs it to find the way back.
 	}
-	return resp, err
+	return resp, nil
+}
+
+// CloseIdleConnections closes the idle connections of Base, and those that present the
+// client's certificate. http.Client.CloseIdleConnections calls it.
+func (t *Transport) CloseIdleConnections() { closeIdle(sourceOf(t.Source), t.Base) }
+
+// CloseIdleConnections is for programs that reach the Base of the client's
+// *oauth2.Transport, which doesn't forward the call.
+func (g *guard) CloseIdleConnections() { closeIdle(g.source, g.base) }
+
+func closeIdle(source *Source, base http.RoundTripper) {
+	if source != nil {
+		source.closeCertified()
+	}
+	(&http.Client{Transport: base}).CloseIdleConnections()
 }
 
 // refuse ends a request that isn't sent. A RoundTripper must close the body in any case.
@@ -313,9 +365,13 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 	} else {
 		sent.Header = maps.Clone(req.Header) // Copies memory and hashes nothing.
 	}
-	if value == "" {
-		delete(sent.Header, "Authorization")
-	} else {
+	for name := range sent.Header {
+		// The program may have set its own under another spelling. net/http sends it as it is.
+		if len(name) == len("Authorization") && ascii.EqualFold(name, "Authorization") {
+			delete(sent.Header, name)
+		}
+	}
+	if value != "" {
 		sent.Header["Authorization"] = sent.value[:]
 	}
 	return &sent.Request
