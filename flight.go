@@ -142,7 +142,7 @@ func (s *Source) announce(ctx context.Context, f *flight) {
 	defer close(f.announced)
 	observer := f.request.conf.observer()
 	f.ctx, f.traced = observer.traceRefresh(ctx)
-	bounded.Tell(observer.RefreshStarted, event.RefreshStarted{Background: f.background})
+	notify(observer, observer.RefreshStarted, event.RefreshStarted{Background: f.background})
 	s.warnOfCleartext(observer, toTokenEndpoint, f.request.endpoint)
 }
 
@@ -183,14 +183,14 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	<-f.announced
 	observer, duration := f.request.conf.observer(), now.Sub(f.started)
 	if err == nil {
-		bounded.Tell(observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
+		notify(observer, observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
 	} else {
-		bounded.Tell(observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
+		notify(observer, observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
 		if !cooling.Passed(now) {
-			bounded.Tell(observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
+			notify(observer, observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
 		}
 	}
-	bounded.Tell(f.traced, err)
+	notify(observer, f.traced, err)
 	return true
 }
 

@@ -20,10 +20,11 @@ import (
 // same time, and then they are in no particular order. No lock of this package is held during
 // a call, but oauth2 holds its lock while a TokenSource asks for a token.
 //
-// One rule holds for a function that misbehaves: if it panics, the panic is dropped, and
-// everything goes on as if the function had returned. If it blocks, it delays the caller
-// or the token request that it is told about. A token request ends in time nevertheless, and so does
-// the wait for it. So a function must return quickly, and should not panic.
+// One rule holds for a function that misbehaves: whatever it does, nothing else changes. If it
+// panics, or ends its goroutine, everything goes on as if it had returned. If it blocks, nobody
+// waits for it longer than 5 milliseconds. As long as 100 calls of an Observer are blocked, further
+// events are dropped. TraceRefresh is waited for as long as the token request may take, because the
+// request needs its context.
 //
 // Config.Token calls Retry only.
 type Observer struct {
@@ -37,7 +38,7 @@ type Observer struct {
 	TokenFailed func(event.TokenFailed)
 
 	// RefreshStarted: a token is being requested. RefreshDone or RefreshFailed
-	// follows after this function has returned.
+	// follows.
 	RefreshStarted func(event.RefreshStarted)
 
 	// RefreshDone: there is a new token.
@@ -73,7 +74,12 @@ type Observer struct {
 	// this one. It is called once per Source for the token endpoint, and once for the
 	// API.
 	Insecure func(event.Insecure)
+
+	late int32 // calls that nobody waits for anymore; accessed atomically
 }
+
+// notify calls f, a function of o, by the rule that the comment on Observer states.
+func notify[T any](o *Observer, f func(T), e T) { bounded.Tell(&o.late, f, e) }
 
 // noObserver stands for a Config without an Observer. Nobody writes to it.
 var noObserver Observer
@@ -117,7 +123,7 @@ const (
 // way.
 func (s *Source) warnOfCleartext(observer *Observer, to cleartextTo, u *url.URL) {
 	if observer.Insecure != nil && origin.IsCleartext(u) && s.rarely().warned[to].CompareAndSwap(false, true) {
-		bounded.Tell(observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})
+		notify(observer, observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})
 	}
 }
 
@@ -153,7 +159,7 @@ func join[T any](first, second func(T)) func(T) {
 		return first
 	}
 	return func(e T) {
-		bounded.Tell(first, e)
+		bounded.Quietly(func() { first(e) })
 		second(e)
 	}
 }
@@ -170,7 +176,7 @@ func joinTraces(first, second func(context.Context) (context.Context, func(error
 		ctx, endFirst := (&Observer{TraceRefresh: first}).traceRefresh(ctx)
 		ctx, endSecond := (&Observer{TraceRefresh: second}).traceRefresh(ctx)
 		return ctx, func(err error) {
-			bounded.Tell(endSecond, err)
+			bounded.Quietly(func() { endSecond(err) })
 			endFirst(err)
 		}
 	}

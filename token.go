@@ -12,7 +12,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
-	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
@@ -175,7 +174,8 @@ func (s *Source) drop(meant func(*cachedToken) bool, reason event.InvalidationRe
 	}
 	s.dropLocked(c, reason)
 	s.mu.Unlock()
-	bounded.Tell(s.conf.observer().Invalidated, event.Invalidated{Reason: reason})
+	observer := s.conf.observer()
+	notify(observer, observer.Invalidated, event.Invalidated{Reason: reason})
 }
 
 // reject drops the token that an API has refused, unless it has been replaced since, or
@@ -194,7 +194,8 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	}
 	s.mu.Unlock()
 	if admitted {
-		bounded.Tell(s.conf.observer().Invalidated, event.Invalidated{Reason: event.Rejected})
+		observer := s.conf.observer()
+		notify(observer, observer.Invalidated, event.Invalidated{Reason: event.Rejected})
 	}
 	return admitted
 }
@@ -266,23 +267,23 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 	if s == nil || s.conf == nil || s.ctx == nil || ctx == nil {
 		return nil, s.misuse(ctx)
 	}
-	now := time.Now()
+	observer, now := s.conf.observer(), time.Now()
 	c := s.current.Load()
 	if c != nil && c.bound.certificate != nil {
 		s.checkCertificate(ctx, c)
 		c = s.current.Load()
 	}
 	if c.fresh(now, early) {
-		bounded.Tell(s.conf.observer().TokenServed, event.TokenServed{})
+		notify(observer, observer.TokenServed, event.TokenServed{})
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
 	end := time.Now()
 	if err != nil {
-		bounded.Tell(s.conf.observer().TokenFailed, event.TokenFailed{Waited: end.Sub(now), Err: err})
+		notify(observer, observer.TokenFailed, event.TokenFailed{Waited: end.Sub(now), Err: err})
 		return nil, err
 	}
-	bounded.Tell(s.conf.observer().TokenServed, event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
+	notify(observer, observer.TokenServed, event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
 	return c, nil
 }
 

@@ -280,15 +280,15 @@ func newClientTransport(source *Source, base http.RoundTripper) *oauth2.Transpor
 // the caller certainly passes the marker on to it.
 func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached != nil && !cached.isBound() {
-		now := time.Now()
+		observer, now := c.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
-			bounded.Tell(c.conf.observer().TokenServed, event.TokenServed{})
+			notify(observer, observer.TokenServed, event.TokenServed{})
 			return cached.copy(), nil
 		}
 		// During an outage the token may be stale for a long time. If there is nothing to wait
 		// for, it doesn't matter who calls, which is costly to find out.
 		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-			bounded.Tell(c.conf.observer().TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
+			notify(observer, observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
 			return stale.copy(), nil
 		}
 	}
@@ -404,7 +404,7 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 			outcome = event.RequestRefused
 		}
 		if err == nil || refused != nil {
-			bounded.Tell(observer.OriginRefused, event.OriginRefused{Origin: origin.Of(req.URL).String(), Outcome: outcome})
+			notify(observer, observer.OriginRefused, event.OriginRefused{Origin: origin.Of(req.URL).String(), Outcome: outcome})
 		}
 		return false, err
 	}

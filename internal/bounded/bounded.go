@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Go calls f in a goroutine of its own, and then calls ended, exactly once:
@@ -134,11 +136,36 @@ func (e *Failure) Unwrap() error {
 	return e.fault
 }
 
-// Tell calls an Observer's function, unless that is nil, and drops a panic.
-func Tell[T any](f func(T), event T) {
-	if f == nil {
+const (
+	// patience is how long Tell waits for a function. One that keeps to the rules takes
+	// microseconds.
+	patience = 5 * time.Millisecond
+
+	// maxLate bounds the calls that Tell no longer waits for.
+	maxLate = 100
+)
+
+// Tell calls a function of an Observer, unless that is nil, and drops a panic. It waits for the
+// function no longer than 5 milliseconds. late counts the calls that are still running after that;
+// if there are 100 of them, f isn't called.
+func Tell[T any](late *int32, f func(T), event T) {
+	if f == nil || atomic.LoadInt32(late) >= maxLate {
 		return
 	}
-	defer func() { _ = recover() }()
-	f(event)
+	done := make(chan struct{})
+	atomic.AddInt32(late, 1)
+	go func() {
+		defer func() {
+			_ = recover()
+			atomic.AddInt32(late, -1)
+			close(done)
+		}()
+		f(event)
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
