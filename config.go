@@ -280,17 +280,23 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 	case c.ClientAuth != nil:
 		err = c.checkClientAuth()
 	}
-	if err == nil && c.Store != nil {
+	if err == nil && c.store() != nil {
 		err = c.checkStore()
 	}
 	return endpoint, retry, err
 }
 
+// store returns c.Store, or nil if it is as good as nil: some decoders of configuration fill nil
+// pointers with empty structs.
+func (c *Config) store() *SharedStore {
+	if c.Store == nil || !c.Store.isReady() {
+		return nil
+	}
+	return c.Store
+}
+
 // checkStore reports why tokens can't be shared through c.Store.
 func (c *Config) checkStore() error {
-	if !c.Store.isReady() {
-		return errors.New("oauth2: Config.Store is empty; get one from Seal, or from an adapter such as redisstore.New")
-	}
 	if c.ClientID == "" && c.EndpointParams.Get("client_id") == "" {
 		// Then only the credentials say who the client is. They aren't part of the
 		// store's key, so any two clients would share their tokens.
@@ -337,13 +343,19 @@ func parseTokenURL(address string) (*url.URL, error) {
 // contextClient returns the client in ctx under oauth2.HTTPClient, else
 // http.DefaultClient.
 func contextClient(ctx context.Context) (*http.Client, error) {
-	if ctx != nil {
-		if client, ok := ctx.Value(oauth2.HTTPClient).(*http.Client); ok {
-			if client == nil {
-				return nil, errors.New("oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
-			}
-			return client, nil
-		}
+	if ctx == nil {
+		return http.DefaultClient, nil
 	}
-	return http.DefaultClient, nil
+	switch client := ctx.Value(oauth2.HTTPClient).(type) {
+	case nil:
+		return http.DefaultClient, nil
+	case *http.Client:
+		if client == nil {
+			return nil, errors.New("oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
+		}
+		return client, nil
+	default:
+		// To ignore it would send the secret through another client than the program means.
+		return nil, fmt.Errorf("oauth2: the value in the context under oauth2.HTTPClient is a %T, not a *http.Client", client)
+	}
 }

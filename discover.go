@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
@@ -142,7 +143,9 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 
 	var notFound []string
 	for _, location := range metadataLocations(parsed) {
-		m, err := fetchMetadata(ctx, &private, location, issuer)
+		m, err := bounded.Do(ctx, func(ctx context.Context) (*ServerMetadata, error) {
+			return fetchMetadata(ctx, &private, location, issuer)
+		})
 		var elsewhere notFoundError
 		if errors.As(err, &elsewhere) {
 			notFound = append(notFound, err.Error())

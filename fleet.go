@@ -15,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
@@ -289,7 +290,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 // tellUnreadable tells the Observer that this replica can't use what is in the store.
 func (s *sharing) tellUnreadable(err error) {
 	observer := s.request.conf.observer()
-	notify(observer, observer.StoreOperation, event.StoreOperation{Operation: event.Unseal, Err: err})
+	bounded.Tell(observer.StoreOperation, event.StoreOperation{Operation: event.Unseal, Err: err})
 }
 
 // ask asks the store what to do. It also returns when it asked: the answer is no older.

@@ -101,6 +101,9 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 		}
 	}
 	request, err := newTokenRequest(s.ctx, s.conf, s.proofNonces())
+	if err == nil && leadsBackTo(request.base, s) {
+		err = errReentered
+	}
 	if err != nil {
 		s.rarely().lastError = err
 		return err
@@ -142,7 +145,7 @@ func (s *Source) announce(ctx context.Context, f *flight) {
 	defer close(f.announced)
 	observer := f.request.conf.observer()
 	f.ctx, f.traced = observer.traceRefresh(ctx)
-	notify(observer, observer.RefreshStarted, event.RefreshStarted{Background: f.background})
+	bounded.Tell(observer.RefreshStarted, event.RefreshStarted{Background: f.background})
 	s.warnOfCleartext(observer, toTokenEndpoint, f.request.endpoint)
 }
 
@@ -183,14 +186,14 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	<-f.announced
 	observer, duration := f.request.conf.observer(), now.Sub(f.started)
 	if err == nil {
-		notify(observer, observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
+		bounded.Tell(observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
 	} else {
-		notify(observer, observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
+		bounded.Tell(observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
 		if !cooling.Passed(now) {
-			notify(observer, observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
+			bounded.Tell(observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
 		}
 	}
-	notify(observer, f.traced, err)
+	bounded.Tell(f.traced, err)
 	return true
 }
 

@@ -22,7 +22,7 @@ import (
 //
 // One rule holds for a function that misbehaves: whatever it does, nothing else changes. If it
 // panics, or ends its goroutine, everything goes on as if it had returned. If it blocks, nobody
-// waits for it longer than 5 milliseconds. As long as 100 calls of an Observer are blocked, further
+// waits for it longer than 5 milliseconds. While a thousand calls in the process are blocked, further
 // events are dropped. TraceRefresh is waited for as long as the token request may take, because the
 // request needs its context.
 //
@@ -74,12 +74,7 @@ type Observer struct {
 	// this one. It is called once per Source for the token endpoint, and once for the
 	// API.
 	Insecure func(event.Insecure)
-
-	late int32 // calls that nobody waits for anymore; accessed atomically
 }
-
-// notify calls f, a function of o, by the rule that the comment on Observer states.
-func notify[T any](o *Observer, f func(T), e T) { bounded.Tell(&o.late, f, e) }
 
 // noObserver stands for a Config without an Observer. Nobody writes to it.
 var noObserver Observer
@@ -123,7 +118,7 @@ const (
 // way.
 func (s *Source) warnOfCleartext(observer *Observer, to cleartextTo, u *url.URL) {
 	if observer.Insecure != nil && origin.IsCleartext(u) && s.rarely().warned[to].CompareAndSwap(false, true) {
-		notify(observer, observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})
+		bounded.Tell(observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})
 	}
 }
 

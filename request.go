@@ -67,7 +67,7 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
 	}
 	client := c.HTTPClient
-	if client == nil {
+	if isEmptyClient(client) {
 		var err error
 		if client, err = contextClient(ctx); err != nil {
 			return nil, err
@@ -79,6 +79,7 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 	}
 	styles := c.authStyles() // Made before c is copied: afterwards nothing writes to the copied field.
 	conf := *c
+	conf.Store = c.store()
 	conf.Retry = retry
 	conf.Scopes = slices.Clone(c.Scopes)
 	conf.EndpointParams = cloneValues(c.EndpointParams)
@@ -94,6 +95,12 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 	private := *client
 	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &tokenRequest{conf: &conf, endpoint: endpoint, client: &private, base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+}
+
+// isEmptyClient reports whether client is nil, or as good as nil: some decoders of configuration
+// fill nil pointers with empty structs.
+func isEmptyClient(client *http.Client) bool {
+	return client == nil || client.Transport == nil && client.CheckRedirect == nil && client.Jar == nil && client.Timeout == 0
 }
 
 // isFor reports whether a request built from c now would be equivalent to r. It must be
@@ -203,6 +210,11 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 		return nil, withoutSecrets(err, r.masker(attempt))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 200 {
+		// After 101 Switching Protocols no context ends the reading of what is no body.
+		resp.Body.Close()
+		resp.Body = http.NoBody
+	}
 	r.adoptNonce(resp.Header)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {

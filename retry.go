@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 )
@@ -117,7 +118,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			return nil, err
 		}
 		observer := r.conf.observer()
-		notify(observer, observer.Retry, event.Retry{Attempt: attempt, Delay: delay, Err: err})
+		bounded.Tell(observer.Retry, event.Retry{Attempt: attempt, Delay: delay, Err: err})
 		if clock.In(time.Now(), delay).Wait(ctx) != nil {
 			return nil, err
 		}

@@ -432,16 +432,54 @@ func TestF9_TokenRequestThroughTheClientThatNeedsTheToken(t *testing.T) {
 	}
 }
 
-// Where there is no context to tell, the total timeout ends it. Not in a bubble:
-// there a wait for the lock of oauth2's shell would stop the clock.
-func TestF9_ThroughTokenSource(t *testing.T) {
+// F24: oauth2.Transport asks its Source without a context, but the way back can be seen before
+// anything is sent.
+func TestF24_ThroughTokenSource(t *testing.T) {
+	for name, source := range map[string]func(*Config, context.Context) oauth2.TokenSource{
+		"TokenSource": func(c *Config, ctx context.Context) oauth2.TokenSource { return c.TokenSource(ctx) },
+		"Source":      func(c *Config, ctx context.Context) oauth2.TokenSource { return c.Source(ctx) },
+		"with a margin": func(c *Config, ctx context.Context) oauth2.TokenSource {
+			return oauth2.ReuseTokenSourceWithExpiry(nil, c.TokenSource(ctx), time.Minute)
+		},
+		"in a shell": func(c *Config, ctx context.Context) oauth2.TokenSource {
+			return oauth2.ReuseTokenSource(&oauth2.Token{}, c.Source(ctx))
+		},
+	} {
+		for wrapping, wrap := range map[string]func(http.RoundTripper) http.RoundTripper{
+			"bare":         func(rt http.RoundTripper) http.RoundTripper { return rt },
+			"instrumented": func(rt http.RoundTripper) http.RoundTripper { return wrapper{rt} },
+			"twice":        func(rt http.RoundTripper) http.RoundTripper { return &wrapper{wrapper{rt}} },
+			"below another": func(rt http.RoundTripper) http.RoundTripper {
+				return &oauth2.Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{}), Base: rt}
+			},
+			"below our own": func(rt http.RoundTripper) http.RoundTripper {
+				return &Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{}), Base: rt}
+			},
+			"through a client": func(rt http.RoundTripper) http.RoundTripper { return (&http.Client{Transport: rt}).Transport },
+		} {
+			client := new(http.Client)
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
+			conf := &Config{ClientID: "id", TokenURL: "https://auth.example/token"}
+			client.Transport = wrap(&oauth2.Transport{Source: source(conf, ctx), Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+				t.Error("nothing is to be sent")
+				return nil, io.EOF
+			})})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.example", http.NoBody)
+			require.NoError(t, err)
+			_, err = client.Do(req)
+			require.ErrorIs(t, err, errReentered, "%s, %s", name, wrapping)
+		}
+	}
+}
+
+// A client that gets its tokens from another Source is not a way back.
+func TestTokenRequestThroughAnotherClient(t *testing.T) {
 	server := clientcredentialstest.Start(t)
-	client := new(http.Client)
-	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
-	conf := &Config{ClientID: "id", TokenURL: server.TokenURL, Retry: RetryPolicy{TotalTimeout: 10 * time.Millisecond}}
-	client.Transport = oauth2.NewClient(t.Context(), conf.TokenSource(ctx)).Transport
-	_, err := client.Get(server.APIURL)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	outer := &Config{ClientID: "outer", TokenURL: server.TokenURL}
+	inner := &Config{ClientID: "id", TokenURL: server.TokenURL, HTTPClient: oauth2.NewClient(t.Context(), outer.TokenSource(t.Context()))}
+	_, err := inner.TokenSource(t.Context()).Token()
+	require.NoError(t, err)
+	require.Equal(t, 2, server.Auth.TokenRequests())
 }
 
 // TestRetryAfterAResetHTTP2Stream: both the first and the fresh connection speak

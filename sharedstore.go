@@ -161,7 +161,7 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 		if err == nil {
 			e.State = state
 		}
-		return func() { notify(observer, observer.StoreOperation, e) }
+		return func() { bounded.Tell(observer.StoreOperation, e) }
 	})
 }
 

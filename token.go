@@ -12,6 +12,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
@@ -175,7 +176,7 @@ func (s *Source) drop(meant func(*cachedToken) bool, reason event.InvalidationRe
 	s.dropLocked(c, reason)
 	s.mu.Unlock()
 	observer := s.conf.observer()
-	notify(observer, observer.Invalidated, event.Invalidated{Reason: reason})
+	bounded.Tell(observer.Invalidated, event.Invalidated{Reason: reason})
 }
 
 // reject drops the token that an API has refused, unless it has been replaced since, or
@@ -195,7 +196,7 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	s.mu.Unlock()
 	if admitted {
 		observer := s.conf.observer()
-		notify(observer, observer.Invalidated, event.Invalidated{Reason: event.Rejected})
+		bounded.Tell(observer.Invalidated, event.Invalidated{Reason: event.Rejected})
 	}
 	return admitted
 }
@@ -274,16 +275,16 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		c = s.current.Load()
 	}
 	if c.fresh(now, early) {
-		notify(observer, observer.TokenServed, event.TokenServed{})
+		bounded.Tell(observer.TokenServed, event.TokenServed{})
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
 	end := time.Now()
 	if err != nil {
-		notify(observer, observer.TokenFailed, event.TokenFailed{Waited: end.Sub(now), Err: err})
+		bounded.Tell(observer.TokenFailed, event.TokenFailed{Waited: end.Sub(now), Err: err})
 		return nil, err
 	}
-	notify(observer, observer.TokenServed, event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
+	bounded.Tell(observer.TokenServed, event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
 	return c, nil
 }
 

@@ -282,13 +282,13 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached != nil && !cached.isBound() {
 		observer, now := c.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
-			notify(observer, observer.TokenServed, event.TokenServed{})
+			bounded.Tell(observer.TokenServed, event.TokenServed{})
 			return cached.copy(), nil
 		}
 		// During an outage the token may be stale for a long time. If there is nothing to wait
 		// for, it doesn't matter who calls, which is costly to find out.
 		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-			notify(observer, observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
+			bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
 			return stale.copy(), nil
 		}
 	}
@@ -404,7 +404,7 @@ func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 			outcome = event.RequestRefused
 		}
 		if err == nil || refused != nil {
-			notify(observer, observer.OriginRefused, event.OriginRefused{Origin: origin.Of(req.URL).String(), Outcome: outcome})
+			bounded.Tell(observer.OriginRefused, event.OriginRefused{Origin: origin.Of(req.URL).String(), Outcome: outcome})
 		}
 		return false, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"reflect"
 	"runtime"
 	"time"
@@ -107,4 +108,42 @@ func isCaller(method string, receiver any) bool {
 	call := fmt.Appendf(nil, "%s(%p", method, receiver)
 	rest, found := bytes.CutPrefix(lines[5], call)
 	return found && len(rest) > 0 && (rest[0] == ',' || rest[0] == ')')
+}
+
+// maxWrappers bounds the walk along RoundTrippers and TokenSources that wrap each other.
+const maxWrappers = 8
+
+// leadsBackTo reports whether requests through rt need a token of s, so that a token request
+// through rt would wait for itself. An oauth2.Transport asks its Source without a context, so
+// this can't be noticed once the request is on its way. The walk sees what structs hold as a
+// RoundTripper or a TokenSource, but not what functions hold.
+func leadsBackTo(rt http.RoundTripper, s *Source) bool {
+	return rt != nil && reaches(reflect.ValueOf(rt), reflect.ValueOf(s).Pointer(), maxWrappers)
+}
+
+func reaches(v reflect.Value, source uintptr, depth int) bool {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.Pointer {
+		switch v.Type() {
+		case reflect.TypeFor[*Source]():
+			return v.Pointer() == source
+		case reflect.TypeFor[*http.Transport]():
+			return false // The usual end.
+		}
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct || depth == 0 {
+		return false
+	}
+	for i := range v.NumField() {
+		switch v.Type().Field(i).Type {
+		case reflect.TypeFor[http.RoundTripper](), reflect.TypeFor[oauth2.TokenSource](), reflect.TypeFor[*oauth2.Transport](), reflect.TypeFor[*Source]():
+			if reaches(v.Field(i), source, depth-1) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -141,23 +141,29 @@ const (
 	// microseconds.
 	patience = 5 * time.Millisecond
 
-	// maxLate bounds the calls that Tell no longer waits for.
-	maxLate = 100
+	// maxLate bounds the calls that Tell no longer waits for, in the whole process.
+	maxLate = 1000
 )
 
+// late counts the calls of Tell that have not returned.
+var late atomic.Int32
+
 // Tell calls a function of an Observer, unless that is nil, and drops a panic. It waits for the
-// function no longer than 5 milliseconds. late counts the calls that are still running after that;
-// if there are 100 of them, f isn't called.
-func Tell[T any](late *int32, f func(T), event T) {
-	if f == nil || atomic.LoadInt32(late) >= maxLate {
+// function no longer than 5 milliseconds. If a thousand functions in the process are still running
+// after that, f isn't called.
+func Tell[T any](f func(T), event T) {
+	if f == nil {
+		return
+	}
+	if late.Add(1) > maxLate {
+		late.Add(-1)
 		return
 	}
 	done := make(chan struct{})
-	atomic.AddInt32(late, 1)
 	go func() {
 		defer func() {
 			_ = recover()
-			atomic.AddInt32(late, -1)
+			late.Add(-1)
 			close(done)
 		}()
 		f(event)

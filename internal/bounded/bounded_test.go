@@ -101,28 +101,27 @@ func TestWait(t *testing.T) {
 
 func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var late int32
 		var told []int
 		start := time.Now()
-		Tell(&late, nil, 1)
-		Tell(&late, func(n int) { told = append(told, n); panic("here") }, 2)
-		Tell(&late, func(n int) { told = append(told, n); runtime.Goexit() }, 3)
+		Tell(nil, 1)
+		Tell(func(n int) { told = append(told, n); panic("here") }, 2)
+		Tell(func(n int) { told = append(told, n); runtime.Goexit() }, 3)
 		Quietly(func() { told = append(told, 4); panic("here") })
 		require.Equal(t, []int{2, 3, 4}, told)
 		require.Zero(t, time.Since(start))
-		require.Zero(t, late)
+		require.Zero(t, late.Load())
 
 		// Nobody waits long for a function that blocks, and there are not many of them.
 		release := make(chan struct{})
 		blocked := 0
 		for range 3 * maxLate {
-			Tell(&late, func(int) { blocked++; <-release }, 5)
+			Tell(func(int) { blocked++; <-release }, 5)
 		}
 		require.Equal(t, maxLate, blocked)
 		require.Equal(t, maxLate*patience, time.Since(start))
 		close(release)
 		synctest.Wait()
-		Tell(&late, func(n int) { told = append(told, n) }, 6)
+		Tell(func(n int) { told = append(told, n) }, 6)
 		require.Equal(t, []int{2, 3, 4, 6}, told)
 	})
 }
