@@ -476,7 +476,7 @@ func TestF24_ThroughTokenSource(t *testing.T) {
 func TestTokenRequestThroughAnotherClient(t *testing.T) {
 	server := clientcredentialstest.Start(t)
 	outer := &Config{ClientID: "outer", TokenURL: server.TokenURL}
-	inner := &Config{ClientID: "id", TokenURL: server.TokenURL, HTTPClient: oauth2.NewClient(t.Context(), outer.TokenSource(t.Context()))}
+	inner := &Config{ClientID: "id", TokenURL: server.TokenURL, AuthStyle: oauth2.AuthStyleInParams, HTTPClient: oauth2.NewClient(t.Context(), outer.TokenSource(t.Context()))}
 	_, err := inner.TokenSource(t.Context()).Token()
 	require.NoError(t, err)
 	require.Equal(t, 2, server.Auth.TokenRequests())

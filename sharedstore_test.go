@@ -191,7 +191,6 @@ func TestStoreMistakes(t *testing.T) {
 		"has no Keyring ":                {Store: Seal(functionStore{}, new(Keyring))},
 		"there is no Store":              {Store: Seal(nil, testKeyring(t, 1))},
 		"there is no Store ":             {Store: DangerouslyShareInPlaintext(nil)},
-		"Config.Store is empty":          {Store: new(SharedStore)},
 		"ClientID is empty ":             {Store: good, ClientSecret: "secret"},
 		"EndpointParams contains passwo": {Store: good, EndpointParams: url.Values{"password": {"x"}}},
 		"EndpointParams contains client": {Store: good, EndpointParams: url.Values{"client_assertion": {"x"}}},
