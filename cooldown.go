@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
@@ -78,6 +79,33 @@ func (c *cooldown) end(valid bool) clock.Deadline {
 type rejections struct {
 	last  clock.Instant // when a token was dropped because of a 401
 	count int           // how often that has happened
+	final bool          // the last token was requested because of that
+}
+
+// isRecent reports whether a token was dropped so short a time ago that the next one may be rejected for
+// the same reason.
+func (r *rejections) isRecent(now time.Time) bool {
+	return r.count > 0 && r.last.Age(now) < minRejection
+}
+
+// inherit notes that another replica has requested c because an API had rejected the token before.
+// Otherwise each replica would drop one token of an API that rejects all.
+func (r *rejections) inherit(c *cachedToken, now time.Time) {
+	if now.Sub(c.issued) < minRejection {
+		r.last, r.final = clock.At(now), true
+		r.count++
+	}
+}
+
+// escalate reports whether c may be dropped although the last rejection was a moment ago: c comes
+// from the store and hasn't been requested because of that rejection. It is granted once, and then the
+// server is asked for the next token.
+func (r *rejections) escalate(c *cachedToken) bool {
+	if c.from != event.FromStore || r.final {
+		return false
+	}
+	r.final = true
+	return true
 }
 
 // admit reports whether c may be dropped now because an API has rejected it. If so it notes
@@ -95,7 +123,7 @@ func (r *rejections) admit(now time.Time, c *cachedToken) bool {
 	if r.count > 0 && since < limit && age-since < limit {
 		return false
 	}
-	r.last = clock.At(now)
+	r.last, r.final = clock.At(now), false
 	r.count++
 	return true
 }

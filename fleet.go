@@ -64,8 +64,8 @@ type sharing struct {
 	bound   binding // of the tokens under key
 	key     string  // of the token in the store
 	owner   string  // of the lease
-	wanted  func() bool
-	sending func() // called when the token request begins
+	source  *Source
+	flight  *flight
 
 	past
 	stale string        // the version in spent that may still be in the store; empty: none
@@ -76,9 +76,12 @@ type sharing struct {
 
 // past is what a Source remembers that matters for its next shared token.
 type past struct {
-	spent   []string  // versions of records that can't be used anymore
-	until   time.Time // when the current token expires; zero: there is none
-	refused bool      // the server has recently refused this replica, or another one that it knows of
+	spent    []string  // versions of records that can't be used anymore
+	until    time.Time // when the current token expires; zero: there is none
+	refused  bool      // the server has recently refused this replica, or another one that it knows of
+	least    time.Time // when a record must have been issued at the earliest; zero: any time
+	asks     bool      // the token must come from the server
+	rejected bool      // an API has recently rejected a token, and may reject the next one too
 }
 
 // A sharedVersion says where a token is in a store.
@@ -92,7 +95,29 @@ type sharedVersion struct {
 type fleetMemory struct {
 	spent        []string   // versions of the last shared tokens that were current, the newest last
 	invalidation *storeCall // the last call that removed a version from the store; nil: there was none
+	least        time.Time  // when a record must have been issued at the earliest; zero: any time
+	asks         bool       // the next token must come from the server
+	note         obeyedNote // the last one
 }
+
+// An obeyedNote is a note that keeps this replica from asking the server.
+type obeyedNote struct {
+	written time.Time
+	until   clock.Deadline
+}
+
+// maxClockSkew is how far the clocks of two replicas may be apart.
+//
+// Whoever can write to the store can put back old records and notes, although they are sealed.
+// Therefore the seal also covers when they were written, by the clock of the replica that did
+// so, and old ones don't count:
+//
+//   - A record doesn't count if its token has expired by then, if it is older than the token
+//     that the replica has or had, or if it is older than the drop of a token.
+//   - A note doesn't count if its cooldown is over by then, or if it is older than the token that the
+//     replica has or had. It holds once, then the server is asked.
+//   - If an API rejects two tokens from the store, one after the other, the server is asked.
+const maxClockSkew = 10 * time.Minute
 
 // maxSpent is how many versions a fleetMemory holds. One would be enough if a record that
 // was published had certainly replaced the one before.
@@ -106,6 +131,27 @@ func (m *fleetMemory) spend(shared *sharedVersion) {
 	m.spent = append(m.spent, shared.version)
 	m.spent = m.spent[max(len(m.spent)-maxSpent, 0):]
 }
+
+// distrust notes that c was dropped, so that nothing older takes its place.
+func (m *fleetMemory) distrust(c *cachedToken, now time.Time) {
+	m.least = latest(m.least, c.issued.Add(1), now.Add(-maxClockSkew))
+}
+
+// obey returns how long this replica is to obey a note that says to pause for that long. 0: not
+// anymore.
+func (m *fleetMemory) obey(written time.Time, pause time.Duration, newest, now time.Time) time.Duration {
+	switch {
+	case written.Before(newest), written.Before(m.note.written):
+		return 0
+	case written.After(m.note.written):
+		left := written.Add(pause + maxClockSkew).Sub(now)
+		m.note = obeyedNote{written, clock.In(now, min(pause, left))}
+	}
+	return max(min(pause, m.note.until.Left(now)), 0)
+}
+
+// latest returns the last of several times.
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // invalidateSharedLocked removes a token from the store, in the background, if it is there. The
 // next flight waits for that. It requires that s.mu is held.
@@ -132,6 +178,8 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 	if rare := s.rare.Load(); rare != nil {
 		p.spent = slices.Clone(rare.fleet.spent)
 		p.refused = rare.cooldown.failures > 0
+		p.least, p.asks = rare.fleet.least, rare.fleet.asks
+		p.rejected = rare.rejections.isRecent(time.Now())
 		invalidation, rare.fleet.invalidation = rare.fleet.invalidation, nil
 		if invalidation != nil && invalidation.HasEnded() {
 			invalidation = nil // If it has failed, spent keeps the version from being used again.
@@ -139,6 +187,7 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 	}
 	if c := s.current.Load(); c != nil {
 		p.until = c.sent.Time().Add(c.dead)
+		p.least = latest(p.least, c.issued.Add(-maxClockSkew))
 		if c.shared != nil {
 			p.spent = append(p.spent, c.shared.version)
 		}
@@ -154,12 +203,8 @@ func (s *Source) acquire(ctx context.Context, f *flight) (*tokenResponse, error)
 		return request.do(ctx, f.wanted.Load) // Reports the same error as bind.
 	}
 	sharing := &sharing{
-		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(), wanted: f.wanted.Load,
-		sending: func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			f.generation = s.generation
-		},
+		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(),
+		source: s, flight: f,
 	}
 	response, err := s.share(ctx, f, sharing)
 	if !errors.Is(err, tokenstore.ErrLeaseLost) {
@@ -201,8 +246,10 @@ func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*token
 
 // fetch requests a token from the server.
 func (s *sharing) fetch(ctx context.Context) (*tokenResponse, error) {
-	s.sending()
-	return s.request.do(ctx, s.wanted)
+	s.source.mu.Lock()
+	s.flight.generation = s.source.generation // The token is newer than the invalidations until now.
+	s.source.mu.Unlock()
+	return s.request.do(ctx, s.flight.wanted.Load)
 }
 
 // errOthersFailed ends a flight that nobody waits for, instead of trying what other replicas
@@ -239,7 +286,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				s.tellUnreadable(err)
 				return nil, false, nil // The record stays: other replicas may be able to read it.
 			}
-			if !slices.Contains(s.spent, claim.Record.Version) && !response.almostExpired(asked, s.until) {
+			if !slices.Contains(s.spent, claim.Record.Version) && !response.almostExpired(asked, s.until) && !s.asks && !response.isOld(s.least) {
 				response.leaseWait = s.leaseWait
 				return response, false, nil
 			}
@@ -253,7 +300,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				leader = claim.Owner
 				leaders++
 			}
-			switch wanted := s.wanted(); {
+			switch wanted := s.flight.wanted.Load(); {
 			case leaders > maxLeaders && !wanted:
 				return nil, false, errOthersFailed
 			case leaders > maxLeaders || wanted && asked.After(patience):
@@ -266,9 +313,12 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				s.tellUnreadable(err)
 				return nil, false, nil
 			}
+			if rest <= 0 {
+				return nil, false, nil // It is old, or has been obeyed.
+			}
 			// A replica that has waited for the leader shares its failure, because the leader
 			// has tried hard enough. A replica that comes later waits for the next leader.
-			if !s.wanted() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
+			if !s.flight.wanted.Load() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
 				return nil, false, failure
 			}
 			cooldown, s.refused = true, true
@@ -408,14 +458,16 @@ func (s *sharing) await(ctx context.Context, call *storeCall) error {
 type sharedResponse struct {
 	MediaType string        `json:"media_type"`
 	Body      []byte        `json:"body"`
-	Age       time.Duration `json:"age"` // of the token when it was published
-	TTL       time.Duration `json:"ttl"` // of the record
+	Age       time.Duration `json:"age"`                // of the token when it was published
+	TTL       time.Duration `json:"ttl"`                // of the record
+	Issued    time.Time     `json:"issued,omitzero"`    // by the clock of the replica that requested the token
+	Rejected  bool          `json:"rejected,omitempty"` // an API had just rejected the token before
 }
 
 // record returns the record to publish for a response, and how long to keep it. It returns false if
 // there is nothing to publish.
 func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Duration, bool) {
-	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL}
+	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL, Issued: response.issued, Rejected: s.rejected}
 	if response.ExpiresIn != 0 {
 		// The record arrives later than now, but while the lease lasts.
 		shared.Age = time.Since(response.sent) + min(leaseTime, response.life()/20)
@@ -463,12 +515,21 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 		from:     event.FromStore,
 		shared:   &sharedVersion{s.store, s.key, claim.Record.Version},
 		bound:    s.bound,
+		issued:   shared.Issued,
+		rejected: shared.Rejected,
 	}
 	if parsed.ExpiresIn != 0 {
 		response.sent = asked.Add(-shared.Age - (shared.TTL - claim.TTL))
+		if latest := shared.Issued.Add(maxClockSkew); !shared.Issued.IsZero() && latest.Before(response.sent) {
+			response.sent = latest // The store's clock says less, or somebody has put back an old record.
+		}
 	}
 	return response, nil
 }
+
+// isOld reports whether the response was issued before least. One that doesn't say when counts as old
+// if that matters.
+func (r *tokenResponse) isOld(least time.Time) bool { return !least.IsZero() && r.issued.Before(least) }
 
 // almostExpired reports whether callers would have to wait for the replacement of the
 // response's token at once, or not later than for that of a token which expires at until.
@@ -488,11 +549,25 @@ type sharedRefusal struct {
 	Description string        `json:"error_description,omitempty"`
 	URI         string        `json:"error_uri,omitempty"`
 	Cooldown    time.Duration `json:"cooldown"`
+	Written     time.Time     `json:"written,omitzero"` // by the clock of the replica that was refused
+}
+
+// obeyNote returns how long to obey a note that says to pause for that long.
+func (s *Source) obeyNote(written time.Time, pause time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var newest time.Time
+	for _, c := range []*cachedToken{s.current.Load(), s.previous} {
+		if c != nil {
+			newest = latest(newest, c.issued)
+		}
+	}
+	return s.rarely().fleet.obey(written, pause, newest, time.Now())
 }
 
 // note returns what to leave for other replicas, or nil if that fails.
 func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []byte {
-	text, err := json.Marshal(sharedRefusal{refusal.Response.StatusCode, refusal.ErrorCode, refusal.ErrorDescription, refusal.ErrorURI, cooldown})
+	text, err := json.Marshal(sharedRefusal{refusal.Response.StatusCode, refusal.ErrorCode, refusal.ErrorDescription, refusal.ErrorURI, cooldown, time.Now().Round(0)})
 	if err != nil {
 		return nil
 	}
@@ -513,7 +588,7 @@ func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.
 	if err := json.Unmarshal(text, &shared); err != nil || http.StatusText(shared.Status) == "" {
 		return nil, 0, errNotOpened
 	}
-	cooldown := min(claim.TTL, shared.Cooldown, maxRetryAfter)
+	cooldown := s.source.obeyNote(shared.Written, min(claim.TTL, shared.Cooldown, maxRetryAfter))
 	endpoint := redact.BareURL(s.request.endpoint)
 	seconds := int64((cooldown + time.Second - 1) / time.Second)
 	return &oauth2.RetrieveError{

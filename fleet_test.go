@@ -1049,7 +1049,7 @@ func TestS12_NegativeCooldown(t *testing.T) {
 		r := f.replica()
 		r.store.SetFault(&storetest.Fault{Operation: "acquire", Claim: func(c *tokenstore.Claim) { c.TTL = -time.Hour }})
 		_, err = r.Token()
-		require.Error(t, err)
+		require.NoError(t, err, "the server is asked")
 		require.Less(t, len(r.store.Calls()), 500)
 	})
 }

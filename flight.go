@@ -168,8 +168,12 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	failures := 0
 	if err == nil {
 		s.replaceLocked(token)
+		if response.rejected {
+			s.rarely().rejections.inherit(token, now)
+		}
 		if rare := s.rare.Load(); rare != nil {
 			rare.cooldown, rare.lastError = cooldown{}, nil
+			rare.fleet.asks = rare.fleet.asks && token.from == event.FromStore
 		}
 	} else {
 		rare := s.rarely()

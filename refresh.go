@@ -30,6 +30,7 @@ type cachedToken struct {
 	authorization string          // the value of the Authorization header
 	sent          clock.Instant   // just before the token request was sent
 	bound         binding         // what the client proved to have when it requested the token
+	issued        time.Time       // when it was requested, by the clock of the replica that did; zero: unknown
 
 	// Ages, counted from sent, at which the token becomes stale, at which callers wait for
 	// its replacement, and at which it is dead. forever if it doesn't expire.
@@ -51,6 +52,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		authorization: scheme + " " + token.AccessToken,
 		sent:          clock.At(response.sent),
 		bound:         response.bound,
+		issued:        response.issued,
 		soft:          forever,
 		hard:          forever,
 		dead:          forever,

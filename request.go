@@ -147,6 +147,8 @@ type tokenResponse struct {
 	shared    *sharedVersion // where the token is in Config.Store; nil: it isn't there
 	leaseWait time.Duration  // how long another replica was waited for
 	bound     binding
+	issued    time.Time // when it was requested, by the clock of the replica that did; zero: it doesn't say
+	rejected  bool      // an API had just rejected the token before
 
 	body      []byte // the answer as it came, for Config.Store
 	mediaType string
@@ -227,7 +229,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.RefreshToken == "" {
 		parsed.RefreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	response := &tokenResponse{Response: parsed, sent: sent, floor: time.Since(sent) + minReuse, from: event.FromServer, bound: r.bound}
+	response := &tokenResponse{Response: parsed, sent: sent, floor: time.Since(sent) + minReuse, from: event.FromServer, bound: r.bound, issued: sent.Round(0)}
 	if r.conf.Store != nil {
 		response.body, response.mediaType = body, tokenresponse.MediaType(resp)
 	}

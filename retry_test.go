@@ -474,12 +474,13 @@ func TestF24_ThroughTokenSource(t *testing.T) {
 
 // A client that gets its tokens from another Source is not a way back.
 func TestTokenRequestThroughAnotherClient(t *testing.T) {
-	server := clientcredentialstest.Start(t)
-	outer := &Config{ClientID: "outer", TokenURL: server.TokenURL}
-	inner := &Config{ClientID: "id", TokenURL: server.TokenURL, AuthStyle: oauth2.AuthStyleInParams, HTTPClient: oauth2.NewClient(t.Context(), outer.TokenSource(t.Context()))}
+	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	outer := endpoint.config()
+	inner := endpoint.config()
+	inner.HTTPClient = &http.Client{Transport: &oauth2.Transport{Source: outer.TokenSource(t.Context()), Base: endpoint}}
 	_, err := inner.TokenSource(t.Context()).Token()
 	require.NoError(t, err)
-	require.Equal(t, 2, server.Auth.TokenRequests())
+	require.Len(t, endpoint.received(), 2)
 }
 
 // TestRetryAfterAResetHTTP2Stream: both the first and the fresh connection speak

@@ -189,7 +189,11 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 		defer s.mu.Unlock()
 		return s.previous != nil && refused(s.previous) // Otherwise it isn't from this Source at all.
 	}
-	admitted := s.rarely().rejections.admit(time.Now(), c)
+	rare, now := s.rarely(), time.Now()
+	admitted := rare.rejections.admit(now, c)
+	if !admitted && rare.rejections.escalate(c) {
+		admitted, rare.fleet.asks = true, true
+	}
 	if admitted {
 		s.dropLocked(c, event.Rejected)
 	}
@@ -204,6 +208,9 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 // dropLocked drops the current token c. A flight that has already requested a token
 // requests another one. It requires that s.mu is held.
 func (s *Source) dropLocked(c *cachedToken, reason event.InvalidationReason) {
+	if s.conf.store() != nil {
+		s.rarely().fleet.distrust(c, time.Now())
+	}
 	s.replaceLocked(nil)
 	s.generation++
 	if reason != event.CertificateReplaced { // Replicas that still have the old certificate can use it.

@@ -32,14 +32,17 @@ func HandlerTransport(h http.Handler) http.RoundTripper {
 		}
 		return &pipeConn{client, broken}, nil
 	}
-	return &http.Transport{
+	return handlerTransport{&http.Transport{
 		DialContext:    dial,
 		DialTLSContext: dial,
 		// An idle connection has goroutines at both ends, and a bubble could
 		// not end. DisableKeepAlives would add a header to every request.
 		MaxIdleConnsPerHost: -1,
-	}
+	}}
 }
+
+// A handlerTransport isn't an *http.Transport to others: they might look for TLS in it.
+type handlerTransport struct{ *http.Transport }
 
 // oneConn is a listener that accepts one connection.
 type oneConn struct {
