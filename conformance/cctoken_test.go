@@ -1,10 +1,6 @@
 package conformance
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"go/format"
@@ -23,13 +19,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
-// These are about cctoken, the command line tool, as it is installed. The scripts in
-// testdata/cctoken are of its exit statuses, of pipes and of its fake server; those in
-// testdata/cctoken-servers are run against real servers.
+// These tests run cctoken, the command line tool, as it is installed. The scripts in
+// testdata/cctoken test its exit statuses, pipes and its fake server. Those in
+// testdata/cctoken-servers run against real servers.
 
-// cctokenTemporary is what cctokenDir has returned, for withPrograms to remove.
+// cctokenTemporary is the directory of cctokenDir, which withPrograms removes.
 var cctokenTemporary string
 
 // cctokenDir returns a directory with cctoken in it.
@@ -42,7 +40,7 @@ var cctokenDir = sync.OnceValues(func() (string, error) {
 	return dir, goBuild(filepath.Join(dir, "cctoken"), "github.com/seed-5bfa0880/clientcredentials/cmd/cctoken")
 })
 
-// goBuild builds a program, in this module.
+// goBuild builds a program in this module.
 func goBuild(to, what string) error {
 	out, err := exec.Command("go", "build", "-o", to, what).CombinedOutput()
 	if err != nil {
@@ -51,8 +49,8 @@ func goBuild(to, what string) error {
 	return nil
 }
 
-// runScripts runs the scripts in a directory, with cctoken in their path, what setup
-// makes, and those conditions.
+// runScripts runs the scripts in a directory, with cctoken in their path and with these
+// conditions, after setup.
 func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error, conditions map[string]bool) {
 	t.Helper()
 	bin, err := cctokenDir()
@@ -81,7 +79,7 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error, con
 	})
 }
 
-// exits N COMMAND runs a command whose exit status is N.
+// exits N COMMAND runs a command, whose exit status must be N.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits N COMMAND")
@@ -100,7 +98,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 var exported = regexp.MustCompile(`(?m)^export (\w+)='(.*)'$`)
 
-// serve FLAG... runs cctoken serve until the script ends, and sets what it exports.
+// serve FLAG... runs cctoken serve until the script ends, and sets the variables that it
+// exports.
 func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	dir, err := cctokenDir()
 	ts.Check(err)
@@ -119,8 +118,8 @@ func startServe(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// build FILE builds the program ./client from the Config that cctoken doctor has
-// written into FILE. It requests a token.
+// build FILE builds the program ./client from the Config in FILE, a report of cctoken
+// doctor. The program requests a token.
 func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: build FILE")
@@ -160,158 +159,75 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 
 func TestCctoken(t *testing.T) { runScripts(t, filepath.Join("testdata", "cctoken"), nil, nil) }
 
-// TestCctokenOnServers: cctoken gets a token of each server by each sort of credential,
-// and what doctor says is true: the Config it writes gets one as well.
+// TestCctokenOnServers: cctoken gets a token from each server with each kind of
+// credential. The report of doctor is right: a program with its Config gets a token, too.
 func TestCctokenOnServers(t *testing.T) {
-	const special = "a+b/c d%e:f" // Encoded and decoded, or not.
-	bound := map[string]any{"dpop_bound_access_tokens": true}
+	const (
+		special      = "a+b/c d%e:f" // characters that servers decode in different ways
+		works        = ` +works`
+		decodes      = `ok    encoding +the server form-decodes`
+		verbatim     = `warn  encoding +the server takes Basic credentials as they are`
+		basicRefused = `note  client_secret_basic refused`
+		postRefused  = `note  client_secret_post +refused`
+		keyFile      = "-key-file DIR/key.jwk"
+	)
 	subject := map[string]any{"tls_client_auth_subject_dn": clientCertificates()[first].Leaf.Subject.String()}
 	tests := []struct {
 		name   string
-		start  func(*testing.T, ...registration) []endpoints
+		start  starter
 		client registration
 		issuer bool   // the server is given by its issuer
-		flags  string // for cctoken; DIR has key.jwk, ca.pem, and cert.pem with key.pem
-		method string // what token has to be told, and doctor finds out
-		report string // a line of what doctor writes
-		wrong  string // one of what it writes with a wrong secret
+		flags  string // for cctoken; DIR has key.jwk, ca.pem, cert.pem and key.pem
+		method string // the method that cctoken token needs as a flag, and doctor finds out
+		report string // a line in the report of doctor
+		wrong  string // a line in its report for a wrong secret
 	}{
-		{
-			name: "oidc-provider, basic", start: oidcProvider.start, issuer: true,
-			client: registration{secret: special, method: secretBasic},
-			report: `ok    encoding +the server form-decodes`,
-			wrong:  `note  client_secret_basic refused.* invalid_client`,
-		},
-		{
-			name: "oidc-provider, post", start: oidcProvider.start,
-			client: registration{secret: "secret", method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused.* invalid_client`,
-		},
-		{
-			name: "oidc-provider, client_secret_jwt", start: oidcProvider.start, issuer: true,
-			client: registration{secret: assertionSecret, method: secretJWT}, method: secretJWT,
-			report: `ok    client_secret_jwt +works, the issuer as audience`,
-			wrong:  `note  client_secret_jwt +refused.* invalid_client`,
-		},
-		{
-			name: "oidc-provider, private_key_jwt", start: oidcProvider.start, issuer: true,
-			client: registration{method: privateKeyJWT}, flags: "-key-file DIR/key.jwk",
-			report: `ok    private_key_jwt +works, the issuer as audience`,
-		},
-		{
-			name: "oidc-provider, DPoP", start: oidcProviderNonce.start, issuer: true,
-			client: registration{method: privateKeyJWT, metadata: bound}, flags: "-key-file DIR/key.jwk -dpop-key-file DIR/key.pem",
-			report: `ok    token +type DPoP`,
-		},
-		{
-			name: "oidc-provider, tls_client_auth", start: oidcProviderTLS.start, issuer: true,
-			client: registration{method: tlsAuth, metadata: subject}, flags: "-cert-file DIR/cert.pem -key-file DIR/key.pem -ca-file DIR/ca.pem",
-			report: `ok    tls_client_auth +works`,
-		},
-		{
-			name: "oidc-provider, https", start: oidcProviderTLS.start, issuer: true,
-			client: registration{secret: "secret", method: secretBasic}, flags: "-ca-file DIR/ca.pem",
-			report: `warn  tls +TLS 1.3, HTTP/2.0; certificate "authorization server" by "conformance tests", valid for another 0 days`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "authlib, basic", start: authlib.start,
-			client: registration{secret: special, method: secretBasic}, method: "client_secret_basic_raw",
-			report: `ok    client_secret_basic_raw works`,
-			wrong:  `note  client_secret_basic refused.* invalid_client`,
-		},
-		{
-			name: "authlib, basic, a plain secret", start: authlib.start,
-			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server takes Basic credentials as they are`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "authlib, post", start: authlib.start,
-			client: registration{secret: special, method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused`,
-		},
-		{
-			name: "authlib, private_key_jwt", start: authlib.start,
-			client: registration{method: privateKeyJWT}, flags: "-key-file DIR/key.jwk",
-			report: `ok    private_key_jwt +works`,
-		},
-		{
-			name: "django-oauth-toolkit, basic", start: django.start,
-			client: registration{secret: special, method: secretBasic},
-			report: `ok    encoding +the server form-decodes`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "go-oauth2, basic", start: startGoOAuth2,
-			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server takes Basic credentials as they are`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "go-oauth2, post", start: startGoOAuth2,
-			client: registration{secret: special, method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused`,
-		},
+		{"oidc-provider, basic", oidcProvider.start, registration{secret: special, method: secretBasic}, true, "", "", decodes, basicRefused + ".* invalid_client"},
+		{"oidc-provider, post", oidcProvider.start, registration{secret: "secret", method: secretPost}, false, "", "", `ok    client_secret_post` + works, postRefused + ".* invalid_client"},
+		{"oidc-provider, client_secret_jwt", oidcProvider.start, registration{secret: assertionSecret, method: secretJWT}, true, "", secretJWT, `ok    client_secret_jwt` + works + ", the issuer as audience", `note  client_secret_jwt +refused.* invalid_client`},
+		{"oidc-provider, private_key_jwt", oidcProvider.start, registration{method: privateKeyJWT}, true, keyFile, "", `ok    private_key_jwt` + works + ", the issuer as audience", ""},
+		{"oidc-provider, DPoP", oidcProviderNonce.start, registration{method: privateKeyJWT, metadata: dpopBound()}, true, keyFile + " -dpop-key-file DIR/key.pem", "", `ok    token +type DPoP`, ""},
+		{"oidc-provider, tls_client_auth", oidcProviderTLS.start, registration{method: tlsAuth, metadata: subject}, true, "-cert-file DIR/cert.pem -key-file DIR/key.pem -ca-file DIR/ca.pem", "", `ok    tls_client_auth` + works, ""},
+		{"oidc-provider, https", oidcProviderTLS.start, registration{secret: "secret", method: secretBasic}, true, "-ca-file DIR/ca.pem", "", `warn  tls +TLS 1.3, HTTP/2.0; certificate "authorization server" by "conformance tests", valid for another 0 days`, basicRefused},
+		{"authlib, basic", authlib.start, registration{secret: special, method: secretBasic}, false, "", "client_secret_basic_raw", `ok    client_secret_basic_raw works`, basicRefused + ".* invalid_client"},
+		{"authlib, basic, a plain secret", authlib.start, registration{secret: "secret", method: secretBasic}, false, "", "", verbatim, basicRefused},
+		{"authlib, post", authlib.start, registration{secret: special, method: secretPost}, false, "", "", `ok    client_secret_post` + works, postRefused},
+		{"authlib, private_key_jwt", authlib.start, registration{method: privateKeyJWT}, false, keyFile, "", `ok    private_key_jwt` + works, ""},
+		{"django-oauth-toolkit, basic", django.start, registration{secret: special, method: secretBasic}, false, "", "", decodes, basicRefused},
+		{"go-oauth2, basic", startGoOAuth2, registration{secret: "secret", method: secretBasic}, false, "", "", verbatim, basicRefused},
+		{"go-oauth2, post", startGoOAuth2, registration{secret: special, method: secretPost}, false, "", "", `ok    client_secret_post` + works, postRefused},
 	}
 	for _, tt := range tests {
 		t.Run(slug(tt.name), func(t *testing.T) {
 			c := tt.client
 			c.id, c.ttl = "cctoken-"+slug(tt.name), time.Hour
 			if c.method == privateKeyJWT {
-				c.keys = []jose.JSONWebKey{{Key: signer("ES256", first).Public(), KeyID: keyID("ES256", first), Algorithm: "ES256", Use: "sig"}}
+				c.keys = []jose.JSONWebKey{publicKey("ES256", first)}
 			}
 			at := tt.start(t, c)[0]
 			runScripts(t, filepath.Join("testdata", "cctoken-servers"), func(env *testscript.Env) error {
-				env.Setenv("CLIENT_ID", c.id)
-				env.Setenv("CLIENT_SECRET", c.secret)
+				variables := map[string]string{
+					"CLIENT_ID": c.id, "CLIENT_SECRET": c.secret, "API_URL": at.api, "REPORT": tt.report, "WRONG": tt.wrong,
+					"FLAGS":         strings.ReplaceAll(tt.flags, "DIR", env.WorkDir),
+					"SSL_CERT_FILE": filepath.Join(env.WorkDir, "ca.pem"), // for the client that the script builds
+				}
 				if tt.issuer {
-					env.Setenv("ISSUER", at.issuer)
+					variables["ISSUER"] = at.issuer
 				} else {
-					env.Setenv("TOKEN_URL", at.token)
+					variables["TOKEN_URL"] = at.token
 				}
-				env.Setenv("API_URL", at.api)
-				env.Setenv("FLAGS", strings.ReplaceAll(tt.flags, "DIR", env.WorkDir))
-				env.Setenv("REPORT", tt.report)
-				env.Setenv("WRONG", tt.wrong)
-				env.Setenv("SSL_CERT_FILE", filepath.Join(env.WorkDir, "ca.pem")) // For the built client.
 				if tt.method != "" {
-					env.Setenv("METHOD", "-auth-method="+tt.method)
+					variables["METHOD"] = "-auth-method=" + tt.method
 				}
-				return writeCredentials(env.WorkDir)
+				for name, value := range variables {
+					env.Setenv(name, value)
+				}
+				certificate := clientCertificates()[first]
+				return writeFiles(env.WorkDir, map[string]string{
+					"key.jwk": privateJWK("ES256", first), "ca.pem": testkit.CertificatePEM(testPKI().ca),
+					"cert.pem": testkit.CertificatePEM(&certificate), "key.pem": testkit.KeyPEM(certificate.PrivateKey),
+				})
 			}, map[string]bool{"bearer": c.metadata == nil && !strings.HasPrefix(at.api, "https:"), "secret": c.secret != ""})
 		})
 	}
-}
-
-// writeCredentials writes the keys and certificates of the first generation.
-func writeCredentials(dir string) error {
-	jwk, err := json.Marshal(jose.JSONWebKey{Key: signer("ES256", first), KeyID: keyID("ES256", first), Algorithm: "ES256"})
-	if err != nil {
-		return err
-	}
-	certificate, key, err := pemOf(clientCertificates()[first])
-	if err != nil {
-		return err
-	}
-	for name, content := range map[string][]byte{
-		"key.jwk": jwk, "cert.pem": certificate, "key.pem": key, "ca.pem": []byte(testPKI().serverPEM().CA),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func pemOf(c tls.Certificate) (certificate, key []byte, err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }

@@ -20,31 +20,31 @@ const (
 	shortLife = 3 * time.Second
 	lifetimes = 10
 
-	// hold is what a token request takes at least. A token of three seconds is
-	// refreshed in the background from an age of 2.25 to 2.44 s, and calls wait
-	// for that from 2.7 s, the hard window: so the refresh has a quarter of a
-	// second before it may be in anybody's way.
+	// hold is how long a token request takes at least. A token of three seconds is
+	// refreshed in the background at an age of 2.25 to 2.44 s. From an age of 2.7 s on,
+	// the hard window, calls wait for the refresh. So it has a quarter of a second
+	// before it delays any call.
 	hold = 150 * time.Millisecond
 
-	// grace is by how much a call's token may be younger than the call. One that
-	// waits for a refresh which it has itself begun waits for all of hold; one
-	// that begins just before the token comes, and gets it, has not waited.
+	// grace is by how much a call's token may be younger than the call. A call that
+	// waits for a refresh which it has started itself waits for the whole hold. A call
+	// that begins just before a new token arrives, and gets it, has not waited.
 	grace = 100 * time.Millisecond
 
-	// stall is how long the machine may stop. Nobody can refresh a token while
-	// the whole process stands still, nor a server while it does.
+	// stall is how long the machine may stop without an influence on the test. No
+	// client can refresh a token while its whole process or the server stands still.
 	stall = 80 * time.Millisecond
 
 	callers  = 8
-	interval = 100 * time.Millisecond // of one caller's calls
+	interval = 100 * time.Millisecond // between the calls of a caller
 )
 
-// A load is what a client of short tokens went through.
+// A load is the record of a client whose tokens live for a short time.
 type load struct {
 	calls []call
-	// flights are the token requests; the first is that for the first token.
+	// flights are the token requests. The first one got the first token.
 	flights []tokenRequest
-	// stalls are the times when the process stood still.
+	// stalls are the times during which the process stood still.
 	stalls []interlude
 }
 
@@ -60,7 +60,7 @@ func runLoad(t *testing.T, c *testClient) load {
 	c.wire.hold = hold
 	client := c.conf.Client(c.ctx)
 
-	// The first token is one to wait for.
+	// Every caller has to wait for the first token.
 	first := do(t.Context(), client, c.at.api)
 	require.NoError(t, first.err)
 	require.Equal(t, http.StatusOK, first.status)
@@ -83,7 +83,7 @@ func runLoad(t *testing.T, c *testClient) load {
 			}
 		})
 	}
-	// A witness who has nothing to do with the library.
+	// An independent goroutine notices when the process stands still.
 	wg.Go(func() {
 		for last := time.Now(); last.Before(end); {
 			time.Sleep(5 * time.Millisecond)
@@ -131,14 +131,14 @@ func (l load) stalled(from, to time.Time) bool {
 	return slices.ContainsFunc(l.stalls, func(s interlude) bool { return s.from.Before(to) && from.Before(s.to) })
 }
 
-// late reports whether flight i was kept by the machine from being in time: in
-// the half of the former token's life in which it could begin, or on its way.
+// late reports whether the machine delayed flight i: during the second half of the life
+// of the token before it, when the flight could begin, or during the flight itself.
 func (l load) late(i int) bool {
 	f := l.flights[i]
 	return l.stalled(l.flights[i-1].begun.Add(shortLife/2), f.answered) || f.answered.Sub(f.begun) > hold+stall
 }
 
-// assertNoCallFailed asserts that each call was answered with 200.
+// assertNoCallFailed asserts that the answer to each call was 200.
 func (l load) assertNoCallFailed(t *testing.T) {
 	t.Helper()
 	var failed []call
@@ -153,8 +153,8 @@ func (l load) assertNoCallFailed(t *testing.T) {
 	}
 }
 
-// sentAgain counts the calls that the API got more than once although nothing
-// kept the first attempt from it.
+// sentAgain returns the number of calls that were sent to the API more than once, without
+// a stall during the call.
 func (l load) sentAgain() int {
 	n := 0
 	for _, c := range l.calls {
@@ -181,8 +181,8 @@ func (l load) assertNoCallWaited(t *testing.T) {
 				waited++
 				longest = max(longest, wait)
 			}
-			// What no clock can blur: a call that both began and went out
-			// while the token request was under way.
+			// This doesn't depend on the precision of a clock: a call both began and
+			// went out while the token request was under way.
 			through = through || c.begun.After(f.begun) && c.reached.Before(f.answered)
 		}
 		if !through {
@@ -191,13 +191,13 @@ func (l load) assertNoCallWaited(t *testing.T) {
 	}
 	assert.Zerof(t, waited, "of %d calls waited for a token, the longest %v", len(l.calls), longest)
 	assert.Zerof(t, alone, "of %d token requests let no call through until they were answered", judged)
-	assert.GreaterOrEqual(t, judged, lifetimes/2, "token requests were not disturbed by the machine; too few to prove anything")
+	assert.GreaterOrEqual(t, judged, lifetimes/2, "too few token requests that the machine did not delay to prove anything")
 }
 
-// testTenLifetimes: nobody notices that tokens expire.
+// testTenLifetimes: no caller notices that tokens expire.
 func testTenLifetimes(t *testing.T, c *testClient) string {
 	if c.usesCertificate() {
-		// A RoundTripper that isn't an *http.Transport is used as it is.
+		// The library uses a RoundTripper that isn't an *http.Transport as it is.
 		c.wire.base.TLSClientConfig.GetClientCertificate = clientauth.CertificateSource(c.wallet.certificate).GetClientCertificate
 		c.ctx = c.wire.context(t)
 	}
@@ -207,8 +207,8 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 	l.assertNoCallWaited(t)
 	assert.Zero(t, l.sentAgain(), "calls were refused by the API and sent again")
 
-	// A token serves for about three quarters of its life, and each is asked
-	// for once, in the style that worked for the first.
+	// A token is used for about three quarters of its life. Each is requested once, with
+	// the method that worked for the first.
 	assert.GreaterOrEqual(t, len(l.flights), lifetimes-1)
 	assert.LessOrEqual(t, len(l.flights), 2*lifetimes)
 	for i, r := range l.flights {
@@ -219,11 +219,11 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 	return "no call failed or waited"
 }
 
-// TestTokenThatDiesEarly: oidc-provider keeps time in whole seconds, rounded
-// down, and without a tolerance for clocks it refuses a token of "expires_in":3
-// after two to three seconds. A call then gets a 401, the library a new token,
-// and the caller its answer. That happens once in 30 seconds at most, so the
-// test ends with it.
+// TestTokenThatDiesEarly: oidc-provider rounds times down to whole seconds. Without a
+// tolerance for clocks, it refuses a token with "expires_in":3 after two to three seconds.
+// Then a call gets a 401, the library gets a new token and sends the call again, and the
+// caller gets its answer. That happens at most once in 30 seconds, so the test ends when
+// it has happened.
 func TestTokenThatDiesEarly(t *testing.T) {
 	t.Parallel()
 	c := registration{id: "early", secret: "secret-of-early", method: secretBasic, ttl: shortLife}
@@ -233,7 +233,7 @@ func TestTokenThatDiesEarly(t *testing.T) {
 		ClientID:     c.id,
 		ClientSecret: c.secret,
 		TokenURL:     at.token,
-		EarlyRefresh: 1, // As late as possible: the token is to die in use.
+		EarlyRefresh: 1, // as late as possible, so that the token dies while it is used
 	}
 	client := conf.Client(w.context(t))
 	tick := time.NewTicker(interval / 2)
