@@ -60,7 +60,7 @@ func TestNonces(t *testing.T) {
 					requireRemembered(t, func() int { return post(t, client, at.api, strings.NewReader(body)).hops })
 
 					// The client gets a new token with the nonce of the token endpoint that it has.
-					at.revoke(t, tokenOf(t, client, at))
+					at.revoke(t, requireOK(t, client, at.api).token)
 					again := post(t, client, at.api, strings.NewReader(body))
 					assert.Equal(t, http.StatusOK, again.status)
 					assert.Equal(t, len(body), again.length)
@@ -168,14 +168,6 @@ func post(t *testing.T, client *http.Client, api string, body io.Reader) posted 
 	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
 	p.length = got.Length
 	return p
-}
-
-// tokenOf returns the token that the client sends to the API.
-func tokenOf(t *testing.T, client *http.Client, at endpoints) string {
-	t.Helper()
-	used := do(t.Context(), client, at.api)
-	require.NoError(t, used.err)
-	return used.token
 }
 
 // requireRemembered requires that one of several calls takes a single hop.

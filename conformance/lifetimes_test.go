@@ -61,9 +61,7 @@ func runLoad(t *testing.T, c *testClient) load {
 	client := c.conf.Client(c.ctx)
 
 	// Every caller has to wait for the first token.
-	first := do(t.Context(), client, c.at.api)
-	require.NoError(t, first.err)
-	require.Equal(t, http.StatusOK, first.status)
+	requireOK(t, client, c.at.api)
 	before := c.wire.tokenRequests()
 
 	end := time.Now().Add(lifetimes * shortLife)
@@ -123,6 +121,15 @@ func do(ctx context.Context, client *http.Client, api string) call {
 	c.status, c.proto = resp.StatusCode, resp.Proto
 	_, c.err = io.Copy(io.Discard, resp.Body)
 	c.ended = time.Now()
+	return c
+}
+
+// requireOK makes one call of the API, which must be answered with 200.
+func requireOK(t *testing.T, client *http.Client, api string) call {
+	t.Helper()
+	c := do(t.Context(), client, api)
+	require.NoError(t, c.err)
+	require.Equal(t, http.StatusOK, c.status)
 	return c
 }
 
@@ -226,23 +233,19 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 // it has happened.
 func TestTokenThatDiesEarly(t *testing.T) {
 	t.Parallel()
-	c := registration{id: "early", secret: "secret-of-early", method: secretBasic, ttl: shortLife}
+	c := secretClient("early", secretBasic, nil)
+	c.ttl = shortLife
 	at := oidcProviderPunctual.start(t, c)[0]
 	w := newWire(t, at.token)
 	conf := &clientcredentials.Config{
-		ClientID:     c.id,
-		ClientSecret: c.secret,
-		TokenURL:     at.token,
+		ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token,
 		EarlyRefresh: 1, // as late as possible, so that the token dies while it is used
 	}
 	client := conf.Client(w.context(t))
 	tick := time.NewTicker(interval / 2)
 	defer tick.Stop()
 	for end := time.Now().Add(lifetimes * shortLife); time.Now().Before(end); <-tick.C {
-		answer := do(t.Context(), client, at.api)
-		require.NoError(t, answer.err)
-		require.Equal(t, http.StatusOK, answer.status)
-		if answer.hops > 1 {
+		if requireOK(t, client, at.api).hops > 1 {
 			return
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +180,16 @@ func (c *testClient) granted() []string {
 	return c.accepted()
 }
 
+// grantedAgain is granted for a client that remembers the method that worked.
+func (c *testClient) grantedAgain() []string {
+	if c.method.detects() {
+		return last(c.granted())
+	}
+	return c.granted()
+}
+
+func last(methods []string) []string { return methods[len(methods)-1:] }
+
 // requireGood requires that the API accepts the client's token, and knows whose it is.
 func (c *testClient) requireGood(t *testing.T, client *http.Client) {
 	t.Helper()
@@ -253,11 +262,7 @@ func testTokenWorks(t *testing.T, c *testClient) string {
 	require.NoError(t, err)
 	assert.Equal(t, scopeRead, token.Extra("scope"))
 	assert.WithinDuration(t, time.Now().Add(c.known.ttl), token.Expiry, time.Minute)
-	again := c.granted()
-	if c.method.detects() {
-		again = again[len(again)-1:]
-	}
-	assert.Equal(t, again, methods(c.wire.tokenRequests()), "Token makes another request, with the method that worked")
+	assert.Equal(t, c.grantedAgain(), methods(c.wire.tokenRequests()), "Token makes another request, with the method that worked")
 
 	c.put(first)
 	cached, err := c.conf.TokenSource(c.ctx).Token()
@@ -312,26 +317,19 @@ func testRefusedScope(t *testing.T, c *testClient) string {
 // 401 in its own way, and the client sends the call again with a new token.
 func testRevokedToken(t *testing.T, c *testClient) string {
 	client := c.conf.Client(c.ctx)
-	before := do(t.Context(), client, c.at.api)
-	require.NoError(t, before.err)
-	require.Equal(t, http.StatusOK, before.status)
+	before := requireOK(t, client, c.at.api)
 	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
 	c.at.revoke(t, before.token)
 	c.put(first)
 
-	after := do(t.Context(), client, c.at.api)
-	require.NoError(t, after.err)
-	assert.Equal(t, http.StatusOK, after.status)
+	after := requireOK(t, client, c.at.api)
 	assert.Equal(t, before.token, after.token, "the client doesn't know yet that the token was revoked")
 	if !c.server.nonces { // a nonce may be too old by now, which takes another hop
 		assert.Equal(t, 2, after.hops)
 	}
-	accepted := c.accepted()
-	assert.Equal(t, accepted[len(accepted)-1:], methods(c.wire.tokenRequests()))
+	assert.Equal(t, last(c.accepted()), methods(c.wire.tokenRequests()))
 
-	last := do(t.Context(), client, c.at.api)
-	require.NoError(t, last.err)
-	assert.NotEqual(t, before.token, last.token)
+	assert.NotEqual(t, before.token, requireOK(t, client, c.at.api).token)
 	return "new one, call repeated"
 }
 
@@ -346,7 +344,7 @@ func testReplacedCredential(t *testing.T, c *testClient) string {
 	c.put(first)
 	_, err := c.conf.Token(c.ctx)
 	requireRefusal(t, c.server.authServer, err, "invalid_client")
-	if !c.method.detects() { // otherwise it knows the right method by now
+	if !c.method.detects() { // a client that detects the method knows it by now
 		assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 	}
 	c.requireGood(t, client)
@@ -355,11 +353,7 @@ func testReplacedCredential(t *testing.T, c *testClient) string {
 	c.wire.tokenRequests()
 	_, err = c.conf.Token(c.ctx)
 	require.NoError(t, err)
-	granted := c.granted()
-	if c.method.detects() {
-		granted = granted[len(granted)-1:]
-	}
-	assert.Equal(t, granted, methods(c.wire.tokenRequests()), "the next token request uses the new credential")
+	assert.Equal(t, c.grantedAgain(), methods(c.wire.tokenRequests()), "the next token request uses the new credential")
 	if c.method.auth == nil {
 		return "next request"
 	}
@@ -377,10 +371,7 @@ func testReplacedCredential(t *testing.T, c *testClient) string {
 // client sends something new.
 func testReplay(t *testing.T, c *testClient) string {
 	if c.method.dpop {
-		client := c.conf.Client(c.ctx)
-		seen := do(t.Context(), client, c.at.api)
-		require.NoError(t, seen.err)
-		require.Equal(t, http.StatusOK, seen.status)
+		seen := requireOK(t, c.conf.Client(c.ctx), c.at.api)
 		r := plainCall(t, c.at, "DPoP", seen.token)
 		r.Header.Set("DPoP", seen.proof)
 		got := send(t, r)
@@ -401,11 +392,7 @@ func testReplay(t *testing.T, c *testClient) string {
 		assert.Equal(t, http.StatusOK, seen[0].status, "the server has accepted the first assertion")
 		assert.NotEqual(t, jwtID(t, seen[0].assertion), jwtID(t, seen[1].assertion))
 	}
-	form := url.Values{
-		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-		"client_assertion":      {seen[0].assertion},
-	}
-	got := send(t, plainRequest(t, c.at, form))
+	got := askWithAssertion(t, c.at, seen[0].assertion)
 	assert.Equal(t, "invalid_client", got.Error)
 
 	_, err = c.conf.Token(c.ctx)

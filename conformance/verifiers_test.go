@@ -122,9 +122,7 @@ func TestDPoPVerifiers(t *testing.T) {
 						ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, AuthStyle: oauth2.AuthStyleInHeader,
 						DPoP: testKeys()[alg],
 					}
-					used := do(t.Context(), conf.Client(w.context(t)), at.api+"?a=query#and-more")
-					require.NoError(t, used.err)
-					require.Equal(t, http.StatusOK, used.status)
+					used := requireOK(t, conf.Client(w.context(t)), at.api+"?a=query#and-more")
 					ids := map[any]bool{}
 					check := func(proof, method, url string, bound bool) {
 						header := jwsHeader(proof)
