@@ -15,7 +15,7 @@ import (
 
 // A mutant is a store in memory with a mistake. The zero value has none.
 type mutant struct {
-	contents
+	contents contents
 
 	around func(e *entry, c *call)         // carries out a call; nil: call.right
 	before func(ctx context.Context) error // runs before the store is locked
