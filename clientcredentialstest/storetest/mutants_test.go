@@ -126,15 +126,15 @@ func (c *call) right(e *entry) {
 	}
 }
 
-// A mistake makes a mutant of a store without one. Most are put together from these
-// functions, from conditions and from steps. The operation "" is all of them.
+// A mistake turns a correct store into a mutant. Most mistakes are made by the functions
+// below, from a condition and a step. An empty operation stands for all operations.
 type (
 	mistake   func(*mutant)
 	condition func(e *entry, c *call) bool
 	step      func(e *entry, c *call)
 )
 
-// instead carries out the calls of an operation with f.
+// instead carries out calls of an operation with f.
 func instead(operation string, f step) mistake {
 	return func(m *mutant) {
 		m.around = func(e *entry, c *call) {
@@ -147,7 +147,7 @@ func instead(operation string, f step) mistake {
 	}
 }
 
-// skips carries out f instead of the operation when a condition holds.
+// skips runs f instead of the operation if a condition holds.
 func skips(operation string, when condition, f step) mistake {
 	return instead(operation, func(e *entry, c *call) {
 		if when(e, c) {
@@ -158,7 +158,7 @@ func skips(operation string, when condition, f step) mistake {
 	})
 }
 
-// before carries out f before the operation when a condition holds.
+// before runs f before the operation if a condition holds.
 func before(operation string, when condition, f step) mistake {
 	return instead(operation, func(e *entry, c *call) {
 		if when(e, c) {
@@ -168,7 +168,7 @@ func before(operation string, when condition, f step) mistake {
 	})
 }
 
-// after carries out f after the operation when a condition holds then.
+// after runs f after the operation if a condition holds by then.
 func after(operation string, when condition, f step) mistake {
 	return instead(operation, func(e *entry, c *call) {
 		c.right(e)
@@ -178,7 +178,7 @@ func after(operation string, when condition, f step) mistake {
 	})
 }
 
-// keepsLease leaves the lease as it was when a condition holds before the operation.
+// keepsLease restores the lease after the operation if a condition holds before it.
 func keepsLease(operation string, when condition) mistake {
 	return instead(operation, func(e *entry, c *call) {
 		was, keep := *e, when(e, c)
@@ -189,7 +189,7 @@ func keepsLease(operation string, when condition) mistake {
 	})
 }
 
-// hidesRecord has Acquire overlook the record when a condition holds.
+// hidesRecord makes Acquire overlook the record if a condition holds.
 func hidesRecord(when condition) mistake {
 	return instead("acquire", func(e *entry, c *call) {
 		was, hide := *e, when(e, c)
@@ -203,15 +203,15 @@ func hidesRecord(when condition) mistake {
 	})
 }
 
-// confuses takes a record for stale if is says so.
+// confuses makes Acquire treat a record as stale if is(stale, version) says so.
 func confuses(is func(stale, version string) bool) mistake {
 	return before("acquire", func(e *entry, c *call) bool {
 		return c.version != "" && is(c.version, e.record.Version)
 	}, anyVersion)
 }
 
-// remembers gives the lease back before the operation to an owner that led last, or, if
-// ever is set, to one that has ever led.
+// remembers makes the operation accept an owner whose lease has ended: the owner that led
+// last, or any owner that has ever led if ever is set.
 func remembers(operation string, ever bool) mistake {
 	return instead("", func(e *entry, c *call) {
 		if c.operation == operation &&
@@ -228,8 +228,8 @@ func remembers(operation string, ever bool) mistake {
 	})
 }
 
-// lives gives what the operation begins another lifetime, but reports the TTL that the
-// caller has asked for.
+// lives changes the lifetime of what the operation begins. Acquire still returns the TTL
+// that the caller has asked for.
 func lives(operation string, f func(time.Duration) time.Duration) mistake {
 	return instead("", func(e *entry, c *call) {
 		asked := c.d
@@ -243,8 +243,8 @@ func lives(operation string, f func(time.Duration) time.Duration) mistake {
 	})
 }
 
-// timers ends what a short operation has begun by a timer, which nobody stops when it is
-// replaced.
+// timers uses a timer to end what the operation has begun with a short lifetime. The
+// timer goes on when that is replaced.
 func timers(operation string, end func(*entry)) mistake {
 	return after(operation, func(_ *entry, c *call) bool { return c.d < time.Minute }, func(_ *entry, c *call) {
 		time.AfterFunc(c.d, func() {
@@ -256,18 +256,20 @@ func timers(operation string, end func(*entry)) mistake {
 	})
 }
 
-// spoils keeps other data than it was given.
+// spoils makes Publish change the data.
 func spoils(f func(string) string) mistake {
 	return before("publish", always, func(_ *entry, c *call) { c.record.Data = []byte(f(string(c.record.Data))) })
 }
 
-// answers changes the answer of Acquire.
+// answers makes Acquire change its answer.
 func answers(f func(*tokenstore.Claim)) mistake {
 	return after("acquire", always, func(_ *entry, c *call) { f(&c.claim) })
 }
 
+// keys makes the store use other keys.
 func keys(f func(key string) string) mistake { return func(m *mutant) { m.keyed = f } }
 
+// torn makes these operations read and write in two steps.
 func torn(operations ...string) mistake { return func(m *mutant) { m.torn = operations } }
 
 // Conditions
@@ -316,7 +318,7 @@ var errOther = errors.New("other error")
 
 // Lifetimes
 
-func always100Years(time.Duration) time.Duration { return forever }
+func lasting100Years(time.Duration) time.Duration { return forever }
 
 func wholeSeconds(d time.Duration) time.Duration { return d.Truncate(time.Second) }
 
@@ -333,7 +335,7 @@ func zeroIsForever(d time.Duration) time.Duration {
 	return d
 }
 
-// positive is f for what has a lifetime at all.
+// positive applies f to lifetimes greater than zero.
 func positive(f func(time.Duration) time.Duration) func(time.Duration) time.Duration {
 	return func(d time.Duration) time.Duration {
 		if d <= 0 {
@@ -350,7 +352,7 @@ func sameNumber(a, b string) bool {
 	return n == 1 && m == 1 && x == y && strings.Trim(a+b, "0123456789") == ""
 }
 
-// mistakes are one for each mutant.
+// mistakes has the mistake of each mutant.
 var mistakes = map[string]mistake{
 	// Acquire
 	"everybody leads": before("acquire", noRecord, endLease),
@@ -483,9 +485,9 @@ var mistakes = map[string]mistake{
 	}),
 
 	// Lifetimes
-	"records forever":                                  lives("publish", always100Years),
-	"leases forever":                                   lives("acquire", always100Years),
-	"cooldowns forever":                                lives("abort", positive(always100Years)),
+	"records forever":                                  lives("publish", lasting100Years),
+	"leases forever":                                   lives("acquire", lasting100Years),
+	"cooldowns forever":                                lives("abort", positive(lasting100Years)),
 	"records in whole seconds":                         lives("publish", wholeSeconds),
 	"records in whole seconds, rounded up":             lives("publish", roundedUp),
 	"renewals in whole seconds, rounded up":            lives("renew", roundedUp),

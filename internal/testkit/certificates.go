@@ -32,7 +32,7 @@ func ServerCertificate() *tls.Certificate {
 	}, nil, nil)
 }
 
-// CA returns the certificate of a new certification authority, for the issuer of
+// CA returns the certificate of a new certification authority. Use it as the issuer of
 // [NewCertificate].
 func CA(name string) *tls.Certificate {
 	return NewCertificate(x509.Certificate{
@@ -42,11 +42,12 @@ func CA(name string) *tls.Certificate {
 	}, nil, nil)
 }
 
-// NewCertificate returns a certificate like template, for key and signed by issuer. If
-// key is nil, the certificate has a new key (P-256). If issuer is nil, it is self-signed.
+// NewCertificate returns a certificate with the fields of template. If key is nil, it has a
+// new key (P-256). If issuer is nil, it is self-signed.
 //
-// Fields that template leaves empty are filled in: the serial number, a random common
-// name, a validity from an hour ago until tomorrow, and the key usage.
+// These fields have a default if they are empty in template: a random serial number, a
+// random common name, a validity from an hour ago until 24 hours from now, and a key usage
+// for signatures.
 func NewCertificate(template x509.Certificate, issuer *tls.Certificate, key crypto.Signer) *tls.Certificate {
 	if key == nil {
 		key = NewKey("ES256")
@@ -74,7 +75,7 @@ func NewCertificate(template x509.Certificate, issuer *tls.Certificate, key cryp
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))}
 }
 
-// Roots returns a pool with these certificates, to verify a server or a client with.
+// Roots returns a pool that trusts these certificates.
 func Roots(certificates ...*tls.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, c := range certificates {
@@ -83,7 +84,7 @@ func Roots(certificates ...*tls.Certificate) *x509.CertPool {
 	return pool
 }
 
-// CertificatePEM returns the certificate in PEM, without its key.
+// CertificatePEM returns the certificate as PEM, without its key.
 func CertificatePEM(c *tls.Certificate) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // NewKey returns a new private key for a JWS algorithm (RFC 7518, Section 3.1, and RFC
-// 8037): of 2048 bits for the RSA algorithms, on the curve of an ECDSA algorithm, or an
-// Ed25519 key for EdDSA and Ed25519.
+// 8037): an RSA key of 2048 bits, an ECDSA key on the curve of the algorithm, or an Ed25519
+// key for EdDSA and Ed25519.
 func NewKey(algorithm string) crypto.Signer {
 	switch algorithm {
 	case "RS256", "RS384", "RS512", "PS256", "PS384", "PS512":
@@ -32,8 +32,8 @@ func NewKey(algorithm string) crypto.Signer {
 	panic("testkit: no key for the algorithm " + algorithm)
 }
 
-// NewKeys returns a private key for each of the algorithms. Those of RSA share one key,
-// because it takes long to make.
+// NewKeys returns a new private key for each of the algorithms. The RSA algorithms share
+// one key, because making it takes long.
 func NewKeys(algorithms ...string) map[string]crypto.Signer {
 	keys := make(map[string]crypto.Signer)
 	var shared crypto.Signer
@@ -50,7 +50,7 @@ func NewKeys(algorithms ...string) map[string]crypto.Signer {
 	return keys
 }
 
-// KeyPEM returns a private key in PEM (PKCS #8).
+// KeyPEM returns a private key as PEM (PKCS #8).
 func KeyPEM(key crypto.PrivateKey) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))}))
 }

@@ -1,8 +1,9 @@
 // Package testkit has what the tests of several packages need: keys, certificates, and
 // bubbles of testing/synctest that don't run forever.
 //
-// Its functions for keys and certificates panic where they fail, which only a mistake in
-// a test can cause. So they also serve in package variables and in sync.OnceValue.
+// The functions for keys and certificates panic if they fail. Only a mistake in a test
+// makes them fail, and so they can also be called outside of tests, for example in a
+// sync.OnceValue.
 package testkit
 
 import (
@@ -12,20 +13,20 @@ import (
 	"time"
 )
 
-// limit is how long a bubble may last, by its own clock. A loop that polls once a second
-// reaches it in seconds of real time.
+// limit is how long a bubble may last by its own clock. A loop that polls once a second
+// reaches the limit within seconds of real time.
 const limit = 60 * 24 * time.Hour
 
-// Bubble runs test in a bubble of [synctest.Test]. It panics when the test still runs
-// after 60 days by the clock of the bubble. Without that limit, a test that waits for
-// something that never comes runs until the time limit of go test, if any goroutine of
-// the bubble wakes up regularly.
+// Bubble runs test in a bubble of [synctest.Test], and panics if the test still runs after
+// 60 days by the clock of the bubble. That is for a test that waits for something that
+// never happens: if another goroutine of the bubble wakes up regularly, the test would go
+// on until go test gives up.
 func Bubble(t *testing.T, test func(*testing.T)) {
 	t.Helper()
 	bubble(t, limit, test)
 }
 
-// World is [Bubble] with a world that newWorld makes in the bubble.
+// World is [Bubble] for a test that needs a world: newWorld makes it inside the bubble.
 func World[W any](t *testing.T, newWorld func(*testing.T) W, test func(*testing.T, W)) {
 	t.Helper()
 	Bubble(t, func(t *testing.T) { test(t, newWorld(t)) })
