@@ -3,7 +3,6 @@ package conformance
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -53,7 +52,7 @@ func TestNonces(t *testing.T) {
 					assert.Equal(t, http.StatusOK, first.status)
 					assert.Equal(t, s.proto, first.proto)
 					assert.Equal(t, 2, first.hops, "it is sent again with the nonce")
-					assert.Equal(t, len(body), first.length, "with the whole body")
+					assert.Equal(t, len(body), first.answer.Length, "with the whole body")
 					assert.Equal(t, granted, statuses(w.tokenRequests()))
 
 					// Nonces live for a second or two, so one of these calls is in time.
@@ -63,7 +62,7 @@ func TestNonces(t *testing.T) {
 					at.revoke(t, requireOK(t, client, at.api).token)
 					again := post(t, client, at.api, strings.NewReader(body))
 					assert.Equal(t, http.StatusOK, again.status)
-					assert.Equal(t, len(body), again.length)
+					assert.Equal(t, len(body), again.answer.Length)
 					assert.Equal(t, granted[1:], statuses(w.tokenRequests()))
 				})
 				t.Run(name+"_with_a_body_to_read_once", func(t *testing.T) {
@@ -125,7 +124,7 @@ func TestRenewedCertificate(t *testing.T) {
 		used := post(t, client, at.api, strings.NewReader("body"))
 		require.Equal(t, http.StatusOK, used.status)
 		require.Equal(t, "HTTP/2.0", used.proto)
-		require.Equal(t, 4, used.length)
+		require.Equal(t, 4, used.answer.Length)
 		token, err := source.TokenContext(t.Context())
 		require.NoError(t, err)
 		return token
@@ -146,28 +145,12 @@ func TestRenewedCertificate(t *testing.T) {
 	require.Equal(t, http.StatusOK, send(t, plainCall(t, at, "Bearer", after.AccessToken), renewed).status)
 }
 
-// A posted is a call with a body, and its result.
-type posted struct {
-	call
-	length int // of the body that the API received
-}
-
 // post makes a call with a body.
-func post(t *testing.T, client *http.Client, api string, body io.Reader) posted {
+func post(t *testing.T, client *http.Client, api string, body io.Reader) call {
 	t.Helper()
-	var p posted
-	r, err := http.NewRequestWithContext(withCall(t.Context(), &p.call), http.MethodPost, api, body)
-	require.NoError(t, err)
-	resp, err := client.Do(r)
-	require.NoError(t, err)
-	defer func() { _ = resp.Body.Close() }()
-	p.status, p.proto = resp.StatusCode, resp.Proto
-	var got struct {
-		Length int `json:"length"`
-	}
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
-	p.length = got.Length
-	return p
+	c := do(t.Context(), client, api, body)
+	require.NoError(t, c.err)
+	return c
 }
 
 // requireRemembered requires that one of several calls takes a single hop.

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -77,7 +78,7 @@ func runLoad(t *testing.T, c *testClient) load {
 				if now.After(end) {
 					return
 				}
-				calls[i] = append(calls[i], do(t.Context(), client, c.at.api))
+				calls[i] = append(calls[i], do(t.Context(), client, c.at.api, nil))
 			}
 		})
 	}
@@ -104,10 +105,14 @@ func runLoad(t *testing.T, c *testClient) load {
 	return l
 }
 
-// do makes one call of the API.
-func do(ctx context.Context, client *http.Client, api string) call {
+// do makes one call of the API: a POST if there is a body, or else a GET.
+func do(ctx context.Context, client *http.Client, api string, body io.Reader) call {
 	var c call
-	r, err := http.NewRequestWithContext(withCall(ctx, &c), http.MethodGet, api, nil)
+	method := http.MethodGet
+	if body != nil {
+		method = http.MethodPost
+	}
+	r, err := http.NewRequestWithContext(withCall(ctx, &c), method, api, body)
 	if err != nil {
 		return call{err: err}
 	}
@@ -119,15 +124,16 @@ func do(ctx context.Context, client *http.Client, api string) call {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.status, c.proto = resp.StatusCode, resp.Proto
-	_, c.err = io.Copy(io.Discard, resp.Body)
-	c.ended = time.Now()
+	text, err := io.ReadAll(resp.Body)
+	c.ended, c.err = time.Now(), err
+	_ = json.Unmarshal(text, &c.answer) // a refusal has none of its members
 	return c
 }
 
 // requireOK makes one call of the API, which must be answered with 200.
 func requireOK(t *testing.T, client *http.Client, api string) call {
 	t.Helper()
-	c := do(t.Context(), client, api)
+	c := do(t.Context(), client, api, nil)
 	require.NoError(t, c.err)
 	require.Equal(t, http.StatusOK, c.status)
 	return c
@@ -148,12 +154,7 @@ func (l load) late(i int) bool {
 // assertNoCallFailed asserts that the answer to each call was 200.
 func (l load) assertNoCallFailed(t *testing.T) {
 	t.Helper()
-	var failed []call
-	for _, c := range l.calls {
-		if c.err != nil || c.status != http.StatusOK {
-			failed = append(failed, c)
-		}
-	}
+	failed := slices.DeleteFunc(slices.Clone(l.calls), func(c call) bool { return c.err == nil && c.status == http.StatusOK })
 	if len(failed) > 0 {
 		t.Errorf("%d of %d calls failed; the first: status %d, error %v",
 			len(failed), len(l.calls), failed[0].status, failed[0].err)

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -193,9 +192,8 @@ func last(methods []string) []string { return methods[len(methods)-1:] }
 // requireGood requires that the API accepts the client's token, and knows whose it is.
 func (c *testClient) requireGood(t *testing.T, client *http.Client) {
 	t.Helper()
-	got, err := get(client, c.at.api)
-	require.NoError(t, err)
-	require.Equal(t, answer{http.StatusOK, c.known.id, scopeRead}, got)
+	got := requireOK(t, client, c.at.api).answer
+	require.Equal(t, []string{c.known.id, scopeRead}, []string{got.ClientID, got.Scope})
 }
 
 // TestMatrix runs each column with each server and method, and compares the results with
@@ -285,9 +283,8 @@ func testWrongCredential(t *testing.T, c *testClient) string {
 	cell := requireRefusal(t, c.server.authServer, err, "invalid_client")
 	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
-	_, err = get(c.conf.Client(c.ctx), c.at.api)
 	var refusal *oauth2.RetrieveError
-	require.ErrorAs(t, err, &refusal)
+	require.ErrorAs(t, do(t.Context(), c.conf.Client(c.ctx), c.at.api, nil).err, &refusal)
 	assert.Equal(t, "invalid_client", refusal.ErrorCode)
 	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
@@ -462,22 +459,4 @@ func requireRefusal(t *testing.T, s authServer, err error, code string) string {
 	}
 	assert.False(t, errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 	return fmt.Sprintf("%d %s", refusal.Response.StatusCode, refusal.ErrorCode)
-}
-
-// An answer is an answer of the API.
-type answer struct {
-	status   int
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
-}
-
-// get calls the API.
-func get(client *http.Client, url string) (answer, error) {
-	resp, err := client.Get(url)
-	if err != nil {
-		return answer{}, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	got := answer{status: resp.StatusCode}
-	return got, json.NewDecoder(resp.Body).Decode(&got)
 }

@@ -82,7 +82,8 @@ func TestSecrets(t *testing.T) {
 						found.add(s.name, way.name, tt.name, refusal)
 						if understood {
 							assert.Empty(t, refusal)
-							assert.Equal(t, answer{http.StatusOK, c.id, ""}, got)
+							assert.Equal(t, http.StatusOK, got.status)
+							assert.Equal(t, answer{ClientID: c.id}, got.answer)
 							return
 						}
 						switch {
@@ -103,27 +104,27 @@ func TestSecrets(t *testing.T) {
 	found.compare(t)
 }
 
-// getWith calls the API through the library. It returns the answer of the API, or the
-// error code of the token endpoint.
-func getWith(t *testing.T, auth clientcredentials.ClientAuth, c registration, at endpoints) (answer, string) {
+// getWith calls the API through the library. It returns the call, and the error code of
+// the token endpoint, if any.
+func getWith(t *testing.T, auth clientcredentials.ClientAuth, c registration, at endpoints) (call, string) {
 	w := newWire(t, at.token)
 	conf := &clientcredentials.Config{ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, ClientAuth: auth}
-	got, err := get(conf.Client(w.context(t)), at.api)
+	got := do(t.Context(), conf.Client(w.context(t)), at.api, nil)
 	requests := methods(w.tokenRequests())
 	var refusal *oauth2.RetrieveError
 	switch {
-	case err == nil:
+	case got.err == nil:
 		assert.Equal(t, []string{c.method}, requests)
 		return got, ""
-	case errors.As(err, &refusal):
+	case errors.As(got.err, &refusal):
 		for _, method := range requests {
 			assert.Equal(t, c.method, method)
 		}
-		return answer{}, refusal.ErrorCode
+		return got, refusal.ErrorCode
 	default:
-		require.ErrorContains(t, err, "ClientID contains a colon")
+		require.ErrorContains(t, got.err, "ClientID contains a colon")
 		assert.Empty(t, requests)
-		return answer{}, "nothing sent"
+		return got, "nothing sent"
 	}
 }
 

@@ -49,7 +49,15 @@ type call struct {
 	proof   string    // the DPoP proof of the last hop, if any
 	proto   string    // of the answer, for example "HTTP/2.0"
 	status  int
+	answer  answer
 	err     error
+}
+
+// An answer is what the API answers to a good call.
+type answer struct {
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+	Length   int    `json:"length"` // of the body that the API received; oidc-provider only
 }
 
 type callKey struct{}
