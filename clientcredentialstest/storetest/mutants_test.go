@@ -13,7 +13,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A mutant is a store in memory with a mistake. The zero value has none.
+// A mutant is a store in memory with a mistake. mutantWith makes one.
 type mutant struct {
 	contents contents
 
@@ -23,7 +23,7 @@ type mutant struct {
 	torn   []string                        // the operations that read and write in two steps
 	late   bool                            // a call whose context is done is carried out after it has returned
 
-	memory map[string]string // for around; protected by contents.mu
+	memory map[string]string // for around, which runs under contents.mu
 }
 
 // A call is a call of a mutant: what it was given, and what it returns.
@@ -98,9 +98,6 @@ func (m *mutant) do(c *call) error {
 }
 
 func (m *mutant) carryOut(e *entry, c *call, now time.Time) error {
-	if m.memory == nil {
-		m.memory = make(map[string]string)
-	}
 	c.store, c.memory, c.now = m, m.memory, now
 	if m.around == nil {
 		c.right(e)

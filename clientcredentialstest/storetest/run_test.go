@@ -69,7 +69,7 @@ func same(s tokenstore.Store) clients { return clients{s, s, s} }
 
 // mutantWith returns the clients of a mutant with these mistakes.
 func mutantWith(mistakes ...mistake) clients {
-	m := new(mutant)
+	m := &mutant{memory: make(map[string]string)}
 	for _, mistake := range mistakes {
 		mistake(m)
 	}
