@@ -499,7 +499,7 @@ func TestS08_StoreForgets(t *testing.T) {
 }
 
 func TestS08_StoreRefuses(t *testing.T) {
-	for _, operation := range []string{"acquire", "publish", "abort", "invalidate"} {
+	for _, operation := range []event.Operation{"acquire", "publish", "abort", "invalidate"} {
 		fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 			replicas := f.replicas(3)
 			for _, r := range replicas {

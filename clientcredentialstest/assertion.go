@@ -13,7 +13,7 @@ import (
 
 const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" //nolint:gosec // A name, not a credential.
 
-// An assertion is a client's JWT, RFC 7523, Section 3.
+// An assertion is a JWT by which a client authenticates (RFC 7523, Section 3).
 type assertion struct {
 	*jwt
 	claims struct {
@@ -33,7 +33,7 @@ func parseAssertion(text string) (a *assertion, ok bool) {
 	return a, ok
 }
 
-// method returns how a client with such an assertion authenticates.
+// method returns the authentication method that the assertion belongs to.
 func (a *assertion) method() string {
 	if strings.HasPrefix(a.algorithm(), "HS") {
 		return "client_secret_jwt"
@@ -41,7 +41,7 @@ func (a *assertion) method() string {
 	return "private_key_jwt"
 }
 
-// isFrom reports whether the client has made the assertion.
+// isFrom reports whether the client has signed the assertion.
 func (a *assertion) isFrom(c *Client) bool {
 	if a.method() == "private_key_jwt" {
 		return slices.ContainsFunc(c.PublicKeys, a.isSignedBy)
@@ -55,8 +55,8 @@ func (a *assertion) isFrom(c *Client) bool {
 	return hmac.Equal(mac.Sum(nil), a.signature)
 }
 
-// authenticateByAssertionLocked completes req and returns the client that has
-// signed its assertion.
+// authenticateByAssertionLocked completes req and returns the client that signed
+// its assertion.
 func (s *AuthorizationServer) authenticateByAssertionLocked(req *Request, r *http.Request) (*Client, *refusal) {
 	a, ok := parseAssertion(req.Form.Get("client_assertion"))
 	if !ok {
@@ -86,17 +86,17 @@ func (s *AuthorizationServer) authenticateByAssertionLocked(req *Request, r *htt
 	return nil, unknownClient
 }
 
-// faultLocked returns what is wrong with the claims of an assertion, RFC 7523,
-// Section 3. If nothing is, the assertion is used up.
+// faultLocked returns what is wrong with the claims of an assertion (RFC 7523,
+// Section 3), or "". An assertion without a fault can't be used again.
 func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string {
 	now := time.Now()
 	seconds := float64(now.UnixNano()) / 1e9
 	var audience string
 	switch err := json.Unmarshal(a.claims.Audience, &audience); {
 	case a.claims.Issuer != a.claims.Subject:
-		return "iss is not sub"
+		return "iss and sub differ"
 	case err != nil:
-		return "aud is not one string"
+		return "aud is not a single string"
 	case !s.isAudience(audience, r):
 		return "aud is not this server"
 	case a.claims.Expiry == nil:
@@ -126,12 +126,12 @@ func (s *AuthorizationServer) isAudience(audience string, r *http.Request) bool 
 		return audience == s.Issuer
 	}
 	endpoint := "://" + r.Host + r.URL.Path
-	// Nothing tells https in memory.
+	// In memory, a request for https looks like one for http.
 	return audience == "https"+endpoint || r.TLS == nil && audience == "http"+endpoint
 }
 
-// authenticateByCertificateLocked completes req and returns the client that has
-// the certificate of the connection, RFC 8705, Section 2, or nil.
+// authenticateByCertificateLocked completes req and returns the client that the
+// certificate of the connection belongs to (RFC 8705, Section 2), or nil.
 func (s *AuthorizationServer) authenticateByCertificateLocked(req *Request) *Client {
 	if req.Certificate == nil {
 		return nil

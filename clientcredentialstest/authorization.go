@@ -26,35 +26,35 @@ type Client struct {
 	ID     string
 	Secret string
 
-	// Scopes is what the client may ask for, and what it gets when it names no
-	// scope. nil: it may ask for any, and gets none when it names none.
+	// Scopes are the scopes that the client may request, and those that it gets if
+	// it requests none. nil: it may request any scope, and gets none by default.
 	Scopes []string
 
-	// PublicKeys are those that the client may sign assertions with (RFC 7523):
+	// PublicKeys verify the client's assertions (RFC 7523). Each is an
 	// *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
 	PublicKeys []crypto.PublicKey
 
-	// Certificates are those that the client may present in the TLS handshake
-	// (RFC 8705), to a server that [NewTLSServer] started.
+	// Certificates are the certificates that the client may present in the TLS
+	// handshake (RFC 8705), to a server of [NewTLSServer].
 	Certificates []*x509.Certificate
 
-	// AuthMethods is how the client may authenticate (RFC 7591, Section 2):
-	// "client_secret_basic", "client_secret_post", "client_secret_jwt",
-	// "private_key_jwt", "tls_client_auth" with a certificate that another has
-	// issued, "self_signed_tls_client_auth". nil: in any way for which the fields
-	// above have what it takes. Without a Secret, PublicKeys and Certificates the
-	// client is believed.
+	// AuthMethods are the methods by which the client may authenticate (RFC 7591,
+	// Section 2): "client_secret_basic", "client_secret_post", "client_secret_jwt",
+	// "private_key_jwt", "tls_client_auth" with a certificate that isn't
+	// self-signed, and "self_signed_tls_client_auth". nil: any method for which the
+	// client has a Secret, PublicKeys or Certificates. A client without any of
+	// these needs no authentication.
 	AuthMethods []string
 
 	// RequireDPoP refuses token requests without a proof of possession: the client
-	// is registered with dpop_bound_access_tokens (RFC 9449, Section 5.2). Any
-	// client may send one, and gets a token that is bound to the key of the proof.
+	// is registered with dpop_bound_access_tokens (RFC 9449, Section 5.2). Other
+	// clients may send a proof, too, and then get a token that is bound to its key.
 	RequireDPoP bool
 
-	// CertificateBound binds tokens to the certificate of the connection, whatever
-	// the client authenticates with, and refuses token requests without one: the
-	// client is registered with tls_client_certificate_bound_access_tokens (RFC
-	// 8705, Section 3.4). It takes servers that [NewTLSServer] started.
+	// CertificateBound binds tokens to the certificate of the connection, however
+	// the client authenticates, and refuses token requests without a certificate:
+	// the client is registered with tls_client_certificate_bound_access_tokens (RFC
+	// 8705, Section 3.4). It needs a server of [NewTLSServer].
 	CertificateBound bool
 
 	// RawBasic compares Basic credentials as they are, without the form
@@ -62,7 +62,7 @@ type Client struct {
 	RawBasic bool
 }
 
-// Token is what an [AuthorizationServer] knows of an access token it issued.
+// Token is what an [AuthorizationServer] knows about an access token that it issued.
 type Token struct {
 	ClientID string
 	Scopes   []string
@@ -71,44 +71,46 @@ type Token struct {
 	Expiry   time.Time // zero: never
 
 	// JKT is the thumbprint of the key that the token is bound to (RFC 9449,
-	// Section 6.1). Empty: none.
+	// Section 6.1). Empty: the token isn't bound to a key.
 	JKT string
 
 	// X5TS256 is the x5t#S256 of the certificate that the token is bound to (RFC
-	// 8705, Section 3.1). Empty: none.
+	// 8705, Section 3.1). Empty: the token isn't bound to a certificate.
 	X5TS256 string
 }
 
 // AuthorizationServer is the token endpoint of an authorization server that
-// knows the client credentials grant and nothing else (RFC 6749, Sections 3.2
-// and 4.4). As an [http.Handler] it answers at every path that ends in /token.
+// supports only the client credentials grant (RFC 6749, Sections 3.2 and 4.4). As an
+// [http.Handler] it answers at every path that ends in /token.
 //
-// A request that breaks RFC 6749 is answered with an error, issues nothing and
-// is listed by [AuthorizationServer.Violations], and so is one whose proof of
-// possession breaks RFC 9449. Wrong credentials, unknown scopes, and what the client
-// is registered for and comes without, are errors too, but break no rule.
+// A request that breaks RFC 6749, or whose proof of possession breaks RFC 9449, gets an
+// error and no token, and [AuthorizationServer.Violations] lists it. A request also gets
+// an error for wrong credentials, for an unknown scope, and if it lacks a proof or a
+// certificate that the client's registration demands. Those break no rule, so they are
+// not violations.
 //
 // The zero value is usable and knows no client. Set the fields before the first
-// request; the methods are safe for concurrent use at any time.
+// request. The methods are safe for concurrent use at any time.
 type AuthorizationServer struct {
 	Clients []Client
 
-	// Issuer is the audience that client assertions must have. Empty: the URL of
-	// the token endpoint.
+	// Issuer is the audience that client assertions must have. Empty: they must
+	// have the URL of the token endpoint.
 	Issuer string
 
-	// TokenLifetime is how long a token is valid. The answer tells it in whole
-	// seconds, rounded down. 0: one hour. Negative: for ever, and the answer
-	// has no expires_in.
+	// TokenLifetime is how long a token is valid. The answer gives it in whole
+	// seconds, rounded down. 0: one hour. Negative: forever, and the answer has no
+	// expires_in.
 	TokenLifetime time.Duration
 
 	// Latency holds back each answer of the token endpoint. The token in it is
-	// already issued, and its life runs.
+	// issued before that, so part of its life is already over when it arrives.
 	Latency time.Duration
 
-	// DPoPNonce is what proofs of possession must contain (RFC 9449, Section 8). The
-	// answer to another one is use_dpop_nonce, and every answer tells the nonce.
-	// Empty: anything will do. [AuthorizationServer.SetDPoPNonce] changes it.
+	// DPoPNonce is the nonce that proofs of possession must contain (RFC 9449,
+	// Section 8). A proof without it is answered with use_dpop_nonce, and every
+	// answer contains the nonce. Empty: proofs need no nonce. Change it with
+	// [AuthorizationServer.SetDPoPNonce].
 	DPoPNonce string
 
 	mu         sync.Mutex // protects all below, and Clients and DPoPNonce once serving; never held while waiting
@@ -117,25 +119,25 @@ type AuthorizationServer struct {
 	script     []Fault
 	outage     *Fault
 	tokens     map[string]Token
-	sweepAt    int  // when tokens has this many, the expired ones go
+	sweepAt    int  // the number of tokens at which the expired ones are removed
 	assertions used // by sub and jti
 	proofs     used // by key and jti
 	issued     int
 }
 
-// Register adds a client, or replaces the one that has its ID: rotate a secret
-// with it.
+// Register adds a client, or replaces the client with the same ID. Use it to rotate
+// a secret.
 func (s *AuthorizationServer) Register(c Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A copy, because the slice is the caller's.
+	// Clone the slice, because it belongs to the caller.
 	s.Clients = append(slices.DeleteFunc(slices.Clone(s.Clients), func(old Client) bool {
 		return old.ID == c.ID
 	}), c)
 }
 
-// SetDPoPNonce changes DPoPNonce: proofs with the one before are refused from now
-// on. Answers that are still held back tell the new one.
+// SetDPoPNonce changes DPoPNonce: from now on, proofs with the old nonce are
+// refused. Answers that are still held back already contain the new one.
 func (s *AuthorizationServer) SetDPoPNonce(nonce string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,15 +150,16 @@ func (s *AuthorizationServer) dpopNonce() string {
 	return s.DPoPNonce
 }
 
-// Script queues faults: the next token requests get one each, in order.
+// Script queues faults. Each happens to one of the next token requests, in order.
 func (s *AuthorizationServer) Script(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = append(s.script, faults...)
 }
 
-// SetFault is an outage: every token request gets the fault until it is set to
-// nil. What [AuthorizationServer.Script] queued goes first.
+// SetFault begins an outage: the fault happens to every token request until SetFault
+// is called again, with nil to end the outage. Faults queued by
+// [AuthorizationServer.Script] come first.
 func (s *AuthorizationServer) SetFault(f *Fault) {
 	if f != nil {
 		c := *f
@@ -167,16 +170,15 @@ func (s *AuthorizationServer) SetFault(f *Fault) {
 	s.outage = f
 }
 
-// Requests returns the token requests received, oldest first; of many the last
-// 10,000.
+// Requests returns the last 10,000 token requests, oldest first.
 func (s *AuthorizationServer) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests.list()
 }
 
-// TokenRequests returns the number of token requests received, whatever their
-// answer.
+// TokenRequests returns the number of token requests received, including those that
+// were refused.
 func (s *AuthorizationServer) TokenRequests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,9 +192,9 @@ func (s *AuthorizationServer) TokensIssued() int {
 	return s.issued
 }
 
-// Violations returns an error for each token request that broke RFC 6749, or a
-// specification it refers to, with the section; of many the last 10,000. No
-// error repeats a parameter's value.
+// Violations returns the last 10,000 violations, oldest first: an error for each token
+// request that broke RFC 6749 or a specification that it refers to. The error names the
+// section. It never contains the value of a parameter.
 func (s *AuthorizationServer) Violations() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,8 +215,8 @@ func (s *AuthorizationServer) RevokeAll() {
 	clear(s.tokens)
 }
 
-// Introspect returns what is known of a token, and false if it is unknown,
-// expired or revoked, as the active member of RFC 7662, Section 2.2, would tell.
+// Introspect returns what is known about a token, and whether the token is active
+// (RFC 7662, Section 2.2): false if it is unknown, expired or revoked.
 func (s *AuthorizationServer) Introspect(accessToken string) (Token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,18 +231,18 @@ func (t Token) expired(now time.Time) bool {
 	return !t.Expiry.IsZero() && !now.Before(t.Expiry)
 }
 
-// ServeHTTP answers a token request. It ends with panic(http.ErrAbortHandler)
-// where a connection is to break: on some faults, and when the client leaves
-// while its answer is held back.
+// ServeHTTP answers a token request. It panics with [http.ErrAbortHandler] to break
+// the connection: on some faults, and when the client leaves while its answer is held
+// back.
 func (s *AuthorizationServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !strings.HasSuffix(r.URL.Path, "/token") {
 		http.NotFound(w, r)
 		return
 	}
-	// All of the body first: only then does net/http notice a client that leaves.
+	// Read the whole body first: only then does net/http notice that a client leaves.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); err != nil && !errors.As(err, &tooLarge) {
-		panic(http.ErrAbortHandler) // Cut short: nobody waits for an answer.
+		panic(http.ErrAbortHandler) // The body was cut short: nobody waits for an answer.
 	}
 	fault, grant, refused := s.receive(r, body, err != nil)
 
@@ -248,7 +250,7 @@ func (s *AuthorizationServer) ServeHTTP(w http.ResponseWriter, r *http.Request) 
 	var a answer
 	switch {
 	case fault.Reset:
-		// It issues nothing.
+		// Issue no token.
 	case fault.replaces():
 		a = fault.answer()
 	case refused != nil:
@@ -265,12 +267,13 @@ func (s *AuthorizationServer) ServeHTTP(w http.ResponseWriter, r *http.Request) 
 	a.write(w, r, fault)
 }
 
-// receive records a request and what is wrong with it, and takes its fault.
+// receive records a request and its violation, if any, and takes its fault from the
+// script or the outage.
 func (s *AuthorizationServer) receive(r *http.Request, body []byte, tooLarge bool) (Fault, Token, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	req := received(r)
-	if !tooLarge { // 10,000 of them would not fit in memory.
+	if !tooLarge { // 10,000 bodies without a limit might not fit into memory.
 		req.Body = string(body)
 	}
 	grant, refused := s.examineLocked(&req, r, tooLarge)
@@ -288,7 +291,8 @@ func (s *AuthorizationServer) receive(r *http.Request, body []byte, tooLarge boo
 	return fault, grant, refused
 }
 
-// examineLocked completes req and returns the token it asks for, or why it gets none.
+// examineLocked completes req and returns the token that it asks for, or the reason for
+// its refusal.
 func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLarge bool) (Token, *refusal) {
 	if r.Method != http.MethodPost {
 		return Token{}, violation("RFC 6749, Section 3.2", "the method is not POST")
@@ -341,7 +345,7 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 	}
 	if client.CertificateBound {
 		if req.Certificate == nil {
-			return Token{}, &refusal{code: "invalid_request", text: "the client is registered for tokens bound to its certificate, and presents none"}
+			return Token{}, &refusal{code: "invalid_request", text: "the client is registered for certificate-bound tokens but presents no certificate"}
 		}
 		token.X5TS256 = base64urlSHA256(req.Certificate.Raw)
 	}
@@ -349,12 +353,12 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 	return token, refused
 }
 
-// proveLocked returns the thumbprint of the key that the token is to be bound to, or
-// nothing if the client asks for none: RFC 9449, Section 5.
+// proveLocked returns the thumbprint of the key that the token is to be bound to, or ""
+// for a bearer token: RFC 9449, Section 5.
 func (s *AuthorizationServer) proveLocked(client *Client, r *http.Request) (jkt string, refused *refusal) {
 	if len(r.Header.Values("DPoP")) == 0 {
 		if client.RequireDPoP {
-			return "", &refusal{code: "invalid_dpop_proof", text: "the client is registered for tokens bound to a key, and sends no proof"}
+			return "", &refusal{code: "invalid_dpop_proof", text: "the client is registered for key-bound tokens but sends no proof"}
 		}
 		return "", nil
 	}
@@ -412,7 +416,7 @@ func (s *AuthorizationServer) authenticateLocked(req *Request, r *http.Request) 
 		}
 		req.ClientID = basicID
 		if id != "" && id != basicID {
-			return nil, violation("RFC 6749, Section 2.3", "client_id is not that of the Authorization header")
+			return nil, violation("RFC 6749, Section 2.3", "client_id differs from the id in the Authorization header")
 		}
 		id, secret, raw = basicID, basicSecret, isRaw
 	}
@@ -426,8 +430,8 @@ func (s *AuthorizationServer) authenticateLocked(req *Request, r *http.Request) 
 	return nil, unknownClient
 }
 
-// basicLocked decodes the credentials of RFC 6749, Section 2.3.1, or the raw ones
-// of a client that is registered for it.
+// basicLocked decodes Basic credentials as RFC 6749, Section 2.3.1, says, or returns
+// them as they are for a client with RawBasic.
 func (s *AuthorizationServer) basicLocked(r *http.Request) (id, secret string, raw bool, refused *refusal) {
 	rawID, rawSecret, ok := r.BasicAuth()
 	if !ok {
@@ -446,7 +450,7 @@ func (s *AuthorizationServer) basicLocked(r *http.Request) (id, secret string, r
 	return id, secret, false, nil
 }
 
-// grant returns the scopes the client gets (RFC 6749, Section 3.3).
+// grant returns the scopes that the client gets (RFC 6749, Section 3.3).
 func (c *Client) grant(scope string) ([]string, *refusal) {
 	if scope == "" {
 		return slices.Clone(c.Scopes), nil
@@ -459,12 +463,13 @@ func (c *Client) grant(scope string) ([]string, *refusal) {
 	}
 	for _, token := range scopes {
 		if c.Scopes != nil && !slices.Contains(c.Scopes, token) {
-			return nil, &refusal{code: "invalid_scope", text: "the client may not ask for this scope"}
+			return nil, &refusal{code: "invalid_scope", text: "the client may not request this scope"}
 		}
 	}
 	return scopes, nil
 }
 
+// notScope reports whether a scope must not contain r.
 func notScope(r rune) bool {
 	return r < 0x21 || r == '"' || r == '\\' || r > 0x7e
 }
@@ -479,7 +484,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// issue makes a token for the grant.
+// issue issues the token and returns the answer with it.
 func (s *AuthorizationServer) issue(t Token) answer {
 	lifetime := s.TokenLifetime
 	if lifetime == 0 {

@@ -2,33 +2,33 @@
 // fake API behind it, for tests, examples and demonstrations of clients that
 // use the client credentials grant (RFC 6749, Section 4.4).
 //
-// The authorization server is strict: a request that breaks RFC 6749 is
-// refused and remembered as a violation. It is also scriptable: a [Fault] makes
-// it fail the way servers and networks fail. Clients authenticate by secrets, by
-// assertions (RFC 7523) or by certificates (RFC 8705), as each [Client] is
-// registered.
+// The authorization server is strict: it refuses a request that breaks RFC 6749
+// and lists it as a violation. It is also scriptable: a [Fault] makes it fail the
+// way servers and networks fail. Clients authenticate with secrets, with assertions
+// (RFC 7523) or with certificates (RFC 8705), as each [Client] is registered.
 //
 // # Tokens that are bound to a key or a certificate
 //
-// A token request with a proof of possession (DPoP, RFC 9449) gets a token that is
-// bound to the key of the proof, and [Client].RequireDPoP insists on that. Both
-// servers check proofs as Section 4.3 says: their type, algorithm, public key,
-// signature, method and URL, the hash of the token, a time no more than 5 minutes
-// off, and that none is used twice. They want a nonce in them where DPoPNonce is
-// set; SetDPoPNonce changes it, and the next proof is refused with use_dpop_nonce:
+// The answer to a token request with a proof of possession (DPoP, RFC 9449) is a
+// token that is bound to the key of the proof. [Client].RequireDPoP makes proofs
+// mandatory. Both servers check proofs as Section 4.3 says: their type, algorithm,
+// public key, signature, method and URL, and the hash of the token. The time of a
+// proof must not be more than 5 minutes off, and a proof can be used only once. If
+// DPoPNonce is set, proofs must contain that nonce. SetDPoPNonce changes it, and the
+// next proof is refused with use_dpop_nonce:
 //
 //	srv.API.SetDPoPNonce("another")
 //
-// Tokens of a [Client] that is CertificateBound belong to the certificate that it
-// presents to a server of [NewTLSServer] (RFC 8705, Section 3). [Token] tells what a
-// token is bound to. The API refuses one whose key or certificate the sender hasn't,
-// and a token that is bound to a key but is sent as a bearer token, both as
+// The tokens of a [Client] with CertificateBound are bound to the certificate that the
+// client presents to a server of [NewTLSServer] (RFC 8705, Section 3). [Token] says
+// what a token is bound to. The API refuses a token if the client doesn't have its key
+// or certificate, and if a key-bound token is sent as a bearer token. It lists both as
 // violations.
 //
 // # Over sockets
 //
-// [Start] runs both servers on the loopback interface for the length of a
-// test, and fails the test when the client broke a rule:
+// [Start] runs both servers on the loopback interface for the duration of a
+// test, and fails the test if the client broke a rule:
 //
 //	func TestClient(t *testing.T) {
 //		srv := clientcredentialstest.Start(t)
@@ -42,13 +42,13 @@
 //		// ...
 //	}
 //
-// [NewServer] and [NewTLSServer] do the same for programs that have no test.
+// [NewServer] and [NewTLSServer] do the same for programs that are not tests.
 //
 // # In memory
 //
-// Sockets and [testing/synctest] don't go together. [HandlerTransport] carries
-// requests to handlers without sockets, so that an hour of a token's life
-// passes in an instant:
+// Sockets don't work with [testing/synctest]. [HandlerTransport] carries requests
+// to handlers without sockets, so that an hour of a token's life passes in an
+// instant:
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		auth := &clientcredentialstest.AuthorizationServer{
@@ -61,7 +61,7 @@
 //		// ... https://auth.example/token, https://api.example/
 //	})
 //
-// Both servers read the time with [time.Now] and wait on timers, nothing else.
+// Both servers read the time with [time.Now] and wait only on timers.
 //
-// Package storetest, below this one, has a store for replicas that share tokens.
+// Package storetest has a store in memory for replicas that share tokens.
 package clientcredentialstest

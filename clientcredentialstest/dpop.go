@@ -19,23 +19,23 @@ import (
 	"time"
 )
 
-// maxProofAge is how far the time of a proof may be from ours, in both directions.
+// maxProofAge is how far the time of a proof may be in the past or in the future.
 const maxProofAge = 5 * time.Minute
 
-// proofAlgorithms are those that proofs may be signed with.
+// proofAlgorithms are the algorithms that proofs may be signed with.
 var proofAlgorithms = []string{"ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"}
 
-// A proof is what is learnt from the header field DPoP, RFC 9449, Section 4.
+// A proof is the content of the header field DPoP (RFC 9449, Section 4).
 type proof struct {
 	jkt      string // the thumbprint of its key
-	id       string
+	id       string // its jti
 	nonce    string
 	issuedAt time.Time
 }
 
-// readProof returns the proof of a request, or what is wrong with it: RFC 9449,
-// Section 4.3, without what a server has to remember. accessToken is empty in a
-// token request.
+// readProof returns the proof of a request, or what is wrong with it. It makes the
+// checks of RFC 9449, Section 4.3, except those for which a server has to remember
+// something. accessToken is empty for a token request.
 func readProof(r *http.Request, accessToken string) (p proof, fault string) {
 	values := r.Header.Values("DPoP")
 	switch len(values) {
@@ -43,7 +43,7 @@ func readProof(r *http.Request, accessToken string) (p proof, fault string) {
 		return p, "there is no proof"
 	case 1:
 	default:
-		return p, "more than one proof"
+		return p, "there is more than one proof"
 	}
 	var claims map[string]any
 	j, ok := parseJWT(values[0], &claims)
@@ -56,25 +56,25 @@ func readProof(r *http.Request, accessToken string) (p proof, fault string) {
 	p.id, _ = claims["jti"].(string)
 	p.nonce, _ = claims["nonce"].(string)
 	htu, _ := claims["htu"].(string)
-	iat, _ := claims["iat"].(float64) // Without one it is long ago.
+	iat, _ := claims["iat"].(float64) // Without an iat, the proof is too old.
 	p.issuedAt = time.Unix(int64(iat), 0)
 	switch {
 	case j.header["typ"] != "dpop+jwt":
 		return p, "typ is not dpop+jwt"
 	case !slices.Contains(proofAlgorithms, j.algorithm()):
-		return p, "alg is none of " + strings.Join(proofAlgorithms, " ")
+		return p, "alg must be one of " + strings.Join(proofAlgorithms, ", ")
 	case j.header["crit"] != nil:
 		return p, "crit is not understood" // RFC 7515, Section 4.1.11.
 	case key == nil:
-		return p, "jwk is not a public key of RSA, ECDSA or Ed25519"
+		return p, "jwk must be a public key of RSA, ECDSA or Ed25519"
 	case !j.isSignedBy(key):
-		return p, "the signature is not that of jwk"
+		return p, "the signature does not match jwk"
 	case p.id == "":
 		return p, "jti is missing"
 	case claims["htm"] != r.Method:
-		return p, "htm is not the method"
+		return p, "htm is not the method of the request"
 	case !isTarget(htu, r):
-		return p, "htu is not the URL without query and fragment"
+		return p, "htu is not the URL of the request without query and fragment"
 	case time.Since(p.issuedAt).Abs() > maxProofAge:
 		return p, "iat is more than 5 minutes off"
 	case accessToken != "" && claims["ath"] != base64urlSHA256([]byte(accessToken)):
@@ -83,7 +83,7 @@ func readProof(r *http.Request, accessToken string) (p proof, fault string) {
 	return p, ""
 }
 
-// use reports whether p is used for the first time.
+// use reports whether p is used for the first time, and remembers it.
 func (p proof) use(proofs *used) bool {
 	return proofs.add(p.jkt+" "+p.id, time.Now(), p.issuedAt.Add(maxProofAge))
 }
@@ -91,11 +91,11 @@ func (p proof) use(proofs *used) bool {
 const (
 	proofRule  = "RFC 9449, Section 4.3"
 	usedProof  = "the proof has been used before"
-	wrongNonce = "the proof needs the nonce that comes with this answer"
+	wrongNonce = "the proof must contain the nonce that comes with this answer"
 )
 
-// offerNonce adds a nonce to an answer, which is then not to be cached: RFC 9449,
-// Sections 8 and 9.
+// offerNonce adds a nonce to an answer and forbids caching it: RFC 9449, Sections 8
+// and 9.
 func offerNonce(header http.Header, nonce string) {
 	if nonce != "" {
 		header.Set("DPoP-Nonce", nonce)
@@ -103,8 +103,8 @@ func offerNonce(header http.Header, nonce string) {
 	}
 }
 
-// publicKey returns the key that a JWK is (RFC 7518, Section 6; RFC 8037, Section
-// 2), and its thumbprint (RFC 7638), or nil if it isn't public or too weak to use.
+// publicKey returns the public key in a JWK (RFC 7518, Section 6; RFC 8037, Section
+// 2) and its thumbprint (RFC 7638), or nil if the JWK is private, malformed or too weak.
 func publicKey(jwk map[string]any) (key crypto.PublicKey, thumbprint string) {
 	for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "oth"} {
 		if _, ok := jwk[private]; ok {
@@ -122,7 +122,7 @@ func publicKey(jwk map[string]any) (key crypto.PublicKey, thumbprint string) {
 		name, _ := jwk["crv"].(string)
 		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[name]
 		x, y := number("x"), number("y")
-		if curve == nil || len(x) != len(y) { // Of full width, Section 6.2.1.2.
+		if curve == nil || len(x) != len(y) { // Both have the full length: RFC 7518, Section 6.2.1.2.
 			return nil, ""
 		}
 		public, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y))
@@ -134,7 +134,7 @@ func publicKey(jwk map[string]any) (key crypto.PublicKey, thumbprint string) {
 	case "RSA":
 		n, e := number("n"), number("e")
 		modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
-		// 2048 bits: Sections 3.3 and 3.5. No zeros in front: Section 2.
+		// RFC 7518: at least 2048 bits (Sections 3.3 and 3.5), no leading zeros (Section 2).
 		if modulus.BitLen() < 2048 || exponent.BitLen() > 31 || exponent.Sign() == 0 || n[0] == 0 || e[0] == 0 {
 			return nil, ""
 		}
@@ -158,14 +158,14 @@ func base64urlSHA256(b []byte) string {
 	return base64url(sum[:])
 }
 
-// isTarget reports whether htu is the URL of r, without query and fragment: RFC
-// 9449, Section 4.2, and the normalization of RFC 3986, Sections 6.2.2 and 6.2.3.
+// isTarget reports whether htu is the URL of r without query and fragment (RFC 9449,
+// Section 4.2), after the normalization of RFC 3986, Sections 6.2.2 and 6.2.3.
 func isTarget(htu string, r *http.Request) bool {
 	u, err := url.Parse(htu)
 	if err != nil || u.User != nil || strings.ContainsAny(htu, "?#") {
 		return false
 	}
-	// Nothing tells https in memory.
+	// In memory, a request for https looks like one for http.
 	return (u.Scheme == "https" || u.Scheme == "http" && r.TLS == nil) &&
 		normalHost(u.Scheme, u.Host) == normalHost(u.Scheme, r.Host) &&
 		normalPath(u) == normalPath(r.URL)
@@ -191,5 +191,5 @@ func normalPath(u *url.URL) string {
 	})
 }
 
-// unreserved is what need not be encoded, RFC 3986, Section 2.3.
+// unreserved characters need no encoding: RFC 3986, Section 2.3.
 var unreserved = regexp.MustCompile(`^[A-Za-z0-9._~-]$`)

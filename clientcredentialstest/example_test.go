@@ -12,7 +12,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// A client, by hand: it asks for a token and calls the API with it.
+// A client without a library: it requests a token and calls the API with it.
 func Example() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()
@@ -54,7 +54,7 @@ func Example() {
 	// 401 Unauthorized
 }
 
-// The next two token requests fail; the third doesn't.
+// The next two token requests fail, and the third succeeds.
 func ExampleAuthorizationServer_Script() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()
@@ -83,7 +83,7 @@ func ExampleAuthorizationServer_Script() {
 	// 3 requests, 1 token
 }
 
-// An outage: every token request gets the fault until there is none.
+// An outage: every token request fails until the fault is removed.
 func ExampleAuthorizationServer_SetFault() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()
@@ -112,8 +112,8 @@ func ExampleAuthorizationServer_SetFault() {
 	// 200 OK
 }
 
-// The authorization server is down as after a crash: connections are refused, until it
-// is back at the same address.
+// The authorization server is down as after a crash: it refuses connections until it is
+// back at the same address.
 func ExampleServer_Stop() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()
@@ -139,7 +139,7 @@ func ExampleServer_Stop() {
 	// true
 }
 
-// An API of its own behind the tokens, which wants a scope.
+// An API with its own handler, which requires a scope.
 func ExampleResourceServer() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()
@@ -162,7 +162,7 @@ func ExampleResourceServer() {
 	// accepted: 0 rejected: 1
 }
 
-// Two servers without a socket, told apart by their hosts.
+// Two servers without sockets, distinguished by their hosts.
 func ExampleHandlerTransport() {
 	auth := &clientcredentialstest.AuthorizationServer{}
 	mux := http.NewServeMux()

@@ -7,12 +7,12 @@ func (s *AuthorizationServer) TokensHeld() int {
 	return len(s.tokens)
 }
 
-// TakeAddress lets s come back at the address of other.
+// TakeAddress makes s restart at the address of other.
 func (s *Server) TakeAddress(other *Server) {
 	s.addr = other.addr
 }
 
-// Remember makes the server know a token of another origin.
+// Remember makes the server accept a token that it hasn't issued.
 func (s *AuthorizationServer) Remember(accessToken string, t Token) {
 	s.remember(accessToken, t)
 }

@@ -8,45 +8,44 @@ import (
 	"time"
 )
 
-// Fault says what goes wrong with one token request. Its fields combine. The
-// request is read, checked and recorded as ever; a fault that sets none of
-// Status, Body and Reset still lets a token be issued. A violation is recorded
-// whatever the fault answers.
+// Fault says what goes wrong with one token request. Its fields can be combined.
+// The server still reads, checks and records the request, and lists its violation.
+// It also issues a token, unless Status, Body or Reset is set.
 type Fault struct {
-	// Delay passes before a token is issued, and so takes nothing from its
-	// life. Contrast AuthorizationServer.Latency.
+	// Delay is how long the server waits before it issues the token. Unlike
+	// AuthorizationServer.Latency, it takes nothing from the token's life.
 	Delay time.Duration
 
-	// Status, 200 or more, is answered instead of a token. From 400 on, an
-	// empty Body stands for an error response (RFC 6749, Section 5.2).
+	// Status is the status of the answer instead of a token; at least 200. From 400
+	// on, an empty Body means an error response (RFC 6749, Section 5.2).
 	Status int
 
-	// Header is set over that of the answer, whatever it is: Retry-After,
-	// Location, another Content-Type. A key without values deletes.
+	// Header replaces fields in the header of any answer, for example Retry-After,
+	// Location or Content-Type. A key without values removes the field.
 	Header http.Header
 
-	// Body is answered literally, instead of a token or the error response.
+	// Body is the body of the answer, instead of a token or the error response.
 	Body string
 
-	// Reset breaks the connection once the request is read: with a TCP RST,
-	// or with an HTTP/2 RST_STREAM.
+	// Reset breaks the connection after the request has been read, with a TCP RST
+	// or an HTTP/2 RST_STREAM.
 	Reset bool
 
-	// CloseAfter cuts the body: its full length is announced, this many bytes
-	// are sent (none if negative), and the connection is closed. 0 cuts nothing.
+	// CloseAfter cuts the body: the server announces its full length, sends this
+	// many bytes (none if negative), and closes the connection. 0: no cut.
 	CloseAfter int
 
-	// Drip sends one byte of the body per interval.
+	// Drip is the interval at which the body is sent, one byte at a time.
 	Drip time.Duration
 }
 
-// Unavailable is a 503: the server is overloaded or down for maintenance.
+// Unavailable answers 503: the server is overloaded or down for maintenance.
 func Unavailable() Fault {
 	return Fault{Status: http.StatusServiceUnavailable}
 }
 
-// TooManyRequests is a 429 (RFC 6585, Section 4) with a Retry-After in seconds,
-// rounded up; without one when retryAfter is zero or less.
+// TooManyRequests answers 429 (RFC 6585, Section 4) with a Retry-After in seconds,
+// rounded up. If retryAfter is zero or less, there is no Retry-After.
 func TooManyRequests(retryAfter time.Duration) Fault {
 	f := Fault{Status: http.StatusTooManyRequests}
 	if retryAfter > 0 {
@@ -56,8 +55,8 @@ func TooManyRequests(retryAfter time.Duration) Fault {
 	return f
 }
 
-// InvalidClient is a 401 that refuses the client's credentials, whatever they
-// are (RFC 6749, Section 5.2).
+// InvalidClient answers 401 and refuses even the right credentials (RFC 6749,
+// Section 5.2).
 func InvalidClient() Fault {
 	return Fault{
 		Status: http.StatusUnauthorized,
@@ -65,7 +64,7 @@ func InvalidClient() Fault {
 	}
 }
 
-// ConnectionReset breaks the connection once the request is read.
+// ConnectionReset breaks the connection after the request has been read.
 func ConnectionReset() Fault {
 	return Fault{Reset: true}
 }
@@ -75,7 +74,7 @@ func (f *Fault) replaces() bool {
 	return f.Status != 0 || f.Body != ""
 }
 
-// answer is what f says in place of the server.
+// answer returns the answer that f gives in place of the server.
 func (f *Fault) answer() answer {
 	a := answer{status: f.Status, body: []byte(f.Body)}
 	if a.status == 0 {
@@ -97,9 +96,9 @@ func (f *Fault) answer() answer {
 	return a
 }
 
-// wait returns after d, or ends the handler when the request is over before:
-// when the client left, or the server is being stopped. Only timers and
-// channels, so that a bubble of testing/synctest sees it as idle.
+// wait waits for d. It ends the handler if the request ends before that, because the
+// client left or the server is being stopped. It uses only timers and channels, so that
+// a bubble of testing/synctest sees it as idle.
 func wait(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
@@ -109,7 +108,7 @@ func wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		// Returning would make net/http answer 200 with nothing in it.
+		// If it returned, net/http would answer 200 with an empty body.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -118,9 +117,9 @@ func wait(ctx context.Context, d time.Duration) {
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		panic(http.ErrAbortHandler) // HTTP/2, where this sends RST_STREAM.
+		panic(http.ErrAbortHandler) // HTTP/2, where this panic sends RST_STREAM.
 	}
-	// Closing a TLS connection would take leave with a close_notify.
+	// Closing the TLS connection itself would send a close_notify.
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = c.NetConn()
 	}

@@ -7,15 +7,15 @@ import (
 	"net/http/httptest"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
-// link is a way to reach an authorization server that has one client.
+// link is a way to reach an authorization server with one client.
 type link struct {
 	name   string
 	auth   *cct.AuthorizationServer
@@ -23,7 +23,7 @@ type link struct {
 	url    string
 }
 
-// links returns one of each kind: a fault looks the same over all.
+// links returns one link of each kind. A fault looks the same over all of them.
 func links(t *testing.T) []link {
 	clients := []cct.Client{{ID: "id", Secret: "secret"}}
 	auth := &cct.AuthorizationServer{Clients: clients}
@@ -37,7 +37,7 @@ func links(t *testing.T) []link {
 	}
 }
 
-// do sends a good token request and returns what came of it.
+// do sends a good token request and returns the answer, with its body.
 func (l link) do(t *testing.T) (resp *http.Response, body string, err error) {
 	t.Helper()
 	req := post(t, "id", "secret", grant)
@@ -60,7 +60,7 @@ func TestFaultAnswers(t *testing.T) {
 		fault  cct.Fault
 		status int
 		header http.Header
-		body   string // "token": a token
+		body   string // "token": a token response
 	}{
 		{"none", cct.Fault{}, 200, nil, "token"},
 		{"Unavailable", cct.Unavailable(), 503, nil, `{"error":"temporarily_unavailable","error_description":"scripted fault"}`},
@@ -108,7 +108,7 @@ func TestFaultBreaksConnection(t *testing.T) {
 			l.auth.Script(cct.ConnectionReset())
 			_, _, err := l.do(t)
 			require.ErrorIs(t, err, syscall.ECONNRESET)
-			require.Equal(t, 1, l.auth.TokenRequests(), "read before the reset")
+			require.Equal(t, 1, l.auth.TokenRequests(), "the request is read before the reset")
 			require.Zero(t, l.auth.TokensIssued())
 
 			for _, test := range []struct {
@@ -167,45 +167,36 @@ func TestFaultDoesNotHideViolation(t *testing.T) {
 	require.Equal(t, 503, send(t, auth, post(t, "", "", "")).status)
 	auth.Script(cct.Fault{Delay: 1})
 	require.Equal(t, 401, send(t, auth, post(t, "", "", grant)).status)
-	require.Empty(t, auth.Violations(), "an unknown client is told nothing else")
+	require.Empty(t, auth.Violations(), "an unknown client learns nothing else")
 	send(t, auth, post(t, "", "", grant+"&scope=a&scope=b"))
 	require.Len(t, auth.Violations(), 1)
 }
 
 func TestFaultTakesTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}, Latency: time.Second}
+	testkit.Bubble(t, func(t *testing.T) {
+		auth := newAuth()
+		auth.Latency = time.Second
 		l := link{auth: auth, client: &http.Client{Transport: cct.HandlerTransport(auth)}, url: tokenURL}
-		start := time.Now()
-		took := func() time.Duration {
-			d := time.Since(start)
-			start = time.Now()
-			return d
-		}
-
-		auth.Script(cct.Fault{Delay: time.Minute})
-		_, _, err := l.do(t)
-		require.NoError(t, err)
-		require.Equal(t, time.Minute+time.Second, took())
-
-		auth.Script(cct.Fault{Delay: time.Minute, Body: "0123456789", Drip: time.Hour})
-		_, body, err := l.do(t)
-		require.NoError(t, err)
-		require.Equal(t, "0123456789", body)
-		require.Equal(t, time.Minute+time.Second+10*time.Hour, took())
-
-		auth.Script(cct.Fault{Delay: time.Minute, Reset: true})
-		_, _, err = l.do(t)
-		require.ErrorIs(t, err, syscall.ECONNRESET)
-		require.Equal(t, time.Minute+time.Second, took())
-
-		// A client that gives up frees the handler at once.
-		for _, f := range []cct.Fault{{Delay: time.Hour}, {Drip: time.Hour}} {
-			auth.Script(f)
-			l.client.Timeout = 2 * time.Second
-			_, _, err = l.do(t)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Equal(t, 2*time.Second, took())
+		for _, test := range []struct {
+			fault   cct.Fault
+			timeout time.Duration // a client that gives up ends the handler at once
+			err     error
+			body    string
+			took    time.Duration
+		}{
+			{cct.Fault{Delay: time.Minute}, 0, nil, `"access_token":"`, time.Minute + time.Second},
+			{cct.Fault{Delay: time.Minute, Body: "0123456789", Drip: time.Hour}, 0, nil, "0123456789", time.Minute + time.Second + 10*time.Hour},
+			{cct.Fault{Delay: time.Minute, Reset: true}, 0, syscall.ECONNRESET, "", time.Minute + time.Second},
+			{cct.Fault{Delay: time.Hour}, 2 * time.Second, context.DeadlineExceeded, "", 2 * time.Second},
+			{cct.Fault{Drip: time.Hour}, 2 * time.Second, context.DeadlineExceeded, "", 2 * time.Second},
+		} {
+			auth.Script(test.fault)
+			l.client.Timeout = test.timeout
+			start := time.Now()
+			_, body, err := l.do(t)
+			require.ErrorIs(t, err, test.err)
+			require.Contains(t, body, test.body)
+			require.Equal(t, test.took, time.Since(start))
 		}
 	})
 }

@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// A jwt is a JSON Web Token in compact serialization, RFC 7515, Section 3.1, that
-// need not be signed by anybody.
+// A jwt is a JSON Web Token in compact serialization (RFC 7515, Section 3.1). Its
+// signature isn't verified yet.
 type jwt struct {
 	header    map[string]any
 	signed    string
 	signature []byte
 }
 
-// parseJWT decodes a JWT, with its payload into claims.
+// parseJWT decodes a JWT, and its payload into claims.
 func parseJWT(text string, claims any) (*jwt, bool) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
@@ -45,7 +45,7 @@ func (j *jwt) algorithm() string {
 	return name
 }
 
-// hash returns that of the algorithms whose names end with its size.
+// hash returns the hash of an algorithm whose name ends with the size of its hash.
 func (j *jwt) hash() (crypto.Hash, bool) {
 	name := j.algorithm()
 	if len(name) != 5 {
@@ -55,8 +55,8 @@ func (j *jwt) hash() (crypto.Hash, bool) {
 	return hash, ok
 }
 
-// isSignedBy reports whether the owner of that key has signed j: RFC 7518, Section
-// 3.1, and RFC 8037, Section 3.1.
+// isSignedBy reports whether key verifies the signature of j: RFC 7518, Section 3.1,
+// and RFC 8037, Section 3.1.
 func (j *jwt) isSignedBy(key crypto.PublicKey) bool {
 	name := j.algorithm()
 	if name == "EdDSA" || name == "Ed25519" {
@@ -87,13 +87,13 @@ func (j *jwt) isSignedBy(key crypto.PublicKey) bool {
 	return false
 }
 
-// used remembers what may be used once only, for as long as it could be used again.
+// used remembers ids that may be used only once, for as long as they could be used again.
 type used struct {
 	until   map[string]time.Time
-	sweepAt int // when until has this many, those of the past go
+	sweepAt int // the number of ids at which those in the past are removed
 }
 
-// add reports whether id is new.
+// add reports whether id is new, and remembers it.
 func (u *used) add(id string, now, until time.Time) bool {
 	if _, ok := u.until[id]; ok {
 		return false

@@ -14,11 +14,11 @@ func TestUsed(t *testing.T) {
 	for i := range 5 * kept {
 		now = now.Add(time.Second)
 		require.True(t, u.add(strconv.Itoa(i), now, now.Add(time.Minute)))
-		require.LessOrEqual(t, len(u.until), kept, "what is past is forgotten")
+		require.LessOrEqual(t, len(u.until), kept, "ids in the past are forgotten")
 	}
 	require.False(t, u.add(strconv.Itoa(5*kept-1), now.Add(time.Minute), now.Add(time.Hour)))
 
-	// Those that must be kept are not looked through with each one that is added.
+	// If none can be forgotten, not every addition searches through all of them.
 	for i := range 3 * kept {
 		require.True(t, u.add("new"+strconv.Itoa(i), now, now.Add(time.Minute)))
 	}
@@ -26,7 +26,7 @@ func TestUsed(t *testing.T) {
 	require.False(t, u.add("new0", now, now.Add(time.Minute)))
 }
 
-// A proof is remembered for as long as its time is accepted.
+// TestProofIsRemembered: a proof is remembered for as long as its time is accepted.
 func TestProofIsRemembered(t *testing.T) {
 	var u used
 	p := proof{jkt: "key", id: "1", issuedAt: time.Now().Add(time.Minute)}

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// kept bounds what a server remembers of each kind.
+// kept is how many requests and violations a server remembers.
 const kept = 10_000
 
-// Request is a request as a server received it. Its maps are shared between
-// callers: read only.
+// Request is a request as a server received it. Don't change its maps: all callers
+// share them.
 type Request struct {
 	Time   time.Time
 	Method string
@@ -20,21 +20,23 @@ type Request struct {
 	URL    string // the request target as sent: path and query
 	Header http.Header
 
-	// Body and Form are those of a token request. Form is nil when the body
-	// is not a form, and Body is empty beyond 1 MiB.
+	// Body and Form are the body of a token request. Form is nil if the body is not
+	// a form, and Body is empty if it is larger than 1 MiB.
 	Body string
 	Form url.Values
 
-	// ClientID and AuthMethod tell who the sender of a token request says it
-	// is, and how: one of [Client].AuthMethods, or empty for anything else.
+	// ClientID and AuthMethod are the client that the sender of a token request
+	// claims to be, and the method by which it authenticates: one of
+	// [Client].AuthMethods, or empty for anything else.
 	ClientID   string
 	AuthMethod string
 
-	// Certificate is what the client presented in the TLS handshake. nil: nothing.
+	// Certificate is the certificate that the client presented in the TLS handshake.
+	// nil: none.
 	Certificate *x509.Certificate
 
-	// AccessToken is the token of a request to a ResourceServer, whether bearer
-	// token or bound to a key.
+	// AccessToken is the token of a request to a ResourceServer, whether it is a
+	// bearer token or bound to a key.
 	AccessToken string
 }
 
@@ -52,7 +54,7 @@ func received(r *http.Request) Request {
 	return req
 }
 
-// recent counts all and holds the last of them.
+// recent counts all values and holds the last of them.
 type recent[T any] struct {
 	total int
 	last  []T
@@ -62,7 +64,7 @@ func (r *recent[T]) add(v T) {
 	r.total++
 	if len(r.last) == kept {
 		var zero T
-		r.last[0] = zero // the array behind the slice lives on for a while
+		r.last[0] = zero // free it: the array behind the slice lives on for a while
 		r.last = r.last[1:]
 	}
 	r.last = append(r.last, v)

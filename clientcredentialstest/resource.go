@@ -9,24 +9,24 @@ import (
 	"sync"
 )
 
-// ResourceServer is an API guarded by the tokens of an [AuthorizationServer]:
-// bearer tokens (RFC 6750), those bound to a key (RFC 9449), and those bound to a
+// ResourceServer is an API that requires a token of an [AuthorizationServer]: a
+// bearer token (RFC 6750), or a token that is bound to a key (RFC 9449) or to a
 // certificate (RFC 8705).
 //
-// Set the fields before the first request; the methods are safe for concurrent
-// use.
+// Set the fields before the first request. The methods are safe for concurrent use.
 type ResourceServer struct {
 	// Issuer issued the tokens that are accepted. Required.
 	Issuer *AuthorizationServer
 
-	// Scope is what a token needs, separated by spaces. Empty: nothing.
+	// Scope has the scopes that a token needs, separated by spaces. Empty: none.
 	Scope string
 
-	// Handler is the API itself. nil: it answers 200 with a short JSON.
+	// Handler is the API itself. nil: the API answers 200 with a short JSON object.
 	Handler http.Handler
 
-	// DPoPNonce is what proofs of possession must contain (RFC 9449, Section 9), as
-	// that of [AuthorizationServer]. [ResourceServer.SetDPoPNonce] changes it.
+	// DPoPNonce is the nonce that proofs of possession must contain (RFC 9449, Section
+	// 9). It works like that of [AuthorizationServer]. Change it with
+	// [ResourceServer.SetDPoPNonce].
 	DPoPNonce string
 
 	mu         sync.Mutex // protects all below, and DPoPNonce once serving
@@ -36,7 +36,7 @@ type ResourceServer struct {
 	accepted   int
 }
 
-// SetDPoPNonce changes DPoPNonce: proofs with the one before are refused from now on.
+// SetDPoPNonce changes DPoPNonce: from now on, proofs with the old nonce are refused.
 func (s *ResourceServer) SetDPoPNonce(nonce string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,41 +49,45 @@ func (s *ResourceServer) dpopNonce() string {
 	return s.DPoPNonce
 }
 
-// Requests returns the requests received, oldest first; of many the last
-// 10,000.
+// Requests returns the last 10,000 requests, oldest first.
 func (s *ResourceServer) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests.list()
 }
 
-// Accepted returns the number of requests that came with a good token.
+// Accepted returns the number of requests with a good token.
 func (s *ResourceServer) Accepted() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.accepted
 }
 
-// Rejected returns the number of requests that did not.
+// Rejected returns the number of requests without a good token.
 func (s *ResourceServer) Rejected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests.total - s.accepted
 }
 
-// Violations returns an error for each request that broke RFC 6750, RFC 8705 or RFC
-// 9449, with the section; of many the last 10,000. No error repeats a token.
+// Violations returns the last 10,000 violations, oldest first: an error for each request
+// that broke RFC 6750, RFC 8705 or RFC 9449. The error names the section. It never
+// contains a token.
 func (s *ResourceServer) Violations() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.violations.list()
 }
 
-// ServeHTTP lets a request with a good token pass, and answers any other as RFC
-// 6750, Section 3, and RFC 9449, Section 7.1, say: 401 without a token; 401
-// invalid_token for one that is unknown, expired or revoked, or whose key or
-// certificate the sender hasn't; 401 invalid_dpop_proof or use_dpop_nonce for a
-// proof; 403 insufficient_scope; 400 invalid_request for a violation of RFC 6750.
+// ServeHTTP passes a request with a good token to Handler. It answers other requests as
+// RFC 6750, Section 3, and RFC 9449, Section 7.1, say:
+//
+//   - 401 if there is no token
+//   - 401 invalid_token if the token is unknown, expired or revoked, or bound to a key or
+//     a certificate that the client doesn't have
+//   - 401 invalid_dpop_proof or use_dpop_nonce if the proof is wrong
+//   - 403 insufficient_scope
+//   - 400 invalid_request if the request violates RFC 6750
 func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	denied := s.admit(r)
 	offerNonce(w.Header(), s.dpopNonce())
@@ -100,7 +104,7 @@ func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(`{"ok":true}`))
 }
 
-// admit records a request and returns nil, or what to answer instead.
+// admit records a request. It returns nil if the request may pass, or else its answer.
 func (s *ResourceServer) admit(r *http.Request) *denial {
 	req := received(r)
 	scheme, malformed := credentials(&req, r)
@@ -108,7 +112,7 @@ func (s *ResourceServer) admit(r *http.Request) *denial {
 	var p proof
 	var fault string
 	if scheme == "DPoP" {
-		p, fault = readProof(r, req.AccessToken) // Not under the lock: it takes long.
+		p, fault = readProof(r, req.AccessToken) // Not under the lock, because it takes long.
 	}
 
 	s.mu.Lock()
@@ -144,8 +148,8 @@ func (s *ResourceServer) admit(r *http.Request) *denial {
 // b64token is the grammar of RFC 6750, Section 2.1, and RFC 9449, Section 7.1.
 var b64token = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
-// credentials completes req and returns the scheme that its token came with, and
-// what is wrong with that.
+// credentials completes req. It returns the scheme of its token, and an answer if the
+// credentials are malformed.
 func credentials(req *Request, r *http.Request) (scheme string, malformed *denial) {
 	violated := func(rule, text string) *denial {
 		return &denial{status: http.StatusBadRequest, refusal: *violation(rule, text)}
@@ -174,8 +178,8 @@ func credentials(req *Request, r *http.Request) (scheme string, malformed *denia
 	return scheme, malformed
 }
 
-// checkProofLocked returns nil if the token is bound to the key of the proof, in
-// which that is the fault: RFC 9449, Section 7.1.
+// checkProofLocked returns nil if the token is bound to the key of the proof (RFC 9449,
+// Section 7.1). fault is what readProof has found wrong with the proof, or "".
 func (s *ResourceServer) checkProofLocked(token Token, p proof, fault string) *denial {
 	if fault == "" && !p.use(&s.proofs) {
 		fault = usedProof
@@ -193,11 +197,11 @@ func (s *ResourceServer) checkProofLocked(token Token, p proof, fault string) *d
 	return nil
 }
 
-// checkToken returns nil if the token may be used in the connection of req, and
-// for what s is.
+// checkToken returns nil if the token may be used on the connection of req and has the
+// scopes that s needs.
 func (s *ResourceServer) checkToken(token Token, req Request) *denial {
 	if token.X5TS256 != "" && (req.Certificate == nil || base64urlSHA256(req.Certificate.Raw) != token.X5TS256) {
-		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that this connection lacks")
+		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that the client did not present")
 	}
 	for scope := range strings.FieldsSeq(s.Scope) {
 		if !slices.Contains(token.Scopes, scope) {
@@ -211,12 +215,12 @@ func (s *ResourceServer) checkToken(token Token, req Request) *denial {
 	return nil
 }
 
-// A denial is an answer of the API that doesn't let a request pass.
+// A denial is an answer of the API to a request that may not pass.
 type denial struct {
 	refusal
 	status int
 	scheme string
-	scope  string // that is needed, RFC 6750, Section 3
+	scope  string // the scope that is needed: RFC 6750, Section 3
 }
 
 func unauthorized(code, rule, text string) *denial {
@@ -225,8 +229,8 @@ func unauthorized(code, rule, text string) *denial {
 
 func invalidToken(rule, text string) *denial { return unauthorized("invalid_token", rule, text) }
 
-// challenge says what is wrong in the scheme of the request, and with 401 that there
-// is the other, RFC 9449, Section 7.2.
+// challenge sets WWW-Authenticate: it says what is wrong in the scheme of the request,
+// and a 401 also offers the other scheme (RFC 9449, Section 7.2).
 func (d *denial) challenge(header http.Header) {
 	const realm = ` realm="clientcredentialstest"`
 	challenges := map[string]string{

@@ -5,16 +5,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 func TestResourceServer(t *testing.T) {
-	auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}}
+	auth := newAuth()
 	api := &cct.ResourceServer{Issuer: auth, Scope: "read write"}
 	token := func(scope string) string {
 		return send(t, auth, post(t, "id", "secret", grant+"&scope="+scope)).AccessToken
@@ -69,24 +69,16 @@ func TestResourceServer(t *testing.T) {
 }
 
 func TestResourceServerExpiry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: "id", Secret: "secret"}}}
+	testkit.Bubble(t, func(t *testing.T) {
+		auth := newAuth()
 		api := &cct.ResourceServer{Issuer: auth, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "hello")
 		})}
 		token := send(t, auth, post(t, "id", "secret", grant)).AccessToken
-		call := func() (int, string) {
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			r.Header.Set("Authorization", "Bearer "+token)
-			w := httptest.NewRecorder()
-			api.ServeHTTP(w, r)
-			return w.Code, w.Body.String()
-		}
-		status, body := call()
-		require.Equal(t, 200, status)
-		require.Equal(t, "hello", body)
+		w := call(t, api, "Bearer "+token)
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, "hello", w.Body.String())
 		time.Sleep(time.Hour)
-		status, _ = call()
-		require.Equal(t, 401, status)
+		require.Equal(t, 401, call(t, api, "Bearer "+token).Code)
 	})
 }

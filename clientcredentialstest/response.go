@@ -12,8 +12,8 @@ const basicChallenge = `Basic realm="clientcredentialstest"`
 // refusal is an error response of RFC 6749, Section 5.2.
 type refusal struct {
 	code string
-	text string // no quote, no backslash, nothing secret
-	rule string // that the request broke, if it did
+	text string // contains no quote, no backslash and no secret
+	rule string // the rule that the request broke; empty: none
 }
 
 var unknownClient = &refusal{code: "invalid_client", text: "client authentication failed"}
@@ -30,14 +30,14 @@ func (r *refusal) as(code string) *refusal {
 func (r *refusal) answer() answer {
 	a := answer{status: http.StatusBadRequest, body: errorBody(r.code, r.text)}
 	if r.code == "invalid_client" {
-		// RFC 6749 asks for the challenge only after an Authorization header;
-		// RFC 9110, Section 15.5.2, with every 401.
+		// RFC 6749 requires the challenge only for requests with an Authorization
+		// header, but RFC 9110, Section 15.5.2, requires it for every 401.
 		a.status, a.challenge = http.StatusUnauthorized, basicChallenge
 	}
 	return a
 }
 
-// answer is a response of the token endpoint, before a fault bends it.
+// answer is a response of the token endpoint, before a fault changes it.
 type answer struct {
 	status    int
 	challenge string
@@ -96,7 +96,7 @@ func errorBody(code, description string) []byte {
 func encode(v any) []byte {
 	body, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // Structs of strings and numbers always marshal.
+		panic(err) // Structs of strings and numbers can always be marshaled.
 	}
 	return body
 }

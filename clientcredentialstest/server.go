@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// ClientID and ClientSecret are of the client that is registered when a
-// [Server] is started without any.
+// ClientID and ClientSecret belong to the client that is registered when a
+// [Server] is started without clients.
 const (
 	ClientID     = "client"
 	ClientSecret = "secret"
@@ -24,37 +24,37 @@ type Server struct {
 	API  *ResourceServer
 
 	TokenURL string
-	APIURL   string // of the API's root; every path below it is the API's, too
+	APIURL   string // the root of the API, which answers at every path below it
 
 	tls bool
 	api *running
 
 	mu   sync.Mutex // protects auth
 	auth *running   // nil while stopped
-	addr string     // of auth, also while stopped
+	addr string     // of auth; also known while it is stopped
 }
 
-// NewServer starts a server with these clients. It panics if it can't listen.
-// Call Close when finished.
+// NewServer starts a server with these clients, or with the default client if there
+// are none. It panics if it can't listen. Call Close when you no longer need it.
 func NewServer(clients ...Client) *Server {
 	return newServer(false, clients)
 }
 
-// NewTLSServer is [NewServer] with https. [Server.Client] trusts it. Both servers
-// ask for a client certificate, and go on without.
+// NewTLSServer is [NewServer] with https. [Server.Client] trusts its certificate.
+// Both servers ask for a client certificate but don't require one.
 func NewTLSServer(clients ...Client) *Server {
 	return newServer(true, clients)
 }
 
-// TB is what [Start] needs of a [testing.TB].
+// TB is what [Start] needs from a [testing.TB].
 type TB interface {
 	Helper()
 	Cleanup(func())
 	Errorf(format string, args ...any)
 }
 
-// Start is [NewServer] for a test: at its end the server is closed, and the test
-// fails for each violation of RFC 6749, RFC 6750 and what builds upon them.
+// Start is [NewServer] for a test. At the end of the test it closes the server and
+// reports each violation as an error.
 func Start(tb TB, clients ...Client) *Server {
 	tb.Helper()
 	s := NewServer(clients...)
@@ -87,14 +87,15 @@ func newServer(secure bool, clients []Client) *Server {
 	return s
 }
 
-// Client returns a client that trusts the certificates of a TLS server. It
-// sends no token: that is what the code under test is for.
+// Client returns a client that trusts the certificate of a TLS server. It sends no
+// token: that is the job of the code under test.
 func (s *Server) Client() *http.Client {
 	return s.api.Client()
 }
 
-// Stop takes the authorization server down as a crash would: connections are
-// cut, whatever is under way, and new ones refused. It keeps its tokens.
+// Stop takes the authorization server down as a crash would: it cuts all
+// connections, even during a request, and refuses new ones. The server keeps its
+// tokens.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +156,7 @@ func run(addr string, h http.Handler, secure bool) (*running, error) {
 	return &running{s, cancel}, nil
 }
 
-// stop doesn't wait for answers that are held back: it cancels them.
+// stop cancels answers that are held back instead of waiting for them.
 func (r *running) stop() {
 	r.cancel()
 	r.CloseClientConnections()

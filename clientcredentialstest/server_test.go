@@ -14,7 +14,7 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// getToken sends the default client's token request.
+// getToken sends a token request of the default client.
 func getToken(srv *cct.Server) (*http.Response, error) {
 	resp, err := srv.Client().PostForm(srv.TokenURL, url.Values{
 		"grant_type":    {"client_credentials"},
@@ -48,7 +48,7 @@ func TestServer(t *testing.T) {
 
 			srv.Stop()
 			srv.Stop()
-			srv.Client().CloseIdleConnections() // Of which net/http may not know yet that they are cut.
+			srv.Client().CloseIdleConnections() // net/http may not have noticed yet that they are cut.
 			_, err = getToken(srv)
 			require.ErrorIs(t, err, syscall.ECONNREFUSED)
 			require.NoError(t, srv.Restart())
@@ -98,7 +98,7 @@ func TestStopCutsAnswersHeldBack(t *testing.T) {
 	}
 }
 
-// fakeTB records what Start does to a test.
+// fakeTB records what Start does with a test.
 type fakeTB struct {
 	cleanups []func()
 	errors   []string

@@ -11,22 +11,22 @@ import (
 	"syscall"
 )
 
-// HandlerTransport returns a RoundTripper that carries requests to h without
-// sockets, whatever their host; an [http.ServeMux] with hosts in its patterns
-// tells several servers apart. It speaks HTTP/1.1 between the client and the
-// server of net/http, so contexts, streaming, trailers and hijacking work as on
-// a network. Requests for https travel in the clear: neither side sees TLS.
+// HandlerTransport returns a RoundTripper that carries requests for every host to h,
+// without sockets. To simulate several servers, use an [http.ServeMux] with hosts in
+// its patterns. The client and the server of net/http speak HTTP/1.1 to each other, so
+// contexts, streaming, trailers and hijacking work as on a network. Requests for https
+// travel in the clear: neither side sees TLS.
 //
-// It leaves nothing running once a response body is read or closed, and may be
-// used within a bubble of [testing/synctest]. A connection serves one request.
-// The RoundTripper is safe for concurrent use.
+// No goroutine is left once a response body is read or closed, so it may be used in a
+// bubble of [testing/synctest]. A connection serves one request. The RoundTripper is
+// safe for concurrent use.
 func HandlerTransport(h http.Handler) http.RoundTripper {
 	server := &http.Server{Handler: h}
 	dial := func(context.Context, string, string) (net.Conn, error) {
 		broken := new(atomic.Bool)
 		client, accepted := net.Pipe()
-		// Serve starts the connection's goroutine and returns when the
-		// listener, which has just the one, is at its end.
+		// Serve starts the goroutine of the connection. It returns because the
+		// listener has no other connection.
 		if err := server.Serve(&oneConn{conn: &pipeConn{accepted, broken}}); !errors.Is(err, net.ErrClosed) {
 			return nil, err
 		}
@@ -35,8 +35,8 @@ func HandlerTransport(h http.Handler) http.RoundTripper {
 	return handlerTransport{&http.Transport{
 		DialContext:    dial,
 		DialTLSContext: dial,
-		// An idle connection has goroutines at both ends, and a bubble could
-		// not end. DisableKeepAlives would add a header to every request.
+		// Keep no idle connections: they have goroutines at both ends, and a bubble
+		// could not end. DisableKeepAlives would add a header to every request.
 		MaxIdleConnsPerHost: -1,
 	}}
 }
@@ -67,13 +67,13 @@ type pipeAddr struct{}
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe" }
 
-// pipeConn is an end of a net.Pipe that can be reset as a TCP connection can.
+// pipeConn is an end of a net.Pipe that can be reset like a TCP connection.
 type pipeConn struct {
 	net.Conn
 	broken *atomic.Bool // shared by both ends
 }
 
-// SetLinger with 0 makes Close reset the connection (see net.TCPConn).
+// SetLinger with 0 makes Close reset the connection, as for a net.TCPConn.
 func (c *pipeConn) SetLinger(sec int) error {
 	c.broken.Store(sec == 0)
 	return nil

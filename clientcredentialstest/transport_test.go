@@ -14,13 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 func TestHandlerTransportStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.HandleFunc("a.example/", func(w http.ResponseWriter, r *http.Request) {
-			// HTTP/1.1 needs to be asked to answer before the request is read.
+			// HTTP/1.1 answers before the request is read only if it is told to.
 			assert.NoError(t, http.NewResponseController(w).EnableFullDuplex())
 			for range 3 {
 				line := make([]byte, 2)
@@ -41,7 +42,7 @@ func TestHandlerTransportStreams(t *testing.T) {
 		body := &closeRecorder{Reader: strings.NewReader("a\nb\nc\n")}
 		resp, err := client.Post("https://a.example/", "text/plain", body)
 		require.NoError(t, err)
-		require.Equal(t, time.Second, time.Since(start), "the header comes with the first byte")
+		require.Equal(t, time.Second, time.Since(start), "the header arrives with the first byte")
 		got, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
@@ -80,7 +81,7 @@ func (c *closeRecorder) requireClosed(t *testing.T) {
 }
 
 func TestHandlerTransportCancels(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var handlerErr error
 		h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
@@ -97,10 +98,10 @@ func TestHandlerTransportCancels(t *testing.T) {
 	})
 }
 
-// An unread body and a client gone early leave nothing behind either: the bubble
-// could not end.
+// TestHandlerTransportLeavesNothingRunning: even an unread body and a client that leaves
+// early leave no goroutine behind. The bubble could not end otherwise.
 func TestHandlerTransportLeavesNothingRunning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			for {
 				if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {

@@ -2,11 +2,7 @@ package conformance
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"maps"
 	"net/http"
 	"net/url"
@@ -17,8 +13,9 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // assertionSecret is long enough for HS512 (RFC 7518, Section 3.2).
@@ -30,50 +27,28 @@ var signatureAlgs = []string{
 	"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 }
 
-// testKeys returns a private key for each of signatureAlgs.
-var testKeys = sync.OnceValue(func() map[string]crypto.Signer {
-	must := func(key crypto.Signer, err error) crypto.Signer {
-		if err != nil {
-			panic(err)
-		}
-		return key
-	}
-	keys := make(map[string]crypto.Signer)
-	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
-	for _, alg := range signatureAlgs {
-		keys[alg] = rsaKey
-	}
-	keys["ES256"] = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	keys["ES384"] = must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
-	keys["ES512"] = must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader))
-	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	keys["EdDSA"] = must(edKey, err)
-	return keys
-})
+// testKeys returns a private key for each of signatureAlgs, and strangersKeys returns
+// others, which no server knows.
+var (
+	testKeys      = sync.OnceValue(func() map[string]crypto.Signer { return testkit.NewKeys(signatureAlgs...) })
+	strangersKeys = sync.OnceValue(func() map[string]crypto.Signer { return testkit.NewKeys(signatureAlgs...) })
+)
 
-// publicKey returns the public key of testKeys for the algorithm, as a client
-// registers it. Its kid is the name of the algorithm.
-func publicKey(alg string) jose.JSONWebKey {
-	return jose.JSONWebKey{Key: testKeys()[alg].Public(), KeyID: alg, Algorithm: alg, Use: "sig"}
-}
-
-// jwtClients returns a client for each algorithm.
+// jwtClients returns a client for each algorithm. The kid of its key, if it has one, is
+// the name of the algorithm.
 func jwtClients(prefix string) []registration {
 	var clients []registration
 	for _, alg := range hmacAlgs {
-		clients = append(clients, registration{
-			id: prefix + alg, secret: assertionSecret, method: secretJWT, ttl: time.Hour, alg: alg,
-		})
+		clients = append(clients, registration{id: prefix + alg, secret: assertionSecret, method: secretJWT, ttl: time.Hour, alg: alg})
 	}
 	for _, alg := range signatureAlgs {
-		clients = append(clients, registration{
-			id: prefix + alg, method: privateKeyJWT, ttl: time.Hour, alg: alg, keys: []jose.JSONWebKey{publicKey(alg)},
-		})
+		keys := []jose.JSONWebKey{publicKey(alg, first)}
+		clients = append(clients, registration{id: prefix + alg, method: privateKeyJWT, ttl: time.Hour, alg: alg, keys: keys})
 	}
 	return clients
 }
 
-// signingKey returns what a client of the algorithm signs with.
+// signingKey returns the key that a client signs with.
 func signingKey(alg string) jose.SigningKey {
 	if strings.HasPrefix(alg, "HS") {
 		return jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: []byte(assertionSecret)}
@@ -84,12 +59,10 @@ func signingKey(alg string) jose.SigningKey {
 // assertionClaims returns good claims of RFC 7523, Section 3.
 func assertionClaims(id, audience string) map[string]any {
 	now := time.Now().Unix()
-	return map[string]any{
-		"iss": id, "sub": id, "aud": audience, "jti": rand.Text(), "iat": now, "exp": now + 60,
-	}
+	return map[string]any{"iss": id, "sub": id, "aud": audience, "jti": rand.Text(), "iat": now, "exp": now + 60}
 }
 
-// sign returns a JWT with the header's kid and typ, if any.
+// sign returns a JWT with these further header parameters, if any.
 func sign(t *testing.T, key jose.SigningKey, header map[jose.HeaderKey]any, claims map[string]any) string {
 	t.Helper()
 	signer, err := jose.NewSigner(key, &jose.SignerOptions{ExtraHeaders: header})
@@ -99,7 +72,7 @@ func sign(t *testing.T, key jose.SigningKey, header map[jose.HeaderKey]any, clai
 	return signed
 }
 
-// askWithAssertion asks for a token with an assertion.
+// askWithAssertion requests a token with an assertion.
 func askWithAssertion(t *testing.T, at endpoints, assertion string) reply {
 	t.Helper()
 	return send(t, plainRequest(t, at, url.Values{
@@ -108,43 +81,29 @@ func askWithAssertion(t *testing.T, at endpoints, assertion string) reply {
 	}))
 }
 
-// An assertionServer takes client_secret_jwt and private_key_jwt.
-type assertionServer struct {
+// assertionServers take client_secret_jwt and private_key_jwt.
+var assertionServers = []struct {
 	name  string
-	start func(t *testing.T, clients ...registration) []endpoints
-	// metadata are members that a client needs.
+	start starter
+	// metadata are members that each client needs.
 	metadata map[string]any
-	// takesIssuer and takesToken say which audience the server takes for itself,
-	// and takesList whether it may be one of several.
+	// takesIssuer, takesToken and takesList say which audiences the server accepts: its
+	// issuer, its token endpoint, and a list.
 	takesIssuer, takesToken, takesList bool
-	// status is that of a refusal.
+	// status is the status of a refusal.
 	status int
-	// needsKid servers find a public key by its kid only, and don't care for that
-	// of a secret. The others don't need it, and refuse one that they don't know,
-	// of a secret too.
+	// needsKid servers find a public key only by its kid, and ignore the kid of a secret.
+	// The others need no kid, and refuse an unknown one, even for a secret.
 	needsKid bool
+}{
+	{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false},
+	{"oidc-provider_https", oidcProviderTLS.start, nil, true, true, true, http.StatusUnauthorized, false},
+	{"authlib_token_url", authlib.start, nil, false, true, false, http.StatusBadRequest, true},
+	{"authlib_issuer", authlib.start, map[string]any{"assertion_audience": "issuer"}, true, false, false, http.StatusBadRequest, true},
 }
 
-var assertionServers = []assertionServer{
-	{
-		name: "oidc-provider", start: oidcProvider.start,
-		takesIssuer: true, takesToken: true, takesList: true, status: http.StatusUnauthorized,
-	},
-	{
-		name: "oidc-provider_https", start: oidcProviderTLS.start,
-		takesIssuer: true, takesToken: true, takesList: true, status: http.StatusUnauthorized,
-	},
-	{
-		name: "authlib_token_url", start: authlib.start,
-		takesToken: true, status: http.StatusBadRequest, needsKid: true,
-	},
-	{
-		name: "authlib_issuer", start: authlib.start, metadata: map[string]any{"assertion_audience": "issuer"},
-		takesIssuer: true, status: http.StatusBadRequest, needsKid: true,
-	},
-}
-
-// TestAssertions: which assertions the servers take, and that they refuse all others.
+// TestAssertions shows which assertions the servers accept, and that they refuse all
+// others.
 func TestAssertions(t *testing.T) {
 	for _, s := range assertionServers {
 		t.Run(s.name, func(t *testing.T) {
@@ -161,7 +120,7 @@ func TestAssertions(t *testing.T) {
 						audience = at.issuer
 					}
 					symmetric := c.method == secretJWT
-					var kid map[jose.HeaderKey]any // a secret has none
+					var kid map[jose.HeaderKey]any // nil for a secret
 					if !symmetric {
 						kid = map[jose.HeaderKey]any{"kid": c.alg}
 					}
@@ -170,6 +129,11 @@ func TestAssertions(t *testing.T) {
 						maps.Copy(claims, change)
 						maps.DeleteFunc(claims, func(_ string, value any) bool { return value == nil })
 						return askWithAssertion(t, at, sign(t, key, header, claims))
+					}
+					requireRefused := func(t *testing.T, got reply) {
+						t.Helper()
+						require.Equal(t, "invalid_client", got.Error)
+						require.Equal(t, s.status, got.status)
 					}
 					key := signingKey(c.alg)
 					requireToken(t, at, c.id, ask(key, kid, nil))
@@ -217,17 +181,14 @@ func TestAssertions(t *testing.T) {
 								requireToken(t, at, c.id, got)
 								return
 							}
-							assert.Equal(t, "invalid_client", got.Error)
-							assert.Equal(t, s.status, got.status)
+							requireRefused(t, got)
 						})
 					}
 
 					t.Run("a_second_time", func(t *testing.T) {
 						assertion := sign(t, key, kid, assertionClaims(c.id, audience))
 						requireToken(t, at, c.id, askWithAssertion(t, at, assertion))
-						got := askWithAssertion(t, at, assertion)
-						assert.Equal(t, "invalid_client", got.Error)
-						assert.Equal(t, s.status, got.status)
+						requireRefused(t, askWithAssertion(t, at, assertion))
 					})
 				})
 			}
@@ -235,32 +196,9 @@ func TestAssertions(t *testing.T) {
 	}
 }
 
-// withType returns the header with a typ.
+// withType returns the header with a typ added.
 func withType(header map[jose.HeaderKey]any, typ string) map[jose.HeaderKey]any {
 	typed := map[jose.HeaderKey]any{"typ": typ}
 	maps.Copy(typed, header)
 	return typed
 }
-
-// strangersKeys are keys that no server knows, by algorithm.
-var strangersKeys = sync.OnceValue(func() map[string]crypto.Signer {
-	keys := make(map[string]crypto.Signer)
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	for alg, key := range testKeys() {
-		switch key := key.(type) {
-		case *rsa.PrivateKey:
-			keys[alg] = rsaKey
-		case *ecdsa.PrivateKey:
-			keys[alg], err = ecdsa.GenerateKey(key.Curve, rand.Reader)
-		case ed25519.PrivateKey:
-			_, keys[alg], err = ed25519.GenerateKey(rand.Reader)
-		}
-		if err != nil {
-			panic(err)
-		}
-	}
-	return keys
-})

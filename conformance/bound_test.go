@@ -1,14 +1,10 @@
 package conformance
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,25 +18,22 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// TestNonces: a server that answers with a nonce gets what it wants, by HTTP/1.1
-// and by HTTP/2. Of the two here one wants nonces always. The clock of the other
-// one is an hour fast, so that each proof is too old for it, until it has one of
-// its nonces in it (RFC 9449, Section 11.1).
+// TestNonces: a server that answers with a nonce gets proofs with it, over HTTP/1.1 and
+// HTTP/2. One of the servers here always demands a nonce. The clock of the other is an
+// hour fast, so every proof is too old for it until the proof contains one of its nonces
+// (RFC 9449, Section 11.1).
 func TestNonces(t *testing.T) {
 	servers := []struct {
 		name, proto string
-		start       func(*testing.T, ...registration) []endpoints
+		start       starter
 	}{
-		{"wanted", "HTTP/1.1", oidcProviderNonce.start},
+		{"demanded", "HTTP/1.1", oidcProviderNonce.start},
 		{"for_a_wrong_clock", "HTTP/2.0", oidcProviderAhead.start},
 	}
 	const body = "a body of some length"
 	for _, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
-			c := registration{
-				id: "nonces", secret: "secret", method: secretBasic, ttl: time.Hour,
-				metadata: map[string]any{"dpop_bound_access_tokens": true},
-			}
+			c := secretClient("nonces", secretBasic, dpopBound())
 			at := s.start(t, c)[0]
 			w := newWire(t, at.token)
 			conf := &clientcredentials.Config{
@@ -58,24 +51,24 @@ func TestNonces(t *testing.T) {
 					first := post(t, client, at.api, strings.NewReader(body))
 					assert.Equal(t, http.StatusOK, first.status)
 					assert.Equal(t, s.proto, first.proto)
-					assert.Equal(t, 2, first.hops, "again with the nonce")
-					assert.Equal(t, len(body), first.length, "and with all of the body")
+					assert.Equal(t, 2, first.hops, "it is sent again with the nonce")
+					assert.Equal(t, len(body), first.answer.Length, "with the whole body")
 					assert.Equal(t, granted, statuses(w.tokenRequests()))
 
-					// Nonces live for a second or two: one of these calls is in time.
+					// Nonces live for a second or two, so one of these calls is in time.
 					requireRemembered(t, func() int { return post(t, client, at.api, strings.NewReader(body)).hops })
 
-					// A new token, with the nonce of the token endpoint that is known.
-					at.revoke(t, tokenOf(t, client, at))
+					// The client gets a new token with the nonce of the token endpoint that it has.
+					at.revoke(t, requireOK(t, client, at.api).token)
 					again := post(t, client, at.api, strings.NewReader(body))
 					assert.Equal(t, http.StatusOK, again.status)
-					assert.Equal(t, len(body), again.length)
+					assert.Equal(t, len(body), again.answer.Length)
 					assert.Equal(t, granted[1:], statuses(w.tokenRequests()))
 				})
 				t.Run(name+"_with_a_body_to_read_once", func(t *testing.T) {
 					client := newClient()
 					first := post(t, client, at.api, io.MultiReader(strings.NewReader(body)))
-					assert.Equal(t, http.StatusUnauthorized, first.status, "nobody but the caller can send it again")
+					assert.Equal(t, http.StatusUnauthorized, first.status, "only the caller can send it again")
 					assert.Equal(t, 1, first.hops)
 					again := post(t, client, at.api, strings.NewReader(body))
 					assert.Equal(t, http.StatusOK, again.status)
@@ -105,25 +98,25 @@ func TestNonces(t *testing.T) {
 	}
 }
 
-// TestRenewedCertificate: certificates in files are replaced, and so is what is
-// bound to them, through HTTP/2, with nothing but a *tls.Config of the program's own.
+// TestRenewedCertificate: when certificates in files are replaced, the connections and
+// the tokens that are bound to them are replaced, too. That works over HTTP/2 and with a
+// *tls.Config of the program.
 func TestRenewedCertificate(t *testing.T) {
 	subject := pkix.Name{CommonName: "renewed"}
-	old := testPKI().client(x509.Certificate{Subject: subject})
-	renewed := testPKI().client(x509.Certificate{Subject: subject})
+	old := clientCertificate(testPKI().ca, x509.Certificate{Subject: subject})
+	renewed := clientCertificate(testPKI().ca, x509.Certificate{Subject: subject})
 	c := registration{id: "renewed", method: tlsAuth, ttl: time.Hour, metadata: map[string]any{
 		"tls_client_auth_subject_dn":                 old.Leaf.Subject.String(),
 		"tls_client_certificate_bound_access_tokens": true,
 	}}
 	at := oidcProviderTLS.start(t, c)[0]
 	dir := t.TempDir()
-	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	writeCertificate(t, old, cert, key)
+	writeCertificate(t, dir, old)
 	w := newWire(t, at.token)
 	conf := &clientcredentials.Config{
 		ClientID: c.id, TokenURL: at.token,
 		HTTPClient: &http.Client{Transport: w.base},
-		ClientAuth: &clientauth.TLSClientAuth{Source: clientauth.CertificateFiles(cert, key)},
+		ClientAuth: &clientauth.TLSClientAuth{Source: clientauth.CertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))},
 	}
 	source := conf.Source(t.Context())
 	client := &http.Client{Transport: &clientcredentials.Transport{Source: source, Base: w.base}}
@@ -131,7 +124,7 @@ func TestRenewedCertificate(t *testing.T) {
 		used := post(t, client, at.api, strings.NewReader("body"))
 		require.Equal(t, http.StatusOK, used.status)
 		require.Equal(t, "HTTP/2.0", used.proto)
-		require.Equal(t, 4, used.length)
+		require.Equal(t, 4, used.answer.Length)
 		token, err := source.TokenContext(t.Context())
 		require.NoError(t, err)
 		return token
@@ -140,49 +133,27 @@ func TestRenewedCertificate(t *testing.T) {
 	require.Equal(t, http.StatusOK, send(t, plainCall(t, at, "Bearer", before.AccessToken), old).status)
 	require.Equal(t, http.StatusUnauthorized, send(t, plainCall(t, at, "Bearer", before.AccessToken), renewed).status)
 
-	// The files are looked at once a second.
-	writeCertificate(t, renewed, cert, key)
+	// The library checks the files once a second.
+	writeCertificate(t, dir, renewed)
 	after := before
 	end := time.Now().Add(30 * time.Second)
 	for tick := time.Tick(50 * time.Millisecond); after.AccessToken == before.AccessToken; <-tick {
-		require.True(t, time.Now().Before(end), "the token is still that of the old certificate")
+		require.True(t, time.Now().Before(end), "the token is still bound to the old certificate")
 		after = call()
 	}
 	require.Equal(t, http.StatusUnauthorized, send(t, plainCall(t, at, "Bearer", after.AccessToken), old).status)
 	require.Equal(t, http.StatusOK, send(t, plainCall(t, at, "Bearer", after.AccessToken), renewed).status)
 }
 
-// A posted is what came of a call with a body.
-type posted struct {
-	call
-	length int // of the body that the API got
-}
-
-func post(t *testing.T, client *http.Client, api string, body io.Reader) posted {
+// post makes a call with a body.
+func post(t *testing.T, client *http.Client, api string, body io.Reader) call {
 	t.Helper()
-	var p posted
-	r, err := http.NewRequestWithContext(withCall(t.Context(), &p.call), http.MethodPost, api, body)
-	require.NoError(t, err)
-	resp, err := client.Do(r)
-	require.NoError(t, err)
-	defer func() { _ = resp.Body.Close() }()
-	p.status, p.proto = resp.StatusCode, resp.Proto
-	var got struct {
-		Length int `json:"length"`
-	}
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
-	p.length = got.Length
-	return p
+	c := do(t.Context(), client, api, body)
+	require.NoError(t, c.err)
+	return c
 }
 
-func tokenOf(t *testing.T, client *http.Client, at endpoints) string {
-	t.Helper()
-	used := do(t.Context(), client, at.api)
-	require.NoError(t, used.err)
-	return used.token
-}
-
-// requireRemembered requires that one of some calls takes a single hop.
+// requireRemembered requires that one of several calls takes a single hop.
 func requireRemembered(t *testing.T, hops func() int) {
 	t.Helper()
 	for range 10 {
@@ -191,14 +162,4 @@ func requireRemembered(t *testing.T, hops func() int) {
 		}
 	}
 	require.Fail(t, "each call asked for a nonce first")
-}
-
-func writeCertificate(t *testing.T, c tls.Certificate, certFile, keyFile string) {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	require.NoError(t, err)
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
-	require.NoError(t, os.WriteFile(keyFile, keyPEM, 0o600))
-	require.NoError(t, os.WriteFile(certFile, certPEM, 0o600))
 }

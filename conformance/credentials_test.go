@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
@@ -28,20 +30,20 @@ import (
 // A clientMethod is a way for a client to authenticate.
 type clientMethod struct {
 	name       string // in the matrix
-	registered string // as the server knows it
+	registered string // the method that the client is registered for
 	alg        string // of its assertions, if any
-	// style is for a client without a ClientAuth, whose auth is nil.
+	// style is for a client without a ClientAuth: auth is nil.
 	style oauth2.AuthStyle
 	auth  func(*wallet) clientcredentials.ClientAuth
-	// dpop says that tokens are bound to a key.
+	// dpop binds tokens to a key.
 	dpop bool
-	// readyMade assertions come from elsewhere: each can be used once.
+	// readyMade assertions are made by somebody else, and each can be used once.
 	readyMade bool
-	// lifetimes says that it is one of those to see through ten lifetimes of tokens.
+	// lifetimes includes the method in the test of ten lifetimes.
 	lifetimes bool
 }
 
-// detects reports whether the client finds out which of two methods is right.
+// detects reports whether the client has to find out which of two methods is right.
 func (m clientMethod) detects() bool {
 	return m.auth == nil && m.style == oauth2.AuthStyleAutoDetect
 }
@@ -72,8 +74,8 @@ var (
 	}
 )
 
-// assertionMethods returns a method for each algorithm, and one with an
-// assertion that somebody else has signed.
+// assertionMethods returns a method for each algorithm, and one with ready-made
+// assertions.
 func assertionMethods() []clientMethod {
 	var all []clientMethod
 	for _, alg := range hmacAlgs {
@@ -94,7 +96,7 @@ func assertionMethods() []clientMethod {
 	})
 }
 
-// dpopMethods returns those that DPoP is tried on top of.
+// dpopMethods returns the methods that are combined with DPoP.
 func dpopMethods() []clientMethod {
 	return []clientMethod{
 		{name: "client_secret_basic, DPoP", registered: secretBasic, style: oauth2.AuthStyleInHeader, dpop: true, lifetimes: true},
@@ -102,12 +104,12 @@ func dpopMethods() []clientMethod {
 	}
 }
 
-// keyFileAuth returns private_key_jwt with a JWK, which says kid and alg itself.
+// keyFileAuth returns private_key_jwt with a JWK, which contains its kid and alg.
 func keyFileAuth(w *wallet) clientcredentials.ClientAuth {
 	return &clientauth.PrivateKeyJWT{Key: clientauth.KeyFile(w.path("key.jwk"))}
 }
 
-// The credentials of every client: the first ones, and those that come after them.
+// The generations of every client's credentials: the second replaces the first.
 const (
 	first = iota
 	second
@@ -126,17 +128,30 @@ func keyID(alg string, generation int) string {
 	return [...]string{alg, alg + "-next"}[generation]
 }
 
-// The certificates of both generations: issued by a certification authority, or
-// by themselves.
+// publicKey returns a client's public key as the client registers it.
+func publicKey(alg string, generation int) jose.JSONWebKey {
+	return jose.JSONWebKey{Key: signer(alg, generation).Public(), KeyID: keyID(alg, generation), Algorithm: alg, Use: "sig"}
+}
+
+// privateJWK returns a client's private key as a JWK.
+func privateJWK(alg string, generation int) string {
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: signer(alg, generation), KeyID: keyID(alg, generation), Algorithm: alg})
+	if err != nil {
+		panic(err)
+	}
+	return string(jwk)
+}
+
+// The certificates of both generations.
 var (
-	clientCertificates     = sync.OnceValue(func() *[2]tls.Certificate { return newCertificates(testPKI()) })
+	clientCertificates     = sync.OnceValue(func() *[2]tls.Certificate { return newCertificates(testPKI().ca) })
 	selfSignedCertificates = sync.OnceValue(func() *[2]tls.Certificate { return newCertificates(nil) })
 )
 
-func newCertificates(by *pki) *[2]tls.Certificate {
+func newCertificates(issuer *tls.Certificate) *[2]tls.Certificate {
 	var all [2]tls.Certificate
 	for i := range all {
-		all[i] = by.client(x509.Certificate{Subject: pkix.Name{CommonName: fmt.Sprintf("client %d", i)}})
+		all[i] = clientCertificate(issuer, x509.Certificate{Subject: pkix.Name{CommonName: fmt.Sprintf("client %d", i)}})
 	}
 	return &all
 }
@@ -146,9 +161,7 @@ func (m clientMethod) registration(id string, ttl time.Duration, generation int)
 	r := registration{id: id, method: m.registered, ttl: ttl, alg: m.alg, metadata: map[string]any{}}
 	switch m.registered {
 	case privateKeyJWT:
-		r.keys = []jose.JSONWebKey{{
-			Key: signer(m.alg, generation).Public(), KeyID: keyID(m.alg, generation), Algorithm: m.alg, Use: "sig",
-		}}
+		r.keys = []jose.JSONWebKey{publicKey(m.alg, generation)}
 	case tlsAuth:
 		r.metadata["tls_client_auth_subject_dn"] = clientCertificates()[generation].Leaf.Subject.String()
 		r.metadata["tls_client_certificate_bound_access_tokens"] = true
@@ -159,12 +172,12 @@ func (m clientMethod) registration(id string, ttl time.Duration, generation int)
 		r.secret = secrets[generation]
 	}
 	if m.dpop {
-		r.metadata["dpop_bound_access_tokens"] = true
+		maps.Copy(r.metadata, dpopBound())
 	}
 	return r
 }
 
-// A wallet is where a client has its credentials: in files, and behind functions.
+// A wallet holds the credentials of a client, in files and behind functions.
 type wallet struct {
 	t        *testing.T
 	dir      string
@@ -176,7 +189,7 @@ type wallet struct {
 
 func (w *wallet) path(name string) string { return filepath.Join(w.dir, name) }
 
-// put replaces the credential by that of a generation.
+// put replaces the credential with that of a generation.
 func (w *wallet) put(generation int) {
 	w.holds.Store(int32(generation))
 	alg := w.method.alg
@@ -186,15 +199,13 @@ func (w *wallet) put(generation int) {
 		kid := map[jose.HeaderKey]any{"kid": keyID(alg, generation)}
 		w.write("assertion", sign(w.t, key, kid, assertionClaims(w.id, w.audience))+"\n")
 	case w.method.registered == privateKeyJWT:
-		key, err := json.Marshal(jose.JSONWebKey{Key: signer(alg, generation), KeyID: keyID(alg, generation), Algorithm: alg})
-		require.NoError(w.t, err)
-		w.write("key.jwk", string(key))
+		w.write("key.jwk", privateJWK(alg, generation))
 	default:
 		w.write("secret", secrets[generation]+"\n")
 	}
 }
 
-// write replaces a file as a whole, as programs that rotate do.
+// write replaces a file atomically, as programs that rotate credentials do.
 func (w *wallet) write(name, content string) {
 	require.NoError(w.t, os.WriteFile(w.path("new"), []byte(content), 0o600))
 	require.NoError(w.t, os.Rename(w.path("new"), w.path(name)))
@@ -209,7 +220,7 @@ func (w *wallet) certificate(context.Context) (*tls.Certificate, error) {
 	return &clientCertificates()[w.holds.Load()], nil
 }
 
-// A jwsHead is the header of a JWS, as far as it matters here.
+// A jwsHead has the header parameters of a JWS that matter here.
 type jwsHead struct {
 	Algorithm string          `json:"alg"`
 	KeyID     string          `json:"kid"`
@@ -217,7 +228,7 @@ type jwsHead struct {
 	JWK       jose.JSONWebKey `json:"jwk"`
 }
 
-// jwsHeader returns the header of a JWS, or nothing.
+// jwsHeader returns the header of a JWS, or an empty one.
 func jwsHeader(token string) (header jwsHead) {
 	encoded, _, _ := strings.Cut(token, ".")
 	decoded, err := base64.RawURLEncoding.DecodeString(encoded)
@@ -230,14 +241,10 @@ func jwsHeader(token string) (header jwsHead) {
 // jwtID returns the jti of a JWT.
 func jwtID(t *testing.T, token string) string {
 	t.Helper()
-	var claims struct {
-		ID string `json:"jti"`
-	}
-	parts := strings.Split(token, ".")
-	require.Len(t, parts, 3)
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	claims := jwt.MapClaims{}
+	_, _, err := jwt.NewParser().ParseUnverified(token, claims)
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(payload, &claims))
-	require.NotEmpty(t, claims.ID)
-	return claims.ID
+	id, _ := claims["jti"].(string)
+	require.NotEmpty(t, id)
+	return id
 }

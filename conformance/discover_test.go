@@ -12,8 +12,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// TestDiscover: what a server says of itself leads to a token that its API takes,
-// by the strongest of the methods that a client has.
+// TestDiscover: a server's metadata lead to a token that its API accepts, with the
+// strongest of the client's methods.
 func TestDiscover(t *testing.T) {
 	offers := []clientMethod{
 		{registered: secretPost, auth: func(w *wallet) clientcredentials.ClientAuth {
@@ -32,7 +32,7 @@ func TestDiscover(t *testing.T) {
 	}}
 	servers := []struct {
 		program *program
-		offers  []clientMethod // the strongest last
+		offers  []clientMethod // the strongest is the last
 		dpop    bool
 	}{
 		{oidcProvider, offers[:1], false},
@@ -67,7 +67,7 @@ func TestDiscover(t *testing.T) {
 			assert.Equal(t, strongest.registered, conf.ClientAuth.Method())
 			assert.Equal(t, c.at.issuer, conf.Issuer)
 			if strongest.registered == tlsAuth {
-				assert.Equal(t, c.at.token, conf.TokenURL, "the endpoint for certificates")
+				assert.Equal(t, c.at.token, conf.TokenURL, "the token endpoint for certificates")
 				assert.NotEqual(t, metadata.TokenEndpoint, conf.TokenURL)
 			} else {
 				assert.Equal(t, metadata.TokenEndpoint, conf.TokenURL)

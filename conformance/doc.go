@@ -1,65 +1,69 @@
-// Package conformance runs clientcredentials against authorization servers
-// that its authors did not write. It holds tests only, and is never released.
+// Package conformance runs clientcredentials against authorization servers that its
+// authors did not write. It contains only tests, and is never released.
 //
 // The servers:
 //
-//   - oidc-provider, a certified OpenID provider for Node.js, as a process of
-//     its own (oidc-provider/server.mjs). Its API asks the provider's own model
-//     whether a token is live, and checks DPoP proofs and client certificates.
-//     There is one by http, one that wants a nonce in each DPoP proof, one by
-//     https that asks for client certificates, and one whose clock is wrong.
-//   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server
-//     that knows HTTP Basic only, and one that knows the POST body only.
-//   - Authlib, for Python, as a process of its own (authlib/server.py). It takes
-//     HTTP Basic as it is, and assertions for one audience only: its token
-//     endpoint, or for some clients its issuer.
-//   - django-oauth-toolkit, for Python, as a process of its own
-//     (django/server.py). It form-decodes HTTP Basic.
+//   - oidc-provider, a certified OpenID provider for Node.js, as a separate process
+//     (oidc-provider/server.mjs). Its API asks the provider's own model whether a token is
+//     live, and checks DPoP proofs and client certificates. It runs in several
+//     configurations: with http, with a nonce required in each DPoP proof, with https and
+//     client certificates, and with a wrong clock.
+//   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server that accepts
+//     only HTTP Basic, and one that accepts only the POST body.
+//   - Authlib, for Python, as a separate process (authlib/server.py). It doesn't decode
+//     HTTP Basic, and accepts assertions for a single audience: its token endpoint, or its
+//     issuer for some clients.
+//   - django-oauth-toolkit, for Python, as a separate process (django/server.py). It
+//     form-decodes HTTP Basic.
 //
-// TestMatrix tries each of them with each method of client authentication that
-// it takes (TestMatrix/server/method/outcome); docs/providers.md says what the
-// outcomes are, and holds what came of them. In words:
+// TestMatrix tries each server with each method of client authentication that it accepts
+// (TestMatrix/server/method/outcome). docs/providers.md explains the outcomes and has the
+// results. In short:
 //
-//   - the token works at the API;
-//   - a wrong credential is a bare *oauth2.RetrieveError with invalid_client, is
-//     not tried more often than detection has to, and the right one heals the same
-//     token source;
-//   - a refused scope is invalid_scope, and is not taken for a question of
-//     authentication;
-//   - a token that the server has forgotten is replaced, in the call that was refused;
-//   - a credential that is replaced counts from the next request on, and at once if
-//     the old one has just been refused, while the valid token serves on;
-//   - assertions and proofs can't be used again, and new attempts have new ones;
-//   - a bound token is of no use without what it is bound to;
-//   - a style that was chosen is not replaced by the other one;
-//   - through ten lifetimes of a three-second token, under concurrent load, no
-//     call fails, no call waits for a token request, and the number of token
-//     requests stays near the number of lifetimes (for some of the methods).
+//   - The token works at the API.
+//   - A wrong credential leads to a bare *oauth2.RetrieveError with invalid_client. The
+//     client makes no more requests than the detection of its method needs. With the
+//     right credential, the same token source works.
+//   - A refused scope leads to invalid_scope. The client doesn't try another method.
+//   - A token that the server has forgotten is replaced during the call that was refused.
+//   - A replaced credential is used from the next request on, or at once if the server has
+//     just refused the old one. The valid token stays in use.
+//   - Assertions and proofs can't be used again, and each attempt has new ones.
+//   - A bound token is useless without its key or certificate.
+//   - A chosen style is never replaced by the other one.
+//   - During ten lifetimes of a three-second token, under concurrent load, no call fails,
+//     no call waits for a token request, and the number of token requests stays close to
+//     the number of lifetimes. Some of the methods are tested in this way.
 //
-// Besides, TestSecrets covers the characters that RFC 6749, Section 2.3.1 and
-// Appendix B have a client encode, TestNonces DPoP where the server has its own idea
-// of time, TestRenewedCertificate certificates in files, TestDiscover the way from an
-// issuer to a token, and TestTokenThatDiesEarly a server whose tokens die up to a
-// second before it said they would: the API's 401 brings a new token, and the call
-// is made again. TestVerifiers and TestDPoPVerifiers have others verify what the
-// library signs.
+// More tests of the library:
 //
-// TestCctoken runs cctoken, the command line tool, as it is installed, by the scripts in
-// testdata/cctoken. TestCctokenOnServers does so on the servers, and compiles the Config
-// that cctoken doctor writes about each: a token comes of it.
+//   - TestSecrets: the characters that RFC 6749, Section 2.3.1 and Appendix B tell a client
+//     to encode
+//   - TestNonces: DPoP with a server whose clock is wrong
+//   - TestRenewedCertificate: certificates in files
+//   - TestDiscover: the way from an issuer to a token
+//   - TestTokenThatDiesEarly: a server whose tokens die up to a second too early. The API
+//     answers 401, and the library gets a new token and sends the call again.
+//   - TestVerifiers and TestDPoPVerifiers: other implementations verify what the library
+//     signs.
 //
-// TestAssertions, TestDPoP and TestMutualTLS are about the servers alone: what
-// they take and, so that it means something when they take ours, what they refuse.
+// TestCctoken runs the scripts in testdata/cctoken with cctoken, the command line tool, as
+// it is installed. TestCctokenOnServers runs it against the servers. It also compiles the
+// Config that cctoken doctor writes for each of them, which must lead to a token.
 //
-// All that keeps the processor busy comes first, one test at a time, so that it is
-// out of the way of the load.
+// TestAssertions, TestDPoP and TestMutualTLS test the servers themselves: what they accept,
+// and what they refuse. Without the refusals, it would mean little that the servers accept
+// what the library sends.
 //
-// To run them, from the repository's root:
+// Everything that keeps the processor busy runs first, one test at a time, so that it
+// doesn't disturb the load.
+//
+// To run the tests, from the root of the repository:
 //
 //	make setup
 //	cd conformance && go test -race ./...
 //
-// The load takes half a minute of wall clock, all of it in parallel; -short
-// leaves it out. The tests of a server that isn't installed are skipped, unless
-// CLIENTCREDENTIALS_REQUIRE_SERVERS=1 makes that a failure.
+// The load takes half a minute of real time, with all of its tests in parallel; -short
+// leaves it out. The tests of a server that isn't installed are skipped. With
+// CLIENTCREDENTIALS_REQUIRE_SERVERS=1 they fail instead.
 package conformance

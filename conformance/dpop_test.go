@@ -2,8 +2,6 @@ package conformance
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -15,14 +13,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // dpopServers check DPoP proofs (RFC 9449), at the token endpoint and at the API.
 var dpopServers = []struct {
-	name  string
-	start func(t *testing.T, clients ...registration) []endpoints
-	// nonces says that each proof needs one.
-	nonces bool
+	name   string
+	start  starter
+	nonces bool // each proof needs one
 }{
 	{"oidc-provider", oidcProvider.start, false},
 	{"oidc-provider_https", oidcProviderTLS.start, false},
@@ -33,11 +32,11 @@ var dpopServers = []struct {
 type prover struct {
 	alg string
 	key crypto.Signer
-	// nonces are the last ones of each URL.
+	// nonces has the last nonce of each URL.
 	nonces map[string]string
 }
 
-// prove adds a proof to r, with a claim changed, or without it if it is nil.
+// prove adds a proof to r, with changed claims; nil removes a claim.
 func (p *prover) prove(t *testing.T, r *http.Request, token string, change map[string]any) {
 	t.Helper()
 	claims := map[string]any{"jti": rand.Text(), "htm": r.Method, "htu": r.URL.String(), "iat": time.Now().Unix()}
@@ -54,18 +53,17 @@ func (p *prover) prove(t *testing.T, r *http.Request, token string, change map[s
 		map[jose.HeaderKey]any{"typ": "dpop+jwt", "jwk": jose.JSONWebKey{Key: p.key.Public()}}, claims))
 }
 
-// ask asks for a token, and once more if the server wants a nonce.
+// ask requests a token, and once more if the server demands a nonce.
 func (p *prover) ask(t *testing.T, c registration, at endpoints, change map[string]any) reply {
 	t.Helper()
 	return p.send(t, func() *http.Request {
-		r := plainRequest(t, at, nil)
-		r.SetBasicAuth(c.id, c.secret)
+		r := plainBasic(t, at, c)
 		p.prove(t, r, "", change)
 		return r
 	})
 }
 
-// call calls the API, and once more if it wants a nonce.
+// call calls the API, and once more if it demands a nonce.
 func (p *prover) call(t *testing.T, at endpoints, scheme, token string, change map[string]any) reply {
 	t.Helper()
 	return p.send(t, func() *http.Request {
@@ -89,15 +87,12 @@ func (p *prover) send(t *testing.T, next func() *http.Request) reply {
 	return got
 }
 
-// TestDPoP: which proofs the servers take, and that they refuse all others.
+// TestDPoP shows which proofs the servers accept, and that they refuse all others.
 func TestDPoP(t *testing.T) {
 	for _, s := range dpopServers {
 		t.Run(s.name, func(t *testing.T) {
-			c := registration{id: "dpop-client-" + s.name, secret: "secret", method: secretBasic, ttl: time.Hour}
-			must := registration{
-				id: "dpop-must-" + s.name, secret: "secret", method: secretBasic, ttl: time.Hour,
-				metadata: map[string]any{"dpop_bound_access_tokens": true},
-			}
+			c := secretClient("dpop-client-"+s.name, secretBasic, nil)
+			must := secretClient("dpop-must-"+s.name, secretBasic, dpopBound())
 			at := s.start(t, c, must)[0]
 
 			for _, alg := range signatureAlgs {
@@ -133,7 +128,7 @@ func TestDPoP(t *testing.T) {
 				{"with_the_same_jti", map[string]any{"jti": same}, false, false},
 				{"for_another_token", map[string]any{"ath": "another"}, true, false},
 				{"for_no_token", map[string]any{"ath": nil}, true, false},
-				// Answered with a nonce, with which the time doesn't count.
+				// The answer has a nonce. A proof with it may have any time.
 				{"old", map[string]any{"iat": now - 600}, true, s.nonces},
 				{"with_a_wrong_nonce", map[string]any{"nonce": "wrong"}, false, !s.nonces},
 				{"without_nonce", map[string]any{"nonce": nil}, !s.nonces, !s.nonces},
@@ -153,12 +148,8 @@ func TestDPoP(t *testing.T) {
 			}
 
 			t.Run("no_proof_for_a_token", func(t *testing.T) {
-				r := plainRequest(t, at, nil)
-				r.SetBasicAuth(must.id, must.secret)
-				assert.Equal(t, "invalid_grant", send(t, r).Error)
-				r = plainRequest(t, at, nil)
-				r.SetBasicAuth(c.id, c.secret)
-				requireToken(t, at, c.id, send(t, r))
+				assert.Equal(t, "invalid_grant", send(t, plainBasic(t, at, must)).Error)
+				requireToken(t, at, c.id, send(t, plainBasic(t, at, c)))
 			})
 			t.Run("no_proof_for_the_api", func(t *testing.T) {
 				got := send(t, plainCall(t, at, "DPoP", bound.AccessToken))
@@ -171,9 +162,7 @@ func TestDPoP(t *testing.T) {
 				assert.Equal(t, `Bearer error="invalid_token"`, got.header.Get("WWW-Authenticate"))
 			})
 			t.Run("with_another_key", func(t *testing.T) {
-				key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-				require.NoError(t, err)
-				thief := &prover{"ES256", key, maps.Clone(p.nonces)}
+				thief := &prover{"ES256", testkit.NewKey("ES256"), maps.Clone(p.nonces)}
 				got := thief.call(t, at, "DPoP", bound.AccessToken, nil)
 				assert.Equal(t, http.StatusUnauthorized, got.status)
 				assert.Equal(t, "invalid_dpop_proof", got.Error)
@@ -185,16 +174,16 @@ func TestDPoP(t *testing.T) {
 					return
 				}
 				assert.NotEqual(t, p.nonces[at.token], p.nonces[at.api], "each server has its own")
-				r := plainRequest(t, at, nil)
-				r.SetBasicAuth(c.id, c.secret)
-				(&prover{alg: p.alg, key: p.key}).prove(t, r, "", nil)
+				forgetful := &prover{alg: p.alg, key: p.key}
+				r := plainBasic(t, at, c)
+				forgetful.prove(t, r, "", nil)
 				got := send(t, r)
 				assert.Equal(t, http.StatusBadRequest, got.status)
 				assert.Equal(t, "use_dpop_nonce", got.Error)
 				assert.NotEmpty(t, got.header.Get("DPoP-Nonce"))
 
 				r = plainCall(t, at, "DPoP", bound.AccessToken)
-				(&prover{alg: p.alg, key: p.key}).prove(t, r, bound.AccessToken, nil)
+				forgetful.prove(t, r, bound.AccessToken, nil)
 				got = send(t, r)
 				assert.Equal(t, http.StatusUnauthorized, got.status)
 				assert.Equal(t, `DPoP error="use_dpop_nonce"`, got.header.Get("WWW-Authenticate"))

@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startGoOAuth2 starts go-oauth2 servers for the clients. Both the
-// authentication method and the life of a token are a server's there, not a
-// client's, so there is one server for each pair of them.
+// startGoOAuth2 is the starter of go-oauth2. There, the authentication method and the
+// lifetime of tokens are settings of the server, not of a client. So it starts a server for
+// each combination of them.
 func startGoOAuth2(t *testing.T, clients ...registration) []endpoints {
 	t.Helper()
 
@@ -43,7 +43,7 @@ func startGoOAuth2(t *testing.T, clients ...registration) []endpoints {
 	return all
 }
 
-// runGoOAuth2 serves one go-oauth2 server, and an API that asks it about tokens.
+// runGoOAuth2 starts a go-oauth2 server, with an API that asks it about tokens.
 func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 	t.Helper()
 
@@ -55,7 +55,7 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 
 	srv := server.NewDefaultServer(manager)
 	srv.SetAllowedGrantType(oauth2.ClientCredentials)
-	// Without a hook any scope is granted.
+	// Without this hook, the server grants any scope.
 	srv.SetClientScopeHandler(func(r *oauth2.TokenGenerateRequest) (bool, error) {
 		for scope := range strings.FieldsSeq(r.Scope) {
 			if scope != scopeRead {

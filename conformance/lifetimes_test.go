@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"slices"
@@ -20,31 +21,31 @@ const (
 	shortLife = 3 * time.Second
 	lifetimes = 10
 
-	// hold is what a token request takes at least. A token of three seconds is
-	// refreshed in the background from an age of 2.25 to 2.44 s, and calls wait
-	// for that from 2.7 s, the hard window: so the refresh has a quarter of a
-	// second before it may be in anybody's way.
+	// hold is how long a token request takes at least. A token of three seconds is
+	// refreshed in the background at an age of 2.25 to 2.44 s. From an age of 2.7 s on,
+	// the hard window, calls wait for the refresh. So it has a quarter of a second
+	// before it delays any call.
 	hold = 150 * time.Millisecond
 
-	// grace is by how much a call's token may be younger than the call. One that
-	// waits for a refresh which it has itself begun waits for all of hold; one
-	// that begins just before the token comes, and gets it, has not waited.
+	// grace is by how much a call's token may be younger than the call. A call that
+	// waits for a refresh which it has started itself waits for the whole hold. A call
+	// that begins just before a new token arrives, and gets it, has not waited.
 	grace = 100 * time.Millisecond
 
-	// stall is how long the machine may stop. Nobody can refresh a token while
-	// the whole process stands still, nor a server while it does.
+	// stall is how long the machine may stop without an influence on the test. No
+	// client can refresh a token while its whole process or the server stands still.
 	stall = 80 * time.Millisecond
 
 	callers  = 8
-	interval = 100 * time.Millisecond // of one caller's calls
+	interval = 100 * time.Millisecond // between the calls of a caller
 )
 
-// A load is what a client of short tokens went through.
+// A load is the record of a client whose tokens live for a short time.
 type load struct {
 	calls []call
-	// flights are the token requests; the first is that for the first token.
+	// flights are the token requests. The first one got the first token.
 	flights []tokenRequest
-	// stalls are the times when the process stood still.
+	// stalls are the times during which the process stood still.
 	stalls []interlude
 }
 
@@ -60,10 +61,8 @@ func runLoad(t *testing.T, c *testClient) load {
 	c.wire.hold = hold
 	client := c.conf.Client(c.ctx)
 
-	// The first token is one to wait for.
-	first := do(t.Context(), client, c.at.api)
-	require.NoError(t, first.err)
-	require.Equal(t, http.StatusOK, first.status)
+	// Every caller has to wait for the first token.
+	requireOK(t, client, c.at.api)
 	before := c.wire.tokenRequests()
 
 	end := time.Now().Add(lifetimes * shortLife)
@@ -79,11 +78,11 @@ func runLoad(t *testing.T, c *testClient) load {
 				if now.After(end) {
 					return
 				}
-				calls[i] = append(calls[i], do(t.Context(), client, c.at.api))
+				calls[i] = append(calls[i], do(t.Context(), client, c.at.api, nil))
 			}
 		})
 	}
-	// A witness who has nothing to do with the library.
+	// An independent goroutine notices when the process stands still.
 	wg.Go(func() {
 		for last := time.Now(); last.Before(end); {
 			time.Sleep(5 * time.Millisecond)
@@ -106,10 +105,14 @@ func runLoad(t *testing.T, c *testClient) load {
 	return l
 }
 
-// do makes one call of the API.
-func do(ctx context.Context, client *http.Client, api string) call {
+// do makes one call of the API: a POST if there is a body, or else a GET.
+func do(ctx context.Context, client *http.Client, api string, body io.Reader) call {
 	var c call
-	r, err := http.NewRequestWithContext(withCall(ctx, &c), http.MethodGet, api, nil)
+	method := http.MethodGet
+	if body != nil {
+		method = http.MethodPost
+	}
+	r, err := http.NewRequestWithContext(withCall(ctx, &c), method, api, body)
 	if err != nil {
 		return call{err: err}
 	}
@@ -121,8 +124,18 @@ func do(ctx context.Context, client *http.Client, api string) call {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	c.status, c.proto = resp.StatusCode, resp.Proto
-	_, c.err = io.Copy(io.Discard, resp.Body)
-	c.ended = time.Now()
+	text, err := io.ReadAll(resp.Body)
+	c.ended, c.err = time.Now(), err
+	_ = json.Unmarshal(text, &c.answer) // a refusal has none of its members
+	return c
+}
+
+// requireOK makes one call of the API, which must be answered with 200.
+func requireOK(t *testing.T, client *http.Client, api string) call {
+	t.Helper()
+	c := do(t.Context(), client, api, nil)
+	require.NoError(t, c.err)
+	require.Equal(t, http.StatusOK, c.status)
 	return c
 }
 
@@ -131,30 +144,25 @@ func (l load) stalled(from, to time.Time) bool {
 	return slices.ContainsFunc(l.stalls, func(s interlude) bool { return s.from.Before(to) && from.Before(s.to) })
 }
 
-// late reports whether flight i was kept by the machine from being in time: in
-// the half of the former token's life in which it could begin, or on its way.
+// late reports whether the machine delayed flight i: during the second half of the life
+// of the token before it, when the flight could begin, or during the flight itself.
 func (l load) late(i int) bool {
 	f := l.flights[i]
 	return l.stalled(l.flights[i-1].begun.Add(shortLife/2), f.answered) || f.answered.Sub(f.begun) > hold+stall
 }
 
-// assertNoCallFailed asserts that each call was answered with 200.
+// assertNoCallFailed asserts that the answer to each call was 200.
 func (l load) assertNoCallFailed(t *testing.T) {
 	t.Helper()
-	var failed []call
-	for _, c := range l.calls {
-		if c.err != nil || c.status != http.StatusOK {
-			failed = append(failed, c)
-		}
-	}
+	failed := slices.DeleteFunc(slices.Clone(l.calls), func(c call) bool { return c.err == nil && c.status == http.StatusOK })
 	if len(failed) > 0 {
 		t.Errorf("%d of %d calls failed; the first: status %d, error %v",
 			len(failed), len(l.calls), failed[0].status, failed[0].err)
 	}
 }
 
-// sentAgain counts the calls that the API got more than once although nothing
-// kept the first attempt from it.
+// sentAgain returns the number of calls that were sent to the API more than once, without
+// a stall during the call.
 func (l load) sentAgain() int {
 	n := 0
 	for _, c := range l.calls {
@@ -181,8 +189,8 @@ func (l load) assertNoCallWaited(t *testing.T) {
 				waited++
 				longest = max(longest, wait)
 			}
-			// What no clock can blur: a call that both began and went out
-			// while the token request was under way.
+			// This doesn't depend on the precision of a clock: a call both began and
+			// went out while the token request was under way.
 			through = through || c.begun.After(f.begun) && c.reached.Before(f.answered)
 		}
 		if !through {
@@ -191,13 +199,13 @@ func (l load) assertNoCallWaited(t *testing.T) {
 	}
 	assert.Zerof(t, waited, "of %d calls waited for a token, the longest %v", len(l.calls), longest)
 	assert.Zerof(t, alone, "of %d token requests let no call through until they were answered", judged)
-	assert.GreaterOrEqual(t, judged, lifetimes/2, "token requests were not disturbed by the machine; too few to prove anything")
+	assert.GreaterOrEqual(t, judged, lifetimes/2, "too few token requests that the machine did not delay to prove anything")
 }
 
-// testTenLifetimes: nobody notices that tokens expire.
+// testTenLifetimes: no caller notices that tokens expire.
 func testTenLifetimes(t *testing.T, c *testClient) string {
 	if c.usesCertificate() {
-		// A RoundTripper that isn't an *http.Transport is used as it is.
+		// The library uses a RoundTripper that isn't an *http.Transport as it is.
 		c.wire.base.TLSClientConfig.GetClientCertificate = clientauth.CertificateSource(c.wallet.certificate).GetClientCertificate
 		c.ctx = c.wire.context(t)
 	}
@@ -207,8 +215,8 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 	l.assertNoCallWaited(t)
 	assert.Zero(t, l.sentAgain(), "calls were refused by the API and sent again")
 
-	// A token serves for about three quarters of its life, and each is asked
-	// for once, in the style that worked for the first.
+	// A token is used for about three quarters of its life. Each is requested once, with
+	// the method that worked for the first.
 	assert.GreaterOrEqual(t, len(l.flights), lifetimes-1)
 	assert.LessOrEqual(t, len(l.flights), 2*lifetimes)
 	for i, r := range l.flights {
@@ -219,30 +227,26 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 	return "no call failed or waited"
 }
 
-// TestTokenThatDiesEarly: oidc-provider keeps time in whole seconds, rounded
-// down, and without a tolerance for clocks it refuses a token of "expires_in":3
-// after two to three seconds. A call then gets a 401, the library a new token,
-// and the caller its answer. That happens once in 30 seconds at most, so the
-// test ends with it.
+// TestTokenThatDiesEarly: oidc-provider rounds times down to whole seconds. Without a
+// tolerance for clocks, it refuses a token with "expires_in":3 after two to three seconds.
+// Then a call gets a 401, the library gets a new token and sends the call again, and the
+// caller gets its answer. That happens at most once in 30 seconds, so the test ends when
+// it has happened.
 func TestTokenThatDiesEarly(t *testing.T) {
 	t.Parallel()
-	c := registration{id: "early", secret: "secret-of-early", method: secretBasic, ttl: shortLife}
+	c := secretClient("early", secretBasic, nil)
+	c.ttl = shortLife
 	at := oidcProviderPunctual.start(t, c)[0]
 	w := newWire(t, at.token)
 	conf := &clientcredentials.Config{
-		ClientID:     c.id,
-		ClientSecret: c.secret,
-		TokenURL:     at.token,
-		EarlyRefresh: 1, // As late as possible: the token is to die in use.
+		ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token,
+		EarlyRefresh: 1, // as late as possible, so that the token dies while it is used
 	}
 	client := conf.Client(w.context(t))
 	tick := time.NewTicker(interval / 2)
 	defer tick.Stop()
 	for end := time.Now().Add(lifetimes * shortLife); time.Now().Before(end); <-tick.C {
-		answer := do(t.Context(), client, at.api)
-		require.NoError(t, answer.err)
-		require.Equal(t, http.StatusOK, answer.status)
-		if answer.hops > 1 {
+		if requireOK(t, client, at.api).hops > 1 {
 			return
 		}
 	}

@@ -2,12 +2,11 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +18,10 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 )
 
-// A column is what is tried with each server and method.
+// A column is a test that runs with each server and method.
 type column struct {
 	name string
-	// test returns what the matrix in docs/providers.md says of it: "" is that it
-	// doesn't apply.
+	// test returns the text of its cell in docs/providers.md, or "" if it doesn't apply.
 	test func(*testing.T, *testClient) string
 }
 
@@ -40,42 +38,33 @@ var columns = []column{
 
 const lifetimesColumn = "ten lifetimes"
 
-// A matrixServer is a server with the methods that it takes.
+// A matrixServer is a server with the methods that it accepts.
 type matrixServer struct {
 	authServer
-	methods []clientMethod
-	// audience says that the server takes assertions for its issuer.
-	audience bool
-	// nonces says that the server wants them in DPoP proofs.
-	nonces bool
-	// metadata are members that each client needs.
-	metadata map[string]any
+	methods  []clientMethod
+	audience bool           // assertions are for its issuer
+	nonces   bool           // DPoP proofs need a nonce
+	metadata map[string]any // members that each client needs
 }
 
 func matrixServers() []matrixServer {
 	provider, goOAuth2, authlib, django := authServers[0], authServers[1], authServers[2], authServers[3]
-	variant := func(s authServer, name string, start func(*testing.T, ...registration) []endpoints) authServer {
+	variant := func(s authServer, name string, start starter) authServer {
 		s.name, s.start = name, start
 		return s
 	}
-	all := func(lists ...[]clientMethod) (methods []clientMethod) {
-		for _, list := range lists {
-			methods = append(methods, list...)
-		}
-		return methods
-	}
 	return []matrixServer{
-		{authServer: provider, methods: all(basicMethods, assertionMethods(), dpopMethods()), audience: true},
+		{authServer: provider, methods: slices.Concat(basicMethods, assertionMethods(), dpopMethods()), audience: true},
 		{
 			authServer: variant(provider, "oidc-provider, https", oidcProviderTLS.start),
-			methods:    all(certificateMethods, quick(assertionMethods()), quick(dpopMethods())), audience: true,
+			methods:    slices.Concat(certificateMethods, quick(assertionMethods()), quick(dpopMethods())), audience: true,
 		},
 		{
 			authServer: variant(provider, "oidc-provider, nonces for DPoP", oidcProviderNonce.start),
 			methods:    dpopMethods(), audience: true, nonces: true,
 		},
 		{authServer: goOAuth2, methods: basicMethods},
-		{authServer: authlib, methods: all(basicMethods, assertionMethods())},
+		{authServer: authlib, methods: slices.Concat(basicMethods, assertionMethods())},
 		{
 			authServer: variant(authlib, "authlib, by issuer", authlib.start),
 			methods:    assertionMethods(), audience: true, metadata: map[string]any{"assertion_audience": "issuer"},
@@ -84,7 +73,7 @@ func matrixServers() []matrixServer {
 	}
 }
 
-// quick returns the methods without those of ten lifetimes.
+// quick returns the methods without the test of ten lifetimes.
 func quick(methods []clientMethod) []clientMethod {
 	for i := range methods {
 		methods[i].lifetimes = false
@@ -92,9 +81,9 @@ func quick(methods []clientMethod) []clientMethod {
 	return methods
 }
 
-// sees reports whether ten lifetimes are tried with a method. Slow servers see
-// one client only: under the load of several nothing could be said of any.
-func (s matrixServer) sees(m clientMethod) bool {
+// lasts reports whether the test of ten lifetimes includes a method. For slow servers it
+// includes only one: under the load of several clients, it would prove nothing.
+func (s matrixServer) lasts(m clientMethod) bool {
 	return m.lifetimes && (!s.slow || m.name == "client_secret_post, detected")
 }
 
@@ -110,7 +99,7 @@ type testClient struct {
 	ctx    context.Context // the library's
 }
 
-// newClient registers a client with the first credential, which it holds.
+// newClient registers a client with its first credential, and gives it that credential.
 func newClient(t *testing.T, s matrixServer, m clientMethod, ttl time.Duration) *testClient {
 	t.Helper()
 	c := &testClient{server: s, method: m, known: m.registration("client of "+t.Name(), ttl, first)}
@@ -151,7 +140,7 @@ func (c *testClient) put(generation int) {
 	}
 }
 
-// replace has the server know another credential, and no more the one before.
+// replace replaces the credential that the server knows.
 func (c *testClient) replace(t *testing.T, generation int) {
 	t.Helper()
 	known := c.method.registration(c.known.id, c.known.ttl, generation)
@@ -159,12 +148,12 @@ func (c *testClient) replace(t *testing.T, generation int) {
 	c.at.register(t, known)
 }
 
-// refused returns the methods that the client tries, in order, when the server
-// refuses them all.
+// refused returns the methods that the client tries, in order, if the server refuses all
+// of them.
 func (c *testClient) refused() []string {
 	switch {
 	case c.usesCertificate():
-		return []string{tlsAuth} // as much as can be seen
+		return []string{tlsAuth} // the wire reports both methods like this
 	case c.method.detects():
 		return []string{secretBasic, secretPost}
 	default:
@@ -172,8 +161,8 @@ func (c *testClient) refused() []string {
 	}
 }
 
-// accepted returns the methods that the client with the right credential tries,
-// in order, until the server has authenticated it.
+// accepted returns the methods that the client tries with the right credential, in order,
+// until the server has authenticated it.
 func (c *testClient) accepted() []string {
 	if c.method.detects() && (c.server.lenient || c.method.registered == secretBasic) {
 		return c.refused()[:1]
@@ -181,24 +170,34 @@ func (c *testClient) accepted() []string {
 	return c.refused()
 }
 
-// granted is accepted, until the client's proof has the server's nonce too.
+// granted returns the methods of the requests until the client has a token, including the
+// one that brings the server's nonce.
 func (c *testClient) granted() []string {
 	if c.server.nonces {
-		return append(c.accepted(), c.accepted()...) // The first without a nonce.
+		return append(c.accepted(), c.accepted()...) // first without a nonce, then with it
 	}
 	return c.accepted()
 }
 
-// requireGood requires that the API takes a token of the client for the client's.
-func (c *testClient) requireGood(t *testing.T, client *http.Client) {
-	t.Helper()
-	got, err := get(client, c.at.api)
-	require.NoError(t, err)
-	require.Equal(t, answer{http.StatusOK, c.known.id, scopeRead}, got)
+// grantedAgain is granted for a client that remembers the method that worked.
+func (c *testClient) grantedAgain() []string {
+	if c.method.detects() {
+		return last(c.granted())
+	}
+	return c.granted()
 }
 
-// TestMatrix tries each outcome with each server and method, and keeps the matrix
-// in docs/providers.md true.
+func last(methods []string) []string { return methods[len(methods)-1:] }
+
+// requireGood requires that the API accepts the client's token, and knows whose it is.
+func (c *testClient) requireGood(t *testing.T, client *http.Client) {
+	t.Helper()
+	got := requireOK(t, client, c.at.api).answer
+	require.Equal(t, []string{c.known.id, scopeRead}, []string{got.ClientID, got.Scope})
+}
+
+// TestMatrix runs each column with each server and method, and compares the results with
+// the matrix in docs/providers.md.
 func TestMatrix(t *testing.T) {
 	servers := matrixServers()
 	found := newMatrix(servers)
@@ -219,12 +218,13 @@ func TestMatrix(t *testing.T) {
 		})
 	}
 
-	// What follows waits rather than computes, and has to be alone with what does so too.
+	// The rest waits more than it computes. It runs in parallel, but only with tests that
+	// wait, too.
 	t.Parallel()
 	t.Run("ten_lifetimes", func(t *testing.T) {
 		for _, s := range servers {
 			for _, m := range s.methods {
-				if !s.sees(m) {
+				if !s.lasts(m) {
 					found.set(s, m, lifetimesColumn, "")
 					continue
 				}
@@ -241,35 +241,31 @@ func TestMatrix(t *testing.T) {
 	found.compare(t)
 }
 
-// slug returns a name as it is good for a test.
+// slug returns a name in a form for the name of a test.
 func slug(name string) string {
 	return strings.NewReplacer(", ", "-", " ", "_").Replace(strings.TrimSpace(name))
 }
 
-// testTokenWorks: the API takes the token and knows whose it is, and the way
-// in that was found is remembered.
+// testTokenWorks: the API accepts the token and knows whose it is, and the client
+// remembers the method that worked.
 func testTokenWorks(t *testing.T, c *testClient) string {
 	client := c.conf.Client(c.ctx)
 	for range 3 {
 		c.requireGood(t, client)
 	}
-	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()), "three calls, one token")
+	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()), "three calls use one token")
 
-	c.put(first) // A ready-made assertion can't be used again.
+	c.put(first) // because a ready-made assertion can't be used again
 	token, err := c.conf.Token(c.ctx)
 	require.NoError(t, err)
 	assert.Equal(t, scopeRead, token.Extra("scope"))
 	assert.WithinDuration(t, time.Now().Add(c.known.ttl), token.Expiry, time.Minute)
-	again := c.granted()
-	if c.method.detects() {
-		again = again[len(again)-1:]
-	}
-	assert.Equal(t, again, methods(c.wire.tokenRequests()), "Token asks again, with the style that worked")
+	assert.Equal(t, c.grantedAgain(), methods(c.wire.tokenRequests()), "Token makes another request, with the method that worked")
 
 	c.put(first)
 	cached, err := c.conf.TokenSource(c.ctx).Token()
 	require.NoError(t, err)
-	assert.True(t, cached.Valid(), "a token of a TokenSource says that it is valid")
+	assert.True(t, cached.Valid(), "a token of a TokenSource reports that it is valid")
 
 	kind := "Bearer"
 	if c.method.dpop {
@@ -279,16 +275,16 @@ func testTokenWorks(t *testing.T, c *testClient) string {
 	return "yes"
 }
 
-// testWrongCredential: the error, what it costs, and that it isn't for ever.
+// testWrongCredential: a wrong credential leads to a certain error and to no needless
+// requests, and the same token source works with the right one.
 func testWrongCredential(t *testing.T, c *testClient) string {
 	c.put(second)
 	_, err := c.conf.Token(c.ctx)
 	cell := requireRefusal(t, c.server.authServer, err, "invalid_client")
 	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
-	_, err = get(c.conf.Client(c.ctx), c.at.api)
 	var refusal *oauth2.RetrieveError
-	require.ErrorAs(t, err, &refusal)
+	require.ErrorAs(t, do(t.Context(), c.conf.Client(c.ctx), c.at.api, nil).err, &refusal)
 	assert.Equal(t, "invalid_client", refusal.ErrorCode)
 	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 
@@ -304,8 +300,8 @@ func testWrongCredential(t *testing.T, c *testClient) string {
 	return cell
 }
 
-// testRefusedScope: the server authenticated the client, so there is nothing
-// to detect any more.
+// testRefusedScope: a server that refuses the scope has authenticated the client, so the
+// client doesn't try another method.
 func testRefusedScope(t *testing.T, c *testClient) string {
 	c.conf.Scopes = []string{scopeRead, scopeAdmin}
 	_, err := c.conf.Token(c.ctx)
@@ -314,45 +310,38 @@ func testRefusedScope(t *testing.T, c *testClient) string {
 	return cell
 }
 
-// testRevokedToken: the server forgets a token long before its end. The API's
-// 401 says so, in the server's own words, and the call is made again with a new one.
+// testRevokedToken: the server forgets a token long before it expires. The API answers
+// 401 in its own way, and the client sends the call again with a new token.
 func testRevokedToken(t *testing.T, c *testClient) string {
 	client := c.conf.Client(c.ctx)
-	before := do(t.Context(), client, c.at.api)
-	require.NoError(t, before.err)
-	require.Equal(t, http.StatusOK, before.status)
+	before := requireOK(t, client, c.at.api)
 	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
 	c.at.revoke(t, before.token)
 	c.put(first)
 
-	after := do(t.Context(), client, c.at.api)
-	require.NoError(t, after.err)
-	assert.Equal(t, http.StatusOK, after.status)
-	assert.Equal(t, before.token, after.token, "the token was revoked, nobody told the client")
-	if !c.server.nonces { // One may have got too old meanwhile.
+	after := requireOK(t, client, c.at.api)
+	assert.Equal(t, before.token, after.token, "the client doesn't know yet that the token was revoked")
+	if !c.server.nonces { // a nonce may be too old by now, which takes another hop
 		assert.Equal(t, 2, after.hops)
 	}
-	accepted := c.accepted()
-	assert.Equal(t, accepted[len(accepted)-1:], methods(c.wire.tokenRequests()))
+	assert.Equal(t, last(c.accepted()), methods(c.wire.tokenRequests()))
 
-	last := do(t.Context(), client, c.at.api)
-	require.NoError(t, last.err)
-	assert.NotEqual(t, before.token, last.token)
+	assert.NotEqual(t, before.token, requireOK(t, client, c.at.api).token)
 	return "new one, call repeated"
 }
 
-// testReplacedCredential: the server knows another credential from now on.
+// testReplacedCredential: the server replaces the credential, and then the client does.
 func testReplacedCredential(t *testing.T, c *testClient) string {
 	client := c.conf.Client(c.ctx)
 	c.requireGood(t, client)
 	assert.Equal(t, c.granted(), methods(c.wire.tokenRequests()))
 	c.replace(t, second)
 
-	// The client hasn't got it yet. It has a token.
+	// The client doesn't have the new one yet, but it still has a token.
 	c.put(first)
 	_, err := c.conf.Token(c.ctx)
 	requireRefusal(t, c.server.authServer, err, "invalid_client")
-	if !c.method.detects() { // The style is known by now.
+	if !c.method.detects() { // a client that detects the method knows it by now
 		assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 	}
 	c.requireGood(t, client)
@@ -361,32 +350,25 @@ func testReplacedCredential(t *testing.T, c *testClient) string {
 	c.wire.tokenRequests()
 	_, err = c.conf.Token(c.ctx)
 	require.NoError(t, err)
-	granted := c.granted()
-	if c.method.detects() {
-		granted = granted[len(granted)-1:]
-	}
-	assert.Equal(t, granted, methods(c.wire.tokenRequests()), "the next token request has the new one")
+	assert.Equal(t, c.grantedAgain(), methods(c.wire.tokenRequests()), "the next token request uses the new credential")
 	if c.method.auth == nil {
 		return "next request"
 	}
 
-	// The client gets it just when the server refuses the old one.
+	// The client gets the new one at the moment when the server refuses the old one.
 	c.put(first)
 	c.wire.during(func() { c.put(second) })
 	_, err = c.conf.Token(c.ctx)
 	require.NoError(t, err)
-	assert.Equal(t, append(c.refused(), c.granted()...), methods(c.wire.tokenRequests()), "it is used at once")
+	assert.Equal(t, append(c.refused(), c.granted()...), methods(c.wire.tokenRequests()), "the new credential is used at once")
 	return "at once"
 }
 
-// testReplay: what the client has sent is of no use for anybody else, and when
-// it asks again by itself it sends something new.
+// testReplay: nobody else can use what the client has sent, and each attempt of the
+// client sends something new.
 func testReplay(t *testing.T, c *testClient) string {
 	if c.method.dpop {
-		client := c.conf.Client(c.ctx)
-		seen := do(t.Context(), client, c.at.api)
-		require.NoError(t, seen.err)
-		require.Equal(t, http.StatusOK, seen.status)
+		seen := requireOK(t, c.conf.Client(c.ctx), c.at.api)
 		r := plainCall(t, c.at, "DPoP", seen.token)
 		r.Header.Set("DPoP", seen.proof)
 		got := send(t, r)
@@ -396,7 +378,7 @@ func testReplay(t *testing.T, c *testClient) string {
 	if c.method.registered != secretJWT && c.method.registered != privateKeyJWT {
 		return ""
 	}
-	if c.method.lifetimes { // That takes up to a second, so it is not for all.
+	if c.method.lifetimes { // not for all methods, because it takes up to a second
 		c.wire.loseAnswer()
 	}
 	_, err := c.conf.Token(c.ctx)
@@ -404,14 +386,10 @@ func testReplay(t *testing.T, c *testClient) string {
 	seen := c.wire.tokenRequests()
 	if c.method.lifetimes {
 		require.Len(t, seen, 2)
-		assert.Equal(t, http.StatusOK, seen[0].status, "the server has used the first one up")
+		assert.Equal(t, http.StatusOK, seen[0].status, "the server has accepted the first assertion")
 		assert.NotEqual(t, jwtID(t, seen[0].assertion), jwtID(t, seen[1].assertion))
 	}
-	form := url.Values{
-		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-		"client_assertion":      {seen[0].assertion},
-	}
-	got := send(t, plainRequest(t, c.at, form))
+	got := askWithAssertion(t, c.at, seen[0].assertion)
 	assert.Equal(t, "invalid_client", got.Error)
 
 	_, err = c.conf.Token(c.ctx)
@@ -424,8 +402,8 @@ func testReplay(t *testing.T, c *testClient) string {
 	return fmt.Sprintf("%d %s", got.status, got.Error)
 }
 
-// testTokenAlone: a bound token is of no use without the key (RFC 8705, Section
-// 3, and RFC 9449, Section 7.2).
+// testTokenAlone: the API refuses a bound token without its key or certificate (RFC 8705,
+// Section 3, and RFC 9449, Section 7.2).
 func testTokenAlone(t *testing.T, c *testClient) string {
 	if !c.method.dpop && !c.usesCertificate() {
 		return ""
@@ -438,8 +416,8 @@ func testTokenAlone(t *testing.T, c *testClient) string {
 	return fmt.Sprintf("%d %s", got.status, got.Error)
 }
 
-// testOtherMethod: the client insists on the method that the server doesn't
-// expect of it. The secret must not go out in the other one.
+// testOtherMethod: the client is set to a method that it isn't registered for. It must
+// not send the secret by the other one.
 func testOtherMethod(t *testing.T, c *testClient) string {
 	if c.method.auth != nil || c.method.detects() || c.method.dpop {
 		return ""
@@ -463,8 +441,9 @@ func testOtherMethod(t *testing.T, c *testClient) string {
 	return cell
 }
 
-// requireRefusal requires a bare *oauth2.RetrieveError, which is what programs
-// assert, that tells the server's answer and no secret. It returns the answer.
+// requireRefusal requires a bare *oauth2.RetrieveError, because programs use a type
+// assertion. It must contain the server's answer and no secret. It returns the text for
+// the matrix.
 func requireRefusal(t *testing.T, s authServer, err error, code string) string {
 	t.Helper()
 	require.Error(t, err)
@@ -480,22 +459,4 @@ func requireRefusal(t *testing.T, s authServer, err error, code string) string {
 	}
 	assert.False(t, errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 	return fmt.Sprintf("%d %s", refusal.Response.StatusCode, refusal.ErrorCode)
-}
-
-// An answer is what the API says.
-type answer struct {
-	status   int
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
-}
-
-// get calls the API.
-func get(client *http.Client, url string) (answer, error) {
-	resp, err := client.Get(url)
-	if err != nil {
-		return answer{}, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	got := answer{status: resp.StatusCode}
-	return got, json.NewDecoder(resp.Body).Decode(&got)
 }

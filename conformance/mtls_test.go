@@ -15,16 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// certificateKey returns a certificate as a client registers it for
-// self_signed_tls_client_auth: as x5c.
-func certificateKey(c tls.Certificate) jose.JSONWebKey {
-	return jose.JSONWebKey{Key: c.Leaf.PublicKey, Certificates: []*x509.Certificate{c.Leaf}, Use: "sig"}
-}
-
-// TestMutualTLS: which client certificates the server takes, and that it
-// refuses all others (RFC 8705).
+// TestMutualTLS shows which client certificates the server accepts, and that it refuses
+// all others (RFC 8705).
 func TestMutualTLS(t *testing.T) {
-	ca := testPKI()
 	uri, err := url.Parse("spiffe://example/client")
 	require.NoError(t, err)
 	full := x509.Certificate{
@@ -34,9 +27,9 @@ func TestMutualTLS(t *testing.T) {
 		EmailAddresses: []string{"client@client.example"},
 		URIs:           []*url.URL{uri},
 	}
-	good := ca.client(full)
-	other := ca.client(x509.Certificate{Subject: pkix.Name{CommonName: "other"}, DNSNames: []string{"x.example"}})
-	forged := (*pki)(nil).client(full)
+	good := clientCertificate(testPKI().ca, full)
+	other := clientCertificate(testPKI().ca, x509.Certificate{Subject: pkix.Name{CommonName: "other"}, DNSNames: []string{"x.example"}})
+	forged := clientCertificate(nil, full)
 
 	clients := []registration{
 		{id: "tls-subject_dn", metadata: map[string]any{"tls_client_auth_subject_dn": good.Leaf.Subject.String()}},
@@ -55,11 +48,8 @@ func TestMutualTLS(t *testing.T) {
 		}
 		clients[i].metadata["tls_client_certificate_bound_access_tokens"] = true
 	}
-	// RFC 8705, Section 3: the token of any client may be bound to a certificate.
-	secret := registration{
-		id: "tls-secret", secret: "secret", method: secretPost, ttl: time.Hour,
-		metadata: map[string]any{"tls_client_certificate_bound_access_tokens": true},
-	}
+	// RFC 8705, Section 3: any client's tokens may be bound to a certificate.
+	secret := secretClient("tls-secret", secretPost, map[string]any{"tls_client_certificate_bound_access_tokens": true})
 	at := oidcProviderTLS.start(t, append(clients, secret)...)[0]
 
 	for _, c := range clients {
@@ -68,24 +58,24 @@ func TestMutualTLS(t *testing.T) {
 			if c.method == selfSignedTLS {
 				right, wrong = forged, good
 			}
-			ask := func(shows ...tls.Certificate) reply {
-				return send(t, plainRequest(t, at, url.Values{"client_id": {c.id}}), shows...)
+			ask := func(presented ...tls.Certificate) reply {
+				return send(t, plainRequest(t, at, url.Values{"client_id": {c.id}}), presented...)
 			}
 			got := ask(right)
 			requireToken(t, at, c.id, got, right)
 
-			for name, shows := range map[string][]tls.Certificate{"wrong": {wrong}, "other": {other}, "none": nil} {
-				refusal := ask(shows...)
+			for name, presented := range map[string][]tls.Certificate{"wrong": {wrong}, "other": {other}, "none": nil} {
+				refusal := ask(presented...)
 				assert.Equal(t, "invalid_client", refusal.Error, name)
 				assert.Equal(t, http.StatusUnauthorized, refusal.status, name)
-				api := send(t, plainCall(t, at, "Bearer", got.AccessToken), shows...)
+				api := send(t, plainCall(t, at, "Bearer", got.AccessToken), presented...)
 				assert.Equal(t, http.StatusUnauthorized, api.status, name)
 				assert.Equal(t, `Bearer error="invalid_token"`, api.header.Get("WWW-Authenticate"), name)
 			}
 
-			// Section 2: the client_id is what the server looks for.
+			// Section 2: the server finds the client by its client_id.
 			assert.Equal(t, "invalid_request", send(t, plainRequest(t, at, nil), right).Error)
-			// The issuer's own endpoint asks for no certificate, so it sees none.
+			// The issuer's own token endpoint doesn't ask for certificates.
 			plain := at
 			plain.token = at.issuer + "/token"
 			r := plainRequest(t, plain, url.Values{"client_id": {c.id}})
@@ -100,8 +90,8 @@ func TestMutualTLS(t *testing.T) {
 	})
 }
 
-// TestMetadata: each provider's metadata (RFC 8414, Section 2) is its own, and
-// names the token endpoint that takes certificates.
+// TestMetadata: each provider publishes its own metadata (RFC 8414, Section 2), which
+// names the token endpoint for certificates.
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	for _, p := range []*program{oidcProvider, oidcProviderNonce, oidcProviderTLS} {
@@ -118,7 +108,9 @@ func TestMetadata(t *testing.T) {
 					Token string `json:"token_endpoint"`
 				} `json:"mtls_endpoint_aliases"`
 			}
-			fetch(t, p.at.issuer+"/.well-known/openid-configuration", &metadata)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.at.issuer+"/.well-known/openid-configuration", nil)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, exchange(t, r, &metadata).StatusCode)
 
 			assert.Equal(t, p.at.issuer, metadata.Issuer)
 			assert.Equal(t, p.at.issuer+"/token", metadata.Token)

@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the servers take and refuse is found out here without the library: a
-// server that takes anything would prove nothing about it.
+// The tests of the servers themselves don't use the library. They show what a server
+// refuses: the acceptance of a server that takes anything would prove nothing.
 
-// A reply is what a server answered to a plain request.
+// A reply is a server's answer to a plain request.
 type reply struct {
 	status int
 	header http.Header
@@ -25,7 +25,7 @@ type reply struct {
 	Error       string `json:"error"`
 }
 
-// plainRequest returns a token request that is yet to be authenticated.
+// plainRequest returns a token request without client authentication.
 func plainRequest(t *testing.T, at endpoints, form url.Values) *http.Request {
 	t.Helper()
 	if form == nil {
@@ -38,6 +38,14 @@ func plainRequest(t *testing.T, at endpoints, form url.Values) *http.Request {
 	return r
 }
 
+// plainBasic returns a token request with HTTP Basic.
+func plainBasic(t *testing.T, at endpoints, c registration) *http.Request {
+	t.Helper()
+	r := plainRequest(t, at, nil)
+	r.SetBasicAuth(c.id, c.secret)
+	return r
+}
+
 // plainCall returns a call of the API with a token.
 func plainCall(t *testing.T, at endpoints, scheme, token string) *http.Request {
 	t.Helper()
@@ -47,38 +55,36 @@ func plainCall(t *testing.T, at endpoints, scheme, token string) *http.Request {
 	return r
 }
 
-// send sends a request as a client that shows these certificates.
-func send(t *testing.T, r *http.Request, shows ...tls.Certificate) reply {
+// exchange sends a request, as a client that presents a certificate, if any. It decodes
+// the body of the answer.
+func exchange(t *testing.T, r *http.Request, body any, presented ...tls.Certificate) *http.Response {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		TLSClientConfig:   testPKI().config(shows...),
+		TLSClientConfig:   testPKI().config(presented...),
 	}}
 	resp, err := client.Do(r)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
-	got := reply{status: resp.StatusCode, header: resp.Header}
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(body))
+	return resp
+}
+
+// send is exchange for a request to the token endpoint or the API.
+func send(t *testing.T, r *http.Request, presented ...tls.Certificate) (got reply) {
+	t.Helper()
+	resp := exchange(t, r, &got, presented...)
+	got.status, got.header = resp.StatusCode, resp.Header
 	return got
 }
 
-// requireToken requires a bearer token, and that the API takes it for the client's.
-func requireToken(t *testing.T, at endpoints, id string, got reply, shows ...tls.Certificate) {
+// requireToken requires that got has a bearer token, and that the API accepts it as a
+// token of the client.
+func requireToken(t *testing.T, at endpoints, id string, got reply, presented ...tls.Certificate) {
 	t.Helper()
 	require.Equal(t, http.StatusOK, got.status, "%+v", got)
 	require.Equal(t, "Bearer", got.TokenType)
-	api := send(t, plainCall(t, at, "Bearer", got.AccessToken), shows...)
+	api := send(t, plainCall(t, at, "Bearer", got.AccessToken), presented...)
 	require.Equal(t, http.StatusOK, api.status)
 	require.Equal(t, id, api.ClientID)
-}
-
-// fetch gets a JSON document.
-func fetch(t *testing.T, url string, into any) {
-	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: testPKI().config()}}
-	resp, err := client.Get(url)
-	require.NoError(t, err)
-	defer func() { _ = resp.Body.Close() }()
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(into))
 }

@@ -17,20 +17,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A program is an authorization server that is a process of its own. It is
-// started by the first test that needs it and serves all of them: withPrograms
-// ends it. Its comment at the top of its source says what it is told and what it
-// answers.
+// A program is an authorization server that runs as its own process. The first test
+// that needs it starts it, all tests share it, and withPrograms ends it. The comment at
+// the top of its source describes its argument and its output.
 type program struct {
 	name string
-	// command returns how to start it with its argument, which is JSON, or says
-	// what is missing here.
+	// command returns the command that starts it with its argument, which is JSON. If
+	// something isn't installed, it returns an errMissing.
 	command func(arg string) (*exec.Cmd, error)
 	// config returns the argument.
 	config func() programConfig
 
 	once   sync.Once
-	err    error // of the start
+	err    error // from starting it
 	at     endpoints
 	cmd    *exec.Cmd
 	stdin  io.Closer
@@ -39,26 +38,26 @@ type program struct {
 	drained chan struct{}
 }
 
-// programConfig is the argument of a program. Only oidc-provider knows more
-// than Scopes.
+// programConfig is the argument of a program. All programs know Scopes, and only
+// oidc-provider knows the rest.
 type programConfig struct {
 	Scopes []string `json:"scopes"`
-	// ClockTolerance is for how many seconds past its expiry a token is still
-	// honoured. The provider keeps time in whole seconds, rounded down: at 0 a
-	// token of three seconds lives between two and three, at 1 between three
-	// and four. (Its own default is 15.)
+	// ClockTolerance is the number of seconds for which an expired token is still
+	// accepted. The provider rounds times down to whole seconds, so a token of three
+	// seconds lives between two and three seconds with 0, and between three and four
+	// with 1. (Its own default is 15.)
 	ClockTolerance int `json:"clockTolerance"`
-	// ClockOffset is by how many seconds the program's clock is wrong.
+	// ClockOffset is the number of seconds by which the program's clock is wrong.
 	ClockOffset int `json:"clockOffset,omitempty"`
-	// RequireNonce says that each DPoP proof needs a nonce.
+	// RequireNonce demands a nonce in each DPoP proof.
 	RequireNonce bool         `json:"requireNonce,omitempty"`
 	TLS          *identityPEM `json:"tls,omitempty"`
 }
 
-// errMissing is why a program can't be run here.
+// errMissing says how to install what a program needs.
 var errMissing = errors.New("run `make setup`")
 
-// start makes the clients known to the program, which it starts if it has to.
+// start is the starter of the program. The first call starts it.
 func (p *program) start(t *testing.T, clients ...registration) []endpoints {
 	t.Helper()
 	p.once.Do(func() { p.err = p.run() })
@@ -82,7 +81,7 @@ func (p *program) run() error {
 		return err
 	}
 	cmd.Stderr = &p.stderr
-	stdin, err := cmd.StdinPipe() // held open until the tests have ended: the program ends with it
+	stdin, err := cmd.StdinPipe() // stays open until the tests have ended: the program ends when it is closed
 	if err != nil {
 		return err
 	}
@@ -101,7 +100,7 @@ func (p *program) run() error {
 		defer close(ready)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			var at struct{ Issuer, Token, API, Admin string }
-			// The server's own notices may come before and after.
+			// The server may print other lines before and after this one.
 			if json.Unmarshal(lines.Bytes(), &at) == nil && at.Admin != "" {
 				ready <- endpoints{issuer: at.Issuer, token: at.Token, api: at.API, admin: at.Admin}
 				break
@@ -112,7 +111,7 @@ func (p *program) run() error {
 	select {
 	case at, ok := <-ready:
 		if !ok {
-			return fmt.Errorf("%s ended without a word", p.name)
+			return fmt.Errorf("%s ended without output", p.name)
 		}
 		p.at = at
 		return nil
@@ -136,7 +135,8 @@ func (p *program) stop() error {
 	return err
 }
 
-// missing ends a test whose server can't be run here.
+// missing skips a test whose server isn't installed, or fails it if
+// CLIENTCREDENTIALS_REQUIRE_SERVERS is set.
 func missing(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CLIENTCREDENTIALS_REQUIRE_SERVERS") == "1" {

@@ -7,39 +7,35 @@ import (
 	"path/filepath"
 )
 
-// The programs. Those of oidc-provider differ in what they ask of a client.
+// The programs. Those of oidc-provider differ in their configuration.
 var (
 	// oidcProvider serves by http. Its tokens live at least as long as it says.
-	oidcProvider = &program{name: "oidc-provider", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1}
-	}}
-	// oidcProviderPunctual doesn't honour a token for longer than it has to.
-	oidcProviderPunctual = &program{name: "oidc-provider, punctual", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}}
-	}}
-	// oidcProviderNonce wants a nonce in each DPoP proof.
-	oidcProviderNonce = &program{name: "oidc-provider, nonces", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, RequireNonce: true}
-	}}
+	oidcProvider = oidc("oidc-provider", func(*programConfig) {})
+	// oidcProviderPunctual stops accepting a token up to a second too early.
+	oidcProviderPunctual = oidc("oidc-provider, punctual", func(c *programConfig) { c.ClockTolerance = 0 })
+	// oidcProviderNonce demands a nonce in each DPoP proof.
+	oidcProviderNonce = oidc("oidc-provider, nonces", func(c *programConfig) { c.RequireNonce = true })
 	// oidcProviderAhead serves by https, and its clock is an hour fast.
-	oidcProviderAhead = &program{name: "oidc-provider, ahead", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, ClockOffset: 3600, TLS: testPKI().serverPEM()}
-	}}
+	oidcProviderAhead = oidc("oidc-provider, ahead", func(c *programConfig) { c.ClockOffset, c.TLS = 3600, testPKI().serverPEM() })
 	// oidcProviderTLS serves by https, and asks for client certificates.
-	oidcProviderTLS = &program{name: "oidc-provider, https", command: oidcProviderCommand, config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1, TLS: testPKI().serverPEM()}
-	}}
-	// Authlib refuses scopes that the server doesn't know, and narrows those that
-	// a client may not have: what the client may not have, the server doesn't know.
-	authlib = &program{name: "authlib", command: python("authlib", "python3-authlib"), config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead}}
-	}}
-	django = &program{name: "django-oauth-toolkit", command: python("django", "python3-django-oauth-toolkit"), config: func() programConfig {
-		return programConfig{Scopes: []string{scopeRead, scopeAdmin}}
-	}}
+	oidcProviderTLS = oidc("oidc-provider, https", func(c *programConfig) { c.TLS = testPKI().serverPEM() })
+	// Authlib refuses scopes that the server doesn't know, but only narrows a request for
+	// scopes that the client may not have. So the server must not know scopeAdmin.
+	authlib = python("authlib", "authlib", "python3-authlib", scopeRead)
+	django  = python("django-oauth-toolkit", "django", "python3-django-oauth-toolkit", scopeRead, scopeAdmin)
 
 	programs = []*program{oidcProvider, oidcProviderPunctual, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django}
 )
+
+// oidc returns an oidc-provider whose tokens live at least as long as it says, with
+// changes.
+func oidc(name string, change func(*programConfig)) *program {
+	return &program{name: name, command: oidcProviderCommand, config: func() programConfig {
+		config := programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockTolerance: 1}
+		change(&config)
+		return config
+	}}
+}
 
 func oidcProviderCommand(arg string) (*exec.Cmd, error) {
 	dir := "oidc-provider"
@@ -55,13 +51,13 @@ func oidcProviderCommand(arg string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// python returns the command of dir/server.py, which needs a Debian package. Its
-// Python is Debian's too: one of the user's own doesn't see the package.
-func python(dir, pkg string) func(string) (*exec.Cmd, error) {
-	return func(arg string) (*exec.Cmd, error) {
+// python returns the program dir/server.py, which needs a Debian package. It runs with
+// Debian's Python, because another one wouldn't find the package.
+func python(name, dir, pkg string, scopes ...string) *program {
+	return &program{name: name, config: func() programConfig { return programConfig{Scopes: scopes} }, command: func(arg string) (*exec.Cmd, error) {
 		if _, err := os.Stat("/var/lib/dpkg/info/" + pkg + ".list"); err != nil {
 			return nil, fmt.Errorf("the Debian package %s is not installed: %w", pkg, errMissing)
 		}
 		return exec.Command("/usr/bin/python3", "-I", "-B", filepath.Join(dir, "server.py"), arg), nil
-	}
+	}}
 }

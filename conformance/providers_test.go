@@ -12,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write what the tests have found into "+providersDoc)
+var update = flag.Bool("update", false, "write the results of the tests into "+providersDoc)
 
 const providersDoc = "../docs/providers.md"
 
-// A matrix is what was found: for each server a table of methods and columns.
+// A matrix has the results of TestMatrix: for each server a table of methods and columns.
 type matrix struct {
 	servers []matrixServer
 	columns []string
@@ -44,7 +44,7 @@ func (m *matrix) set(s matrixServer, method clientMethod, column, cell string) {
 	m.cells[m.key(s, method, column)] = cell
 }
 
-// compare compares the matrix with the one in the document, if all of it is known.
+// compare compares the matrix with the one in the document, if it is complete.
 func (m *matrix) compare(t *testing.T) {
 	t.Helper()
 	text, err := m.text()
@@ -52,7 +52,7 @@ func (m *matrix) compare(t *testing.T) {
 	case t.Failed():
 		return
 	case err != nil && (testing.Short() || strings.Contains(flag.Lookup("test.run").Value.String(), "/")):
-		t.Log("not compared with " + providersDoc + ": not all tests were run")
+		t.Log("not compared with " + providersDoc + ": some tests did not run")
 		return
 	}
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func (m *matrix) text() (string, error) {
 			for _, column := range m.columns {
 				cell, ok := m.cells[m.key(s, method, column)]
 				if !ok {
-					return "", fmt.Errorf("%s by %s: %s is not known", s.name, method.name, column)
+					return "", fmt.Errorf("%s, %s: there is no result for %s", s.name, method.name, column)
 				}
 				row = append(row, cell)
 			}
@@ -78,7 +78,7 @@ func (m *matrix) text() (string, error) {
 			if method.alg == "" || method.dpop || method.readyMade {
 				continue
 			}
-			// One row for all algorithms with which everything is the same.
+			// Merge the rows of algorithms with the same results.
 			rows[len(rows)-1][0] += ": " + method.alg
 			if i := len(rows) - 2; i >= 0 && strings.HasPrefix(rows[i][0], method.name+": ") && m.same(rows[i], row) {
 				rows[i][0] += ", " + method.alg
@@ -92,8 +92,8 @@ func (m *matrix) text() (string, error) {
 	return text.String(), nil
 }
 
-// same reports whether two rows say the same. Ten lifetimes are a matter of the
-// method, and not of the algorithm.
+// same reports whether two rows have the same cells. It ignores ten lifetimes, which run
+// with one algorithm of each method, and copies that cell.
 func (m *matrix) same(a, b []string) bool {
 	for i, name := range m.columns {
 		switch {
@@ -106,7 +106,7 @@ func (m *matrix) same(a, b []string) bool {
 	return true
 }
 
-// writeTable writes a table of Markdown, without the columns in which nothing stands.
+// writeTable writes a Markdown table without its empty columns.
 func writeTable(text *strings.Builder, head []string, rows [][]string) {
 	var used []int
 	for i := range head {
@@ -132,8 +132,8 @@ func writeTable(text *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// compareSection compares a text with what stands between two marks in the
-// document, and with -update replaces that.
+// compareSection compares text with the section between two marks in the document. With
+// -update, it replaces the section.
 func compareSection(t *testing.T, name, text string) {
 	t.Helper()
 	doc, err := os.ReadFile(providersDoc)
@@ -151,5 +151,5 @@ func compareSection(t *testing.T, name, text string) {
 		require.NoError(t, os.WriteFile(providersDoc, []byte(before+begin+text+end+after), 0o600))
 		return
 	}
-	require.Equal(t, old, text, "%s is not what the tests have found; `make providers` writes it anew", providersDoc)
+	require.Equal(t, old, text, "%s differs from the results of the tests; update it with `make providers`", providersDoc)
 }

@@ -18,19 +18,17 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// TestSecrets: ids and secrets arrive as they are.
+// TestSecrets: ids and secrets with special characters arrive unchanged.
 //
-// A client form-encodes both before it puts them into the Basic header (RFC
-// 6749, Section 2.3.1 and Appendix B), and the server decodes them. Of the
-// servers here two do that and two compare what they got with the secret itself.
-// So each takes only those characters in the other form of the header that the
-// encoding leaves alone.
-// In the POST body the encoding is the form's own, and all get it right.
+// A client form-encodes both before it puts them into the Basic header (RFC 6749, Section
+// 2.3.1 and Appendix B), and the server decodes them. Two of the servers here do that. The
+// other two compare the header with the secret itself. If the client does the one and the
+// server the other, only characters that the encoding leaves alone arrive unchanged. In a
+// POST body, the encoding is that of the form, and all servers decode it.
 func TestSecrets(t *testing.T) {
 	tests := []struct {
 		name, id, secret string
-		// unprintable secrets aren't VSCHAR (RFC 6749, Appendix A.2).
-		unprintable bool
+		unprintable      bool // the secret isn't VSCHAR (RFC 6749, Appendix A.2)
 	}{
 		{name: "unreserved", id: "unreserved", secret: "Aa0-._~"},
 		{name: "colon", id: "colon", secret: "a:b:c"},
@@ -50,8 +48,7 @@ func TestSecrets(t *testing.T) {
 	ways := []struct {
 		name   string
 		method string
-		// encode is what the client does to both; nil is for the POST body.
-		encode func(string) string
+		encode func(string) string // how the client encodes both; nil: in the POST body
 		auth   clientcredentials.ClientAuth
 	}{
 		{"basic", secretBasic, url.QueryEscape, new(clientauth.ClientSecretBasic)},
@@ -64,9 +61,7 @@ func TestSecrets(t *testing.T) {
 			var clients []registration
 			for _, tt := range tests {
 				for _, way := range ways {
-					clients = append(clients, registration{
-						id: tt.id + "-" + way.name, secret: tt.secret, method: way.method, ttl: time.Hour,
-					})
+					clients = append(clients, registration{id: tt.id + "-" + way.name, secret: tt.secret, method: way.method, ttl: time.Hour})
 				}
 			}
 			at := s.start(t, clients...)
@@ -87,7 +82,8 @@ func TestSecrets(t *testing.T) {
 						found.add(s.name, way.name, tt.name, refusal)
 						if understood {
 							assert.Empty(t, refusal)
-							assert.Equal(t, answer{http.StatusOK, c.id, ""}, got)
+							assert.Equal(t, http.StatusOK, got.status)
+							assert.Equal(t, answer{ClientID: c.id}, got.answer)
 							return
 						}
 						switch {
@@ -96,7 +92,7 @@ func TestSecrets(t *testing.T) {
 						case way.name == "raw_basic" && strings.Contains(tt.id, ":"):
 							assert.Equal(t, "nothing sent", refusal)
 						case s.name == "go-oauth2" && tt.id != tt.name:
-							assert.Equal(t, "server_error", refusal, "its 500 for an unknown client")
+							assert.Equal(t, "server_error", refusal, "it answers 500 for an unknown client")
 						default:
 							assert.Contains(t, []string{"invalid_client", "invalid_request"}, refusal)
 						}
@@ -108,33 +104,31 @@ func TestSecrets(t *testing.T) {
 	found.compare(t)
 }
 
-// getWith calls the API through the library, and returns what the API said, or
-// the error code of the token endpoint.
-func getWith(t *testing.T, auth clientcredentials.ClientAuth, c registration, at endpoints) (answer, string) {
+// getWith calls the API through the library. It returns the call, and the error code of
+// the token endpoint, if any.
+func getWith(t *testing.T, auth clientcredentials.ClientAuth, c registration, at endpoints) (call, string) {
 	w := newWire(t, at.token)
-	conf := &clientcredentials.Config{
-		ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, ClientAuth: auth,
-	}
-	got, err := get(conf.Client(w.context(t)), at.api)
+	conf := &clientcredentials.Config{ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, ClientAuth: auth}
+	got := do(t.Context(), conf.Client(w.context(t)), at.api, nil)
 	requests := methods(w.tokenRequests())
 	var refusal *oauth2.RetrieveError
 	switch {
-	case err == nil:
+	case got.err == nil:
 		assert.Equal(t, []string{c.method}, requests)
 		return got, ""
-	case errors.As(err, &refusal):
+	case errors.As(got.err, &refusal):
 		for _, method := range requests {
 			assert.Equal(t, c.method, method)
 		}
-		return answer{}, refusal.ErrorCode
+		return got, refusal.ErrorCode
 	default:
-		require.ErrorContains(t, err, "ClientID contains a colon")
+		require.ErrorContains(t, got.err, "ClientID contains a colon")
 		assert.Empty(t, requests)
-		return answer{}, "nothing sent"
+		return got, "nothing sent"
 	}
 }
 
-// A secretsTable is which secrets were refused, by server and way.
+// A secretsTable has the names of the refused secrets, by server and way.
 type secretsTable map[string][]string
 
 func (s secretsTable) add(server, way, name, refusal string) {
@@ -145,7 +139,7 @@ func (s secretsTable) add(server, way, name, refusal string) {
 	s[server+"|"+way] = row
 }
 
-// compare compares the table with the one in the document, if all of it is known.
+// compare compares the table with the one in the document, if it is complete.
 func (s secretsTable) compare(t *testing.T) {
 	t.Helper()
 	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") {
@@ -157,7 +151,7 @@ func (s secretsTable) compare(t *testing.T) {
 		for _, way := range []string{"basic", "raw_basic", "post"} {
 			refused, ok := s[server.name+"|"+way]
 			if !ok {
-				return // The server isn't installed.
+				return // the server isn't installed
 			}
 			row = append(row, cmp.Or(strings.Join(refused, ", "), "none"))
 		}

@@ -19,8 +19,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The names of RFC 7591, Section 2, and of RFC 8705, Section 2, for the methods
-// a client is registered with.
+// The methods of client authentication, by their names in RFC 7591, Section 2, and RFC
+// 8705, Section 2.
 const (
 	secretBasic   = "client_secret_basic"
 	secretPost    = "client_secret_post"
@@ -30,29 +30,37 @@ const (
 	selfSignedTLS = "self_signed_tls_client_auth"
 )
 
-// The scopes that every server here knows of. A client may ask for scopeRead
-// and is refused scopeAdmin.
+// The scopes that every server here knows. A client may request scopeRead, but not
+// scopeAdmin.
 const (
 	scopeRead  = "read"
 	scopeAdmin = "admin"
 )
 
-// A registration is a client as the authorization server knows it. One server
-// serves all tests, so each of them has names of its own for its clients.
+// A registration is a client as the authorization server knows it. The tests share the
+// servers, so each test has its own names for its clients.
 type registration struct {
 	id, secret string
 	method     string
 	ttl        time.Duration // of its tokens
-	// alg is the only algorithm for the client's assertions; "" is any that
-	// goes with the method.
+	// alg is the only algorithm for the client's assertions. If it is empty, any
+	// algorithm of the method will do.
 	alg string
-	// keys are the client's public keys, or with selfSignedTLS its certificates.
+	// keys are the client's public keys, or its certificates for selfSignedTLS.
 	keys []jose.JSONWebKey
-	// metadata are further members of RFC 7591, and what else a server knows.
+	// metadata are further members, of RFC 7591 or specific to a server.
 	metadata map[string]any
 }
 
-// json returns the registration as the servers' programs take it.
+// dpopBound is the metadata of a client that needs a DPoP proof for each token.
+func dpopBound() map[string]any { return map[string]any{"dpop_bound_access_tokens": true} }
+
+// secretClient returns a client with a secret, and tokens that live for an hour.
+func secretClient(id, method string, metadata map[string]any) registration {
+	return registration{id: id, secret: "secret", method: method, ttl: time.Hour, metadata: metadata}
+}
+
+// json returns the registration in the form that the programs expect.
 func (r registration) json() map[string]any {
 	c := map[string]any{
 		"client_id":                  r.id,
@@ -73,16 +81,20 @@ func (r registration) json() map[string]any {
 	return c
 }
 
-// endpoints are where a client gets its token and where it spends it.
+// endpoints are the URLs of a server.
 type endpoints struct {
-	token, api string
-	// issuer is "" if the server has none.
-	issuer string
-	// admin is the test's own door.
-	admin string
+	token  string
+	api    string // accepts the tokens
+	issuer string // "" if the server has none
+	admin  string // for the tests
 }
 
-// register makes clients known to the server, or changes what it knows of them.
+// A starter makes the clients known to a server, and returns the endpoints of each of
+// them, in the order of the registrations. The server runs until the test ends, or
+// longer.
+type starter func(t *testing.T, clients ...registration) []endpoints
+
+// register makes clients known to the server, or changes their registrations.
 func (e endpoints) register(t *testing.T, clients ...registration) {
 	t.Helper()
 	list := make([]map[string]any, len(clients))
@@ -94,7 +106,7 @@ func (e endpoints) register(t *testing.T, clients ...registration) {
 	require.NoError(t, administer(e.admin+"/clients", bytes.NewReader(body)))
 }
 
-// revoke has the server forget a token.
+// revoke makes the server forget a token.
 func (e endpoints) revoke(t *testing.T, token string) {
 	t.Helper()
 	require.NoError(t, administer(e.admin+"/revoke", strings.NewReader(token)))
@@ -114,26 +126,22 @@ func administer(command string, body io.Reader) error {
 	return nil
 }
 
-// An authServer is a kind of authorization server, with what we found out about it.
+// An authServer is a kind of authorization server, with its properties.
 type authServer struct {
-	name string
-	// start makes the clients known to the server, and returns the endpoints of
-	// each of them in the order of the registrations. The server runs until the
-	// test ends, or longer.
-	start func(t *testing.T, clients ...registration) []endpoints
-	// lenient servers take the secret of a client registered for one of
-	// client_secret_basic and client_secret_post by the other one too.
+	name  string
+	start starter
+	// lenient servers accept client_secret_basic from a client that is registered for
+	// client_secret_post, and the other way round.
 	lenient bool
 	// terse servers give no error_description.
 	terse bool
 	// printable servers refuse secrets that aren't VSCHAR (RFC 6749, Appendix A.2).
 	printable bool
-	// slow servers take so much of the processor that under the load of several
-	// clients nothing could be said of any.
+	// slow servers need so much of the processor that a test with the load of several
+	// clients would prove nothing.
 	slow bool
-	// decode is what the server does to the id and the secret in HTTP Basic, as
-	// RFC 6749, Section 2.3.1 wants it. It is nil for the many that take them as
-	// they are.
+	// decode is how the server decodes the id and the secret in HTTP Basic, as RFC 6749,
+	// Section 2.3.1 demands. It is nil for the many that don't decode them.
 	decode func(string) string
 }
 
@@ -144,7 +152,7 @@ var authServers = []authServer{
 	{name: "django-oauth-toolkit", start: django.start, lenient: true, terse: true, slow: true, decode: formDecodeAnyway},
 }
 
-// formDecode undoes application/x-www-form-urlencoded; what isn't that is nothing.
+// formDecode decodes application/x-www-form-urlencoded. It returns "" if s is malformed.
 func formDecode(s string) string {
 	decoded, err := url.QueryUnescape(s)
 	if err != nil {
@@ -153,7 +161,7 @@ func formDecode(s string) string {
 	return decoded
 }
 
-// formDecodeAnyway is Python's unquote_plus, to which "%" is a character too.
+// formDecodeAnyway is Python's unquote_plus, which accepts a "%" that encodes nothing.
 func formDecodeAnyway(s string) string {
 	if decoded := formDecode(s); decoded != "" {
 		return decoded
@@ -163,8 +171,8 @@ func formDecodeAnyway(s string) string {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// These tests wait for tokens to expire rather than compute: how many of
-	// them run at a time has nothing to do with the number of processors.
+	// These tests wait for tokens to expire, so more of them can run at a time than there
+	// are processors.
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
@@ -172,11 +180,11 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	// The store of go-oauth2 has no way to be closed.
+	// The store of go-oauth2 can't be closed.
 	goleak.VerifyTestMain(withPrograms{m}, goleak.IgnoreAnyFunction("github.com/tidwall/buntdb.(*DB).backgroundManager"))
 }
 
-// withPrograms ends the servers that the tests have started.
+// withPrograms runs tests and then ends the programs that they have started.
 type withPrograms struct{ m *testing.M }
 
 func (w withPrograms) Run() int {
@@ -188,7 +196,7 @@ func (w withPrograms) Run() int {
 			code = max(code, 1)
 		}
 		if code != 0 && p.stderr.Len() > 0 {
-			fmt.Fprintf(os.Stderr, "%s's standard error:\n%s", p.name, &p.stderr)
+			fmt.Fprintf(os.Stderr, "standard error of %s:\n%s", p.name, &p.stderr)
 		}
 	}
 	return code

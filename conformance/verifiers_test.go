@@ -20,9 +20,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
-// requireVerified requires that others find a JWT good that the library has made,
-// and returns its claims: go-jose, golang-jwt, and for PS256, PS384 and PS512 one
-// that takes a salt of the length of the hash only (RFC 7518, Section 3.5).
+// requireVerified requires that other implementations verify a JWT of the library, and
+// returns its claims. They are go-jose, golang-jwt, and for PS256, PS384 and PS512 one
+// that accepts only a salt as long as the hash (RFC 7518, Section 3.5).
 func requireVerified(t *testing.T, token, alg string, key any) jwt.MapClaims {
 	t.Helper()
 	parsed, err := jose_jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
@@ -43,7 +43,7 @@ func requireVerified(t *testing.T, token, alg string, key any) jwt.MapClaims {
 	return claims
 }
 
-// strictPSS returns a method that verifies as strictly as it signs.
+// strictPSS returns a method that accepts only a salt as long as the hash.
 func strictPSS(alg string) *jwt.SigningMethodRSAPSS {
 	method := *jwt.GetSigningMethod(alg).(*jwt.SigningMethodRSAPSS)
 	method.Options = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: method.Hash}
@@ -51,7 +51,7 @@ func strictPSS(alg string) *jwt.SigningMethodRSAPSS {
 	return &method
 }
 
-// TestStrictPSS: a salt of another length is refused.
+// TestStrictPSS: strictPSS refuses a salt of another length.
 func TestStrictPSS(t *testing.T) {
 	for _, alg := range []string{"PS256", "PS384", "PS512"} {
 		method := strictPSS(alg)
@@ -64,7 +64,8 @@ func TestStrictPSS(t *testing.T) {
 	}
 }
 
-// TestVerifiers: others verify the assertions that the library signs, as a server gets them.
+// TestVerifiers: other implementations verify the library's assertions, as servers
+// receive them.
 func TestVerifiers(t *testing.T) {
 	for _, c := range jwtClients("verified-") {
 		t.Run(c.alg, func(t *testing.T) {
@@ -107,26 +108,21 @@ func TestVerifiers(t *testing.T) {
 	}
 }
 
-// TestDPoPVerifiers: servers take the proofs of the library, with each kind of
-// key, and others verify them.
+// TestDPoPVerifiers: servers accept the library's proofs with each kind of key, and other
+// implementations verify them.
 func TestDPoPVerifiers(t *testing.T) {
 	for _, s := range dpopServers {
 		t.Run(s.name, func(t *testing.T) {
 			for _, alg := range []string{"RS256", "ES256", "ES384", "ES512", "EdDSA"} {
 				t.Run(alg, func(t *testing.T) {
-					c := registration{
-						id: "proven-" + s.name + alg, secret: "secret", method: secretBasic, ttl: time.Hour,
-						metadata: map[string]any{"dpop_bound_access_tokens": true},
-					}
+					c := secretClient("proven-"+s.name+alg, secretBasic, dpopBound())
 					at := s.start(t, c)[0]
 					w := newWire(t, at.token)
 					conf := &clientcredentials.Config{
 						ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token, AuthStyle: oauth2.AuthStyleInHeader,
 						DPoP: testKeys()[alg],
 					}
-					used := do(t.Context(), conf.Client(w.context(t)), at.api+"?a=query#and-more")
-					require.NoError(t, used.err)
-					require.Equal(t, http.StatusOK, used.status)
+					used := requireOK(t, conf.Client(w.context(t)), at.api+"?a=query#and-more")
 					ids := map[any]bool{}
 					check := func(proof, method, url string, bound bool) {
 						header := jwsHeader(proof)
@@ -149,11 +145,9 @@ func TestDPoPVerifiers(t *testing.T) {
 						check(r.proof, "POST", at.token, false)
 					}
 					check(used.proof, "GET", at.api, true)
-					wanted := []int{http.StatusOK}
-					hops := 1
+					wanted, hops := []int{http.StatusOK}, 1
 					if s.nonces {
-						wanted = []int{http.StatusBadRequest, http.StatusOK}
-						hops = 2
+						wanted, hops = []int{http.StatusBadRequest, http.StatusOK}, 2
 					}
 					assert.Equal(t, wanted, statuses(requests))
 					assert.Equal(t, hops, used.hops)

@@ -16,49 +16,53 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A wire is the RoundTripper under the library: what it sees is what the
-// servers see. It writes down each token request, and each hop of the calls it
-// finds in a request's context (withCall).
+// A wire is the RoundTripper below the library: it sees what the servers see. It records
+// each token request, and each hop of a call whose context is from withCall.
 type wire struct {
 	base     *http.Transport
 	tokenURL string
-	// hold is for how long a token request is kept from the server.
-	hold time.Duration
+	hold     time.Duration // how long token requests are delayed
 
 	mu       sync.Mutex // protects the rest
 	requests []tokenRequest
-	// under is called once, while a token request is under way.
-	under func()
-	// lose has the next token request's answer lost: an error is all that comes.
-	lose bool
+	under    func() // called once, during the next token request
+	lose     bool   // lose the answer to the next token request
 }
 
 // A tokenRequest is one request to the token endpoint.
 type tokenRequest struct {
 	begun, answered time.Time
-	method          string // as a client is registered; tlsAuth for both with a certificate
+	method          string // the client's; tlsAuth stands for both with a certificate
 	assertion       string // the client_assertion, if any
 	proof           string // the DPoP proof, if any
-	status          int    // 0 if no answer came, or if the wire can't see it
-	token           string // the access token of the answer, if any
+	status          int    // 0 if there was no answer, or if the wire can't see it
+	token           string // the access token in the answer, if any
 }
 
-// A call is one call of the API. It belongs to the goroutine that makes it.
+// A call is a call of the API. Only the goroutine that makes it uses it.
 type call struct {
 	begun   time.Time // before http.Client.Do
-	reached time.Time // when the wire first saw it
-	ended   time.Time // when all of the answer was there
-	token   string    // the token it then carried
+	reached time.Time // when the wire saw its first hop
+	ended   time.Time // when the whole answer had arrived
+	token   string    // the token of the first hop
 	hops    int       // how often the wire saw it
-	proof   string    // the DPoP proof that it carried last, if any
-	proto   string    // of the answer: "HTTP/2.0"
+	proof   string    // the DPoP proof of the last hop, if any
+	proto   string    // of the answer, for example "HTTP/2.0"
 	status  int
+	answer  answer
 	err     error
+}
+
+// An answer is what the API answers to a good call.
+type answer struct {
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+	Length   int    `json:"length"` // of the body that the API received; oidc-provider only
 }
 
 type callKey struct{}
 
-// withCall returns a context whose request is written down in c.
+// withCall returns a context that makes a wire record the request in c.
 func withCall(ctx context.Context, c *call) context.Context {
 	return context.WithValue(ctx, callKey{}, c)
 }
@@ -72,16 +76,16 @@ func newWire(t *testing.T, tokenURL string) *wire {
 	return &wire{base: base, tokenURL: tokenURL}
 }
 
-// context returns the context in which the library uses w.
+// context returns a context that makes the library use w.
 func (w *wire) context(t *testing.T) context.Context {
 	t.Helper()
 	return context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: w})
 }
 
-// certified does the same where the library makes the connections present a
-// certificate: it can do so with an *http.Transport only. So w sees the requests,
-// about each of which a transport asks for a proxy, and not the answers. (With
-// HTTP/2 it asks about the first only.)
+// certified is context for a client with a certificate. The library can make only an
+// *http.Transport present a certificate. So w is not a RoundTripper here: it sees the
+// requests through the transport's Proxy function, and no answers. HTTP/2 is off, because
+// its transport would call Proxy for the first request only.
 func (w *wire) certified(t *testing.T) context.Context {
 	t.Helper()
 	w.base.ForceAttemptHTTP2 = false
@@ -107,7 +111,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.base.RoundTrip(r)
 }
 
-// noteCall writes down one hop of a call.
+// noteCall records a hop of a call.
 func noteCall(r *http.Request) {
 	c, ok := r.Context().Value(callKey{}).(*call)
 	if !ok {
@@ -154,7 +158,7 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 			var answer struct {
 				AccessToken string `json:"access_token"`
 			}
-			_ = json.Unmarshal(body, &answer) // not every answer is a token
+			_ = json.Unmarshal(body, &answer) // not every answer has a token
 			seen.token = answer.AccessToken
 		}
 		_ = resp.Body.Close()
@@ -171,9 +175,9 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-var errLost = errors.New("the answer was lost")
+var errLost = errors.New("the answer is lost")
 
-// note writes down a token request, and reports whether its answer is to be lost.
+// note records a token request, and reports whether to lose its answer.
 func (w *wire) note(seen tokenRequest) (lose bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,14 +186,14 @@ func (w *wire) note(seen tokenRequest) (lose bool) {
 	return lose
 }
 
-// loseAnswer has the next token request's answer lost.
+// loseAnswer loses the answer to the next token request.
 func (w *wire) loseAnswer() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lose = true
 }
 
-// during has f called while the next token request is under way.
+// during calls f during the next token request.
 func (w *wire) during(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -206,7 +210,7 @@ func (w *wire) interrupt() {
 	}
 }
 
-// tokenRequests returns the token requests that were answered since the last call of it.
+// tokenRequests returns the token requests since its last call.
 func (w *wire) tokenRequests() []tokenRequest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -215,7 +219,7 @@ func (w *wire) tokenRequests() []tokenRequest {
 	return requests
 }
 
-// methods returns the client authentication methods of the requests, in their order.
+// methods returns the client authentication methods of the requests, in order.
 func methods(requests []tokenRequest) []string {
 	var names []string
 	for _, r := range requests {
@@ -224,7 +228,7 @@ func methods(requests []tokenRequest) []string {
 	return names
 }
 
-// statuses returns those of the answers to the requests, in their order.
+// statuses returns the statuses of the answers, in order.
 func statuses(requests []tokenRequest) []int {
 	var all []int
 	for _, r := range requests {

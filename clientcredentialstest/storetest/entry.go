@@ -7,8 +7,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// entry is what is under a key, and the rules of clientcredentials.Store for it. What
-// is over must have been taken out of it, with pass. A zero time: there is none.
+// entry is what is under a key, with the rules of [tokenstore.Store] as methods. Call
+// pass first: the methods expect that nothing in the entry has expired. A time is zero
+// when there is no record, no lease or no cooldown.
 type entry struct {
 	record        tokenstore.Record
 	recordUntil   time.Time
@@ -72,7 +73,7 @@ func (e *entry) endRecord()   { e.record, e.recordUntil = tokenstore.Record{}, t
 func (e *entry) endLease()    { e.owner, e.leaseUntil = "", time.Time{} }
 func (e *entry) endCooldown() { e.note, e.cooldownUntil = nil, time.Time{} }
 
-// pass ends what is over at now.
+// pass removes what has expired at now.
 func (e *entry) pass(now time.Time) {
 	if !now.Before(e.recordUntil) {
 		e.endRecord()

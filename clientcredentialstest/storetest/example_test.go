@@ -10,7 +10,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 )
 
-// Three replicas share a token. A fourth, that can't reach the store, requests its own.
+// Three replicas share a token. A fourth can't reach the store and requests its own.
 func Example() {
 	srv := clientcredentialstest.NewServer()
 	defer srv.Close()

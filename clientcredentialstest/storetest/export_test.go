@@ -1,6 +1,6 @@
 package storetest
 
-// Held returns how many entries s holds in memory.
+// Held returns how many entries s holds in memory, expired ones included.
 func Held(s *Store) int {
 	c := s.shared()
 	c.mu.Lock()

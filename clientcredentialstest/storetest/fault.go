@@ -5,26 +5,27 @@ import (
 	"errors"
 	"time"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// Fault says what goes wrong with one call of a [Store]. Its fields combine; one that
-// sets neither Err nor Claim only takes time.
+// Fault says what goes wrong with one call of a [Store]. Its fields can be combined. A
+// fault without Err and Claim only delays the call.
 type Fault struct {
-	// Operation is the only one that the fault concerns: "acquire", "renew",
-	// "publish", "abort" or "invalidate". Empty: any.
-	Operation string
+	// Operation limits the fault to calls of one method. Empty: any method.
+	Operation event.Operation
 
-	// Reply is when the fault happens: the call has been carried out, and its reply
-	// is late or lost. Otherwise it happens before, and a call that fails has
-	// changed nothing.
+	// Reply makes the fault happen to the reply: the call is carried out, and its
+	// reply is late or lost. Otherwise the fault happens before the call is carried
+	// out, and a call that fails has changed nothing.
 	Reply bool
 
-	// Hang makes the call wait for the next [Store.SetFault], deaf to its context, as
-	// that of a client whose server has frozen.
+	// Hang makes the call wait until the next [Store.SetFault], even if its context
+	// is done, like a client whose server has frozen.
 	Hang bool
 
-	// Delay passes, or the call fails with the error of its context.
+	// Delay is how long the call waits. If its context is done before that, the call
+	// fails with the error of the context.
 	Delay time.Duration
 
 	// Err is what the call returns.
@@ -34,16 +35,16 @@ type Fault struct {
 	Claim func(*tokenstore.Claim)
 }
 
-// Unavailable is an error at once: nothing listens where the store should be.
+// Unavailable fails a call at once: nothing listens at the address of the store.
 func Unavailable() Fault { return Fault{Err: errUnavailable} }
 
-// ReplyLost is an error after the call has been carried out: the connection broke
-// before the reply came.
+// ReplyLost fails a call after it has been carried out: the connection broke before the
+// reply arrived.
 func ReplyLost() Fault { return Fault{Reply: true, Err: errReplyLost} }
 
-// Corrupted changes a bit of the record's data, or of the note, that Acquire returns.
+// Corrupted flips a bit in the data or the note that Acquire returns.
 func Corrupted() Fault {
-	return Fault{Operation: "acquire", Claim: func(c *tokenstore.Claim) {
+	return Fault{Operation: event.Acquire, Claim: func(c *tokenstore.Claim) {
 		for _, b := range [][]byte{c.Record.Data, c.Note} {
 			if len(b) > 0 {
 				b[len(b)/2] ^= 1
@@ -57,11 +58,12 @@ var (
 	errReplyLost   = errors.New("storetest: connection reset before the reply")
 )
 
+// concerns reports whether the fault may happen to call.
 func (f *Fault) concerns(call *Call) bool {
 	return f.Operation == "" || f.Operation == call.Operation
 }
 
-// happen takes the fault's time and returns its error.
+// happen waits as long as the fault says and returns its error.
 func (f *Fault) happen(ctx context.Context, hang <-chan struct{}) error {
 	if f.Hang {
 		<-hang

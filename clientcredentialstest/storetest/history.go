@@ -12,7 +12,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// An operation is a call with what it was given.
+// An operation is a call with its arguments.
 type operation struct {
 	name    string
 	owner   string
@@ -21,7 +21,7 @@ type operation struct {
 	pause   time.Duration
 }
 
-// call makes the call, and returns the answer as a text.
+// call makes the call and returns its answer, also as text.
 func (o operation) call(r *replica, key string) (answer string, claim tokenstore.Claim, err error) {
 	switch o.name {
 	case "acquire":
@@ -41,7 +41,7 @@ func (o operation) call(r *replica, key string) (answer string, claim tokenstore
 	return describe(claim), claim, err
 }
 
-// apply returns the answer that there would be if e were what is in the store.
+// apply carries out the operation on e and returns the answer of a correct store.
 func (o operation) apply(e *entry, now time.Time) string {
 	switch o.name {
 	case "acquire":
@@ -79,29 +79,28 @@ func describe(claim tokenstore.Claim) string {
 	return claim.State.String()
 }
 
-// An event is a call that was made: its place in the order of all beginnings and ends,
-// and its answer.
-type event struct {
+// A callEvent is a call that was made, with its answer. began and ended are its places in
+// the order of all beginnings and ends.
+type callEvent struct {
 	operation
 	began, ended int
 	answer       string
 }
 
-func (e event) String() string {
+func (e callEvent) String() string {
 	return fmt.Sprintf("%3d to %3d  %s by %s, version %q, note %q, %v: %s", e.began, e.ended, e.name, e.owner, e.version, e.note, e.pause, e.answer)
 }
 
 // checkHistory lets replicas make random calls at the same time, and ends the check
-// unless each could have been carried out at one moment between its beginning and its
-// end: whether the answers are those of a store that takes one call after another, in
-// some order that is in keeping with time.
+// unless the history is linearizable: the answers are those of a store that carries out
+// one call after another, each at some moment between its beginning and its end.
 func (t *check) checkHistory(seed uint64, replicas, calls int) {
 	t.Helper()
 	key, prefix := newKey(), newRecord("").Version
 	var (
 		mu      sync.Mutex // protects what follows
 		clock   int
-		history []event
+		history []callEvent
 	)
 	tick := func() int {
 		mu.Lock()
@@ -111,7 +110,7 @@ func (t *check) checkHistory(seed uint64, replicas, calls int) {
 	}
 	all := t.replicas(max(replicas, 3))
 	t.together(replicas, func(i int) error {
-		random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // Numbers that come again are wanted.
+		random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // The numbers are meant to be reproducible.
 		seen := prefix + "none"
 		for n := range calls {
 			r := all[i]
@@ -137,7 +136,7 @@ func (t *check) checkHistory(seed uint64, replicas, calls int) {
 			default:
 				o.name, o.version = "invalidate", seen
 			}
-			e := event{operation: o, began: tick()}
+			e := callEvent{operation: o, began: tick()}
 			answer, claim, err := o.call(r, key)
 			if err != nil {
 				return err
@@ -155,7 +154,7 @@ func (t *check) checkHistory(seed uint64, replicas, calls int) {
 		return nil
 	})
 	if !linearizable(history) {
-		slices.SortFunc(history, func(a, b event) int { return a.began - b.began })
+		slices.SortFunc(history, func(a, b callEvent) int { return a.began - b.began })
 		var list strings.Builder
 		for _, e := range history {
 			fmt.Fprintf(&list, "\n%v", e)
@@ -164,14 +163,14 @@ func (t *check) checkHistory(seed uint64, replicas, calls int) {
 	}
 }
 
-// linearizable looks for an order of at most 64 events in which a store that takes one
-// after another gives these answers. An event that had ended before another began
-// comes before it.
-func linearizable(history []event) bool {
+// linearizable reports whether there is an order of at most 64 events in which a store
+// that carries out one after another gives these answers. An event that ended before
+// another one began comes before it in that order.
+func linearizable(history []callEvent) bool {
 	now := time.Now()
 	type position struct {
-		done uint64 // bits: events that have had their turn
-		left string // in the store
+		done  uint64 // a bit for each event that was carried out
+		store string // what is in the store then
 	}
 	failed := make(map[position]bool)
 	var search func(done uint64, e entry) bool
@@ -193,7 +192,7 @@ func linearizable(history []event) bool {
 			if done&(1<<i) != 0 || event.began > firstEnd {
 				continue
 			}
-			next := e // What its slices refer to is never changed.
+			next := e // A shallow copy will do: the bytes in it never change.
 			if event.apply(&next, now) == event.answer && search(done|1<<i, next) {
 				return true
 			}

@@ -19,9 +19,9 @@ const (
 	cooling = tokenstore.ClaimCooling
 )
 
-// rules are the sentences of clientcredentials.Store, each with its check. Those of
-// Publish without a lease go for Renew, too. That Publish ends a cooldown has no check:
-// nobody holds the lease during one.
+// rules are the sentences of [tokenstore.Store], each with its check. A call without the
+// lease is checked for Publish and Renew alike. No rule checks that Publish ends a
+// cooldown, because nobody can hold the lease during one.
 var rules = []struct {
 	name  string
 	check func(*check)
@@ -32,19 +32,19 @@ var rules = []struct {
 		start := time.Now()
 		claim := t.b.acquire(key, "", long)
 		if claim.State != waiting || claim.Owner != t.a.owner {
-			t.fatalf("Acquire while %s leads: %v for %q", t.a.owner, claim.State, claim.Owner)
+			t.fatalf("Acquire while %s leads: the state is %v, the owner %q", t.a.owner, claim.State, claim.Owner)
 		}
 		t.checkTTL(claim.TTL, span{start, time.Now()}, began, long)
 		t.want(key, "after Acquire", state{owner: t.a.owner})
 	}},
-	{"Acquire/the holder of the lease goes on leading", func(t *check) {
+	{"Acquire/the holder of the lease keeps leading", func(t *check) {
 		key := newKey()
 		for range 3 {
 			t.a.lead(key, "", long)
 		}
 		t.want(key, "after Acquire", state{owner: t.a.owner})
 	}},
-	{"Acquire/a record goes before the lease", func(t *check) {
+	{"Acquire/a record takes precedence over the lease", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		t.a.put(key, "", v1, long)
 		t.a.lead(key, v1.Version, long)
@@ -55,7 +55,7 @@ var rules = []struct {
 		}
 		t.want(key, "after Acquire with the stale version", state{owner: t.a.owner}.with(v1))
 	}},
-	{"Acquire/a record goes before the cooldown", func(t *check) {
+	{"Acquire/a record takes precedence over the cooldown", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		t.a.put(key, "", v1, long)
 		t.a.lead(key, v1.Version, long)
@@ -69,13 +69,13 @@ var rules = []struct {
 			}
 		}
 	}},
-	{"Acquire/only the record of that very version is stale", func(t *check) {
+	{"Acquire/only a record of exactly that version is stale", func(t *check) {
 		for _, record := range confusable() {
 			key := newKey()
 			t.a.put(key, "", record, long)
 			for _, stale := range similar(record.Version) {
 				if claim := t.b.acquire(key, stale, long); claim.State != hit {
-					t.fatalf("Acquire with the version %q stale, while there is %q: %v; want hit", stale, record.Version, claim.State)
+					t.fatalf("Acquire with %q as the stale version and a record of version %q: the state is %v; want hit", stale, record.Version, claim.State)
 				}
 			}
 			t.b.lead(key, record.Version, long)
@@ -94,7 +94,7 @@ var rules = []struct {
 		t.b.put(key, v1.Version, v2, long)
 		t.want(key, "after the second Publish", state{}.with(v2))
 	}},
-	{"Renew/goes on leading", func(t *check) {
+	{"Renew/keeps leading", func(t *check) {
 		key, v1, v2 := newKey(), newRecord("1"), newRecord("2")
 		t.a.lead(key, "", long)
 		t.a.renew(key, long)
@@ -105,7 +105,7 @@ var rules = []struct {
 		t.want(key, "after Renew", state{owner: t.a.owner}.with(v1))
 		t.a.publish(key, v2, long)
 	}},
-	{"Renew and Publish/are refused to one that never led", func(t *check) {
+	{"Renew and Publish/are refused to a replica that never led", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		t.b.refused(key)
 		t.want(key, "after a refused call", state{})
@@ -150,7 +150,7 @@ var rules = []struct {
 		t.a.refused(key)
 		t.want(key, "after a refused call", state{owner: t.b.owner})
 	}},
-	{"Renew and Publish/are refused after the lease", func(t *check) {
+	{"Renew and Publish/are refused after the end of the lease", func(t *check) {
 		key := newKey()
 		past(t.a.lead(key, "", short), short)
 		t.a.refused(key)
@@ -174,13 +174,13 @@ var rules = []struct {
 			t.a.lead(key, v1.Version, long)
 		}
 	}},
-	{"Abort/with a cooldown keeps everybody away", func(t *check) {
+	{"Abort/with a cooldown grants nobody the lease", func(t *check) {
 		key := newKey()
 		t.a.lead(key, "", long)
 		t.a.abort(key, "note", long)
 		for _, r := range []*replica{t.a, t.b} {
 			if claim := r.acquire(key, "", long); claim.State != cooling || string(claim.Note) != "note" {
-				t.fatalf("Acquire(%s) after Abort: %v with %q", r.owner, claim.State, claim.Note)
+				t.fatalf("Acquire(%s) after Abort: the state is %v, the note %q", r.owner, claim.State, claim.Note)
 			}
 		}
 		t.want(key, "after Abort", state{cooling: true, note: "note"})
@@ -192,11 +192,11 @@ var rules = []struct {
 		t.a.abort(key, "note", long)
 		t.want(key, "after Abort", state{cooling: true, note: "note"}.with(v1))
 	}},
-	{"Abort/does nothing for one that doesn't lead", func(t *check) {
+	{"Abort/does nothing for a replica that doesn't lead", func(t *check) {
 		for _, cooldown := range []time.Duration{0, long} {
 			key, v1 := newKey(), newRecord("1")
 			t.b.abort(key, "other", cooldown)
-			t.want(key, "after Abort under a key without anything", state{})
+			t.want(key, "after Abort under an empty key", state{})
 			t.a.lead(key, "", long)
 			t.b.abort(key, "other", cooldown)
 			t.want(key, "after Abort by another", state{owner: t.a.owner})
@@ -213,7 +213,7 @@ var rules = []struct {
 			}
 		}
 	}},
-	{"Abort/does nothing after the lease", func(t *check) {
+	{"Abort/does nothing after the end of the lease", func(t *check) {
 		key := newKey()
 		past(t.a.lead(key, "", short), short)
 		t.a.abort(key, "note", long)
@@ -274,7 +274,7 @@ var rules = []struct {
 		t.b.invalidate(key, version)
 		t.want(key, "after Invalidate", state{cooling: true, note: "note"})
 	}},
-	{"Invalidate/does nothing after the record", func(t *check) {
+	{"Invalidate/does nothing after the end of the record", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		began := t.a.put(key, "", v1, short)
 		t.a.lead(key, v1.Version, long)
@@ -288,7 +288,7 @@ var rules = []struct {
 			key, v1 := newKey(), newRecord("1")
 			began := t.a.put(key, "", v1, d)
 			t.lasts(began, d, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
-			t.want(key, "after the record", state{owner: t.b.owner})
+			t.want(key, "after the end of the record", state{owner: t.b.owner})
 		}
 	}},
 	{"Lifetimes/of a lease", func(t *check) {
@@ -296,7 +296,7 @@ var rules = []struct {
 			key := newKey()
 			began := t.a.lead(key, "", d)
 			t.lasts(began, d, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
-			t.want(key, "after the lease", state{owner: t.b.owner})
+			t.want(key, "after the end of the lease", state{owner: t.b.owner})
 		}
 	}},
 	{"Lifetimes/of a cooldown", func(t *check) {
@@ -305,7 +305,7 @@ var rules = []struct {
 			t.a.lead(key, "", long)
 			began := t.a.abort(key, "note", d)
 			t.lasts(began, d, cooling, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
-			t.want(key, "after the cooldown", state{owner: t.b.owner})
+			t.want(key, "after the end of the cooldown", state{owner: t.b.owner})
 		}
 	}},
 	{"Lifetimes/of a year", func(t *check) {
@@ -316,7 +316,7 @@ var rules = []struct {
 			start := time.Now()
 			claim := t.b.acquire(key, stale, year)
 			if claim.State != want {
-				t.fatalf("it is %v; want %v", claim.State, want)
+				t.fatalf("the state is %v; want %v", claim.State, want)
 			}
 			t.checkTTL(claim.TTL, span{start, time.Now()}, began, year)
 		}
@@ -333,7 +333,7 @@ var rules = []struct {
 		began := t.a.lead(key, "", short)
 		t.a.lead(key, "", long)
 		past(began, short)
-		t.want(key, "after the first lease", state{owner: t.a.owner})
+		t.want(key, "after the end of the first lease", state{owner: t.a.owner})
 	}},
 	{"Lifetimes/renewing a lease makes it shorter", func(t *check) {
 		key := newKey()
@@ -355,7 +355,7 @@ var rules = []struct {
 				t.fatalf("%v", err)
 			}
 		}
-		t.want(key, "after the first lease", state{owner: t.a.owner}.with(v1))
+		t.want(key, "after the end of the first lease", state{owner: t.a.owner}.with(v1))
 	}},
 	{"Lifetimes/Renew makes a lease shorter", func(t *check) {
 		for _, d := range []time.Duration{short, 1} {
@@ -382,7 +382,7 @@ var rules = []struct {
 		t.a.abort(key, "", 0)
 		t.b.lead(key, "", long)
 		past(began, short)
-		t.want(key, "after what the first lease would have lasted", state{owner: t.b.owner})
+		t.want(key, "after the time of the first lease", state{owner: t.b.owner})
 		t.b.abort(key, "", 0)
 		began = t.a.lead(key, "", short)
 		t.lasts(began, short, waiting, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
@@ -392,7 +392,7 @@ var rules = []struct {
 		began := t.a.put(key, "", v1, short)
 		t.b.put(key, v1.Version, v2, long)
 		past(began, short)
-		t.want(key, "after the first record", state{}.with(v2))
+		t.want(key, "after the end of the first record", state{}.with(v2))
 	}},
 	{"Lifetimes/a short record after a long one", func(t *check) {
 		for _, d := range []time.Duration{short, 1} {
@@ -400,7 +400,7 @@ var rules = []struct {
 			t.a.put(key, "", v1, long)
 			began := t.b.put(key, v1.Version, v2, d)
 			past(began, d)
-			t.want(key, "after the second record", state{})
+			t.want(key, "after the end of the second record", state{})
 		}
 	}},
 	{"Lifetimes/a cooldown after another", func(t *check) {
@@ -409,14 +409,14 @@ var rules = []struct {
 		began := t.a.abort(key, "first", short)
 		t.lasts(began, short, cooling, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
 		past(t.b.abort(key, "second", long), short)
-		t.want(key, "after what the first cooldown would have lasted", state{cooling: true, note: "second"})
+		t.want(key, "after the time of the first cooldown", state{cooling: true, note: "second"})
 	}},
 	{"Lifetimes/a record after the lease", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
 		t.a.put(key, "", v1, long)
 		began := t.a.lead(key, v1.Version, short)
 		t.lasts(began, short, waiting, func() tokenstore.Claim { return t.b.acquire(key, v1.Version, long) })
-		t.want(key, "after the lease", state{owner: t.b.owner}.with(v1))
+		t.want(key, "after the end of the lease", state{owner: t.b.owner}.with(v1))
 	}},
 	{"Lifetimes/a record after the cooldown", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
@@ -424,14 +424,14 @@ var rules = []struct {
 		t.a.lead(key, v1.Version, long)
 		began := t.a.abort(key, "note", short)
 		t.lasts(began, short, cooling, func() tokenstore.Claim { return t.b.acquire(key, v1.Version, long) })
-		t.want(key, "after the cooldown", state{owner: t.b.owner}.with(v1))
+		t.want(key, "after the end of the cooldown", state{owner: t.b.owner}.with(v1))
 	}},
 	{"Lifetimes/a lease after the record", func(t *check) {
 		key, v1, v2 := newKey(), newRecord("1"), newRecord("2")
 		began := t.a.put(key, "", v1, short)
 		t.a.lead(key, v1.Version, long)
 		t.lasts(began, short, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
-		t.want(key, "after the record", state{owner: t.a.owner})
+		t.want(key, "after the end of the record", state{owner: t.a.owner})
 		t.a.publish(key, v2, long)
 	}},
 	{"Lifetimes/a cooldown after the record", func(t *check) {
@@ -440,7 +440,7 @@ var rules = []struct {
 		t.a.lead(key, v1.Version, long)
 		t.a.abort(key, "note", long)
 		t.lasts(began, short, hit, func() tokenstore.Claim { return t.b.acquire(key, "", long) })
-		t.want(key, "after the record", state{cooling: true, note: "note"})
+		t.want(key, "after the end of the record", state{cooling: true, note: "note"})
 	}},
 	{"Lifetimes/nothing prolongs a record", func(t *check) {
 		key, v1 := newKey(), newRecord("1")
@@ -514,7 +514,7 @@ var rules = []struct {
 		clear(note)
 		v1.Data = []byte("data")
 		for range 2 {
-			t.want(key, "after the caller has changed what it passed or got", state{cooling: true, note: "note"}.with(v1))
+			t.want(key, "after the caller has overwritten the bytes that it passed and got", state{cooling: true, note: "note"}.with(v1))
 			for _, r := range []*replica{t.a, t.b, t.probe} {
 				clear(r.acquire(key, "", long).Record.Data)
 				clear(r.acquire(key, v1.Version, long).Note)
@@ -535,7 +535,7 @@ var rules = []struct {
 			for _, owner := range similar(a.owner) {
 				b := t.b.as(owner)
 				if claim := b.acquire(key, "", long); claim.State != waiting || claim.Owner != a.owner {
-					t.fatalf("Acquire(%s) while %s leads: %v for %q", b.owner, a.owner, claim.State, claim.Owner)
+					t.fatalf("Acquire(%s) while %s leads: the state is %v, the owner %q", b.owner, a.owner, claim.State, claim.Owner)
 				}
 				b.refused(key)
 				b.abort(key, "other", long)
@@ -563,7 +563,7 @@ var rules = []struct {
 		}
 		for i, claim := range claims {
 			if claim.State != lead && (claim.State != waiting || claim.Owner != leader) {
-				t.fatalf("Acquire(%s) while %q leads: %v for %q", replicas[i].owner, leader, claim.State, claim.Owner)
+				t.fatalf("Acquire(%s) while %q leads: the state is %v, the owner %q", replicas[i].owner, leader, claim.State, claim.Owner)
 			}
 		}
 		t.want(key, "after Acquire", state{owner: leader})
@@ -588,7 +588,7 @@ var rules = []struct {
 		})
 		winner := slices.Index(published, true)
 		if winner < 0 || slices.Contains(published[winner+1:], true) {
-			t.fatalf("of 50 that publish with one lease, not one succeeds, but: %v", published)
+			t.fatalf("50 replicas publish under one lease, and not exactly one succeeds: %v", published)
 		}
 		t.want(key, "after Publish", state{}.with(records[winner]))
 	}},
@@ -610,9 +610,9 @@ var rules = []struct {
 			return r.tryPublish(key, v2, long)
 		})
 		if n := leaders.Load(); n != 1 {
-			t.fatalf("%d lead after many have invalidated one version; want 1", n)
+			t.fatalf("%d replicas lead after many have invalidated one version; want 1", n)
 		}
-		t.want(key, "after all", state{}.with(v2))
+		t.want(key, "in the end", state{}.with(v2))
 	}},
 	{"Concurrency/one leads at a time", func(t *check) {
 		key := newKey()
@@ -627,7 +627,7 @@ var rules = []struct {
 				switch claim.State {
 				case hit:
 					if claim.Record.Version == stale {
-						return fmt.Errorf("Acquire(%s): hit of the stale version %s", r.owner, stale)
+						return fmt.Errorf("Acquire(%s) returned a hit with the stale version %s", r.owner, stale)
 					}
 					stale, changed = claim.Record.Version, time.Now()
 				case lead:
@@ -637,7 +637,7 @@ var rules = []struct {
 					published, changed = published+1, time.Now()
 				case waiting:
 					if time.Since(changed) > guard {
-						return fmt.Errorf("Acquire(%s): nothing but wait for %v", r.owner, guard)
+						return fmt.Errorf("Acquire(%s) returned nothing but wait for %v", r.owner, guard)
 					}
 					time.Sleep(time.Millisecond)
 				default:
@@ -657,7 +657,7 @@ var rules = []struct {
 			t.checkHistory(seed, 5, 8)
 		}
 	}},
-	{"Context/what it ends is done or not", func(t *check) {
+	{"Context/a call that it cuts off does all of its work or nothing", func(t *check) {
 		v1, v2 := newRecord("1"), newRecord("2")
 		leading := func(key string) {
 			t.a.put(key, "", v1, long)
@@ -686,7 +686,7 @@ var rules = []struct {
 				return t.a.store.Invalidate(ctx, key, v1.Version)
 			}, state{owner: t.a.owner}.with(v1), state{}},
 		} {
-			// The first is done already, the others end sometime.
+			// The first context is already done; the others end at different moments.
 			for i := range 20 {
 				key := newKey()
 				test.prepare(key)
@@ -701,21 +701,21 @@ var rules = []struct {
 				}
 				cancel()
 				got := t.look(key)
-				twice := got == test.after && got != test.before // a client has sent the call again
+				twice := got == test.after && got != test.before // the client has sent the call again
 				switch {
 				case errors.Is(err, tokenstore.ErrLeaseLost) && !twice:
 					t.fatalf("%s with a context that is done: %v", test.name, err)
 				case err == nil && got != test.after:
-					t.fatalf("%s without an error: there is %v; want %v", test.name, got, test.after)
+					t.fatalf("after %s without an error, the store has %v; want %v", test.name, got, test.after)
 				case got != test.before && got != test.after:
-					t.fatalf("%s with the error %v: there is %v; want %v or %v", test.name, err, got, test.before, test.after)
+					t.fatalf("after %s with the error %v, the store has %v; want %v or %v", test.name, err, got, test.before, test.after)
 				}
 			}
 		}
 	}},
 }
 
-// confusable returns records whose versions are easily taken for others.
+// confusable returns records whose versions are easily confused with others.
 func confusable() []tokenstore.Record {
 	var records []tokenstore.Record
 	for _, suffix := range []string{"", "Ab", "10", "1e1", strings.Repeat("x", 38)} {
@@ -728,8 +728,8 @@ func confusable() []tokenstore.Record {
 	return append(records, number)
 }
 
-// similar returns texts that a careless comparison takes for text: by prefix, by
-// letter case, by number.
+// similar returns texts that a careless comparison confuses with text: by prefix, by
+// letter case, or as a number.
 func similar(text string) []string {
 	last := len(text) - 1
 	variants := []string{text + "0", text[:last], "0" + text, text[1:], text + "e0", text[:last] + "0", text[:last] + "1"}
@@ -737,7 +737,7 @@ func similar(text string) []string {
 	return slices.DeleteFunc(variants, func(variant string) bool { return variant == text })
 }
 
-// texts returns what data and notes may be.
+// texts returns examples of data and notes that every store must keep.
 func texts() []string {
 	every := make([]byte, 256)
 	for i := range every {

@@ -14,25 +14,25 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// Run tests that a clientcredentials.Store does what its documentation says, with a
-// subtest for each rule. It takes a few seconds of real time; how slow the machine or
-// the store is changes nothing.
+// Run tests that a [tokenstore.Store] does what its documentation says, with a subtest
+// for each rule. It takes a few seconds of real time. A slow machine or store doesn't make
+// it fail.
 //
-// newStore is called three times and returns a client of its own each time, all of the
-// same store, as the replicas of a service have: what keeps its promises by a mutex
-// in the process is found out. What has to be closed goes into t.Cleanup. The store
-// needn't be empty: keys are random, and nothing is left in it for longer than a year.
+// Run calls newStore three times. Each call must return a separate client of the same
+// store, as the replicas of a service have: so a client that relies on a mutex in its own
+// process fails. Close clients with t.Cleanup. The store needn't be empty, because keys
+// are random. What Run leaves in it expires within a year.
 //
-// Run can't look at what only the store's server shows: what a frozen or restarted one
-// does, and that what is over takes no space.
+// Run can't test what needs control of the store's server: how a frozen or a restarted
+// server behaves, and that expired entries take no space.
 func Run(t *testing.T, newStore func(t *testing.T) tokenstore.Store) {
 	t.Helper()
 	var stores [3]tokenstore.Store
 	for i := range stores {
 		stores[i] = newStore(t)
 	}
-	// All at once, because most of the time goes into waiting, and t.Parallel runs no
-	// more of them than there are processors.
+	// Run all of them at once: they mostly wait, and t.Parallel would run only as many at
+	// a time as there are processors.
 	var subtests sync.WaitGroup
 	for _, r := range rules {
 		subtests.Go(func() {
@@ -43,41 +43,41 @@ func Run(t *testing.T, newStore func(t *testing.T) tokenstore.Store) {
 }
 
 const (
-	short = 300 * time.Millisecond // for what is waited for
-	long  = 10 * time.Minute       // for what mustn't end during the test
+	short = 300 * time.Millisecond // for lifetimes whose end the test waits for
+	long  = 10 * time.Minute       // for lifetimes that mustn't end during the test
 
-	// slack is what the clocks of the store and of the test may differ over short,
-	// and what the store may round.
+	// slack allows for rounding by the store, and for how much the clocks of the store
+	// and of the test may drift apart during short.
 	slack = 50 * time.Millisecond
 
 	pollInterval = 20 * time.Millisecond
 	guard        = 30 * time.Second // for calls that hang
 )
 
-// reporter is what a check needs of a *testing.T. That it is no more lets our tests see
-// which rules a broken store fails.
+// reporter is what a check needs from a *testing.T. It is an interface so that our own
+// tests can see which rules a broken store fails.
 type reporter interface {
 	Helper()
 	Errorf(format string, args ...any)
 	FailNow()
 }
 
-// A check is under way: of one rule, for one store.
+// A check is a test of one rule with one store.
 type check struct {
 	reporter
 	ctx   context.Context
 	a, b  *replica
-	probe *replica // only looks
+	probe *replica // looks at what is in the store
 }
 
-// A replica is one of those that share tokens.
+// A replica is a client of the store, with a name.
 type replica struct {
 	*check
 	store tokenstore.Store
 	owner string
 }
 
-func newCheck(r reporter, ctx context.Context, stores [3]tokenstore.Store) *check { //nolint:revive // The reporter is what it is for.
+func newCheck(r reporter, ctx context.Context, stores [3]tokenstore.Store) *check { //nolint:revive // The reporter is the main argument.
 	t := &check{reporter: r, ctx: ctx}
 	t.a = &replica{t, stores[0], "replica0A"}
 	t.b = &replica{t, stores[1], "replica1B"}
@@ -85,7 +85,7 @@ func newCheck(r reporter, ctx context.Context, stores [3]tokenstore.Store) *chec
 	return t
 }
 
-// replicas returns n of them, which share three clients.
+// replicas returns n replicas, which share the three clients.
 func (t *check) replicas(n int) []*replica {
 	replicas := make([]*replica, n)
 	for i := range replicas {
@@ -94,7 +94,7 @@ func (t *check) replicas(n int) []*replica {
 	return replicas
 }
 
-// as returns a replica with the same client and another name.
+// as returns a replica with the same client but another name.
 func (r *replica) as(owner string) *replica { return &replica{r.check, r.store, owner} }
 
 func (t *check) fatalf(format string, args ...any) {
@@ -103,29 +103,30 @@ func (t *check) fatalf(format string, args ...any) {
 	t.FailNow()
 }
 
-// newKey returns a key that nobody has ever used.
+// newKey returns a key that was never used before.
 func newKey() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 
-// withOtherDigit returns the key that differs from key in that one digit.
+// withOtherDigit returns a key that differs from key only in digit i.
 func withOtherDigit(key string, i int) string {
 	const digits = "0123456789abcdef"
 	return key[:i] + string(digits[strings.IndexByte(digits, key[i])^1]) + key[i+1:]
 }
 
-// newRecord returns a record with a version of its own.
+// newRecord returns a record with a new version.
 func newRecord(data string) tokenstore.Record {
 	return tokenstore.Record{Version: rand.Text(), Data: []byte(data)}
 }
 
-// A span is the time that a call took. When the store has carried it out is not known,
-// only that it was meanwhile.
+// A span is the time that a call took. The store carried it out at an unknown moment in
+// between.
 type span struct{ start, end time.Time }
 
-// The methods that begin with "try" are for goroutines, which mustn't call FailNow.
+// The methods whose names begin with "try" are for goroutines, which mustn't call
+// FailNow.
 
 func (r *replica) tryAcquire(key, stale string, lease time.Duration) (tokenstore.Claim, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, guard)
@@ -176,7 +177,7 @@ func (r *replica) tryInvalidate(key, version string) error {
 	return nil
 }
 
-// call ends the check when f fails, and returns how long that took.
+// call runs f, ends the check if f fails, and returns how long it took.
 func (t *check) call(f func() error) span {
 	t.Helper()
 	start := time.Now()
@@ -197,7 +198,7 @@ func (r *replica) acquire(key, stale string, lease time.Duration) (claim tokenst
 	return claim
 }
 
-// lead acquires the lease.
+// lead acquires the lease, and ends the check if it doesn't get it.
 func (r *replica) lead(key, stale string, lease time.Duration) span {
 	r.Helper()
 	var claim tokenstore.Claim
@@ -212,33 +213,34 @@ func (r *replica) lead(key, stale string, lease time.Duration) span {
 	return s
 }
 
-// renew does so as the holder of the lease.
+// renew renews the lease, which r must hold.
 func (r *replica) renew(key string, lease time.Duration) span {
 	r.Helper()
 	return r.call(func() error { return r.tryRenew(key, lease) })
 }
 
-// publish does so as the holder of the lease.
+// publish publishes a record under the lease, which r must hold.
 func (r *replica) publish(key string, record tokenstore.Record, ttl time.Duration) span {
 	r.Helper()
 	return r.call(func() error { return r.tryPublish(key, record, ttl) })
 }
 
-// put leads and publishes.
+// put acquires the lease and publishes a record.
 func (r *replica) put(key, stale string, record tokenstore.Record, ttl time.Duration) span {
 	r.Helper()
 	r.lead(key, stale, long)
 	return r.publish(key, record, ttl)
 }
 
-// refused renews and publishes as one that doesn't hold the lease.
+// refused tries to renew and to publish without the lease, and ends the check unless the
+// store refuses both.
 func (r *replica) refused(key string) {
 	r.Helper()
 	if err := r.tryRenew(key, long); !errors.Is(err, tokenstore.ErrLeaseLost) {
-		r.fatalf("Renew(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
+		r.fatalf("Renew(%s) without the lease: the error is %v; want ErrLeaseLost", r.owner, err)
 	}
 	if err := r.tryPublish(key, newRecord("refused"), long); !errors.Is(err, tokenstore.ErrLeaseLost) {
-		r.fatalf("Publish(%s), who doesn't hold the lease: the error is %v; want ErrLeaseLost", r.owner, err)
+		r.fatalf("Publish(%s) without the lease: the error is %v; want ErrLeaseLost", r.owner, err)
 	}
 }
 
@@ -252,7 +254,7 @@ func (r *replica) invalidate(key, version string) {
 	r.call(func() error { return r.tryInvalidate(key, version) })
 }
 
-// state is all that is under a key, but for how long.
+// state is everything under a key, except how long it will last.
 type state struct {
 	version, data string
 	owner         string
@@ -263,13 +265,13 @@ type state struct {
 func (s state) String() string {
 	var parts []string
 	if s.version != "" || s.data != "" {
-		parts = append(parts, fmt.Sprintf("record %s with %s", s.version, abbreviated(s.data)))
+		parts = append(parts, fmt.Sprintf("a record %s with %s", s.version, abbreviated(s.data)))
 	}
 	if s.owner != "" {
-		parts = append(parts, "lease of "+s.owner)
+		parts = append(parts, "a lease of "+s.owner)
 	}
 	if s.cooling {
-		parts = append(parts, "cooldown with "+abbreviated(s.note))
+		parts = append(parts, "a cooldown with "+abbreviated(s.note))
 	}
 	if parts == nil {
 		return "nothing"
@@ -284,25 +286,25 @@ func abbreviated(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// with returns the state with a record.
+// with returns the state with a record added.
 func (s state) with(r tokenstore.Record) state {
 	s.version, s.data = r.Version, string(r.Data)
 	return s
 }
 
-// want ends the check unless that is what is under key.
+// want ends the check unless the state under key is want.
 func (t *check) want(key, when string, want state) {
 	t.Helper()
 	if got := t.look(key); got != want {
-		t.fatalf("%s: there is %v; want %v", when, got, want)
+		t.fatalf("%s, the store has %v; want %v", when, got, want)
 	}
 }
 
-// look finds out what is under key, and leaves it as it is.
+// look returns what is under key, and leaves it as it is.
 func (t *check) look(key string) state {
 	t.Helper()
 	s := t.glance(key)
-	for { // A call whose context is done may still be carried out, but only once.
+	for { // Look twice: a call whose context is done may still be carried out, but once.
 		again := t.glance(key)
 		if again == s {
 			return s
@@ -325,16 +327,16 @@ func (t *check) glance(key string) (s state) {
 		s.owner = claim.Owner
 	case tokenstore.ClaimCooling:
 		s.cooling, s.note = true, string(claim.Note)
-	case tokenstore.ClaimHit: // It has just been replaced.
+	case tokenstore.ClaimHit: // The record has just been replaced.
 		s = s.with(claim.Record)
 	default:
-		t.fatalf("Acquire: the state is %v", claim.State)
+		t.fatalf("Acquire returned the unknown state %v", claim.State)
 	}
 	return s
 }
 
-// lasts asks again and again, and ends the check unless the state lasts for d since
-// began, and no longer.
+// lasts calls ask again and again, and ends the check unless the state lasts for d from
+// began on, and no longer.
 func (t *check) lasts(began span, d time.Duration, want tokenstore.ClaimState, ask func() tokenstore.Claim) {
 	t.Helper()
 	for {
@@ -345,19 +347,20 @@ func (t *check) lasts(began span, d time.Duration, want tokenstore.ClaimState, a
 		})
 		if claim.State != want {
 			if asked.end.Before(began.start.Add(d - slack)) {
-				t.fatalf("it is %v already %v after the start; want %v for %v", claim.State, asked.end.Sub(began.start), want, d)
+				t.fatalf("the state is %v already %v after the start; want %v for %v", claim.State, asked.end.Sub(began.start), want, d)
 			}
 			return
 		}
 		if asked.start.After(began.end.Add(d + slack)) {
-			t.fatalf("it is still %v, %v after the end; want that for %v", claim.State, asked.start.Sub(began.end), d)
+			t.fatalf("the state is still %v, %v after its end; want that for %v", claim.State, asked.start.Sub(began.end), d)
 		}
 		t.checkTTL(claim.TTL, asked, began, d)
 		time.Sleep(pollInterval)
 	}
 }
 
-// checkTTL checks the TTL, told by the call asked, of what lasts for d since began.
+// checkTTL checks a TTL that the call asked has returned, of something that lasts for d
+// from began on.
 func (t *check) checkTTL(ttl time.Duration, asked, began span, d time.Duration) {
 	t.Helper()
 	least := began.start.Add(d).Sub(asked.end) - slack
@@ -367,10 +370,10 @@ func (t *check) checkTTL(ttl time.Duration, asked, began span, d time.Duration) 
 	}
 }
 
-// past waits until what lasts for d since began is over.
+// past waits until something that lasts for d from began on is over.
 func past(began span, d time.Duration) { time.Sleep(time.Until(began.end.Add(d + slack))) }
 
-// together does f n times at once, and ends the check when one fails.
+// together calls f n times at once, and ends the check if one of the calls fails.
 func (t *check) together(n int, f func(i int) error) {
 	t.Helper()
 	start := make(chan struct{})

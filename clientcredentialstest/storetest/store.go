@@ -8,48 +8,48 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// kept bounds what a Store remembers: of its calls the last of them, and of its
-// contents what is over.
+// kept is how many calls a Store remembers, and how many entries it holds before it looks
+// for expired ones.
 const kept = 10_000
 
-// A Store is a clientcredentials.Store in memory, that fails when it is told to. It
-// is exact: TTLs are in milliseconds, rounded down.
+// A Store is a [tokenstore.Store] in memory that fails when it is told to. Lifetimes are
+// exact, and TTLs are rounded down to milliseconds.
 //
 // The zero value is an empty store. All methods are safe for concurrent use. A Store
 // must not be copied.
 type Store struct {
 	mu       sync.Mutex // protects all below; never held while waiting
-	contents *contents  // nil: nobody has asked yet
-	calls    int        // in all
-	last     []*Call    // the last of them
+	contents *contents  // nil: not used yet
+	last     []*Call    // the last calls
 	script   []Fault
 	outage   *Fault
-	hanging  []chan struct{}
+	hanging  []chan struct{} // closed when the calls that hang may go on
 }
 
 var _ tokenstore.Store = (*Store)(nil)
 
-// A Call is what a Store remembers of a call.
+// A Call is a call that a Store remembers.
 type Call struct {
 	Time      time.Time
-	Operation string // "acquire", "renew", "publish", "abort" or "invalidate"
+	Operation event.Operation // the method
 	Key       string
-	Owner     string        // of all but Invalidate
-	Version   string        // the stale one, the one published, the one invalidated
-	Data      []byte        // the published record's, or the note of Abort; read only
-	Duration  time.Duration // the lease, ttl or cooldown that was asked for
+	Owner     string        // empty for Invalidate
+	Version   string        // the stale version, the published one, or the invalidated one
+	Data      []byte        // the data published, or the note given to Abort; read only
+	Duration  time.Duration // the lease, ttl or cooldown that the caller asked for
 
-	Pending bool // it hasn't returned yet
+	Pending bool // the call hasn't returned yet
 	State   tokenstore.ClaimState
 	Err     error
 }
 
-// Connect returns another client of the same store: what one writes the other reads,
-// but each has faults and calls of its own. Give one to each replica, and the network
-// can fail for one of them.
+// Connect returns another client of the same store. What one client writes, the others
+// read, but each has its own faults and calls. Give a client to each replica, and the
+// network can fail for one replica alone.
 func (s *Store) Connect() *Store { return &Store{contents: s.shared()} }
 
 func (s *Store) shared() *contents {
@@ -61,10 +61,10 @@ func (s *Store) shared() *contents {
 	return s.contents
 }
 
-// Acquire implements clientcredentials.Store.
+// Acquire implements [tokenstore.Store].
 func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
 	var claim tokenstore.Claim
-	call := Call{Operation: "acquire", Key: key, Owner: owner, Version: stale, Duration: lease}
+	call := Call{Operation: event.Acquire, Key: key, Owner: owner, Version: stale, Duration: lease}
 	err := s.do(ctx, &call, &claim, func(e *entry, now time.Time) error {
 		claim = e.acquire(now, stale, owner, lease)
 		return nil
@@ -75,41 +75,42 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 	return claim, nil
 }
 
-// Renew implements clientcredentials.Store.
+// Renew implements [tokenstore.Store].
 func (s *Store) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
-	call := Call{Operation: "renew", Key: key, Owner: owner, Duration: lease}
+	call := Call{Operation: event.Renew, Key: key, Owner: owner, Duration: lease}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
 		return e.renew(now, owner, lease)
 	})
 }
 
-// Publish implements clientcredentials.Store.
+// Publish implements [tokenstore.Store].
 func (s *Store) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
-	call := Call{Operation: "publish", Key: key, Owner: owner, Version: record.Version, Data: bytes.Clone(record.Data), Duration: ttl}
+	call := Call{Operation: event.Publish, Key: key, Owner: owner, Version: record.Version, Data: bytes.Clone(record.Data), Duration: ttl}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
 		return e.publish(now, owner, record, ttl)
 	})
 }
 
-// Abort implements clientcredentials.Store.
+// Abort implements [tokenstore.Store].
 func (s *Store) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
-	call := Call{Operation: "abort", Key: key, Owner: owner, Data: bytes.Clone(note), Duration: cooldown}
+	call := Call{Operation: event.Abort, Key: key, Owner: owner, Data: bytes.Clone(note), Duration: cooldown}
 	return s.do(ctx, &call, nil, func(e *entry, now time.Time) error {
 		e.abort(now, owner, note, cooldown)
 		return nil
 	})
 }
 
-// Invalidate implements clientcredentials.Store.
+// Invalidate implements [tokenstore.Store].
 func (s *Store) Invalidate(ctx context.Context, key, version string) error {
-	call := Call{Operation: "invalidate", Key: key, Version: version}
+	call := Call{Operation: event.Invalidate, Key: key, Version: version}
 	return s.do(ctx, &call, nil, func(e *entry, _ time.Time) error {
 		e.invalidate(version)
 		return nil
 	})
 }
 
-// do remembers call and carries it out with f, or not, as its fault says.
+// do remembers call and carries it out with f, unless the fault that it gets prevents
+// that.
 func (s *Store) do(ctx context.Context, call *Call, claim *tokenstore.Claim, f func(*entry, time.Time) error) (err error) {
 	fault, hang := s.receive(ctx, call)
 	defer func() {
@@ -143,13 +144,12 @@ func (s *Store) do(ctx context.Context, call *Call, claim *tokenstore.Claim, f f
 	return nil
 }
 
-// receive remembers call and takes its fault. One whose context is done already never
-// gets as far as that.
+// receive remembers call and takes its fault from the script or the outage. A call whose
+// context is already done takes none: it never reaches the store.
 func (s *Store) receive(ctx context.Context, call *Call) (Fault, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	call.Time, call.Pending = time.Now(), true
-	s.calls++
 	if len(s.last) == kept {
 		s.last[0] = nil // the array behind the slice lives on for a while
 		s.last = s.last[1:]
@@ -173,15 +173,16 @@ func (s *Store) receive(ctx context.Context, call *Call) (Fault, <-chan struct{}
 	return fault, hang
 }
 
-// Script queues faults: each is for the next call that it concerns, in order.
+// Script queues faults. Each happens once, to the next call that it concerns.
 func (s *Store) Script(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = append(s.script, faults...)
 }
 
-// SetFault is an outage: every call that the fault concerns gets it, until it is set
-// to nil. What [Store.Script] queued goes first. Calls that hang go on.
+// SetFault begins an outage: the fault happens to every call that it concerns until
+// SetFault is called again, with nil to end the outage. Faults queued by [Store.Script]
+// come first. Calls that hang go on.
 func (s *Store) SetFault(f *Fault) {
 	if f != nil {
 		c := *f
@@ -196,9 +197,9 @@ func (s *Store) SetFault(f *Fault) {
 	s.hanging = nil
 }
 
-// Calls returns the calls of these operations, oldest first; of any operation, if
-// none is named. It remembers the last 10,000 calls.
-func (s *Store) Calls(operations ...string) []Call {
+// Calls returns the calls of these operations, or of all operations if none is named,
+// oldest first. A client remembers its last 10,000 calls.
+func (s *Store) Calls(operations ...event.Operation) []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var calls []Call
@@ -210,7 +211,7 @@ func (s *Store) Calls(operations ...string) []Call {
 	return calls
 }
 
-// Keys returns the keys under which there is anything, sorted.
+// Keys returns the keys that have a record, a lease or a cooldown, sorted.
 func (s *Store) Keys() []string {
 	c := s.shared()
 	c.mu.Lock()
@@ -219,7 +220,8 @@ func (s *Store) Keys() []string {
 	return slices.Sorted(maps.Keys(c.entries))
 }
 
-// Record returns the record under key, and how long it will last. 0: there is none.
+// Record returns the record under key, and how long it will last. If there is none, the
+// TTL is 0.
 func (s *Store) Record(key string) (record tokenstore.Record, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		record, ttl = clone(e.record), max(0, e.recordUntil.Sub(now))
@@ -227,7 +229,8 @@ func (s *Store) Record(key string) (record tokenstore.Record, ttl time.Duration)
 	return record, ttl
 }
 
-// Lease returns who holds the lease on key, and for how long. 0: nobody does.
+// Lease returns the owner of the lease on key, and how long the lease will last. If there
+// is none, the TTL is 0.
 func (s *Store) Lease(key string) (owner string, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		owner, ttl = e.owner, max(0, e.leaseUntil.Sub(now))
@@ -235,8 +238,8 @@ func (s *Store) Lease(key string) (owner string, ttl time.Duration) {
 	return owner, ttl
 }
 
-// Cooldown returns the note that Abort has left under key, and how long nobody gets
-// the lease. 0: there is no cooldown.
+// Cooldown returns the note that Abort has left under key, and how long the cooldown will
+// last. If there is none, the TTL is 0.
 func (s *Store) Cooldown(key string) (note []byte, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		note, ttl = bytes.Clone(e.note), max(0, e.cooldownUntil.Sub(now))
@@ -244,15 +247,15 @@ func (s *Store) Cooldown(key string) (note []byte, ttl time.Duration) {
 	return note, ttl
 }
 
-// SetRecord replaces the record under key, for ttl, and nothing else: what somebody
-// does who can write to the store.
+// SetRecord replaces the record under key for ttl, and leaves the lease and the cooldown
+// alone. An attacker who can write to the store could do that.
 func (s *Store) SetRecord(key string, record tokenstore.Record, ttl time.Duration) {
 	s.inspect(key, func(e *entry, now time.Time) {
 		e.record, e.recordUntil = clone(record), now.Add(ttl)
 	})
 }
 
-// Flush removes all that is under these keys; everything, if none is named.
+// Flush removes everything under these keys, or all keys if none is named.
 func (s *Store) Flush(keys ...string) {
 	c := s.shared()
 	c.mu.Lock()
@@ -276,10 +279,10 @@ func (s *Store) inspect(key string, f func(*entry, time.Time)) {
 type contents struct {
 	mu      sync.Mutex // protects what follows
 	entries map[string]entry
-	sweepAt int // when entries has this many, the expired ones go
+	sweepAt int // the number of entries at which the expired ones are removed
 }
 
-// update does f with the entry of key, in which nothing is over.
+// update calls f with the entry of key, without what has expired, and keeps the result.
 func (c *contents) update(key string, f func(*entry, time.Time) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,7 +290,7 @@ func (c *contents) update(key string, f func(*entry, time.Time) error) error {
 	e := c.entries[key]
 	e.pass(now)
 	err := f(&e, now)
-	e.pass(now) // what has been put into it may have no life at all
+	e.pass(now) // f may have put something in without a lifetime
 	if e.empty() {
 		delete(c.entries, key)
 		return err

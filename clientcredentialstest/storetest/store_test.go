@@ -12,12 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 var record = tokenstore.Record{Version: "v1", Data: []byte("data")}
 
-// lead makes owner hold the lease on "key" for an hour.
+// lead acquires the lease on "key" for an hour.
 func lead(t *testing.T, s *storetest.Store, owner string) {
 	t.Helper()
 	claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
@@ -26,7 +28,7 @@ func lead(t *testing.T, s *storetest.Store, owner string) {
 }
 
 func TestStoreByTheClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var s storetest.Store
 		acquire := func(stale, owner string) tokenstore.Claim {
 			t.Helper()
@@ -35,7 +37,7 @@ func TestStoreByTheClock(t *testing.T) {
 			return claim
 		}
 
-		// The lease ends at the nanosecond, and TTLs are in milliseconds, rounded down.
+		// The lease ends exactly on time, and TTLs are rounded down to milliseconds.
 		lead(t, &s, "a")
 		time.Sleep(time.Hour - 1)
 		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimWait, Owner: "a"}, acquire("", "b"))
@@ -49,7 +51,7 @@ func TestStoreByTheClock(t *testing.T) {
 		require.ErrorIs(t, s.Publish(t.Context(), "key", "a", record, time.Hour), tokenstore.ErrLeaseLost)
 		lead(t, &s, "b")
 
-		// So does the cooldown,
+		// The cooldown ends exactly on time, too,
 		require.NoError(t, s.Abort(t.Context(), "key", "b", []byte("note"), time.Second))
 		time.Sleep(time.Second - 1)
 		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimCooling, Note: []byte("note")}, acquire("", "a"))
@@ -59,7 +61,7 @@ func TestStoreByTheClock(t *testing.T) {
 		time.Sleep(1)
 		lead(t, &s, "a")
 
-		// and the record.
+		// and so does the record.
 		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
 		time.Sleep(time.Hour - time.Second - 1)
 		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, TTL: time.Second, Record: record}, acquire("", "b"))
@@ -72,7 +74,7 @@ func TestStoreByTheClock(t *testing.T) {
 		require.Zero(t, ttl)
 		lead(t, &s, "b")
 
-		// What has no life is none.
+		// A record without a lifetime is never kept.
 		require.NoError(t, s.Publish(t.Context(), "key", "b", record, 0))
 		require.Empty(t, s.Keys())
 	})
@@ -100,12 +102,12 @@ func TestFault(t *testing.T) {
 		{"Hang and Err", storetest.Fault{Hang: true, Err: failure}, failure, 90 * time.Second, false},
 		{"Hang and Delay", storetest.Fault{Hang: true, Delay: time.Second}, context.DeadlineExceeded, 90 * time.Second, false},
 		{"Hang and Reply", storetest.Fault{Hang: true, Reply: true}, nil, 90 * time.Second, true},
-		{"of another operation", storetest.Fault{Operation: "acquire", Err: failure}, nil, 0, true},
-		{"of this operation", storetest.Fault{Operation: "publish", Err: failure}, failure, 0, false},
+		{"of another operation", storetest.Fault{Operation: event.Acquire, Err: failure}, nil, 0, true},
+		{"of this operation", storetest.Fault{Operation: event.Publish, Err: failure}, failure, 0, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				var s storetest.Store
 				lead(t, &s, "a")
 				s.Script(test.fault)
@@ -118,10 +120,10 @@ func TestFault(t *testing.T) {
 				require.ErrorIs(t, err, test.err)
 				_, ttl := s.Record("key")
 				require.Equal(t, test.done, ttl > 0)
-				call := s.Calls("publish")[0]
+				call := s.Calls(event.Publish)[0]
 				require.Equal(t, err, call.Err)
 				require.False(t, call.Pending)
-				time.Sleep(time.Hour) // the SetFault
+				time.Sleep(time.Hour) // until SetFault has run
 			})
 		})
 	}
@@ -134,10 +136,10 @@ func TestFaultsInOrder(t *testing.T) {
 		_, err := s.Acquire(t.Context(), "key", "", "a", time.Minute)
 		return err
 	}
-	s.SetFault(&storetest.Fault{Operation: "acquire", Err: failure})
-	s.Script(storetest.ReplyLost(), storetest.Fault{Operation: "abort", Err: failure}, storetest.Fault{})
+	s.SetFault(&storetest.Fault{Operation: event.Acquire, Err: failure})
+	s.Script(storetest.ReplyLost(), storetest.Fault{Operation: event.Abort, Err: failure}, storetest.Fault{})
 	require.ErrorContains(t, acquire(), "reset")
-	require.NoError(t, acquire(), "the fault of another operation waits for it")
+	require.NoError(t, acquire(), "the fault of another operation waits for that operation")
 	require.ErrorIs(t, acquire(), failure)
 	require.ErrorIs(t, s.Abort(t.Context(), "key", "a", nil, 0), failure)
 	require.NoError(t, s.Abort(t.Context(), "key", "a", nil, 0))
@@ -174,7 +176,7 @@ func TestCorrupted(t *testing.T) {
 	require.Equal(t, "note", string(acquire("other").Note))
 }
 
-// Nobody can reach into the store by what it was given or has given away.
+// The store shares no memory with its callers.
 func TestStoreKeepsCopies(t *testing.T) {
 	var s storetest.Store
 	lead(t, &s, "a")
@@ -188,7 +190,7 @@ func TestStoreKeepsCopies(t *testing.T) {
 		require.NoError(t, err)
 		record, _ := s.Record("key")
 		cooldown, _ := s.Cooldown("key")
-		return [][]byte{hit.Record.Data, record.Data, cooling.Note, cooldown, s.Calls("abort")[0].Data}
+		return [][]byte{hit.Record.Data, record.Data, cooling.Note, cooldown, s.Calls(event.Abort)[0].Data}
 	}
 	data[0], note[0] = 'X', 'X'
 	for _, b := range read()[:4] {
@@ -199,7 +201,7 @@ func TestStoreKeepsCopies(t *testing.T) {
 	}
 }
 
-// Replicas share what is in the store, and nothing else.
+// Clients share what is in the store, and nothing else.
 func TestConnect(t *testing.T) {
 	var a storetest.Store
 	b := a.Connect()
@@ -231,7 +233,7 @@ func TestFlush(t *testing.T) {
 }
 
 func TestCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var s storetest.Store
 		start := time.Now()
 		lead(t, &s, "a")
@@ -244,32 +246,32 @@ func TestCalls(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled)
 		_, ttl := s.Record("key")
-		require.NotZero(t, ttl, "that call did nothing,")
+		require.NotZero(t, ttl, "a call whose context is done does nothing")
 		s.Script(storetest.Fault{Hang: true})
-		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled, "and takes no fault")
+		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled, "a call whose context is done takes no fault")
 		go func() { _ = s.Invalidate(t.Context(), "other", "v1") }()
 		synctest.Wait()
 		require.Equal(t, []storetest.Call{
-			{Time: start, Operation: "acquire", Key: "key", Owner: "a", Duration: time.Hour, State: tokenstore.ClaimLead},
-			{Time: start, Operation: "publish", Key: "key", Owner: "a", Version: "v1", Data: []byte("data"), Duration: time.Minute},
-			{Time: start, Operation: "publish", Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: tokenstore.ErrLeaseLost},
-			{Time: start.Add(1), Operation: "abort", Key: "key", Owner: "a", Data: []byte("note")},
-			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v2"},
-			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v1", Err: context.Canceled},
-			{Time: start.Add(1), Operation: "invalidate", Key: "key", Version: "v1", Err: context.Canceled},
-			{Time: start.Add(1), Operation: "invalidate", Key: "other", Version: "v1", Pending: true},
+			{Time: start, Operation: event.Acquire, Key: "key", Owner: "a", Duration: time.Hour, State: tokenstore.ClaimLead},
+			{Time: start, Operation: event.Publish, Key: "key", Owner: "a", Version: "v1", Data: []byte("data"), Duration: time.Minute},
+			{Time: start, Operation: event.Publish, Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: tokenstore.ErrLeaseLost},
+			{Time: start.Add(1), Operation: event.Abort, Key: "key", Owner: "a", Data: []byte("note")},
+			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v2"},
+			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v1", Err: context.Canceled},
+			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v1", Err: context.Canceled},
+			{Time: start.Add(1), Operation: event.Invalidate, Key: "other", Version: "v1", Pending: true},
 		}, s.Calls())
-		require.Len(t, s.Calls("abort", "acquire"), 2)
+		require.Len(t, s.Calls(event.Abort, event.Acquire), 2)
 		s.SetFault(nil)
 		synctest.Wait()
 		require.False(t, s.Calls()[7].Pending)
 	})
 }
 
-// What is over doesn't stay in memory for ever, and neither do calls.
+// Expired entries and old calls don't stay in memory forever.
 func TestStoreIsBounded(t *testing.T) {
 	const many = 25_000
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var s storetest.Store
 		for i := range many {
 			_, err := s.Acquire(t.Context(), strconv.Itoa(i), "", "a", time.Millisecond)

@@ -3,21 +3,22 @@ in one process, for the conformance tests.
 
     python3 server.py '{"scopes":["read"]}'
 
-It listens on a free loopback port and, when it is ready, says where on one line
-of standard output:
+It listens on a free loopback port. When it is ready, it prints its URLs as one line
+of JSON:
 
-    issuer   what clients with "assertion_audience":"issuer" call it
+    issuer   the audience for clients with "assertion_audience":"issuer"
     token    the token endpoint
-    api      200 with the client's id for a live token, else 401
-    admin    POST admin/clients   a JSON list of clients to know, as in RFC 7591,
-                                  with the life of their tokens in seconds: ttl
-             POST admin/revoke    a token to forget, as it is
+    api      answers 200 with the client's id for a live token, else 401
+    admin    POST admin/clients   adds or replaces the clients in a JSON list, as in
+                                  RFC 7591; ttl is the lifetime of their tokens in
+                                  seconds
+             POST admin/revoke    revokes the token in the body
 
-The process ends when its standard input does, so that it can't outlive the test
-that started it, however that test ends.
+The process ends when its standard input is closed. So it can't outlive the test that
+started it, however that test ends.
 
-Authlib finds clients, tokens and keys by methods that its user writes. What is
-written here keeps to its documentation and is as strict as that lets it be.
+Authlib calls methods of its user to find clients, tokens and keys. The methods here
+follow its documentation and are as strict as it allows.
 """
 
 import json
@@ -37,7 +38,7 @@ from flask import Flask, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 config = json.loads(sys.argv[1])
-os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # http, on the loopback only
+os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # http, but only on the loopback interface
 
 clients, tokens = {}, {}
 assertions = set()
@@ -58,7 +59,7 @@ class Client(ClientMixin):
         return self.metadata.get("client_secret") == client_secret
 
     def check_endpoint_auth_method(self, method, endpoint):
-        # Authlib has one class for the two methods with an assertion.
+        # Authlib has one class for both methods with an assertion.
         if method == JWTBearerClientAssertion.CLIENT_AUTH_METHOD:
             return self.metadata["token_endpoint_auth_method"] in ("client_secret_jwt", "private_key_jwt")
         return self.metadata["token_endpoint_auth_method"] == method
@@ -93,7 +94,7 @@ class Assertion(JWTBearerClientAssertion):
         return options
 
     def process_assertion_claims(self, assertion, resolve_key):
-        # RFC 7523 would have a list too: here it is one audience, and no other.
+        # RFC 7523 also allows a list. Here it must be this one audience.
         claims = super().process_assertion_claims(assertion, resolve_key)
         audience = clients[claims["sub"]].metadata.get("assertion_audience", "token")
         if claims["aud"] != urls[audience]:
@@ -143,7 +144,8 @@ def save_token(token, request):
 
 
 app = Flask(__name__)
-# Authlib narrows a scope to what a client may have, and refuses one that it doesn't know.
+# Authlib narrows a request to the scopes that the client may have, but refuses a scope
+# that it doesn't know.
 app.config["OAUTH2_SCOPES_SUPPORTED"] = config["scopes"]
 app.config["OAUTH2_TOKEN_EXPIRES_IN"] = "__main__.life"
 server = AuthorizationServer(app, query_client=clients.get, save_token=save_token)

@@ -3,17 +3,18 @@ resource, in one process, for the conformance tests.
 
     python3 server.py '{"scopes":["read"]}'
 
-It listens on a free loopback port and, when it is ready, says where on one line
-of standard output:
+It listens on a free loopback port. When it is ready, it prints its URLs as one line
+of JSON:
 
     token    the token endpoint
-    api      200 with the client's id for a live token, else 401
-    admin    POST admin/clients   a JSON list of clients to know, as in RFC 7591,
-                                  with the life of their tokens in seconds: ttl
-             POST admin/revoke    a token to forget, as it is
+    api      answers 200 with the client's id for a live token, else 401
+    admin    POST admin/clients   adds or replaces the clients in a JSON list, as in
+                                  RFC 7591; ttl is the lifetime of their tokens in
+                                  seconds
+             POST admin/revoke    revokes the token in the body
 
-The process ends when its standard input does, so that it can't outlive the test
-that started it, however that test ends.
+The process ends when its standard input is closed. So it can't outlive the test that
+started it, however that test ends.
 """
 
 import json
@@ -46,7 +47,7 @@ settings.configure(
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "oauth2_provider"],
     LOGGING_CONFIG=None,
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],  # for Content-Length
-    # Without their history the tables are made at once.
+    # Without migrations, the tables are created at once.
     MIGRATION_MODULES={"auth": None, "contenttypes": None, "oauth2_provider": None},
     OAUTH2_PROVIDER={
         "DEFAULT_SCOPES": [],
@@ -55,7 +56,7 @@ settings.configure(
         "SCOPES_BACKEND_CLASS": "__main__.Scopes",
     },
     ROOT_URLCONF="__main__",
-    SECRET_KEY="for nothing that lasts",
+    SECRET_KEY="only for this process",
     USE_TZ=True,
 )
 django.setup()
@@ -68,15 +69,15 @@ from oauth2_provider.views import TokenView  # noqa: E402
 
 
 class Scopes(SettingsScopes):
-    """The scopes of a client, rather than of the server."""
+    """Grants scopes by client instead of by server."""
 
     def get_available_scopes(self, application=None, request=None, *args, **kwargs):
         return metadata[application.client_id]["scope"].split()
 
 
 def api(request):
-    # The toolkit's own guard for views says 403; this is the one it has for the
-    # Django REST framework (contrib/rest_framework/authentication.py).
+    # The toolkit's own protection of views answers 403. This one is taken from its support
+    # for the Django REST framework (contrib/rest_framework/authentication.py).
     valid, r = get_oauthlib_core().verify_request(request, scopes=[])
     if valid:
         return JsonResponse({"client_id": r.client.client_id, "scope": r.access_token.scope})
@@ -117,7 +118,8 @@ lock = threading.Lock()  # protects database
 
 
 def serve(environ, start_response):
-    # A database in memory is one connection, and Django has one for each thread.
+    # A database in memory belongs to one connection, but Django would use one for each
+    # thread.
     with lock:
         connections["default"] = database
         return app(environ, start_response)

@@ -3,30 +3,29 @@
 //
 //   node server.mjs '{"scopes":["read"],"clockTolerance":0}'
 //
-// Each listens on a free loopback port of its own: they are two servers, with
-// DPoP nonces of their own (RFC 9449, Section 9). When all are ready, one line of
-// standard output says where:
+// The two are separate servers, each on a free loopback port and with its own DPoP
+// nonces (RFC 9449, Section 9). When both are ready, the process prints their URLs as one
+// line of JSON:
 //
 //   issuer   the provider: /token, /.well-known/openid-configuration, …
 //   token    its token endpoint
-//   api      200 with the client's id and the length of the request's body for a
-//            live token, presented by who it is bound to, else 401
-//   admin    POST admin/clients   a JSON list of clients to know, as in RFC 7591,
-//                                 with the life of their tokens in seconds: ttl
-//            POST admin/revoke    a token to forget, as it is
+//   api      answers 200 with the client's id and the length of the request's body for
+//            a live token that is sent with its key or certificate, else 401
+//   admin    POST admin/clients   adds or replaces the clients in a JSON list, as in RFC
+//                                 7591; ttl is the lifetime of their tokens in seconds
+//            POST admin/revoke    revokes the token in the body
 //
-// The process ends when its standard input does, so that it can't outlive the
-// test that started it, however that test ends.
+// The process ends when its standard input is closed. So it can't outlive the test that
+// started it, however that test ends.
 //
 // Further members of the argument:
 //
-//   requireNonce   whether both want a nonce in each DPoP proof
-//   clockOffset    by how many seconds the clock of both is wrong
-//   tls            {key, cert, ca}, in PEM, to serve everything but admin by https,
-//                  HTTP/2 included.
-//                  token and api then ask for a client certificate; the issuer's
-//                  own token endpoint doesn't, and its metadata names the other
-//                  one in mtls_endpoint_aliases (RFC 8705, Section 5).
+//   requireNonce   whether both servers demand a nonce in each DPoP proof
+//   clockOffset    the number of seconds by which the clock of both is wrong
+//   tls            {key, cert, ca}, in PEM: serve everything but admin by https and
+//                  HTTP/2. Then token and api ask for a client certificate. The issuer's
+//                  own token endpoint doesn't; its metadata names the other one in
+//                  mtls_endpoint_aliases (RFC 8705, Section 5).
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer as createHttpServer } from 'node:http';
 import { createSecureServer } from 'node:http2';
@@ -53,7 +52,7 @@ const algorithms = [
   'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA',
 ];
 
-// The provider's own adapter forgets the oldest of a thousand records.
+// The provider's own adapter keeps only a thousand records.
 const stored = new Map();
 class Adapter {
   constructor(model) {
@@ -93,9 +92,9 @@ const sha256 = (data) => createHash('sha256').update(data).digest('base64url');
 
 const certificate = (socket) => socket.getPeerX509Certificate?.();
 
-// names returns the values that the certificate has for a tls_client_auth_*
-// member of a client's metadata. The subject is in RFC 4514's order, the last
-// first; nothing is escaped, so a test's subject needs no escapes.
+// names returns the certificate's values for a tls_client_auth_* member of a client's
+// metadata. The subject is in the order of RFC 4514: the last part first. It isn't escaped,
+// so tests must not use subjects that need escapes.
 function names(cert, property) {
   if (property === 'tls_client_auth_subject_dn') {
     return [cert.subject.split('\n').reverse().join(',')];
@@ -112,7 +111,7 @@ function names(cert, property) {
 
 // ---- the authorization server
 
-// ttl is ours; everything else in a client is the provider's own metadata.
+// ttl is an addition of ours; the rest of a client is metadata that the provider knows.
 const lives = new Map();
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 
@@ -155,7 +154,7 @@ if (alias !== main) {
 
 // ---- the protected resource
 
-// A Refusal is what the resource answers with 401 and as a challenge.
+// A Refusal is an answer of the resource with 401 and a challenge.
 class Refusal extends Error {
   constructor(scheme, error) {
     super(error);
@@ -163,8 +162,8 @@ class Refusal extends Error {
   }
 }
 
-// Nonces are good for one to two seconds, so that a client which doesn't take
-// the new ones from good answers is asked for them again and again.
+// Nonces are valid for one to two seconds. So a client that ignores the new ones in good
+// answers is refused again and again.
 let nonces = [randomBytes(16).toString('hex')];
 setInterval(() => { nonces = [randomBytes(16).toString('hex'), nonces[0]]; }, 1000).unref();
 
@@ -192,8 +191,8 @@ async function prove(req, res, url, value, token) {
       throw new Refusal('DPoP', 'use_dpop_nonce');
     }
   }
-  // A nonce shows that the proof is new, whatever the client's clock says. One
-  // comes with the refusal, which doesn't say what is wrong: so do some servers.
+  // A current nonce shows that the proof is new, even if the client's clock is wrong. The
+  // refusal of an old proof contains one, but doesn't say what is wrong, as some servers do.
   if (!current && Math.abs(Date.now() / 1000 - payload.iat) > 60) {
     res.setHeader('DPoP-Nonce', nonces[0]);
     refuse(false);
@@ -209,7 +208,7 @@ async function authenticate(req, res, url) {
     throw new Refusal('Bearer');
   }
   const token = await provider.ClientCredentials.find(value);
-  // A token that is bound to a key is no bearer's, and the other way round.
+  // A key-bound token must not be sent as a bearer token, nor the other way round.
   if (token?.tokenType !== kind) {
     throw new Refusal(kind, 'invalid_token');
   }
@@ -243,7 +242,7 @@ async function api(req, res) {
   }
 }
 
-// ---- the test's door
+// ---- administration by the tests
 
 async function administer(req) {
   const chunks = [];
@@ -267,7 +266,7 @@ async function administer(req) {
       await (await provider.ClientCredentials.find(body))?.destroy();
       break;
     default:
-      throw new Error(`no such command: ${req.url}`);
+      throw new Error(`unknown command: ${req.url}`);
   }
   return {};
 }

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// A Form is one way to write a secret.
+// A Form is a way to encode a secret: its name, and the encoded secret.
 type Form struct{ Name, Text string }
 
-// Find returns in which form secret stands in text, or "" if it doesn't.
+// Find returns the name of the form in which text contains secret, or "" if it doesn't.
 func Find(text, secret string) (form string) {
 	for _, form := range Forms(secret) {
 		if strings.Contains(text, form.Text) {
@@ -25,17 +25,17 @@ func Find(text, secret string) (form string) {
 	return ""
 }
 
-// minSecret is how long a secret must be that nothing else looks like in any form.
+// minSecret is the length from which on a secret isn't found by accident in any form.
 const minSecret = 8
 
-// Forms returns the ways to write secret that Find looks for: as it is, and as it
-// stands in forms, URLs, JSON, HTML and Go; each of these also in hexadecimal and
-// decimal, as fmt prints bytes, and in base64, also as a part of something longer:
-// the Basic credentials are the base64 of id, colon and secret. It panics if secret
-// is so short that it would be found by accident.
+// Forms returns the forms of secret that Find looks for: unchanged, and as it is written
+// in forms, URLs, JSON, HTML and Go. The first kinds are also looked for in hexadecimal
+// and decimal, as fmt prints bytes, and in base64. The base64 may be that of a longer
+// text: Basic credentials are the base64 of the id, a colon and the secret. Forms panics
+// if secret is so short that it could be found by accident.
 func Forms(secret string) []Form {
 	if len(secret) < minSecret {
-		panic(fmt.Sprintf("hostile: a secret of %d bytes is too short to be looked for", len(secret)))
+		panic(fmt.Sprintf("hostile: a secret of %d bytes is too short to look for", len(secret)))
 	}
 	var forms []Form
 	seen := make(map[string]bool)
@@ -71,7 +71,7 @@ func Forms(secret string) []Form {
 		bytes := fmt.Sprintf("%#v", []byte(text.Text))
 		add(text.Name+", Go", bytes[strings.Index(bytes, "{")+1:len(bytes)-1])
 	}
-	quoted, _ := json.Marshal(secret) // A string can always be.
+	quoted, _ := json.Marshal(secret) // A string can always be marshaled.
 	plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 	add("JSON", inQuotes(string(quoted)))
 	add("JSON, without escapes for HTML", plain.Replace(inQuotes(string(quoted))))
@@ -82,9 +82,10 @@ func Forms(secret string) []Form {
 	return forms
 }
 
-// base64Inside returns what is certain to be in the base64 of a text that has s in
-// it: at many bytes after those of three that share four characters. The characters
-// at both ends that also depend on s's neighbours are left out.
+// base64Inside returns the characters that the base64 of a longer text certainly
+// contains if the text contains s. Base64 encodes groups of three bytes; at is the
+// position of s in such a group. Characters at both ends that also depend on the bytes
+// next to s are left out.
 func base64Inside(encoding *base64.Encoding, s string, at int) string {
 	const bits, char = 8, 6
 	encoded := encoding.EncodeToString([]byte(strings.Repeat("?", at) + s))

@@ -25,8 +25,8 @@ const (
 	oddSecret   = "S3cr/t Can+ry&<x>=\"y'z\\~*%41\u00e4?>\""
 )
 
-// TestFind: a form that Find misses makes every proof by it void. The forms are
-// made here by other means than in Find.
+// TestFind: a form that Find misses would make every test that relies on it worthless. So
+// the forms are made by other means here than in Forms.
 func TestFind(t *testing.T) {
 	for name, write := range map[string]func(s string) string{
 		"raw":            func(s string) string { return s },
@@ -77,7 +77,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestFindInBase64 has the secret begin and end anywhere in what is encoded.
+// TestFindInBase64: the secret may begin and end anywhere in the encoded text.
 func TestFindInBase64(t *testing.T) {
 	for before := range 7 {
 		for after := range 4 {
@@ -122,7 +122,8 @@ func post(t *testing.T, address string) (*http.Response, string) {
 	return resp, string(body)
 }
 
-// TestServerRecordsEverything: header, body and address of each request.
+// TestServerRecordsEverything: a server records the header, the body and the URL of each
+// request.
 func TestServerRecordsEverything(t *testing.T) {
 	for name, start := range starts {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +152,8 @@ func TestServerRecordsEverything(t *testing.T) {
 	}
 }
 
-// TestServerRecordsWhatIsNoRequest: a byte that came is known, whatever it is.
+// TestServerRecordsWhatIsNoRequest: a server records every byte, even if it belongs to no
+// request.
 func TestServerRecordsWhatIsNoRequest(t *testing.T) {
 	for name, start := range starts {
 		t.Run(name, func(t *testing.T) {
@@ -160,7 +162,7 @@ func TestServerRecordsWhatIsNoRequest(t *testing.T) {
 			require.NoError(t, err)
 			writes := []string{plainSecret + "\r\n\r\n"}
 			if name == "HTTP" {
-				writes = []string{plainSecret[:9], plainSecret[9:] + "\r\n\r\n"} // They may come at once, or not.
+				writes = []string{plainSecret[:9], plainSecret[9:] + "\r\n\r\n"} // They may arrive together or separately.
 			}
 			for _, text := range writes {
 				_, err = io.WriteString(conn, text)
@@ -178,7 +180,7 @@ func TestServerRecordsWhatIsNoRequest(t *testing.T) {
 func TestServerRecordsBytesAsTheyCame(t *testing.T) {
 	for name, start := range starts {
 		if name == "HTTP/2" {
-			continue // It compresses.
+			continue // HTTP/2 compresses header fields.
 		}
 		s := start(t, Text(200, "text/plain", "x"))
 		post(t, s.URL)
@@ -208,7 +210,7 @@ func TestAnswers(t *testing.T) {
 	resp, body = post(t, s.URL)
 	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
 	require.JSONEq(t, `{"access_token":"x"}`, body)
-	for range 2 { // The last answer is given ever after.
+	for range 2 { // The last answer is repeated.
 		resp, _ = post(t, s.URL)
 		require.Equal(t, "418 POST", resp.Status)
 	}

@@ -1,22 +1,16 @@
-// Package hostile has servers for tests that record every byte they are sent, and
-// answer as a server must not. With them a test shows what a client gave away, and
-// what it didn't.
+// Package hostile has servers for tests. They record every byte that they receive, and
+// answer as no honest server would. With them, a test shows what a client gave away and
+// what it kept.
 //
-// A proof that a secret is nowhere is worth no more than the search for it: what
-// is searched for is in Forms.
+// A test that finds no secret proves only as much as its search: [Forms] has everything
+// that is searched for.
 package hostile
 
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"slices"
@@ -24,36 +18,38 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
-// A Server is a server on the loopback interface, of HTTP/1.1, or of HTTP/2 over
-// TLS. Its methods are safe for concurrent use.
+// A Server is a server on the loopback interface. It speaks HTTP/1.1, with or without
+// TLS, or HTTP/2 over TLS. Its methods are safe for concurrent use.
 //
-// It records what it reads from each connection before anything interprets it:
-// with TLS what comes out of it, and also what went in, because a client may send
-// cleartext to such a port, which is read until TLS gives up. HTTP/2 compresses header fields, so that a secret in
-// them isn't seen in those bytes: of its requests what the handler gets to see is
-// recorded as well.
+// It records the bytes of each connection before anything interprets them. With TLS it
+// records the decrypted bytes, but also the raw ones: a client may send cleartext to such
+// a port, and the server reads it until the handshake fails. HTTP/2 compresses header
+// fields, so that a secret in them wouldn't be found in those bytes. So the server also
+// records HTTP/2 requests as its handler sees them.
 type Server struct {
 	URL   string // its origin, with the host 127.0.0.1
-	Other string // another origin on the same port, with the host localhost; for Client
+	Other string // another origin with the same port: the host is localhost; works with Client
 
 	mu          sync.Mutex // protects what follows
 	answers     []http.Handler
-	streams     []*bytes.Buffer // each of one connection, so that none cuts another's bytes
+	streams     []*bytes.Buffer // one for each connection, so that their bytes don't mix
 	connections int
 	requests    []Request
 }
 
-// A Request is one that a Server got, whole.
+// A Request is a complete request that a Server received.
 type Request struct {
 	Method, Host, URI string
 	Header            http.Header
 	Body              string
 }
 
-// Start starts a server without TLS, which ends with the test. It gives these
-// answers in turn, and the last one ever after.
+// Start starts a server without TLS, which ends with the test. It gives these answers in
+// turn, and then repeats the last one.
 func Start(tb testing.TB, answers ...http.Handler) *Server {
 	tb.Helper()
 	return start(tb, "", answers)
@@ -84,14 +80,14 @@ func start(tb testing.TB, protocol string, answers []http.Handler) *Server {
 	if protocol != "" {
 		scheme = "https"
 		listener = &recorder{tls.NewListener(listener, &tls.Config{
-			Certificates: []tls.Certificate{identity().certificate},
+			Certificates: []tls.Certificate{*certificate()},
 			NextProtos:   []string{protocol},
 			MinVersion:   tls.VersionTLS12,
 		}), s}
 	}
 	s.URL, s.Other = scheme+"://127.0.0.1:"+port, scheme+"://localhost:"+port
 
-	// The connections come decrypted. So HTTP/2 is what net/http calls unencrypted.
+	// The listener decrypts the connections, so net/http sees unencrypted HTTP/2.
 	server := &http.Server{Handler: s, Protocols: new(http.Protocols), ReadHeaderTimeout: time.Minute}
 	server.Protocols.SetHTTP1(protocol != "h2")
 	server.Protocols.SetUnencryptedHTTP2(protocol == "h2")
@@ -115,7 +111,7 @@ func (s *Server) Script(answers ...http.Handler) {
 	s.answers = answers
 }
 
-// Received returns every byte that came, one connection after the other.
+// Received returns every byte received, one connection after the other.
 func (s *Server) Received() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,17 +122,17 @@ func (s *Server) Received() []byte {
 	return all
 }
 
-// Find is Find in what was received.
+// Find looks for secret in everything received, like the function [Find].
 func (s *Server) Find(secret string) (form string) { return Find(string(s.Received()), secret) }
 
-// Connections returns how many there were.
+// Connections returns the number of connections so far.
 func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.connections
 }
 
-// Requests returns those that came whole, in their order.
+// Requests returns the complete requests so far, in order.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +177,7 @@ func (r *recorder) Accept() (net.Conn, error) {
 	defer r.server.mu.Unlock()
 	stream := new(bytes.Buffer)
 	r.server.streams = append(r.server.streams, stream)
-	if _, ok := conn.(*tls.Conn); !ok { // Or it has been counted.
+	if _, ok := conn.(*tls.Conn); !ok { // The raw connection below a tls.Conn has already been counted.
 		r.server.connections++
 	}
 	return &recordedConn{conn, r.server, stream}, nil
@@ -190,7 +186,7 @@ func (r *recorder) Accept() (net.Conn, error) {
 type recordedConn struct {
 	net.Conn
 	server *Server
-	stream *bytes.Buffer // guarded by the server's mu
+	stream *bytes.Buffer // protected by server.mu
 }
 
 func (c *recordedConn) Read(p []byte) (int, error) {
@@ -201,49 +197,19 @@ func (c *recordedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Client returns a client that trusts every Server and finds both of its hosts. It
-// keeps no connection, so that each server sees the whole of what is sent to it.
+// Client returns a client that trusts every Server and reaches it by both of its hosts.
+// It makes a new connection for every request.
 func Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		ForceAttemptHTTP2: true,
-		TLSClientConfig:   &tls.Config{RootCAs: identity().roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:   &tls.Config{RootCAs: testkit.Roots(certificate()), MinVersion: tls.VersionTLS12},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			// No resolver is asked: it may know several addresses, or none.
+			// Don't ask a resolver: it may know several addresses of localhost, or none.
 			return new(net.Dialer).DialContext(ctx, network, strings.Replace(addr, "localhost:", "127.0.0.1:", 1))
 		},
 	}}
 }
 
-// identity returns the certificate of all servers.
-var identity = sync.OnceValue(func() (id struct {
-	certificate tls.Certificate
-	roots       *x509.CertPool
-},
-) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(fmt.Sprintf("hostile: %v", err))
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA:         true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(fmt.Sprintf("hostile: %v", err))
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(fmt.Sprintf("hostile: %v", err))
-	}
-	id.certificate = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-	id.roots = x509.NewCertPool()
-	id.roots.AddCert(leaf)
-	return id
-})
+// certificate returns the certificate of all servers.
+var certificate = sync.OnceValue(testkit.ServerCertificate)

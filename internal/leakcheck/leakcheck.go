@@ -1,4 +1,4 @@
-// Package leakcheck fails the tests of a package that leave goroutines behind.
+// Package leakcheck fails the tests of a package if they leave goroutines behind.
 package leakcheck
 
 import (
@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-const pause = 10 * time.Millisecond // between two looks
+const pause = 10 * time.Millisecond // between two checks
 
-var patience = 10 * time.Second // with goroutines that are about to end; tests shorten it
+var patience = 10 * time.Second // how long goroutines may take to end; our own tests shorten it
 
 // Main runs the tests of m and exits. Call it from TestMain:
 //
 //	func TestMain(m *testing.M) { leakcheck.Main(m) }
 //
-// After tests that passed it waits until no goroutine of theirs is left. If
-// some stay, it prints their stacks, and the exit status is 1. After tests that
-// failed it doesn't look: they may have been cut short.
+// If the tests pass, it waits until none of their goroutines is left. If some
+// remain, it prints their stacks and exits with status 1. If the tests fail, it
+// doesn't check: they may have been cut short.
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
@@ -33,12 +33,12 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// wait returns the stacks of the goroutines that are left after that time, or
-// nil as soon as there are none.
+// wait returns the stacks of the goroutines that are left after patience, or nil
+// as soon as there are none.
 func wait(patience time.Duration) []string {
 	deadline := time.Now().Add(patience)
 	for {
-		// An idle connection has goroutines, and is no leak.
+		// The goroutines of an idle connection are not a leak.
 		http.DefaultClient.CloseIdleConnections()
 		stacks := left()
 		if len(stacks) == 0 || time.Now().After(deadline) {
@@ -48,24 +48,24 @@ func wait(patience time.Duration) []string {
 	}
 }
 
-// expected are calls on the stacks of goroutines that nobody can wait for.
+// expected are calls that mark the stack of a goroutine that doesn't count as a leak.
 var expected = []string{
-	"testing.(*T).Run(", // waits for the test that looks, when one does
-	"os/signal.loop(",   // runs for ever after the first signal.Notify
+	"testing.(*T).Run(", // waits for the test that calls wait, in our own tests
+	"os/signal.loop(",   // runs forever after the first signal.Notify
 }
 
-// left returns the stacks of all goroutines but the caller's and those expected.
-// The runtime's own are not among what it shows.
+// left returns the stacks of all goroutines except the caller's and the expected
+// ones. runtime.Stack doesn't show the runtime's own goroutines.
 func left() []string {
 	buffer := make([]byte, 64<<10)
 	n := runtime.Stack(buffer, true)
-	for n == len(buffer) { // There may be more.
+	for n == len(buffer) { // The buffer may be too small.
 		buffer = make([]byte, 2*len(buffer))
 		n = runtime.Stack(buffer, true)
 	}
 	var stacks []string
 next:
-	for _, stack := range strings.Split(strings.TrimSpace(string(buffer[:n])), "\n\n")[1:] { // The caller's comes first.
+	for _, stack := range strings.Split(strings.TrimSpace(string(buffer[:n])), "\n\n")[1:] { // The first stack is the caller's.
 		for _, call := range expected {
 			if strings.Contains(stack, "\n"+call) {
 				continue next

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The variable is set in the processes that TestMainExits starts, to the name of
-// the test that they run.
+// childVariable is an environment variable of the processes that TestMainExits starts:
+// the name of the test that they run.
 const childVariable = "LEAKCHECK_CHILD"
 
 func TestMain(m *testing.M) {
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	Main(m)
 }
 
-// until waits for done. Before that it says that it runs: a goroutine that has not
-// begun has another stack.
+// until signals that it is running, and then waits for done. The signal is needed because
+// the stack of a goroutine that hasn't started yet looks different.
 func until(running chan<- struct{}, done <-chan struct{}) {
 	running <- struct{}{}
 	<-done
@@ -38,15 +38,15 @@ func TestLeakIsFound(t *testing.T) {
 	start := time.Now()
 	stacks := wait(100 * time.Millisecond)
 	time.AfterFunc(100*time.Millisecond, func() { close(done) })
-	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, "gave up early")
+	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, "it gave up early")
 	require.Len(t, stacks, 1)
 	require.Contains(t, stacks[0], "leakcheck.until(")
 	require.Contains(t, stacks[0], "leakcheck_test.go:")
-	require.Empty(t, wait(patience), "after its end")
+	require.Empty(t, wait(patience), "the goroutine has ended")
 }
 
 func TestManyLeaksAreFound(t *testing.T) {
-	const many = 1000 // More than the first buffer holds.
+	const many = 1000 // more stacks than the first buffer holds
 	running, done := make(chan struct{}), make(chan struct{})
 	for range many {
 		go until(running, done)
@@ -65,7 +65,7 @@ func TestFinishedGoroutineIsNoLeak(t *testing.T) {
 	require.Empty(t, wait(patience))
 }
 
-func TestWhatNobodyCanWaitForIsNoLeak(t *testing.T) {
+func TestExpectedGoroutineIsNoLeak(t *testing.T) {
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
 	signal.Stop(interrupts)
@@ -74,7 +74,7 @@ func TestWhatNobodyCanWaitForIsNoLeak(t *testing.T) {
 	resp, err := http.Get(server.URL) // Leaves an idle connection.
 	require.NoError(t, err)
 	resp.Body.Close()
-	// Not server.Close, which closes the client's idle connections, too.
+	// Not server.Close: that also closes the idle connections of the client.
 	require.NoError(t, server.Config.Shutdown(t.Context()))
 	require.Empty(t, wait(patience))
 }

@@ -1,0 +1,626 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
+)
+
+// A mutant is a store in memory with a mistake. mutantWith makes one.
+type mutant struct {
+	contents contents
+
+	around func(e *entry, c *call)         // carries out a call; nil: call.right
+	before func(ctx context.Context) error // runs before the store is locked
+	keyed  func(key string) string         // what the store takes for the key
+	torn   []string                        // the operations that read and write in two steps
+	late   bool                            // a call whose context is done is carried out after it has returned
+
+	memory map[string]string // for around, which runs under contents.mu
+}
+
+// A call is a call of a mutant: what it was given, and what it returns.
+type call struct {
+	ctx            context.Context
+	store          *mutant
+	memory         map[string]string
+	now            time.Time
+	operation, key string
+	version, owner string // version is the stale or the invalidated one
+	record         tokenstore.Record
+	note           []byte
+	d              time.Duration
+
+	claim tokenstore.Claim
+	err   error
+}
+
+func (m *mutant) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
+	c := call{ctx: ctx, operation: "acquire", key: key, version: stale, owner: owner, d: lease}
+	err := m.do(&c)
+	return c.claim, err
+}
+
+func (m *mutant) Renew(ctx context.Context, key, owner string, lease time.Duration) error {
+	return m.do(&call{ctx: ctx, operation: "renew", key: key, owner: owner, d: lease})
+}
+
+func (m *mutant) Publish(ctx context.Context, key, owner string, record tokenstore.Record, ttl time.Duration) error {
+	return m.do(&call{ctx: ctx, operation: "publish", key: key, owner: owner, record: record, d: ttl})
+}
+
+func (m *mutant) Abort(ctx context.Context, key, owner string, note []byte, cooldown time.Duration) error {
+	return m.do(&call{ctx: ctx, operation: "abort", key: key, owner: owner, note: note, d: cooldown})
+}
+
+func (m *mutant) Invalidate(ctx context.Context, key, version string) error {
+	return m.do(&call{ctx: ctx, operation: "invalidate", key: key, version: version})
+}
+
+func (m *mutant) do(c *call) error {
+	if m.before != nil {
+		if err := m.before(c.ctx); err != nil {
+			return err
+		}
+	}
+	if m.late && c.ctx.Err() != nil {
+		later := *c
+		later.ctx = context.WithoutCancel(c.ctx)
+		go func() { _ = m.do(&later) }()
+		return c.ctx.Err()
+	}
+	key := c.key
+	if m.keyed != nil {
+		key = m.keyed(key)
+	}
+	if !slices.Contains(m.torn, c.operation) {
+		return m.contents.update(key, func(e *entry, now time.Time) error { return m.carryOut(e, c, now) })
+	}
+	var read entry
+	_ = m.contents.update(key, func(e *entry, now time.Time) error {
+		read, c.now = *e, now
+		return nil
+	})
+	time.Sleep(1)
+	err := m.carryOut(&read, c, c.now)
+	_ = m.contents.update(key, func(e *entry, _ time.Time) error {
+		*e = read
+		return nil
+	})
+	return err
+}
+
+func (m *mutant) carryOut(e *entry, c *call, now time.Time) error {
+	c.store, c.memory, c.now = m, m.memory, now
+	if m.around == nil {
+		c.right(e)
+	} else {
+		m.around(e, c)
+	}
+	return c.err
+}
+
+// right carries out the call without a mistake.
+func (c *call) right(e *entry) {
+	switch c.operation {
+	case "acquire":
+		c.claim = e.acquire(c.now, c.version, c.owner, c.d)
+	case "renew":
+		c.err = e.renew(c.now, c.owner, c.d)
+	case "publish":
+		c.err = e.publish(c.now, c.owner, c.record, c.d)
+	case "abort":
+		e.abort(c.now, c.owner, c.note, c.d)
+	case "invalidate":
+		e.invalidate(c.version)
+	}
+}
+
+// A mistake turns a correct store into a mutant. Most mistakes are made by the functions
+// below, from a condition and a step. An empty operation stands for all operations.
+type (
+	mistake   func(*mutant)
+	condition func(e *entry, c *call) bool
+	step      func(e *entry, c *call)
+)
+
+// instead carries out calls of an operation with f.
+func instead(operation string, f step) mistake {
+	return func(m *mutant) {
+		m.around = func(e *entry, c *call) {
+			if operation != "" && c.operation != operation {
+				c.right(e)
+				return
+			}
+			f(e, c)
+		}
+	}
+}
+
+// skips runs f instead of the operation if a condition holds.
+func skips(operation string, when condition, f step) mistake {
+	return instead(operation, func(e *entry, c *call) {
+		if when(e, c) {
+			f(e, c)
+			return
+		}
+		c.right(e)
+	})
+}
+
+// before runs f before the operation if a condition holds.
+func before(operation string, when condition, f step) mistake {
+	return instead(operation, func(e *entry, c *call) {
+		if when(e, c) {
+			f(e, c)
+		}
+		c.right(e)
+	})
+}
+
+// after runs f after the operation if a condition holds by then.
+func after(operation string, when condition, f step) mistake {
+	return instead(operation, func(e *entry, c *call) {
+		c.right(e)
+		if when(e, c) {
+			f(e, c)
+		}
+	})
+}
+
+// keepsLease restores the lease after the operation if a condition holds before it.
+func keepsLease(operation string, when condition) mistake {
+	return instead(operation, func(e *entry, c *call) {
+		was, keep := *e, when(e, c)
+		c.right(e)
+		if keep {
+			e.owner, e.leaseUntil = was.owner, was.leaseUntil
+		}
+	})
+}
+
+// hidesRecord makes Acquire overlook the record if a condition holds.
+func hidesRecord(when condition) mistake {
+	return instead("acquire", func(e *entry, c *call) {
+		was, hide := *e, when(e, c)
+		if hide {
+			e.endRecord()
+		}
+		c.right(e)
+		if hide {
+			e.record, e.recordUntil = was.record, was.recordUntil
+		}
+	})
+}
+
+// confuses makes Acquire treat a record as stale if is(stale, version) says so.
+func confuses(is func(stale, version string) bool) mistake {
+	return before("acquire", func(e *entry, c *call) bool {
+		return c.version != "" && is(c.version, e.record.Version)
+	}, anyVersion)
+}
+
+// remembers makes the operation accept an owner whose lease has ended: the owner that led
+// last, or any owner that has ever led if ever is set.
+func remembers(operation string, ever bool) mistake {
+	return instead("", func(e *entry, c *call) {
+		if c.operation == operation &&
+			(ever && c.memory[c.key+c.owner] != "" || !ever && !e.hasLease() && c.memory[c.key] == c.owner) {
+			grant(e, c)
+		}
+		if c.operation != "acquire" && c.operation != "renew" {
+			delete(c.memory, c.key)
+		}
+		c.right(e)
+		if c.claim.State == lead {
+			c.memory[c.key], c.memory[c.key+c.owner] = c.owner, "led"
+		}
+	})
+}
+
+// lives changes the lifetime of what the operation begins. Acquire still returns the TTL
+// that the caller has asked for.
+func lives(operation string, f func(time.Duration) time.Duration) mistake {
+	return instead("", func(e *entry, c *call) {
+		asked := c.d
+		if c.operation == operation {
+			c.d = f(c.d)
+		}
+		c.right(e)
+		if c.claim.TTL = max(0, c.claim.TTL); c.claim.State == lead {
+			c.claim.TTL = asked.Truncate(time.Millisecond)
+		}
+	})
+}
+
+// timers uses a timer to end what the operation has begun with a short lifetime. The
+// timer goes on when that is replaced.
+func timers(operation string, end func(*entry)) mistake {
+	return after(operation, func(_ *entry, c *call) bool { return c.d < time.Minute }, func(_ *entry, c *call) {
+		time.AfterFunc(c.d, func() {
+			_ = c.store.contents.update(c.key, func(e *entry, _ time.Time) error {
+				end(e)
+				return nil
+			})
+		})
+	})
+}
+
+// spoils makes Publish change the data.
+func spoils(f func(string) string) mistake {
+	return before("publish", always, func(_ *entry, c *call) { c.record.Data = []byte(f(string(c.record.Data))) })
+}
+
+// answers makes Acquire change its answer.
+func answers(f func(*tokenstore.Claim)) mistake {
+	return after("acquire", always, func(_ *entry, c *call) { f(&c.claim) })
+}
+
+// keys makes the store use other keys.
+func keys(f func(key string) string) mistake { return func(m *mutant) { m.keyed = f } }
+
+// torn makes these operations read and write in two steps.
+func torn(operations ...string) mistake { return func(m *mutant) { m.torn = operations } }
+
+// Conditions
+
+func always(*entry, *call) bool        { return true }
+func hasRecord(e *entry, _ *call) bool { return e.hasRecord() }
+func noRecord(e *entry, _ *call) bool  { return !e.hasRecord() }
+func hasLease(e *entry, _ *call) bool  { return e.hasLease() }
+func noLease(e *entry, _ *call) bool   { return !e.hasLease() }
+func cools(e *entry, _ *call) bool     { return e.hasCooldown() }
+func empty(e *entry, _ *call) bool     { return e.empty() }
+func held(e *entry, c *call) bool      { return e.heldBy(c.owner) }
+func notHeld(e *entry, c *call) bool   { return !e.heldBy(c.owner) }
+func named(e *entry, c *call) bool     { return e.record.Version == c.version }
+func isHit(_ *entry, c *call) bool     { return c.claim.State == hit }
+func refused(_ *entry, c *call) bool   { return c.err != nil }
+func accepted(_ *entry, c *call) bool  { return c.err == nil }
+func done(_ *entry, c *call) bool      { return c.ctx.Err() != nil }
+
+func and(a, b condition) condition {
+	return func(e *entry, c *call) bool { return a(e, c) && b(e, c) }
+}
+
+// Steps
+
+func nothing(*entry, *call)            {}
+func endRecord(e *entry, _ *call)      { e.endRecord() }
+func endLease(e *entry, _ *call)       { e.endLease() }
+func endCooldown(e *entry, _ *call)    { e.endCooldown() }
+func prolongRecord(e *entry, c *call)  { e.recordUntil = c.now.Add(c.d) }
+func prolongLease(e *entry, c *call)   { e.leaseUntil = c.now.Add(c.d) }
+func prolongCooling(e *entry, c *call) { e.cooldownUntil = c.now.Add(c.d) }
+func grant(e *entry, c *call)          { e.owner, e.leaseUntil = c.owner, c.now.Add(long) }
+func takeLease(e *entry, c *call)      { e.owner = c.owner }
+func impersonate(e *entry, c *call)    { c.owner = e.owner }
+func anyVersion(e *entry, c *call)     { c.version = e.record.Version }
+func longer(e *entry, c *call)         { c.d = max(c.d, e.leaseUntil.Sub(c.now)) }
+func lastForever(_ *entry, c *call)    { c.d = forever }
+func noError(_ *entry, c *call)        { c.err = nil }
+func leaseLost(_ *entry, c *call)      { c.err = tokenstore.ErrLeaseLost }
+func otherError(_ *entry, c *call)     { c.err = errOther }
+
+const forever = 100 * 365 * 24 * time.Hour
+
+var errOther = errors.New("other error")
+
+// Lifetimes
+
+func lasting100Years(time.Duration) time.Duration { return forever }
+
+func wholeSeconds(d time.Duration) time.Duration { return d.Truncate(time.Second) }
+
+func roundedUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
+
+func in32Bits(d time.Duration) time.Duration {
+	return time.Duration(int32(d.Milliseconds())) * time.Millisecond
+}
+
+func zeroIsForever(d time.Duration) time.Duration {
+	if d < time.Millisecond {
+		return forever
+	}
+	return d
+}
+
+// positive applies f to lifetimes greater than zero.
+func positive(f func(time.Duration) time.Duration) func(time.Duration) time.Duration {
+	return func(d time.Duration) time.Duration {
+		if d <= 0 {
+			return d
+		}
+		return f(d)
+	}
+}
+
+func sameNumber(a, b string) bool {
+	var x, y float64
+	n, _ := fmt.Sscan(a, &x)
+	m, _ := fmt.Sscan(b, &y)
+	return n == 1 && m == 1 && x == y && strings.Trim(a+b, "0123456789") == ""
+}
+
+// mistakes has the mistake of each mutant.
+var mistakes = map[string]mistake{
+	// Acquire
+	"everybody leads": before("acquire", noRecord, endLease),
+	"the holder of the lease isn't recognized": instead("acquire", func(e *entry, c *call) {
+		if owner := e.owner; e.heldBy(c.owner) {
+			e.owner = "*"
+			defer func() { e.owner = owner }()
+		}
+		c.right(e)
+	}),
+	"the lease takes precedence over the record":    hidesRecord(hasLease),
+	"the cooldown takes precedence over the record": hidesRecord(cools),
+	"stale is a prefix":                             confuses(func(s, of string) bool { return strings.HasPrefix(of, s) }),
+	"stale has a prefix":                            confuses(strings.HasPrefix),
+	"stale in any case":                             confuses(strings.EqualFold),
+	"stale is a number":                             confuses(sameNumber),
+	"any stale version matches":                     confuses(func(string, string) bool { return true }),
+	"stale is overlooked":                           before("acquire", always, func(_ *entry, c *call) { c.version = "" }),
+	"a stale record is removed":                     before("acquire", named, endRecord),
+	"no cooldown":                                   before("abort", always, func(_ *entry, c *call) { c.d = 0 }),
+	"no cooldown for the replica that has caused it": instead("", func(e *entry, c *call) {
+		switch {
+		case c.operation == "abort" && e.heldBy(c.owner):
+			c.memory[c.key] = c.owner
+		case c.operation == "acquire" && e.hasCooldown() && c.memory[c.key] == c.owner:
+			e.endCooldown()
+		}
+		c.right(e)
+	}),
+	"a waiting replica prolongs the lease": before("acquire", hasLease, prolongLease),
+	"a lease isn't renewed":                keepsLease("acquire", held),
+	"a lease is only renewed for longer":   before("acquire", held, longer),
+	"a lease is prolonged by renewing it": before("acquire", held, func(e *entry, c *call) {
+		c.d += e.leaseUntil.Sub(c.now)
+	}),
+	"a hit renews the lease":             before("acquire", held, prolongLease),
+	"a hit ends the lease":               after("acquire", and(isHit, held), endLease),
+	"a hit takes the lease":              before("acquire", and(hasRecord, noLease), grant),
+	"the holder isn't returned":          answers(func(c *tokenstore.Claim) { c.Owner = "" }),
+	"the note isn't returned":            answers(func(c *tokenstore.Claim) { c.Note = nil }),
+	"the version isn't returned":         answers(func(c *tokenstore.Claim) { c.Record.Version = "" }),
+	"no TTL":                             answers(func(c *tokenstore.Claim) { c.TTL = 0 }),
+	"negative TTL":                       answers(func(c *tokenstore.Claim) { c.TTL -= time.Hour }),
+	"TTL in whole seconds":               answers(func(c *tokenstore.Claim) { c.TTL = wholeSeconds(c.TTL) }),
+	"TTL in seconds, rounded up":         answers(func(c *tokenstore.Claim) { c.TTL = roundedUp(c.TTL) }),
+	"milliseconds taken for nanoseconds": answers(func(c *tokenstore.Claim) { c.TTL /= 1e6 }),
+	"unknown state": after("acquire", func(_ *entry, c *call) bool { return c.claim.State == waiting }, func(_ *entry, c *call) {
+		c.claim.State = 0
+	}),
+	"TTL is the whole life": after("acquire", isHit, func(e *entry, c *call) {
+		c.claim.TTL = e.recordUntil.Sub(c.now) + 100*time.Millisecond
+	}),
+
+	// Renew
+	"Renew does nothing":                     skips("renew", held, nothing),
+	"Renew begins a lease":                   before("renew", empty, grant),
+	"Renew begins a lease during a cooldown": before("renew", cools, grant),
+	"Renew begins a lease beside a record":   before("renew", and(hasRecord, noLease), grant),
+	"Renew takes the lease":                  before("renew", hasLease, takeLease),
+	"Renew only makes longer":                before("renew", always, longer),
+	"anybody renews":                         before("renew", always, impersonate),
+	"a refused Renew prolongs the lease":     after("renew", hasLease, prolongLease),
+	"a refused Renew ends the lease":         after("renew", refused, endLease),
+	"a refused Renew is no error":            after("renew", always, noError),
+	"Renew removes the record":               before("renew", always, endRecord),
+	"Renew prolongs the record":              after("renew", and(accepted, hasRecord), prolongRecord),
+	"Renew revives an expired lease":         remembers("renew", false),
+	"Renew isn't atomic":                     torn("renew"),
+
+	// Publish
+	"Publish without a fence":                before("publish", always, grant),
+	"a fence only against another holder":    before("publish", noLease, grant),
+	"a fence that accepts any owner's lease": before("publish", always, impersonate),
+	"a fence that accepts an expired lease":  remembers("publish", false),
+	"a lease comes back":                     remembers("publish", true),
+	"Publish keeps the lease":                keepsLease("publish", always),
+	"Publish doesn't replace":                skips("publish", and(held, hasRecord), endLease),
+	"Publish appends": before("publish", always, func(e *entry, c *call) {
+		c.record.Data = append(bytes.Clone(e.record.Data), c.record.Data...)
+	}),
+	"a lost lease is no error":                after("publish", always, noError),
+	"a lost lease is another error":           after("publish", refused, otherError),
+	"a refused Publish ends the lease":        after("publish", always, endLease),
+	"a refused Publish prolongs the lease":    after("publish", hasLease, prolongLease),
+	"a refused Publish prolongs the record":   after("publish", hasRecord, prolongRecord),
+	"a refused Publish removes the record":    after("publish", refused, endRecord),
+	"a refused Publish prolongs the cooldown": after("publish", cools, prolongCooling),
+	"a refused Publish ends the cooldown":     before("publish", always, endCooldown),
+
+	// Abort
+	"anybody aborts":                           before("abort", hasLease, impersonate),
+	"anybody aborts when nobody leads":         before("abort", empty, grant),
+	"Abort accepts an expired lease":           remembers("abort", false),
+	"Abort is an error without the lease":      skips("abort", notHeld, leaseLost),
+	"Abort removes the record":                 before("abort", held, endRecord),
+	"Abort keeps the lease":                    keepsLease("abort", always),
+	"Abort without a cooldown keeps the lease": skips("abort", func(_ *entry, c *call) bool { return c.d <= 0 }, nothing),
+	"a cooldown of 0 is forever":               before("abort", func(_ *entry, c *call) bool { return c.d == 0 }, lastForever),
+	"a negative cooldown is forever":           before("abort", func(_ *entry, c *call) bool { return c.d < 0 }, lastForever),
+	"the next Abort replaces the note":         before("abort", cools, func(e *entry, c *call) { e.note = bytes.Clone(c.note) }),
+	"the next Abort prolongs the cooldown":     before("abort", cools, prolongCooling),
+	"the first note stays": before("abort", always, func(e *entry, c *call) {
+		if first, ok := c.memory[c.key]; ok {
+			c.note = []byte(first)
+		} else if e.heldBy(c.owner) && c.d > 0 {
+			c.memory[c.key] = string(c.note)
+		}
+	}),
+
+	// Invalidate
+	"Invalidate does nothing":        skips("invalidate", always, nothing),
+	"Invalidate removes any version": before("invalidate", always, anyVersion),
+	"Invalidate by prefix": before("invalidate", func(e *entry, c *call) bool {
+		return strings.HasPrefix(e.record.Version, c.version)
+	}, anyVersion),
+	"Invalidate keeps the lease":                        keepsLease("invalidate", always),
+	"Invalidate always ends the lease":                  before("invalidate", always, endLease),
+	"Invalidate ends the lease when there is no record": before("invalidate", noRecord, endLease),
+	"Invalidate removes everything":                     before("invalidate", and(hasRecord, named), func(e *entry, _ *call) { *e = entry{} }),
+	"Invalidate always removes the cooldown":            before("invalidate", always, endCooldown),
+	"Invalidate is an error without a record":           skips("invalidate", noRecord, otherError),
+	"Invalidate accepts an expired record": instead("", func(e *entry, c *call) {
+		if c.operation == "invalidate" && !e.hasRecord() && c.memory[c.key] == c.version {
+			e.endLease()
+		}
+		c.right(e)
+		if c.operation == "publish" && c.err == nil {
+			c.memory[c.key] = c.record.Version
+		}
+	}),
+
+	// Lifetimes
+	"records forever":                                  lives("publish", lasting100Years),
+	"leases forever":                                   lives("acquire", lasting100Years),
+	"cooldowns forever":                                lives("abort", positive(lasting100Years)),
+	"records in whole seconds":                         lives("publish", wholeSeconds),
+	"records in whole seconds, rounded up":             lives("publish", roundedUp),
+	"renewals in whole seconds, rounded up":            lives("renew", roundedUp),
+	"a renewal of less than a millisecond is forever":  lives("renew", zeroIsForever),
+	"leases in whole seconds, rounded up":              lives("acquire", roundedUp),
+	"cooldowns in whole seconds, rounded up":           lives("abort", positive(roundedUp)),
+	"records of at most 32 bits of milliseconds":       lives("publish", in32Bits),
+	"leases of at most 32 bits of milliseconds":        lives("acquire", in32Bits),
+	"cooldowns of at most 32 bits of milliseconds":     lives("abort", in32Bits),
+	"a record of less than a millisecond is forever":   lives("publish", zeroIsForever),
+	"a lease of less than a millisecond is forever":    lives("acquire", zeroIsForever),
+	"a cooldown of less than a millisecond is forever": lives("abort", positive(zeroIsForever)),
+	"a record of less than a millisecond isn't published": skips("publish", and(held, func(_ *entry, c *call) bool {
+		return c.d < time.Millisecond
+	}), endLease),
+	"a record never lives shorter than the one before": before("publish", always, func(e *entry, c *call) {
+		c.d = max(c.d, e.recordUntil.Sub(c.now))
+	}),
+	"a record lives no longer than the one before": before("publish", hasRecord, func(e *entry, c *call) {
+		c.d = min(c.d, e.recordUntil.Sub(c.now))
+	}),
+	"a record lives as the lease does":        after("", and(hasRecord, hasLease), func(e *entry, _ *call) { e.recordUntil = e.leaseUntil }),
+	"a record lives as the cooldown does":     after("", and(hasRecord, cools), func(e *entry, _ *call) { e.recordUntil = e.cooldownUntil }),
+	"a lease lives no longer than the record": after("", and(hasRecord, hasLease), func(e *entry, _ *call) { e.leaseUntil = earlier(e.leaseUntil, e.recordUntil) }),
+	"a cooldown lives no longer than the record": after("", and(hasRecord, cools), func(e *entry, _ *call) {
+		e.cooldownUntil = earlier(e.cooldownUntil, e.recordUntil)
+	}),
+	"everything under a key lives as long as the latest addition": after("", func(e *entry, c *call) bool {
+		return c.d > 0 && (c.operation != "acquire" || e.heldBy(c.owner))
+	}, func(e *entry, c *call) {
+		for _, until := range []*time.Time{&e.recordUntil, &e.leaseUntil, &e.cooldownUntil} {
+			if !until.IsZero() {
+				*until = c.now.Add(c.d)
+			}
+		}
+	}),
+	"a timer of an older record removes the newer": timers("publish", (*entry).endRecord),
+	"a timer of an older lease ends the newer":     timers("acquire", (*entry).endLease),
+	"the second cooldown is as short as the first": before("abort", held, func(_ *entry, c *call) {
+		if first, err := time.ParseDuration(c.memory[c.key]); err == nil {
+			c.d = min(first, c.d)
+		} else if c.d > 0 {
+			c.memory[c.key] = c.d.String()
+		}
+	}),
+	"a hit prolongs the record":    after("acquire", isHit, func(e *entry, _ *call) { e.recordUntil = e.recordUntil.Add(200 * time.Millisecond) }),
+	"asking prolongs the cooldown": before("acquire", cools, func(e *entry, _ *call) { e.cooldownUntil = e.cooldownUntil.Add(pollInterval) }),
+
+	// Keys
+	"keys without their last digit":    keys(func(key string) string { return key[:63] }),
+	"keys without their first digit":   keys(func(key string) string { return key[1:] }),
+	"keys without their middle digits": keys(func(key string) string { return key[:31] + key[33:] }),
+	"one key for everything":           keys(func(string) string { return "" }),
+
+	// Data
+	"data is text":                spoils(func(s string) string { return strings.ToValidUTF8(s, "?") }),
+	"data ends at a zero byte":    spoils(func(s string) string { s, _, _ = strings.Cut(s, "\x00"); return s }),
+	"data has no space around it": spoils(strings.TrimSpace),
+	"data of 64 KiB":              spoils(func(s string) string { return s[:min(len(s), 64<<10)] }),
+	"data is formatted":           spoils(func(s string) string { return strings.ReplaceAll(s, "%d", "0") }),
+	"data null is empty":          spoils(func(s string) string { return strings.TrimPrefix(s, "null") }),
+	"data is a number": spoils(func(s string) string {
+		if strings.Trim(s, "0123456789") == "" {
+			s = strings.TrimLeft(s, "0")
+		}
+		return s
+	}),
+	"empty data is no record":   after("", func(e *entry, _ *call) bool { return len(e.record.Data) == 0 }, endRecord),
+	"empty note is no cooldown": after("", func(e *entry, _ *call) bool { return len(e.note) == 0 }, endCooldown),
+	"notes of 64 KiB":           answers(func(c *tokenstore.Claim) { c.Note = c.Note[:min(len(c.Note), 64<<10)] }),
+	"data of the caller":        after("publish", accepted, func(e *entry, c *call) { e.record.Data = c.record.Data }),
+	"note of the caller":        after("abort", cools, func(e *entry, c *call) { e.note = c.note }),
+	"data for all callers": after("acquire", always, func(e *entry, c *call) {
+		c.claim.Record.Data, c.claim.Note = e.record.Data, e.note
+		if c.claim.State != hit {
+			c.claim.Record = tokenstore.Record{}
+		}
+	}),
+	"versions in lower case": answers(func(c *tokenstore.Claim) { c.Record.Version = strings.ToLower(c.Record.Version) }),
+	"versions of 32 bytes":   answers(func(c *tokenstore.Claim) { c.Record.Version = c.Record.Version[:min(len(c.Record.Version), 32)] }),
+	"owners in lower case":   answers(func(c *tokenstore.Claim) { c.Owner = strings.ToLower(c.Owner) }),
+	"owners are compared in lower case": before("publish", func(e *entry, c *call) bool {
+		return strings.EqualFold(e.owner, c.owner)
+	}, impersonate),
+	"owners are numbers": before("acquire", func(e *entry, c *call) bool { return sameNumber(e.owner, c.owner) }, impersonate),
+
+	// Concurrency
+	"Acquire isn't atomic":    torn("acquire"),
+	"Publish isn't atomic":    torn("publish"),
+	"Abort isn't atomic":      torn("abort"),
+	"Invalidate isn't atomic": torn("invalidate"),
+	"nothing is atomic":       torn("acquire", "renew", "publish", "abort", "invalidate"),
+
+	// Context
+	"a done context hangs": func(m *mutant) {
+		m.before = func(ctx context.Context) error {
+			if ctx.Err() != nil {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		}
+	},
+	"a done context is a lost lease": skips("", done, leaseLost),
+	"a done context is no error":     skips("", done, nothing),
+	"a done context keeps the lease": instead("publish", func(e *entry, c *call) {
+		was := *e
+		c.right(e)
+		if err := c.ctx.Err(); err != nil {
+			e.owner, e.leaseUntil, c.err = was.owner, was.leaseUntil, err
+		}
+	}),
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// A caching client remembers records without asking again.
+type caching struct {
+	*Store
+	mu    sync.Mutex
+	cache map[string]tokenstore.Record
+}
+
+func (s *caching) Acquire(ctx context.Context, key, stale, owner string, lease time.Duration) (tokenstore.Claim, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.cache[key]; ok && r.Version != stale {
+		return tokenstore.Claim{State: hit, Record: clone(r), TTL: lease}, nil
+	}
+	claim, err := s.Store.Acquire(ctx, key, stale, owner, lease)
+	if err == nil && claim.State == hit {
+		s.cache[key] = clone(claim.Record)
+	}
+	return claim, err
+}
