@@ -79,7 +79,7 @@ func (c *cooldown) end(valid bool) clock.Deadline {
 type rejections struct {
 	last  clock.Instant // when a token was dropped because of a 401
 	count int           // how often that has happened
-	final bool          // the last token was requested because of that
+	final bool          // the current token was requested because of that, so dropping it would be no use
 }
 
 // isRecent reports whether a token was dropped so short a time ago that the next one may be rejected for
@@ -97,35 +97,23 @@ func (r *rejections) inherit(c *cachedToken, now time.Time) {
 	}
 }
 
-// escalate reports whether c may be dropped although the last rejection was a moment ago: c comes
-// from the store and hasn't been requested because of that rejection. It is granted once, and then the
-// server is asked for the next token.
-func (r *rejections) escalate(c *cachedToken) bool {
-	if c.from != event.FromStore || r.final {
-		return false
-	}
-	r.final = true
-	return true
-}
-
-// admit reports whether c may be dropped now because an API has rejected it. If so it notes
-// that.
-func (r *rejections) admit(now time.Time, c *cachedToken) bool {
-	age := c.age(now)
-	if c.dead != forever && age >= max(c.dead-lastMoment, minReuse) {
+// admit reports whether c may be dropped now because an API has rejected it, and whether the
+// next token must come from the server and not from the store.
+func (r *rejections) admit(now time.Time, c *cachedToken) (drop, ask bool) {
+	if c.dead != forever && c.age(now) >= max(c.dead-lastMoment, minReuse) {
 		// Some servers end a token a moment before its time, and the next one is due anyway.
-		return true
+		return true, false
 	}
-	// A token that was requested long before the last rejection, by another replica, says
-	// nothing about whether the API rejects every token: both may have been revoked together.
-	since := r.last.Age(now)
-	limit := min(minRejection, c.dead)
-	if r.count > 0 && since < limit && age-since < limit {
-		return false
+	if r.count > 0 && r.last.Age(now) < min(minRejection, c.dead) {
+		// A token from the store may have been revoked together with the last one, or somebody
+		// has put it back there. The server knows better. That helps once.
+		again := c.from == event.FromStore && !r.final
+		r.final = true
+		return again, again
 	}
 	r.last, r.final = clock.At(now), false
 	r.count++
-	return true
+	return true, false
 }
 
 // cooldownDelay returns the pause after the nth failure.

@@ -44,6 +44,11 @@ type fleet struct {
 	every   []*replica
 }
 
+// transport carries the requests of replicas to the servers.
+func (f *fleet) transport() http.RoundTripper {
+	return f.ctx.Value(oauth2.HTTPClient).(*http.Client).Transport
+}
+
 // A replica is one of them, with a connection of its own to the store.
 type replica struct {
 	*clientcredentials.Source

@@ -190,10 +190,8 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 		return s.previous != nil && refused(s.previous) // Otherwise it isn't from this Source at all.
 	}
 	rare, now := s.rarely(), time.Now()
-	admitted := rare.rejections.admit(now, c)
-	if !admitted && rare.rejections.escalate(c) {
-		admitted, rare.fleet.asks = true, true
-	}
+	admitted, ask := rare.rejections.admit(now, c)
+	rare.fleet.asks = rare.fleet.asks || ask
 	if admitted {
 		s.dropLocked(c, event.Rejected)
 	}
