@@ -913,6 +913,16 @@ func TestS12_FailureIsSharedByAllWhoWaited(t *testing.T) {
 	})
 }
 
+// A slow server refuses. Replicas have waited so long that they poll rarely, and yet none of
+// them misses the leader's error and leads itself.
+func TestS12_FailureOfASlowServerIsShared(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.refuse(clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Delay: 6 * time.Second})
+		allFail(t, f.replicas(100, once), 1, "temporarily_unavailable")
+		require.Equal(t, 1, f.auth.TokenRequests())
+	})
+}
+
 // A replica that has waited for the end of one cooldown doesn't wait for the end of the next.
 func TestS12_CooldownIsWaitedOutOnce(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
