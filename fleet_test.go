@@ -888,50 +888,44 @@ func TestS12_ValidTokenDuringTheCooldown(t *testing.T) {
 	})
 }
 
-// A short cooldown, such as after a 503: a replica that starts during it waits for its end.
-func TestS12_ShortCooldownIsWaitedOut(t *testing.T) {
-	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		f.auth.Script(slices.Repeat([]clientcredentialstest.Fault{clientcredentialstest.Unavailable()}, 3)...)
-		f.replica().fail(t)
-		_, longest := allShare(t, f.replicas(10), 1)
-		require.LessOrEqual(t, longest, 2500*time.Millisecond, "the cooldown, the request, and polls")
-		require.Equal(t, 4, f.auth.TokenRequests())
-	})
-}
-
-// In an outage nobody waits longer for the error than without a store. All replicas that have
-// waited for a leader share its error. Replicas that start during the cooldown wait for one
-// more leader.
+// Waves of replicas start during an outage. Nobody waits longer for the error than without a
+// store: all replicas that have waited for a leader share its error. Replicas that start
+// during a cooldown wait for its end and for one more leader, but for no other cooldown.
 func TestS12_FailureIsSharedByAllWhoWaited(t *testing.T) {
-	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		f.refuse(clientcredentialstest.Unavailable())
-		require.LessOrEqual(t, allFail(t, f.replicas(50), 2, "temporarily_unavailable"), 4*time.Second, "three attempts, and polls")
-		require.Equal(t, 3, f.auth.TokenRequests())
-
-		require.LessOrEqual(t, allFail(t, f.replicas(50), 2, "temporarily_unavailable"), 6*time.Second)
-		require.LessOrEqual(t, f.auth.TokenRequests(), 6)
-	})
-}
-
-// A slow server refuses. Replicas have waited so long that they poll rarely, and yet none of
-// them misses the leader's error and leads itself.
-func TestS12_FailureOfASlowServerIsShared(t *testing.T) {
-	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		f.refuse(clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Delay: 6 * time.Second})
-		allFail(t, f.replicas(100, once), 1, "temporarily_unavailable")
-		require.Equal(t, 1, f.auth.TokenRequests())
-	})
-}
-
-// A replica that has waited for the end of one cooldown doesn't wait for the end of the next.
-func TestS12_CooldownIsWaitedOutOnce(t *testing.T) {
-	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		f.auth.Latency = 0
-		f.refuse(clientcredentialstest.Unavailable())
-		f.replica(once).fail(t)
-		require.LessOrEqual(t, allFail(t, f.replicas(20, once), 1, "temporarily_unavailable"), 1500*time.Millisecond)
-		require.Equal(t, 2, f.auth.TokenRequests())
-	})
+	type wave struct {
+		replicas, callers int
+		fails             string // the error; empty: they share a token
+		longest           time.Duration
+		requests          int // by all waves so far
+	}
+	const failure = "temporarily_unavailable"
+	for name, test := range map[string]struct {
+		failures, attempts int
+		latency            time.Duration
+		waves              []wave
+	}{
+		"several attempts":    {99, 3, 300 * time.Millisecond, []wave{{50, 2, failure, 4 * time.Second, 3}, {50, 2, failure, 6 * time.Second, 6}}},
+		"one attempt":         {99, 1, 0, []wave{{1, 1, failure, 0, 1}, {20, 1, failure, 1500 * time.Millisecond, 2}}},
+		"a slow server":       {99, 1, 6 * time.Second, []wave{{100, 1, failure, 7 * time.Second, 1}}}, // The replicas poll rarely in the end.
+		"the server recovers": {3, 3, 300 * time.Millisecond, []wave{{1, 1, failure, 4 * time.Second, 3}, {10, 1, "", 2500 * time.Millisecond, 4}}},
+	} {
+		fleetCase(t, name, func(t *testing.T, f *fleet) {
+			f.auth.Latency = test.latency
+			f.auth.Script(slices.Repeat([]clientcredentialstest.Fault{clientcredentialstest.Unavailable()}, test.failures)...)
+			for _, wave := range test.waves {
+				replicas := f.replicas(wave.replicas, func(c *clientcredentials.Config) { c.Retry.MaxAttempts = test.attempts })
+				var longest time.Duration
+				if wave.fails != "" {
+					longest = allFail(t, replicas, wave.callers, wave.fails)
+				} else {
+					_, longest = allShare(t, replicas, wave.callers)
+				}
+				synctest.Wait()
+				require.LessOrEqual(t, longest, wave.longest)
+				require.Equal(t, wave.requests, f.auth.TokenRequests())
+			}
+		})
+	}
 }
 
 // A refusal may be due to one replica alone. It keeps the others away for a minute at most,
