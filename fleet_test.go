@@ -301,7 +301,7 @@ func TestS01_TheTokenIsTheSameInAllRespects(t *testing.T) {
 
 func TestS02_DeadLeader(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
-		// It dies with its lease, and only the lease is left of it.
+		// The leader dies while it holds the lease.
 		leader, die := f.stoppable()
 		f.auth.Script(clientcredentialstest.Fault{Delay: time.Minute})
 		go func() { _, _ = leader.Token() }()
@@ -323,7 +323,7 @@ func TestS03_LateLeader(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { got, _ = late.get(t) })
 		time.Sleep(time.Second)
-		f.store.Flush() // Its lease is over, and it doesn't know that for a while.
+		f.store.Flush() // The lease is gone, and the leader doesn't notice for a while.
 		token, _ := f.replica().get(t)
 		wg.Wait()
 		require.Equal(t, token, got, "the late leader uses the newer token")
@@ -357,7 +357,7 @@ func TestS04_S05_StoreFailsAtAnyMoment(t *testing.T) {
 				if after == 0 {
 					require.LessOrEqual(t, longest, 550*time.Millisecond)
 				}
-				// A replica that waited for another one has to request a token itself.
+				// A replica that has waited for another one must now request a token itself.
 				require.LessOrEqual(t, longest, after+250*time.Millisecond+300*time.Millisecond+150*time.Millisecond)
 				require.LessOrEqual(t, f.auth.TokenRequests(), len(replicas))
 
@@ -463,7 +463,7 @@ func TestS07_OneBudget(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		prepare func(t *testing.T, f *fleet, r *replica)
-		shared  bool // The record gets to the store when nobody waits for it anymore.
+		shared  bool // the record reaches the store, even if nobody waits for that anymore
 	}{
 		"acquire and publish": {func(_ *testing.T, _ *fleet, r *replica) {
 			r.store.Script(slow("acquire", 240), slow("publish", 240))
@@ -626,7 +626,7 @@ func TestS09_RefusedTokenLeavesTheStore(t *testing.T) {
 }
 
 // The leader gets no reply to Publish, or gets it too late. It knows that the token may be in
-// the store, and doesn't take it from there once the token is invalid.
+// the store, and doesn't use it again once it is invalid.
 func TestS09_InvalidationOfWhatMayBePublished(t *testing.T) {
 	slow := storetest.Fault{Operation: "acquire", Delay: 200 * time.Millisecond}
 	for name, fault := range map[string]storetest.Fault{
@@ -1440,17 +1440,10 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 	replicas := f.replicas(8)
 	for range 300 {
 		r := replicas[random.IntN(len(replicas))]
-		switch random.IntN(12) {
-		case 0:
-			breakStores(storetest.Fault{Hang: true}, r)
-		case 1:
-			breakStores(storetest.Unavailable(), r)
-		case 2:
-			breakStores(storetest.ReplyLost(), r)
-		case 3:
-			breakStores(storetest.Fault{Delay: upTo(400 * time.Millisecond)}, r)
-		case 4:
-			breakStores(storetest.Corrupted(), r)
+		faults := []storetest.Fault{{Hang: true}, storetest.Unavailable(), storetest.ReplyLost(), {Delay: upTo(400 * time.Millisecond)}, storetest.Corrupted()}
+		switch n := random.IntN(12); n {
+		case 0, 1, 2, 3, 4:
+			breakStores(faults[n], r)
 		case 5, 6:
 			f.repairStores()
 		case 7:
