@@ -176,13 +176,13 @@ func (r *replica) token(t *testing.T) *oauth2.Token {
 	return token
 }
 
-// fail requires that the replica gets no token. It returns when the store knows that.
-func (r *replica) fail(t *testing.T) error {
+// fail requires that the replica gets an error that contains text. It returns when the store
+// knows of the failure.
+func (r *replica) fail(t *testing.T, text string) {
 	t.Helper()
 	_, err := r.Token()
-	require.Error(t, err)
+	require.ErrorContains(t, err, text)
 	synctest.Wait()
-	return err
 }
 
 // failures returns the errors of the store that the replica has seen.
@@ -458,8 +458,8 @@ func TestS07_StoreSlowerThanTheBudget(t *testing.T) {
 
 // All calls of a slow store that somebody waits for share one budget.
 func TestS07_OneBudget(t *testing.T) {
-	slow := func(operation string, milliseconds time.Duration) storetest.Fault {
-		return storetest.Fault{Operation: operation, Delay: milliseconds * time.Millisecond}
+	slow := func(operation string, milliseconds int) storetest.Fault {
+		return storetest.Fault{Operation: operation, Delay: time.Duration(milliseconds) * time.Millisecond}
 	}
 	for name, test := range map[string]struct {
 		prepare func(t *testing.T, f *fleet, r *replica)
@@ -934,8 +934,8 @@ func TestS12_LongRetryAfterOfOneReplica(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
 		refused, other := f.replica(), f.replica()
-		require.ErrorContains(t, refused.fail(t), "temporarily_unavailable")
-		require.ErrorContains(t, other.fail(t), "temporarily_unavailable")
+		refused.fail(t, "temporarily_unavailable")
+		other.fail(t, "temporarily_unavailable")
 		time.Sleep(time.Minute)
 		want, _ := other.get(t)
 		got, _ := refused.get(t)
@@ -965,7 +965,7 @@ func TestS12_OwnFailuresAreNotShared(t *testing.T) {
 	} {
 		fleetCase(t, name, func(t *testing.T, f *fleet) {
 			f.auth.Script(fault)
-			f.replica(once).fail(t)
+			f.replica(once).fail(t, name)
 			_, took := f.replica().get(t)
 			require.Equal(t, 300*time.Millisecond, took)
 		})
@@ -986,10 +986,10 @@ func TestS12_EveryReplicaIsRefused(t *testing.T) {
 func TestS12_NegativeCooldown(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
-		f.replica().fail(t)
+		f.replica().fail(t, "temporarily_unavailable")
 		r := f.replica()
 		breakStores(storetest.Fault{Operation: "acquire", Claim: func(c *tokenstore.Claim) { c.TTL = -time.Hour }}, r)
-		r.fail(t)
+		r.fail(t, "temporarily_unavailable")
 		require.Less(t, len(r.store.Calls()), 500)
 	})
 }
@@ -1177,7 +1177,7 @@ func TestS16_MovedRecord(t *testing.T) {
 func TestS16_UnreadableNote(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		f.auth.Script(clientcredentialstest.TooManyRequests(time.Hour))
-		f.replica().fail(t)
+		f.replica().fail(t, "temporarily_unavailable")
 		r := f.replica()
 		r.conf.Store = clientcredentials.Seal(r.store, keyring(t, 9))
 		r.conf.Observer = clientcredentials.JoinObservers(r.conf.Observer, &clientcredentials.Observer{
@@ -1219,7 +1219,7 @@ func TestS17_NothingSecretInTheStore(t *testing.T) {
 		token, _ := r.get(t)
 		f.auth.Script(clientcredentialstest.TooManyRequests(time.Minute))
 		refused := f.replica(scoped("scope"))
-		refused.fail(t)
+		refused.fail(t, "temporarily_unavailable")
 		require.NotEmpty(t, r.store.Calls("publish"))
 		require.NotEmpty(t, refused.store.Calls("abort"))
 		for _, call := range append(r.store.Calls(), refused.store.Calls()...) {
@@ -1353,12 +1353,12 @@ func TestS20_LeaseIsReleased(t *testing.T) {
 		"shutdown when Acquire has just succeeded": func(t *testing.T, f *fleet) *replica {
 			r, stop := f.stoppable()
 			r.store.Script(storetest.Fault{Operation: "acquire", Reply: true, Claim: func(*tokenstore.Claim) { stop() }})
-			r.fail(t)
+			r.fail(t, "context canceled")
 			return r
 		},
 		"panic": func(t *testing.T, f *fleet) *replica {
 			r := f.replica(func(c *clientcredentials.Config) { c.HTTPClient = &http.Client{Transport: panickingTransport{}} })
-			r.fail(t)
+			r.fail(t, "panicked")
 			return r
 		},
 	} {
@@ -1499,7 +1499,7 @@ func TestStoreOperationsAreObserved(t *testing.T) {
 		wg.Wait()
 		leader.Invalidate(leader.token(t))
 		f.auth.Script(clientcredentialstest.InvalidClient())
-		leader.fail(t)
+		leader.fail(t, "invalid_client")
 
 		require.Equal(t, []event.TokenFrom{event.FromServer, event.FromStore, event.FromMemory}, from)
 		require.Len(t, done, 2)
