@@ -90,8 +90,8 @@ type sharedVersion struct {
 	key, version string
 }
 
-// A fleetMemory is what a Source remembers of the tokens that it has shared. Its methods require that
-// Source.mu is held.
+// A fleetMemory is what a Source remembers of the tokens that it has shared. Its methods
+// require that Source.mu is held.
 type fleetMemory struct {
 	spent        []string   // versions of the last shared tokens that were current, the newest last
 	invalidation *storeCall // the last call that removed a version from the store; nil: there was none
@@ -153,8 +153,8 @@ func (m *fleetMemory) obey(written time.Time, pause time.Duration, newest, now t
 // latest returns the last of several times.
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// invalidateSharedLocked removes a token from the store, in the background, if it is there. The
-// next flight waits for that. It requires that s.mu is held.
+// invalidateSharedLocked removes a token from the store, in the background, if it is there.
+// The next flight waits until that is done. It requires that s.mu is held.
 func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
 	if shared == nil {
 		return
@@ -167,8 +167,8 @@ func (s *Source) invalidateSharedLocked(shared *sharedVersion) {
 }
 
 // recall returns what s remembers, and the call that removes a version from the store, or
-// nil if none is under way. It notes that whatever f brings from now on is not among the tokens
-// that were invalidated until now.
+// nil if none is under way. It also notes in f that the invalidations so far don't concern
+// the token that f will bring.
 func (s *Source) recall(f *flight) (past, *storeCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,10 +266,10 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 	var (
 		start    = time.Now()
 		patience = start.Add(min(s.request.conf.Retry.AttemptTimeout, s.request.conf.Retry.TotalTimeout/2))
-		leader   string
-		leaders  int
-		cooldown bool // this replica has waited for the end of a cooldown
-		old      int
+		leader   string // the one that this replica waits for
+		leaders  int    // how many it has waited for
+		cooldown bool   // it has waited for the end of a cooldown
+		old      int    // how many records were of no use
 	)
 	for {
 		claim, asked, err := s.ask(ctx)
@@ -379,7 +379,7 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 	if !ok {
 		return response, nil
 	}
-	// Even if Publish fails: the record may have arrived, and only the reply be lost.
+	// Note this even if Publish fails: the record may have arrived and only the reply been lost.
 	response.shared = &sharedVersion{s.store, s.key, record.Version}
 	err = s.await(ctx, s.call(ctx, event.Publish, func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
@@ -456,7 +456,7 @@ func (s *sharing) await(ctx context.Context, call *storeCall) error {
 	return err
 }
 
-// A sharedResponse is what a record holds, as JSON: the server's answer as it came, so
+// A sharedResponse is what a record holds, as JSON. It has the server's answer unchanged, so
 // that each replica reads it by its own rules.
 type sharedResponse struct {
 	MediaType string        `json:"media_type"`
@@ -467,8 +467,8 @@ type sharedResponse struct {
 	Rejected  bool          `json:"rejected,omitempty"` // an API had just rejected the token before
 }
 
-// record returns the record to publish for a response, and how long to keep it. It returns false if
-// there is nothing to publish.
+// record returns the record to publish for a response, and how long to keep it. It returns
+// false if there is nothing to publish.
 func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Duration, bool) {
 	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL, Issued: response.issued, Rejected: s.rejected}
 	if response.ExpiresIn != 0 {
@@ -491,8 +491,8 @@ func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Durat
 	return tokenstore.Record{Version: version, Data: sealed}, shared.TTL, err == nil
 }
 
-// read returns the response that another replica has published. What is left of the record,
-// by the store's clock alone, says how old its token is.
+// read returns the response that another replica has published. The time that the record has
+// left, by the store's clock alone, says how old its token is.
 func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse, error) {
 	text, err := s.store.unseal(s.key, claim.Record.Version, claim.Record.Data)
 	if err != nil {
@@ -534,8 +534,8 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 // if that matters.
 func (r *tokenResponse) isOld(least time.Time) bool { return !least.IsZero() && r.issued.Before(least) }
 
-// almostExpired reports whether callers would have to wait for the replacement of the
-// response's token at once, or not later than for that of a token which expires at until.
+// almostExpired reports whether the token isn't worth taking: callers would have to wait for
+// its replacement at once, or it expires no later than the current token, at until.
 func (r *tokenResponse) almostExpired(now, until time.Time) bool {
 	if r.ExpiresIn == 0 {
 		return false
@@ -544,8 +544,8 @@ func (r *tokenResponse) almostExpired(now, until time.Time) bool {
 	return !expiry.After(until) || expiry.Sub(now) <= hardWindow(r.life())
 }
 
-// A sharedRefusal is what a note holds, as JSON: how the server has asked to be left
-// alone.
+// A sharedRefusal is what a note holds, as JSON: the answer with which the server has asked
+// for a pause.
 type sharedRefusal struct {
 	Status      int           `json:"status"`
 	Code        string        `json:"error,omitempty"`
@@ -581,7 +581,7 @@ func (s *sharing) note(refusal *oauth2.RetrieveError, cooldown time.Duration) []
 	return sealed
 }
 
-// readNote returns the refusal that another replica got, and for how long it holds.
+// readNote returns the refusal that another replica got, and how long it still holds.
 func (s *sharing) readNote(claim tokenstore.Claim) (*oauth2.RetrieveError, time.Duration, error) {
 	text, err := s.store.unseal(s.key, "", claim.Note)
 	if err != nil {

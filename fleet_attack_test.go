@@ -25,7 +25,7 @@ const hours = 4
 // call makes one call to the API, and reports whether it succeeded.
 func (r *replica) call(t *testing.T, f *fleet) bool {
 	t.Helper()
-	client := &http.Client{Transport: &clientcredentials.Transport{Source: r.Source, Base: f.transport()}}
+	client := &http.Client{Transport: &clientcredentials.Transport{Source: r.Source, Base: f.network}}
 	resp, err := client.Get("https://api.example/")
 	if err != nil {
 		return false
@@ -152,7 +152,9 @@ func TestS23_AnotherLeaderEachTime(t *testing.T) {
 func TestS25_RejectionsOfTheFleet(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		replicas := f.replicas(200)
-		f.api.Issuer = &clientcredentialstest.AuthorizationServer{} // It knows none of the tokens.
+		mux := http.NewServeMux()
+		mux.Handle("api.example/", &clientcredentialstest.ResourceServer{Issuer: new(clientcredentialstest.AuthorizationServer)}) // It knows none of the tokens.
+		f.network = clientcredentialstest.HandlerTransport(mux)
 		start := time.Now()
 		for round := range 3 {
 			for _, r := range replicas {

@@ -12,13 +12,13 @@ import (
 	"log/slog"
 )
 
-// A Keyring has the keys with which shared tokens are encrypted. It is
-// immutable, and safe for concurrent use. Printed, it shows only how many keys it has.
+// A Keyring has the keys with which shared tokens are encrypted. It is immutable, and safe for
+// concurrent use. Printed, it shows only how many keys it has.
 type Keyring struct {
 	keys []sealingKey // the first one encrypts, each of them decrypts
 }
 
-// minKeySize is the least length of a key, in bytes: that of AES-256.
+// minKeySize is the minimum length of a key, in bytes: that of AES-256.
 const minKeySize = 32
 
 // NewKeyring returns a keyring of keys with 32 random bytes or more, such as
@@ -104,8 +104,8 @@ func newSealingKey(key []byte) (sealingKey, error) {
 	return k, nil
 }
 
-// place returns the associated data of what is kept under a store key. version is
-// that of the record, or empty for a note.
+// place returns the associated data of what is kept under a store key. version is that of the
+// record, or empty for a note.
 func place(storeKey, version string) []byte {
 	return fmt.Appendf(nil, "%d\x00%s\x00%s", sealFormat, storeKey, version)
 }

@@ -34,8 +34,8 @@ const (
 // longer than 250 milliseconds for the store. After three failures in a row the store is left
 // alone for 1 second, then 2, up to 5, and tokens are requested as if there were no store.
 //
-// Get one from Seal, or from an adapter. Any number of Configs can use it, and it is safe for
-// concurrent use.
+// Get one from Seal, or from an adapter. Any number of Configs can use the same one. It is safe
+// for concurrent use.
 type SharedStore struct {
 	store   tokenstore.Store
 	keyring *Keyring // nil: nothing is encrypted
@@ -50,8 +50,8 @@ type breaker struct {
 	mu       sync.Mutex // protects what follows
 	failures int        // in a row
 	pause    time.Duration
-	resume   clock.Deadline // when there may be calls again
-	probing  bool           // the first of them is under way
+	resume   clock.Deadline // when calls are allowed again
+	probing  bool           // the first call after the pause is under way
 }
 
 // Seal returns a SharedStore that encrypts what it puts into store, with AES-256-GCM.
@@ -66,9 +66,9 @@ func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 	return s
 }
 
-// DangerouslyShareInPlaintext returns a SharedStore that encrypts nothing: whoever can read the
-// store, its backups or its traffic gets the tokens, and whoever can write to it
-// chooses which tokens the service uses. Prefer Seal.
+// DangerouslyShareInPlaintext returns a SharedStore that encrypts nothing. Anyone who can read
+// the store, its backups or its traffic gets the tokens. Anyone who can write to it chooses
+// which tokens the service uses. Prefer Seal.
 func DangerouslyShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
 
 func newSharedStore(store tokenstore.Store) *SharedStore {
@@ -132,8 +132,8 @@ func (errStoreSlow) Unwrap() error { return context.DeadlineExceeded }
 // A storeCall is one call of a Store.
 type storeCall = bounded.Call[struct{}]
 
-// call starts a call of the store, unless the store is to be left alone. It tells the Observer how a
-// call that was made has ended.
+// call starts a call of the store, unless the store is to be left alone. It tells the Observer
+// how a call that was made has ended.
 func (s *SharedStore) call(ctx context.Context, observer *Observer, operation event.Operation, f func(context.Context) (tokenstore.ClaimState, error)) *storeCall {
 	start := time.Now()
 	probe, ok := s.breaker.admit(start)
@@ -151,7 +151,7 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 			err = ctx.Err()
 		}
 		if err != nil && !errors.Is(err, tokenstore.ErrLeaseLost) && ctx.Err() != nil {
-			err = context.Cause(ctx) // Whatever the store makes of it.
+			err = context.Cause(ctx) // Whatever error the store returns for it.
 		}
 		return struct{}{}, err
 	}, func(_ struct{}, err error) func() {
@@ -165,8 +165,8 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 	})
 }
 
-// nameStoreFailure says that it was the store that panicked or ended its goroutine, if that is what
-// err stands for.
+// nameStoreFailure adds the store's name to the error for a call that panicked or ended its
+// goroutine.
 func nameStoreFailure(err error) error {
 	var failure *bounded.Failure
 	if errors.As(err, &failure) {
@@ -175,8 +175,8 @@ func nameStoreFailure(err error) error {
 	return err
 }
 
-// admit reports whether a call may be made now, and whether it is the first after a
-// pause: until that one has succeeded, there is no other.
+// admit reports whether a call may be made now, and whether it is the first after a pause.
+// There is no other call until the first one has succeeded.
 func (b *breaker) admit(now time.Time) (probe, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -190,7 +190,8 @@ func (b *breaker) admit(now time.Time) (probe, ok bool) {
 	return true, true
 }
 
-// record notes how a call has ended. A call that its caller has given up says nothing about the store.
+// record notes how a call has ended. A call that its caller has given up says nothing about
+// the store.
 func (b *breaker) record(probe bool, err error, givenUp bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,7 +17,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A functionStore is a Store of which only Acquire is ever called.
+// A functionStore is a Store of which only Acquire is called.
 type functionStore struct {
 	tokenstore.Store
 	acquire func(context.Context) error
@@ -28,12 +27,33 @@ func (s functionStore) Acquire(ctx context.Context, _, _, _ string, _ time.Durat
 	return tokenstore.Claim{State: tokenstore.ClaimWait}, s.acquire(ctx)
 }
 
-// try makes a call and waits for its end.
-func (s *SharedStore) try(ctx context.Context) error {
-	return s.tryWith(ctx, &noObserver)
+// A breakerTest is a SharedStore whose calls end as its fields say.
+type breakerTest struct {
+	*SharedStore
+	calls   atomic.Int32
+	failure error       // what calls return
+	hang    atomic.Bool // they wait for the end of their context instead
 }
 
-func (s *SharedStore) tryWith(ctx context.Context, observer *Observer) error {
+// breakerBubble runs a test of a SharedStore in a synctest bubble.
+func breakerBubble(t *testing.T, failure error, test func(t *testing.T, s *breakerTest)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &breakerTest{failure: failure}
+		s.SharedStore = DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
+			s.calls.Add(1)
+			if s.hang.Load() {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return s.failure
+		}})
+		test(t, s)
+	})
+}
+
+// try makes a call and waits for its end.
+func (s *SharedStore) try(ctx context.Context, observer *Observer) error {
 	_, err := s.call(ctx, observer, event.Acquire, func(ctx context.Context) (tokenstore.ClaimState, error) {
 		_, err := s.store.Acquire(ctx, "", "", "", 0)
 		return 0, err
@@ -41,22 +61,22 @@ func (s *SharedStore) tryWith(ctx context.Context, observer *Observer) error {
 	return err
 }
 
+// fail makes calls, and requires that each ends with want.
+func (s *breakerTest) fail(t *testing.T, calls int, want error) {
+	t.Helper()
+	for range calls {
+		require.ErrorIs(t, s.try(t.Context(), &noObserver), want)
+	}
+}
+
 func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		failure := errors.New("down")
-		var calls int
-		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error {
-			calls++
-			return failure
-		}})
-		for range storeFailuresFree {
-			require.ErrorIs(t, s.try(t.Context()), failure)
-		}
+	breakerBubble(t, errors.New("down"), func(t *testing.T, s *breakerTest) {
+		s.fail(t, storeFailuresFree, s.failure)
 		for pause := minStorePause; pause <= maxStorePause; pause *= 2 {
-			before := calls
+			before := s.calls.Load()
 			start := time.Now()
-			for calls == before {
-				if err := s.try(t.Context()); calls == before {
+			for s.calls.Load() == before {
+				if err := s.try(t.Context(), &noObserver); s.calls.Load() == before {
 					require.ErrorIs(t, err, errStoreSkipped)
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -64,92 +84,67 @@ func TestStoreIsLeftAloneAfterFailures(t *testing.T) {
 			took := time.Since(start)
 			require.GreaterOrEqual(t, took, pause*3/4)
 			require.LessOrEqual(t, took, pause+20*time.Millisecond)
-			require.Equal(t, before+1, calls)
+			require.Equal(t, before+1, s.calls.Load())
 		}
-		failure = nil
+		s.failure = nil
 		time.Sleep(maxStorePause)
-		require.NoError(t, s.try(t.Context()))
-		failure = errors.New("down again")
-		for range storeFailuresFree {
-			require.ErrorIs(t, s.try(t.Context()), failure, "a success clears all")
-		}
-		require.ErrorIs(t, s.try(t.Context()), errStoreSkipped)
-		time.Sleep(minStorePause)
-		require.ErrorIs(t, s.try(t.Context()), failure, "and the pauses begin anew")
+		require.NoError(t, s.try(t.Context(), &noObserver), "a success clears all failures")
+		s.failure = errors.New("down again")
+		s.fail(t, storeFailuresFree, s.failure)
+		s.fail(t, 1, errStoreSkipped)
+		time.Sleep(minStorePause) // The pauses begin anew.
+		s.fail(t, 1, s.failure)
 	})
 }
 
 func TestStoreLostLeaseIsNoFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return fmt.Errorf("wrapped: %w", tokenstore.ErrLeaseLost) }})
-		for range 10 {
-			require.ErrorIs(t, s.try(t.Context()), tokenstore.ErrLeaseLost)
-		}
+	breakerBubble(t, fmt.Errorf("wrapped: %w", tokenstore.ErrLeaseLost), func(t *testing.T, s *breakerTest) {
+		s.fail(t, 10, tokenstore.ErrLeaseLost)
 	})
 }
 
-// After a pause one call finds out whether the store is back, and no other pays for it.
+// After a pause one call finds out whether the store is back, and the others don't wait.
 func TestStoreIsProbedByOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var calls atomic.Int32
-		s := DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
-			calls.Add(1)
-			<-ctx.Done()
-			return ctx.Err()
-		}})
-		for range storeFailuresFree {
-			start := time.Now()
-			require.ErrorIs(t, s.try(t.Context()), errStoreSlow{})
-			require.Equal(t, storeBudget, time.Since(start))
-		}
+	breakerBubble(t, nil, func(t *testing.T, s *breakerTest) {
+		s.hang.Store(true)
+		start := time.Now()
+		s.fail(t, storeFailuresFree, errStoreSlow{})
+		require.Equal(t, storeFailuresFree*storeBudget, time.Since(start))
 		for range 3 {
 			time.Sleep(maxStorePause)
-			before := calls.Load()
+			before := s.calls.Load()
 			var wg sync.WaitGroup
 			for range 100 {
-				wg.Go(func() { _ = s.try(t.Context()) })
+				wg.Go(func() { _ = s.try(t.Context(), &noObserver) })
 			}
 			wg.Wait()
-			require.Equal(t, before+1, calls.Load())
+			require.Equal(t, before+1, s.calls.Load())
 		}
 	})
 }
 
-// Who gives up says nothing of the store, and frees the way for the next probe.
+// A call that its caller gives up says nothing about the store. The next call may probe it.
 func TestStoreCallGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		failure := errors.New("down")
-		var hang atomic.Bool
-		s := DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
-			if hang.Load() {
-				<-ctx.Done()
-				return ctx.Err()
+	breakerBubble(t, errors.New("down"), func(t *testing.T, s *breakerTest) {
+		giveUp := func(calls int) {
+			s.hang.Store(true)
+			defer s.hang.Store(false)
+			for range calls {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				require.ErrorIs(t, s.try(ctx, &noObserver), context.DeadlineExceeded)
+				cancel()
+				synctest.Wait()
 			}
-			return failure
-		}})
-		giveUp := func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-			defer cancel()
-			require.ErrorIs(t, s.try(ctx), context.DeadlineExceeded)
-			synctest.Wait()
 		}
-		hang.Store(true)
-		for range 10 {
-			giveUp()
-		}
-		hang.Store(false)
-		for range storeFailuresFree {
-			require.ErrorIs(t, s.try(t.Context()), failure)
-		}
+		giveUp(10)
+		s.fail(t, storeFailuresFree, s.failure)
 		time.Sleep(maxStorePause)
-		hang.Store(true)
-		giveUp()
-		hang.Store(false)
-		require.ErrorIs(t, s.try(t.Context()), failure, "that was no answer")
+		giveUp(1)
+		s.fail(t, 1, s.failure)
 	})
 }
 
-// Calls of a store that is deaf to its context are bounded, and each is given up in time.
+// Calls of a store that ignores its context are bounded, and each is given up in time.
 func TestStoreCallsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -163,7 +158,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 		for range 3 * maxStoreCalls {
 			wg.Go(func() {
 				start := time.Now()
-				if err := s.try(t.Context()); !errors.Is(err, errStoreSlow{}) {
+				if err := s.try(t.Context(), &noObserver); !errors.Is(err, errStoreSlow{}) {
 					t.Error(err)
 				}
 				if took := time.Since(start); took != storeBudget {
@@ -178,33 +173,33 @@ func TestStoreCallsAreBounded(t *testing.T) {
 }
 
 func TestStoreObserverMayPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return nil }})
-		require.NoError(t, s.tryWith(t.Context(), &Observer{StoreOperation: func(event.StoreOperation) { panic("here") }}))
+	breakerBubble(t, nil, func(t *testing.T, s *breakerTest) {
+		require.NoError(t, s.try(t.Context(), &Observer{StoreOperation: func(event.StoreOperation) { panic("here") }}))
 	})
 }
 
 func TestStoreMistakes(t *testing.T) {
 	good := Seal(functionStore{acquire: func(context.Context) error { return nil }}, testKeyring(t, 1))
-	for text, c := range map[string]*Config{
-		"has no Keyring":                 {Store: Seal(functionStore{}, nil)},
-		"has no Keyring ":                {Store: Seal(functionStore{}, new(Keyring))},
-		"there is no Store":              {Store: Seal(nil, testKeyring(t, 1))},
-		"there is no Store ":             {Store: DangerouslyShareInPlaintext(nil)},
-		"ClientID is empty ":             {Store: good, ClientSecret: "secret"},
-		"EndpointParams contains passwo": {Store: good, EndpointParams: url.Values{"password": {"x"}}},
-		"EndpointParams contains client": {Store: good, EndpointParams: url.Values{"client_assertion": {"x"}}},
+	for _, test := range []struct {
+		want, id string
+		conf     Config
+	}{
+		{"has no Keyring", "id", Config{Store: Seal(functionStore{}, nil)}},
+		{"has no Keyring", "id", Config{Store: Seal(functionStore{}, new(Keyring))}},
+		{"there is no Store", "id", Config{Store: Seal(nil, testKeyring(t, 1))}},
+		{"there is no Store", "id", Config{Store: DangerouslyShareInPlaintext(nil)}},
+		{"ClientID is empty", "", Config{Store: good, ClientSecret: "secret"}},
+		{"EndpointParams contains password", "id", Config{Store: good, EndpointParams: url.Values{"password": {"x"}}}},
+		{"EndpointParams contains client_assertion", "id", Config{Store: good, EndpointParams: url.Values{"client_assertion": {"x"}}}},
 	} {
-		c.TokenURL = "https://auth.example/token"
-		if !strings.HasPrefix(text, "ClientID") {
-			c.ClientID = "id"
-		}
+		c := &test.conf
+		c.TokenURL, c.ClientID = "https://auth.example/token", test.id
 		ctx, requests := answering(t.Context(), `{"access_token":"t"}`)
 		_, err := c.Source(ctx).Token()
-		require.ErrorContains(t, err, text[:len(text)-1])
+		require.ErrorContains(t, err, test.want)
 		require.ErrorContains(t, err, "oauth2: ")
 		_, err = c.Token(ctx)
-		require.ErrorContains(t, err, text[:len(text)-1])
+		require.ErrorContains(t, err, test.want)
 		require.Zero(t, requests.Load(), "nothing is sent")
 	}
 }

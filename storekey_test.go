@@ -51,8 +51,7 @@ func TestS18_StoreKey(t *testing.T) {
 	}
 }
 
-// What a token will be bound to is part of its key: a token request and its answer must
-// agree on it.
+// What a token will be bound to is part of its key. The secret is not.
 func TestS18_StoreKeyOfARequest(t *testing.T) {
 	certificate := func(text string) *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{[]byte(text)}} }
 	key := func(c *Config, certificate *tls.Certificate) string {
@@ -78,7 +77,7 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 	}
 }
 
-// Each identity can be read back from its encoding: no two have the same.
+// An identity can be read back from its encoding, so no two identities have the same encoding.
 func FuzzStoreKey(f *testing.F) {
 	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "scope=a+b&resource=x&resource=y")
 	f.Add("", "", "", "", "")
