@@ -645,12 +645,12 @@ var requestRows = []row{
 	}}.differs(
 		`header; url.Error: Post "https://as.test/token": context deadline exceeded; after 10m0s`,
 		`header; url.Error: Post "https://as.test/token": oauth2: cannot fetch token: an attempt took longer than 10s: context deadline exceeded; after 10s`,
-		"A server that hangs must not hang its clients: an attempt takes 10 seconds at most, and all attempts together 30."),
+		"A server that hangs must not hang its clients: an attempt takes at most 10 seconds, and all attempts together at most 30."),
 	row{name: "F7_failures_are_tried_again", before: []answer{fails(503), fails(503)}, do: func(tr *trial) {
 		_, err := tr.Token(tr.ctx)
 		tr.note("%t", err == nil)
 	}}.differs("header; false", "header; header; header; true",
-		"Network errors, timeouts and the answers 408, 429, 500, 502, 503 and 504 pass. With Retry.MaxAttempts 1 a failure is final, as upstream."),
+		"Network errors, timeouts and the answers 408, 429, 500, 502, 503 and 504 often pass by themselves. With Retry.MaxAttempts 1 a failure is final, as it is upstream."),
 }
 
 // How the style of client authentication is found out.
@@ -694,25 +694,25 @@ var styleRows = []row{
 	row{name: "F8_probe_under_load", once: true, conf: autoDetect, do: asks(fails(408), fails(429), fails(502), fails(503), fails(504))}.differs(
 		"header; params; refused 408; header; params; refused 429; header; params; refused 502; header; params; refused 503; header; params; refused 504",
 		"header; refused 408; header; refused 429; header; refused 502; header; refused 503; header; refused 504",
-		"A server that is overloaded or unreachable has not rejected the form of the credentials: a second request doubles its load and shows the secret once more."),
+		"A server that is overloaded or unreachable hasn't rejected the form of the credentials. A second request would double its load and show the secret once more."),
 	row{name: "F8_probe_after_network_error", once: true, conf: autoDetect, answer: answer{none: true}}.differs(
 		`header; params; url.Error: Post "https://as.test/token": EOF`, `header; url.Error: Post "https://as.test/token": EOF`,
-		"Without an answer nothing was rejected."),
+		"There was no answer, so nothing was rejected."),
 	row{name: "F8_probe_after_other_faults", conf: autoDetect, do: asks(refuses(400, "invalid_scope"), refuses(400, "unsupported_grant_type"), fails(405))}.differs(
 		"header; params; refused 400; header; params; refused 400; header; params; refused 405",
 		"header; refused 400; header; refused 400; header; refused 405",
-		"These answers speak of something else than the credentials."),
+		"These answers are not about the credentials."),
 	row{name: "F8_probe_after_unusable_answer", conf: autoDetect, answer: says(`{"expires_in":1}`)}.differs(
 		"header; params; error: oauth2: server response missing access_token",
 		"header; error: oauth2: server response missing access_token (status 200, application/json, 16 bytes)",
-		"The server has accepted the credentials: the second request would bring the same answer."),
+		"The server has accepted the credentials, so a second request would get the same answer."),
 	row{name: "F8_style_remembered_by_accident", once: true, conf: autoDetect, before: []answer{fails(503)}, do: tokens(3)}.differs(
 		"header; params; token at-2 1h0m0s; params; token at-3 1h0m0s; params; token at-4 1h0m0s",
 		"header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ; header; token at-2 1h0m0s; header; token at-3 1h0m0s",
-		"After one overload upstream sends the secret in the body for as long as the process lives."),
+		"After one overload, upstream sends the secret in the body until the process ends."),
 	row{name: "F15_no_credentials", conf: func(c *upstream.Config) { autoDetect(c); c.ClientID, c.ClientSecret = "", "" }, answer: refuses(401, "e")}.differs(
 		`header :; nothing; refused 401: oauth2: "e" {"error":"e"}`, `header :; refused 401: oauth2: "e" {"error":"e"}`,
-		"There is nothing to send in another form."),
+		"There are no credentials to send in another form."),
 }
 
 // What is made of a token response.
@@ -732,37 +732,37 @@ var responseRows = []row{
 		says(`{"access_token":"at","expires_in":6e1}`),
 	)}.differs(
 		"header; error; header; error; header; error", `header; token "at" 1m0s; header; token "at" 1m0s; header; token "at" 1m0s`,
-		"RFC 6749, Appendix A.14, wants digits, and servers send what their JSON library makes of a number. Fractions are dropped."),
+		"RFC 6749, Appendix A.14, allows only digits, but servers send whatever their JSON library makes of a number. Fractions are dropped."),
 	row{name: "P1_empty_string", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":""}`)}.differs(
 		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"\"" into Number`,
 		"header; token at",
-		"Some servers say so when they mean nothing: the same as no expires_in."),
+		"Some servers send an empty string when they have no value. It is treated like a missing expires_in."),
 	row{name: "P1d_below_int32", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":-2147483649}`)}.differs(
 		"header; token at 596523h14m7s", "header; token at -596523h14m7s",
-		"Upstream's number wraps around, and a dead token lives for 68 years."),
+		"Upstream's number wraps around, so that an expired token lives for 68 years."),
 	row{name: "P1d_beyond_int64", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":99999999999999999999}`)}.differs(
 		`header; error: oauth2: cannot parse json: strconv.ParseInt: parsing "99999999999999999999": value out of range`,
 		"header; token at 596523h14m7s",
-		"Clamped to 68 years like any number that is too large."),
+		"It is clamped to 68 years, like any number that is too large."),
 	row{name: "P1d_form_beyond_int32", answer: form("access_token=at&token_type=Bearer&expires_in=99999999999")}.differs(
 		"header; token at 2157299h53m50.45224192s", "header; token at 596523h14m7s",
-		"One parser for JSON and forms, so that both are clamped."),
+		"The same parser reads JSON and forms, so both are clamped."),
 	row{name: "P2_form_not_a_number", answer: form("access_token=at&token_type=Bearer&expires_in=abc")}.differs(
 		"header; token at",
 		"header; error: oauth2: cannot parse response: expires_in is not a number (status 200, application/x-www-form-urlencoded, 48 bytes)",
-		"Upstream takes what it cannot read for a token that never expires."),
+		"Upstream treats a token whose expires_in it can't read as one that never expires."),
 	row{name: "P2_form_float", answer: form("access_token=at&token_type=Bearer&expires_in=60.5")}.differs(
 		"header; token at", "header; token at 1m0s",
-		"Upstream takes it for a token that never expires."),
+		"Upstream treats the token as one that never expires."),
 	row{name: "ExpiresIn_filled", do: func(tr *trial) {
 		token, err := tr.Token(tr.ctx)
 		require.NoError(tr, err)
 		tr.note("%d", token.ExpiresIn)
 	}}.differs("header; 0", "header; 3600",
-		"Programs look for it: golang/go#75917."),
+		"Programs look for the lifetime there."),
 	row{name: "F12_expiry_counts_from_before_sending", answer: answer{delay: 9 * time.Second}}.differs(
 		"header; token at-1 1h0m9s", "header; token at-1 1h0m0s",
-		"RFC 6749, Section 5.1, counts from when the answer was generated: to count from its arrival makes the token live too long."),
+		"The life of a token starts when the answer is generated (RFC 6749, Section 5.1). Counting from its arrival would make the token live too long."),
 	row{name: "extra_of_json", answer: says(`{"access_token":"at","expires_in":60,"s":"1","n":1,"f":1.5,"b":true,"z":null,"o":{"k":[1]}}`), do: extras("s", "n", "f", "b", "z", "o", "expires_in", "absent")}.same(
 		`header; s=string "1" n=float64 1 f=float64 1.5 b=bool true z=<nil> <nil> o=map[string]interface {} map[string]interface {}{"k":[]interface {}{1}} expires_in=float64 60 absent=<nil> <nil>`),
 	row{name: "extra_of_form", answer: form("access_token=at&expires_in=60&s=x&n=1&f=1.5&n=2"), do: extras("s", "n", "f", "expires_in", "absent")}.same(
@@ -795,20 +795,20 @@ var responseRows = []row{
 	row{name: "P3a_duplicate_keys", answer: says(`{"access_token":"a","access_token":"b"}`)}.differs(
 		`header; token b ""`,
 		"header; error: oauth2: cannot parse json: access_token appears more than once (status 200, application/json, 39 bytes)",
-		"RFC 6749, Section 3.2, forbids it: parsers disagree on which one counts."),
+		"RFC 6749, Section 3.2, forbids it, and parsers disagree about which of the two to use."),
 	row{name: "P3a_duplicate_form_keys", answer: form("access_token=a&access_token=b")}.differs(
 		`header; token a ""`,
 		"header; error: oauth2: cannot parse response: access_token appears more than once (status 200, application/x-www-form-urlencoded, 29 bytes)",
-		"RFC 6749, Section 3.2, forbids it: parsers disagree on which one counts."),
+		"RFC 6749, Section 3.2, forbids it, and parsers disagree about which of the two to use."),
 	row{name: "P3a_unicode_folding", answer: says(`{"access_token":"a","acceſſ_token":"b"}`)}.differs(
 		`header; token b ""`, `header; token a ""`,
-		"A member's name is what RFC 6749, Section 5.1, says, not what Unicode folds into it."),
+		"The name must be the one in RFC 6749, Section 5.1, not one that equals it after Unicode case folding."),
 	row{name: "P3a_case_variant_beside_exact", answer: says(`{"access_token":"a","ACCESS_TOKEN":"b"}`)}.differs(
 		`header; token b ""`, `header; token a ""`,
-		"The exact name counts."),
+		"The exact name takes precedence."),
 	row{name: "P3b_invalid_unicode", do: asks(says("{\"access_token\":\"a\xff\"}"), says(`{"access_token":"a\ud800"}`))}.differs(
 		`header; token "a\ufffd"; header; token "a\ufffd"`, "header; error; header; error",
-		"RFC 6749, Appendix A.12: the token would not be what the server meant."),
+		"RFC 6749, Appendix A.12, forbids it, and the token wouldn't be the one that the server meant."),
 	row{name: "P3c_access_token_characters", do: asks(
 		says(`{"access_token":"a\r\nX: y"}`),
 		says(`{"access_token":"a\u0000"}`),
@@ -817,49 +817,49 @@ var responseRows = []row{
 	)}.differs(
 		`header; token "a\r\nX: y"; header; token "a\x00"; header; token "a b"; header; token "\u00e4"`,
 		"header; error; header; error; header; error; header; error",
-		"RFC 6749, Appendix A.12, and RFC 6750, Section 2.1: such a token doesn't fit into a header field, and must not be cached."),
+		"Such a token doesn't fit into a header field (RFC 6749, Appendix A.12, and RFC 6750, Section 2.1), so it must not be cached."),
 	row{name: "P3d_token_type_with_line_break", answer: says(`{"access_token":"at","token_type":"Bearer\r\nX: y"}`)}.differs(
 		`header; token at "Bearer\r\nX: y"`,
 		"header; error: oauth2: cannot parse json: token_type is not an authentication scheme's name (status 200, application/json, 51 bytes)",
-		"It becomes part of a header field: RFC 9110, Section 11.1, wants a token."),
+		"It becomes part of a header field, and isn't the name of an authentication scheme (RFC 9110, Section 11.1)."),
 	row{name: "P3e_dpop", answer: says(`{"access_token":"at","token_type":"DPoP"}`)}.differs(
 		`header; token at "DPoP"`,
 		"header; error: oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP (status 200, application/json, 41 bytes)",
-		"RFC 9449, Section 7.1: without the key the token is of no use."),
+		"The token can't be used without the key (RFC 9449, Section 7.1)."),
 	row{name: "P3f_json_as_text_plain", answer: answer{mediaType: "text/plain", body: `{"access_token":"at","token_type":"Bearer"}`}}.differs(
 		"header; error: oauth2: server response missing access_token", "header; token at",
-		"JSON is recognised by its brace."),
+		"JSON is recognized by its opening brace."),
 	row{name: "P3f_byte_order_mark", answer: says("\ufeff" + `{"access_token":"at","token_type":"Bearer"}`)}.differs(
 		"header; error: oauth2: cannot parse json: invalid character 'ï' looking for beginning of value", "header; token at",
-		"RFC 8259, Section 8.1, allows to ignore it."),
+		"RFC 8259, Section 8.1, allows parsers to ignore it."),
 	row{name: "P3g_html", answer: answer{mediaType: "text/html", body: "<html>"}}.differs(
 		"header; error: oauth2: cannot parse json: invalid character '<' looking for beginning of value",
 		"header; error: oauth2: cannot parse json: the body looks like HTML or XML; check that TokenURL is the token endpoint (status 200, text/html, 6 bytes)",
-		"The error tells status, media type and size, and its type is ResponseError; the text begins as upstream's."),
+		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3g_empty", answer: answer{body: " "}}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
 		"header; error: oauth2: cannot parse json: the body is empty (status 200, no media type, 1 bytes)",
-		"The error tells status, media type and size, and its type is ResponseError; the text begins as upstream's."),
+		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3g_204", answer: answer{status: 204, unframed: true}}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
 		"header; error: oauth2: cannot parse json: the body is empty (status 204, no media type, 0 bytes)",
-		"The error tells status, media type and size, and its type is ResponseError; the text begins as upstream's."),
+		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3g_array", answer: says("[]")}.differs(
 		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go value of type internal.tokenJSON",
 		"header; error: oauth2: cannot parse json: the body is not an object (status 200, application/json, 2 bytes)",
-		"The error tells status, media type and size, and its type is ResponseError; the text begins as upstream's."),
+		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3g_larger_than_1_MiB", answer: says(`{"access_token":"at","x":"` + strings.Repeat("x", 1<<20) + `"}`)}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
 		"header; error: oauth2: cannot fetch token: the answer is larger than 1 MiB (status 200, application/json, 1048577 bytes)",
-		"The error tells the limit instead of the syntax error that comes of it."),
+		"The error names the limit, not the syntax error that the limit causes."),
 	row{name: "P3g_missing_access_token", answer: says(`{"token_type":"Bearer"}`)}.differs(
 		"header; error: oauth2: server response missing access_token",
 		"header; error: oauth2: server response missing access_token (status 200, application/json, 23 bytes)",
-		"The error tells status, media type and size, and its type is ResponseError; the text begins as upstream's."),
+		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3h_206", answer: answer{status: 206, body: `{"access_token":"at","token_type":"Bearer"}`}}.differs(
 		"header; token at",
 		"header; error: oauth2: cannot fetch token: the answer is a part of something larger (status 206, no media type, 43 bytes)",
-		"Nobody asked for a part, RFC 9110, Section 15.3.7."),
+		"The request didn't ask for a part (RFC 9110, Section 15.3.7)."),
 	row{name: "P4_member_of_another_type", answer: says(`{"access_token":["at"]}`)}.differs(
 		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go struct field tokenJSON.access_token of type string",
 		"header; error: oauth2: cannot parse json: access_token is not a string (status 200, application/json, 23 bytes)",
@@ -867,7 +867,7 @@ var responseRows = []row{
 	row{name: "L5_value_in_error", answer: says(`{"access_token":"at","expires_in":"at-2"}`)}.differs(
 		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"at-2\"" into Number`,
 		"header; error: oauth2: cannot parse json: expires_in is not a number (status 200, application/json, 41 bytes)",
-		"The value may be a token that stands in the wrong place: errors name the member only."),
+		"The value may be a misplaced token, so errors name only the member."),
 	row{name: "L6_cut_body", once: true, answer: answer{body: `{"access_token":`, unframed: true, header: []string{"Content-Length: 100"}}, do: func(tr *trial) {
 		_, err := tr.Token(tr.ctx)
 		tr.failed(err)
@@ -875,7 +875,7 @@ var responseRows = []row{
 	}}.differs(
 		"header; error: oauth2: cannot fetch token: unexpected EOF; false",
 		"header; error: oauth2: cannot fetch token: the answer ended early: unexpected EOF; true",
-		"A program can tell that the answer was cut."),
+		"A program can see that the answer was cut off."),
 }
 
 // extras notes what Token.Extra says, and its types.
@@ -920,7 +920,7 @@ var errorRows = []row{
 	row{name: "P4_error_member_of_another_type", answer: answer{status: 400, body: `{"error":"e","error_description":["d"]}`}}.differs(
 		"header; refused 400: oauth2: cannot fetch token: 400 Bad Request\nResponse: {\"error\":\"e\",\"error_description\":[\"d\"]}",
 		`header; refused 400: oauth2: "e" {"error":"e","error_description":["d"]}`,
-		"The code is what a program looks for, whatever else is wrong with the answer."),
+		"Programs look for the code, whatever else is wrong with the answer."),
 	row{name: "L1_request_in_error", conf: inParams, answer: refuses(401, "e"), do: func(tr *trial) {
 		_, err := tr.Token(tr.ctx)
 		var refusal *oauth2.RetrieveError
@@ -928,29 +928,29 @@ var errorRows = []row{
 		req := refusal.Response.Request
 		tr.note("%s %v GetBody: %t", req.Method, req.URL, req.GetBody != nil)
 	}}.differs("params; POST https://as.test/token GetBody: true", "params; POST https://as.test/token GetBody: false",
-		"Errors are logged: the request in it tells where it went, without credentials, query and body."),
+		"Errors are logged, so the request in them says where it went but has no credentials, query or body."),
 	row{name: "L1_authorization_in_error", answer: refuses(401, "e"), do: func(tr *trial) {
 		_, err := tr.Token(tr.ctx)
 		var refusal *oauth2.RetrieveError
 		require.ErrorAs(tr, err, &refusal)
 		tr.note("%q", refusal.Response.Request.Header.Get("Authorization"))
 	}}.differs(`header; "Basic aWQ6c2VjcmV0"`, `header; ""`,
-		"Errors are logged: the request in it tells where it went, without credentials, query and body."),
+		"Errors are logged, so the request in them says where it went but has no credentials, query or body."),
 	row{name: "L1b_echo_in_error", answer: answer{status: 400, body: "unknown secret, not Basic aWQ6c2VjcmV0"}}.differs(
 		"header; refused 400: oauth2: cannot fetch token: 400 Bad Request\nResponse: unknown secret, not Basic aWQ6c2VjcmV0",
 		"header; refused 400: oauth2: cannot fetch token: 400 Bad Request\nResponse: unknown [redacted], not Basic [redacted]",
-		"Errors are logged: the client's own credentials are masked in them."),
+		"Errors are logged, so the client's own credentials are masked in them."),
 	row{name: "L3_query_in_error", once: true, conf: withTokenURL(tokenURL + "?key=k"), answer: answer{none: true}}.differs(
 		`header ?key=k; url.Error: Post "https://as.test/token?key=k": EOF`,
 		`header ?key=k; url.Error: Post "https://as.test/token": EOF`,
-		"Errors are logged, and keys are put into queries."),
+		"Errors are logged, and some programs put keys into queries."),
 	row{name: "L4_large_error_body", once: true, answer: answer{status: 500, body: strings.Repeat("x", 100_000)}}.differs(
 		"header; refused 500: oauth2: cann... (100064 bytes)", "header; refused 500: oauth2: cann... (8256 bytes)",
-		"8 KiB tell enough, and the text ends up in logs."),
+		"8 KiB are enough to understand the error, and the text ends up in logs."),
 	row{name: "L4_control_characters_in_error", once: true, answer: answer{status: 500, body: "a\x1b[2Jb"}}.differs(
 		"header; refused 500: oauth2: cannot fetch token: 500 Internal Server Error\nResponse: a\x1b[2Jb",
 		"header; refused 500: oauth2: cannot fetch token: 500 Internal Server Error\nResponse: a�[2Jb",
-		"They could rewrite the terminal or log that shows them."),
+		"They could change what a terminal or a log shows."),
 	row{name: "R3_redirect_of_a_token_request", conf: inParams, do: asks(
 		redirects(301, "https://evil.test/"),
 		redirects(302, "https://evil.test/"),
@@ -960,19 +960,19 @@ var errorRows = []row{
 	)}.differs(
 		`params; GET https://evil.test/; token "hostile"; params; GET https://evil.test/; token "hostile"; params; GET https://evil.test/; token "hostile"; params; POST https://evil.test/ and the secret; token "hostile"; params; POST https://evil.test/ and the secret; token "hostile"`,
 		"params; refused 301; params; refused 302; params; refused 303; params; refused 307; params; refused 308",
-		"The secret is for TokenURL alone, and so is the right to hand out tokens. The error wraps a RetrieveError and names the target's origin."),
+		"Only TokenURL may receive the secret and issue tokens. The error wraps a RetrieveError and names the target's origin."),
 	row{name: "R3b_redirect_to_another_port", answer: redirects(307, "https://as.test:8443/token")}.differs(
 		`header; POST https://as.test:8443/token Basic aWQ6c2VjcmV0; token hostile ""`,
 		"header; error: oauth2: cannot fetch token: the token endpoint answered 307, a redirect to https://as.test:8443, which is not followed; set TokenURL to the endpoint's final address: oauth2: cannot fetch token: 307 Temporary Redirect\nResponse: ",
-		"Another port is another origin, RFC 6454, Section 4."),
+		"Another port is another origin (RFC 6454, Section 4)."),
 	row{name: "R3_redirect_on_the_same_origin", answer: redirects(308, "/v2/token")}.differs(
 		`header; POST https://as.test/v2/token Basic aWQ6c2VjcmV0; token hostile ""`,
 		"header; error: oauth2: cannot fetch token: the token endpoint answered 308, a redirect to https://as.test:443, which is not followed; set TokenURL to the endpoint's final address: oauth2: cannot fetch token: 308 Permanent Redirect\nResponse: ",
-		"One rule for all redirects. The error says to set TokenURL."),
+		"The rule is the same for all redirects. The error says to set TokenURL."),
 	row{name: "R4_redirect_to_cleartext", conf: inParams, answer: redirects(308, "http://as.test/v2/token")}.differs(
 		`params; POST http://as.test/v2/token and the secret; token hostile ""`,
 		"params; error: oauth2: cannot fetch token: the token endpoint answered 308, a redirect to http://as.test:80, which is not followed; set TokenURL to the endpoint's final address: oauth2: cannot fetch token: 308 Permanent Redirect\nResponse: ",
-		"RFC 6749, Section 3.2: credentials never travel in cleartext."),
+		"Credentials must never travel in cleartext (RFC 6749, Section 3.2)."),
 }
 
 // The life of a token.
@@ -984,7 +984,7 @@ var cacheRows = []row{
 		tr.got(tr.TokenSource(tr.ctx).Token())
 		tr.get(tr.Client(tr.ctx), apiURL)
 	}}.same("header; token at-1 1h0m0s; header; token at-2 1h0m0s; header; GET https://api.test/ Bearer at-3"),
-	row{name: "token_without_expiry_is_kept_for_ever", answer: says(`{"access_token":"at-#","token_type":"Bearer"}`), do: asksSource(source, 0, 10*365*24*time.Hour)}.same(
+	row{name: "token_without_expiry_is_kept_forever", answer: says(`{"access_token":"at-#","token_type":"Bearer"}`), do: asksSource(source, 0, 10*365*24*time.Hour)}.same(
 		"header; token at-1; token at-1"),
 	row{name: "expired_token_is_replaced", do: asksClient(client, 0, 30*time.Minute, time.Hour)}.same(
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; header; GET https://api.test/ Bearer at-2"),
@@ -1065,7 +1065,7 @@ var cacheRows = []row{
 		tr.get(client, apiURL)
 	}}.differs(
 		"header; true after 2s; GET https://api.test/ Bearer at-1", "header; true after 100ms; GET https://api.test/ Bearer at-1",
-		"A caller waits no longer than its own context allows. The token request goes on for those who come after."),
+		"A caller waits no longer than its own context allows. The token request continues for later callers."),
 	row{name: "H4_request_context_already_done", do: func(tr *trial) {
 		ctx, cancel := context.WithCancel(tr.ctx)
 		cancel()
@@ -1074,7 +1074,7 @@ var cacheRows = []row{
 		_, err = tr.Client(tr.ctx).Do(req)
 		tr.note("%t", errors.Is(err, context.Canceled))
 	}}.differs("header; true", "true",
-		"Nobody waits for that token."),
+		"Nobody would wait for the token."),
 	row{name: "F2_failure_is_shared", do: func(tr *trial) {
 		// Upstream's callers wait for a mutex, during which the bubble's clock
 		// stands still: only here the answer may take its time.
@@ -1094,31 +1094,31 @@ var cacheRows = []row{
 		}
 		callers.Wait()
 	}}.differs("header; header; header", "header",
-		"Callers that wait for one token request share its error too: upstream's ask one after the other."),
+		"Callers that wait for one token request share its error too. Upstream's callers ask one after the other."),
 	row{name: "F10_early_refresh", do: asksSource(source, 0, 57*time.Minute, 57*time.Minute+2*time.Second)}.differs(
 		"header; token at-1 1h0m0s; token at-1 1h0m0s; token at-1 1h0m0s",
 		"header; token at-1 1h0m0s; header; token at-1 1h0m0s; token at-2 1h57m0s",
-		"Up to 5 minutes before its expiry a token is replaced in the background, and nobody waits for it."),
+		"A token is replaced in the background, up to 5 minutes before its expiry, and no caller waits for that."),
 	row{name: "F10_refresh_fails_before_the_expiry", before: []answer{{}}, answer: fails(503), do: asksSource(source, 0, time.Hour-5*time.Second)}.differs(
 		"header; token at-1 1h0m0s; header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ",
 		"header; token at-1 1h0m0s; header; token at-1 1h0m0s",
-		"A token that is valid is better than an error."),
+		"A valid token is better than an error."),
 	row{name: "F11_revoked_token", do: asksStatus("revoked", "revoked")}.differs(
 		"header; GET https://api.test/revoked Bearer at-1; 401; GET https://api.test/revoked Bearer at-1; 401",
 		"header; GET https://api.test/revoked Bearer at-1; header; GET https://api.test/revoked Bearer at-2; 200; GET https://api.test/revoked Bearer at-2; 200",
-		"A 401 with invalid_token says that a new token would do, RFC 6750, Section 3.1: the request is sent again with one, if it has no body or a GetBody."),
+		"A 401 with invalid_token says that a new token would help (RFC 6750, Section 3.1). The request is sent again with one if it has no body or a GetBody."),
 	row{name: "F11_unauthorized", do: asksStatus("unauthorized", "unauthorized", "unauthorized")}.differs(
 		"header; GET https://api.test/unauthorized Bearer at-1; 401; GET https://api.test/unauthorized Bearer at-1; 401; GET https://api.test/unauthorized Bearer at-1; 401",
 		"header; GET https://api.test/unauthorized Bearer at-1; 401; header; GET https://api.test/unauthorized Bearer at-2; 401; GET https://api.test/unauthorized Bearer at-2; 401",
-		"A token that the API refuses is dropped, at most every 30 seconds: upstream sends it until it expires."),
+		"A token that the API refuses is dropped, at most every 30 seconds. Upstream sends it until it expires."),
 	row{name: "P1c_short_tokens", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":5}`), do: asksClient(client, 0, 0, 0)}.differs(
 		"header; GET https://api.test/ Bearer at-1; header; GET https://api.test/ Bearer at-2; header; GET https://api.test/ Bearer at-3",
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1",
-		"Upstream takes a token for expired 10 seconds before it is, and with short ones makes a token request for each call."),
+		"Upstream treats a token as expired 10 seconds early, so with short-lived tokens each call makes a token request."),
 	row{name: "P1c_expired_on_arrival", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":-1}`), do: asksSource(source, 0, 0, 2*time.Second)}.differs(
 		"header; token at-1 -1s; header; token at-2 -1s; header; token at-3 1s",
 		"header; token at-1 -1s; token at-1 -1s; header; token at-2 1s",
-		"Each token is used for a second at least: otherwise each call to the API would be a token request."),
+		"Each token is used for at least a second. Otherwise each call to the API would make a token request."),
 	row{name: "H2_edited_token", do: func(tr *trial) {
 		client := tr.Client(tr.ctx)
 		transport, ok := client.Transport.(*oauth2.Transport)
@@ -1128,7 +1128,7 @@ var cacheRows = []row{
 		token.AccessToken = "edited"
 		tr.get(client, apiURL)
 	}}.differs("header; GET https://api.test/ Bearer edited", "header; GET https://api.test/ Bearer at-1",
-		"Whoever gets a token may write to it: upstream's Client shares it with all callers, a data race."),
+		"A caller may change the token that it gets. Upstream's Client shares one token with all callers, which is a data race."),
 	row{name: "token_source_shares_one_token", do: func(tr *trial) {
 		source := tr.TokenSource(tr.ctx)
 		a, err := source.Token()
@@ -1141,7 +1141,7 @@ var cacheRows = []row{
 		tr.http.Transport = roundTripper(func(*http.Request) (*http.Response, error) { panic("in RoundTrip") })
 		tr.got(tr.TokenSource(tr.ctx).Token())
 	}}.differs("panic", "error: oauth2: cannot fetch token: the token request panicked with a value of type string",
-		"The token request has a goroutine of its own, where a panic would end the program."),
+		"The token request runs in its own goroutine, where a panic would end the program."),
 	row{name: "reuse_token_source_returns_the_same", do: func(tr *trial) {
 		source := tr.TokenSource(tr.ctx)
 		tr.note("%t", oauth2.ReuseTokenSource(nil, source) == source)
@@ -1161,17 +1161,17 @@ var cacheRows = []row{
 		tr.got(source.Token())
 		tr.got(oauth2.ReuseTokenSource(new(oauth2.Token), source).Token())
 	}}.differs("header; token at-1 1h0m0s; header; token at-2 1h0m0s", "header; token at-1 1h0m0s; token at-1 1h0m0s",
-		"ReuseTokenSource takes off the source's outer cache; here there is another below."),
+		"ReuseTokenSource removes the outer cache of the source. Here there is another cache below it."),
 	row{name: "reuse_token_source_with_expiry_refreshes_early", do: asksSource(withMargin, 0, 39*time.Minute, 41*time.Minute, 41*time.Minute)}.same(
 		"header; token at-1 1h0m0s; token at-1 1h0m0s; header; token at-2 1h41m0s; token at-2 1h41m0s"),
 	row{name: "P1c_margin_longer_than_the_life", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":60}`), do: asksSource(withMargin, 0, 0, 0)}.differs(
 		"header; token at-1 1m0s; header; token at-2 1m0s; header; token at-3 1m0s",
 		"header; token at-1 1m0s; token at-1 1m0s; token at-1 1m0s",
-		"Upstream makes a token request for each call. Here a token is used for half its life at least."),
+		"Upstream makes a token request for each call. Here a token is used for at least half its life."),
 	row{name: "F10_refresh_fails_within_the_margin", before: []answer{{}}, answer: fails(503), do: asksSource(withMargin, 0, 41*time.Minute)}.differs(
 		"header; token at-1 1h0m0s; header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ",
 		"header; token at-1 1h0m0s; header; token at-1 1h0m0s",
-		"A token that is valid is better than an error."),
+		"A valid token is better than an error."),
 	row{name: "new_client_around_token_source", do: asksClient(func(tr *trial) *http.Client { return oauth2.NewClient(tr.ctx, source(tr)) }, 0, 0, time.Hour)}.same(
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; header; GET https://api.test/ Bearer at-2"),
 }
@@ -1213,7 +1213,7 @@ var clientRows = []row{
 		require.True(tr, ok)
 		tr.note("%t", transport.Base == tr.http.Transport)
 	}}.differs("true", "false",
-		"A RoundTripper around the context client's does what needs the request: the rule on origins, and waiting no longer than its context allows."),
+		"A wrapper around the context client's Transport keeps the token on its origin, and waits no longer than the request's context allows. Both need the request."),
 	row{name: "api_request_on_the_wire", do: func(tr *trial) {
 		req, err := http.NewRequestWithContext(tr.ctx, http.MethodPut, apiURL+"a?b=c", strings.NewReader("body"))
 		require.NoError(tr, err)
@@ -1232,19 +1232,19 @@ var clientRows = []row{
 	row{name: "R1_redirect_to_another_host", do: follows("https://api.test", "https://other.test")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET https://other.test/ Bearer at-1",
 		"header; GET https://api.test/ Bearer at-1; GET https://other.test/",
-		"The token is for the API that the caller chose, not for whoever that API points to. Config.Origins allows more."),
+		"The token is for the API that the caller chose, not for a host that the API redirects to. Config.Origins allows more."),
 	row{name: "R1_redirect_to_another_port", do: follows("https://api.test", "https://api.test:8443")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test:8443/ Bearer at-1",
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test:8443/",
-		"Another port is another origin, RFC 6454, Section 4."),
+		"Another port is another origin (RFC 6454, Section 4)."),
 	row{name: "R2_redirect_to_cleartext", do: follows("https://api.test", "http://api.test")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET http://api.test/ Bearer at-1",
 		"header; GET https://api.test/ Bearer at-1; GET http://api.test/",
-		"RFC 6750, Section 5.3: never in cleartext."),
+		"Tokens must never travel in cleartext (RFC 6750, Section 5.3)."),
 	row{name: "R7_redirect_away_and_back", do: follows("https://api.test", "https://other.test", "https://api.test")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET https://other.test/ Bearer at-1; GET https://api.test/ Bearer at-1",
 		"header; GET https://api.test/ Bearer at-1; GET https://other.test/; GET https://api.test/",
-		"Whoever has once had the chain chooses where it goes."),
+		"The other host decides where the rest of the chain leads."),
 }
 
 // roundTripper is a function as an http.RoundTripper.
@@ -1258,11 +1258,11 @@ var misuseRows = []row{
 		var none context.Context
 		tr.got(tr.Token(none))
 	}}.differs("panic", "error: oauth2: the context is nil; pass context.Background() if there is no other",
-		"An error instead of a panic."),
+		"An error is better than a panic."),
 	row{name: "F5_nil_client_in_the_context", do: func(tr *trial) {
 		tr.got(tr.Token(context.WithValue(tr.ctx, oauth2.HTTPClient, (*http.Client)(nil))))
 	}}.differs("panic", "error: oauth2: the *http.Client in the context under oauth2.HTTPClient is nil",
-		"An error instead of a panic."),
+		"An error is better than a panic."),
 	row{name: "F5_token_url_empty", conf: withTokenURL("")}.differs(
 		`url.Error: Post "": unsupported protocol scheme ""`,
 		"error: oauth2: TokenURL is empty; set it to the address of the token endpoint",
@@ -1274,7 +1274,7 @@ var misuseRows = []row{
 	row{name: "F5_token_url_unparsable", conf: withTokenURL("https://as.test/%zz")}.differs(
 		`url.Error: parse "https://as.test/%zz": invalid URL escape "%zz"`,
 		"error: oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint",
-		"The error names the field and quotes nothing of it."),
+		"The error names the field, and quotes none of it."),
 	row{name: "F5_token_url_with_fragment", conf: withTokenURL(tokenURL + "#f")}.differs(
 		"header; token at-1 1h0m0s",
 		"error: oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows",
@@ -1282,13 +1282,13 @@ var misuseRows = []row{
 	row{name: "L3_secret_in_query_of_token_url", conf: withTokenURL("https://as.test/token?client_secret=s")}.differs(
 		"header ?client_secret=s; token at-1 1h0m0s",
 		"error: oauth2: TokenURL contains client_secret in its query; use ClientSecret or EndpointParams",
-		"RFC 6749, Section 2.3.1: credentials are never part of the URI, which logs and proxies keep."),
+		"Credentials must not be in the URI, which logs and proxies keep (RFC 6749, Section 2.3.1)."),
 	row{name: "L2_printed_config", do: func(tr *trial) {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
 			tr.note("%t", strings.Contains(fmt.Sprintf(verb, tr.config), "secret"))
 		}
 	}}.differs("true; true; true; true; true", "false; false; false; false; false",
-		"Configurations are printed and logged: fmt and log/slog get ID, TokenURL and scopes."),
+		"Configurations are printed and logged, so fmt and log/slog show only the ID, the TokenURL and the scopes."),
 	row{name: "json_of_config", do: func(tr *trial) {
 		encoded, err := json.Marshal(tr.config)
 		require.NoError(tr, err)
@@ -1297,9 +1297,9 @@ var misuseRows = []row{
 	row{name: "L3_userinfo_in_token_url", conf: func(c *upstream.Config) { inParams(c); c.TokenURL = "https://user:password@as.test/token" }}.differs(
 		"header user:password client_id=id&client_secret=secret; token at-1 1h0m0s",
 		"error: oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret",
-		"RFC 6749, Sections 2.3 and 2.3.1: one way to authenticate per request, and never in the URL."),
+		"A request must authenticate in one way only, and never in the URL (RFC 6749, Sections 2.3 and 2.3.1)."),
 	row{name: "F5_line_break_in_client_id", conf: func(c *upstream.Config) { c.ClientID = "id\n" }}.differs(
 		"header id%0A:secret; token at-1 1h0m0s",
 		"error: oauth2: ClientID contains a control character; remove line breaks and the like from where it is read",
-		"RFC 6749, Appendix A.1. It comes of a file that is read to its end."),
+		"RFC 6749, Appendix A.1, forbids it. The usual cause is a file that ends with a line break."),
 }
