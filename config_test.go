@@ -120,32 +120,23 @@ func TestCompatibilityDocument(t *testing.T) {
 	require.Equal(t, testedReasons, documentedReasons)
 }
 
-// A config is what the Configs of both packages can do.
+// A config has the methods that the Configs of both packages have.
 type config interface {
 	Client(ctx context.Context) *http.Client
 	Token(ctx context.Context) (*oauth2.Token, error)
 	TokenSource(ctx context.Context) oauth2.TokenSource
 }
 
-var (
-	_ config = (*upstream.Config)(nil)
-	_ config = (*clientcredentials.Config)(nil)
-)
-
 // A subject is the Config of one of the packages.
 type subject struct {
 	config
-	assign func(change func(c *upstream.Config)) // assigns fields
-	copied func() config                         // by value
+	assign func(change func(c *upstream.Config)) // changes fields
+	copied func() config                         // returns a copy of the struct
 }
 
 func newUpstream(fields upstream.Config, _ bool) subject {
 	c := &fields
-	return subject{
-		config: c,
-		assign: func(change func(*upstream.Config)) { change(c) },
-		copied: func() config { clone := *c; return &clone },
-	}
+	return subject{c, func(change func(*upstream.Config)) { change(c) }, func() config { clone := *c; return &clone }}
 }
 
 func newHere(fields upstream.Config, once bool) subject {
@@ -155,44 +146,32 @@ func newHere(fields upstream.Config, once bool) subject {
 	}
 	assign := func(change func(*upstream.Config)) {
 		change(&fields)
-		c.ClientID = fields.ClientID
-		c.ClientSecret = fields.ClientSecret
-		c.TokenURL = fields.TokenURL
-		c.Scopes = fields.Scopes
-		c.EndpointParams = fields.EndpointParams
-		c.AuthStyle = fields.AuthStyle
+		c.ClientID, c.ClientSecret, c.TokenURL = fields.ClientID, fields.ClientSecret, fields.TokenURL
+		c.Scopes, c.EndpointParams, c.AuthStyle = fields.Scopes, fields.EndpointParams, fields.AuthStyle
 	}
 	assign(func(*upstream.Config) {})
-	return subject{
-		config: c,
-		assign: assign,
-		copied: func() config { clone := *c; return &clone },
-	}
+	return subject{c, assign, func() config { clone := *c; return &clone }}
 }
 
-// A trial is the run of a row against one of the packages, in a bubble.
+// A trial is one run of a row, against one of the packages, in a bubble of
+// testing/synctest.
 type trial struct {
 	*testing.T
 	*network
 	subject
-	ctx   context.Context // its oauth2.HTTPClient leads into the network
-	http  *http.Client    // that client
+	ctx   context.Context // has http under oauth2.HTTPClient
+	http  *http.Client    // leads into the network
 	start time.Time
 }
 
 func run(t *testing.T, row row, newSubject func(fields upstream.Config, once bool) subject) *network {
 	n := &network{before: row.before, answer: row.answer}
 	synctest.Test(t, func(t *testing.T) {
-		fields := upstream.Config{
-			ClientID:     "id",
-			ClientSecret: "secret",
-			TokenURL:     tokenURL,
-			AuthStyle:    oauth2.AuthStyleInHeader,
-		}
+		fields := upstream.Config{ClientID: "id", ClientSecret: "secret", TokenURL: tokenURL, AuthStyle: oauth2.AuthStyleInHeader}
 		if row.conf != nil {
 			row.conf(&fields)
 		}
-		client := &http.Client{Transport: n.transport()}
+		client := &http.Client{Transport: n.dialer()}
 		tr := &trial{
 			T:       t,
 			network: n,
@@ -213,13 +192,14 @@ func run(t *testing.T, row row, newSubject func(fields upstream.Config, once boo
 			}()
 			do(tr)
 		}()
-		time.Sleep(2 * time.Hour) // Requests that nobody waits for come to an end.
+		time.Sleep(2 * time.Hour) // Requests that nobody waits for end.
 	})
 	return n
 }
 
-// got notes a token: its AccessToken, TokenType, RefreshToken, and when it
-// expires, counted from the start.
+// got notes a token: its AccessToken, its TokenType unless that is Bearer, its
+// RefreshToken, and when it expires, counted from the start. It notes an error as failed
+// does.
 func (tr *trial) got(token *oauth2.Token, err error) {
 	if err != nil {
 		tr.failed(err)
@@ -238,9 +218,9 @@ func (tr *trial) got(token *oauth2.Token, err error) {
 	tr.note("%s", strings.Join(words, " "))
 }
 
-// failed notes an error: its type where it has a meaning for programs, and its
-// text. The text of a RetrieveError tells ErrorCode, ErrorDescription and
-// ErrorURI or else the Body; in the former case the Body follows.
+// failed notes the text of an error, and its type if programs look for that. The text of
+// a RetrieveError has either the ErrorCode, ErrorDescription and ErrorURI, or the Body. If
+// it has the ErrorCode, the note ends with the Body.
 func (tr *trial) failed(err error) {
 	switch e := err.(type) { //nolint:errorlint // The concrete type is the contract.
 	case *oauth2.RetrieveError:
@@ -256,8 +236,32 @@ func (tr *trial) failed(err error) {
 	}
 }
 
-// asks requests a token for each of the answers, and notes of each only whether
-// it is one, a refusal or another error.
+// token requests a token that there must be.
+func (tr *trial) token() *oauth2.Token {
+	token, err := tr.Token(tr.ctx)
+	require.NoError(tr, err)
+	return token
+}
+
+// refusal requests a token that the server must refuse.
+func (tr *trial) refusal() *oauth2.RetrieveError {
+	_, err := tr.Token(tr.ctx)
+	refusal, ok := err.(*oauth2.RetrieveError)
+	require.True(tr, ok, "%v", err)
+	return refusal
+}
+
+// tokens requests n tokens.
+func tokens(n int) func(*trial) {
+	return func(tr *trial) {
+		for range n {
+			tr.got(tr.Token(tr.ctx))
+		}
+	}
+}
+
+// asks requests a token for each of the answers. It notes only whether it got a token, a
+// refusal or another error.
 func asks(answers ...answer) func(*trial) {
 	return func(tr *trial) {
 		for _, a := range answers {
@@ -283,25 +287,32 @@ func asks(answers ...answer) func(*trial) {
 func source(tr *trial) oauth2.TokenSource { return tr.TokenSource(tr.ctx) }
 func client(tr *trial) *http.Client       { return tr.Client(tr.ctx) }
 
-// withMargin returns a source whose user wants tokens with 20 minutes to live.
+// transport returns the Transport of a client of Config.Client.
+func (tr *trial) transport(client *http.Client) *oauth2.Transport {
+	transport, ok := client.Transport.(*oauth2.Transport)
+	require.True(tr, ok)
+	return transport
+}
+
+// withMargin returns a source whose tokens are replaced 20 minutes before they expire.
 func withMargin(tr *trial) oauth2.TokenSource {
 	return oauth2.ReuseTokenSourceWithExpiry(nil, source(tr), 20*time.Minute)
 }
 
-// asksSource asks one source for a token at each of the times since the start.
+// asksSource asks one source for a token at each of the times, counted from the start.
 func asksSource(source func(*trial) oauth2.TokenSource, times ...time.Duration) func(*trial) {
 	return func(tr *trial) {
 		source := source(tr)
 		for _, d := range times {
 			tr.after(d)
 			token, err := source.Token()
-			synctest.Wait() // A refresh in the background is noted first.
+			synctest.Wait() // The network notes a refresh in the background first.
 			tr.got(token, err)
 		}
 	}
 }
 
-// asksClient calls an API with one client at each of the times since the start.
+// asksClient calls an API with one client at each of the times, counted from the start.
 func asksClient(client func(*trial) *http.Client, times ...time.Duration) func(*trial) {
 	return func(tr *trial) {
 		client := client(tr)
@@ -312,8 +323,8 @@ func asksClient(client func(*trial) *http.Client, times ...time.Duration) func(*
 	}
 }
 
-// get makes a request to an API. It notes nothing but an error: the network
-// notes what arrives.
+// get sends a request to an API. It notes only errors, because the network notes what
+// arrives.
 func (tr *trial) get(client *http.Client, address string) {
 	resp, err := client.Get(address)
 	if err != nil {
@@ -323,9 +334,7 @@ func (tr *trial) get(client *http.Client, address string) {
 	resp.Body.Close()
 }
 
-// after lets the bubble's clock run until that much time has passed since the
-// start, and refreshes in the background finish.
-// asksStatus makes requests to paths of the API and notes the status of each.
+// asksStatus sends requests to paths of the API and notes the status of each answer.
 func asksStatus(paths ...string) func(*trial) {
 	return func(tr *trial) {
 		client := tr.Client(tr.ctx)
@@ -338,12 +347,13 @@ func asksStatus(paths ...string) func(*trial) {
 	}
 }
 
+// after waits until d has passed since the start and background refreshes have finished.
 func (tr *trial) after(d time.Duration) {
 	time.Sleep(time.Until(tr.start.Add(d)))
 	synctest.Wait()
 }
 
-// short abbreviates what is very long.
+// short abbreviates a very long text.
 func short(s string) string {
 	if len(s) <= 200 {
 		return s
@@ -355,45 +365,51 @@ const (
 	tokenURL = "https://as.test/token"
 	apiURL   = "https://api.test/"
 	formType = "application/x-www-form-urlencoded"
+	bearer   = `{"access_token":"at","token_type":"Bearer"}`
 )
 
-// A network is a token endpoint and any number of APIs. The client's end is a
-// real http.Transport, and its connections are pipes.
+// A network has a token endpoint and any number of APIs. Its clients use a real
+// http.Transport, whose connections are pipes.
 type network struct {
 	mu            sync.Mutex // protects what follows
 	before        []answer
 	answer        answer
 	transcript    []string
-	tokenRequests []string // as they came over the connection
+	tokenRequests []string // as they arrived
 	apiRequests   []string
 }
 
-// An answer of the token endpoint. The zero value is a token that lives an hour.
+// An answer of the token endpoint. The zero value is a token that expires in an hour.
 type answer struct {
 	status    int // 0: 200
 	mediaType string
 	body      string   // "#" in it is the number of the request
-	header    []string // further lines
+	header    []string // further lines of the header
 	unframed  bool     // no Content-Length
 	delay     time.Duration
 	none      bool // the connection is closed instead
 }
 
-// says is an answer in JSON.
+// says answers with JSON.
 func says(body string) answer { return answer{mediaType: "application/json", body: body} }
 
-// form is an answer that is form-encoded.
+// expires answers with a token that has this expires_in.
+func expires(in string) answer {
+	return says(`{"access_token":"at","token_type":"Bearer","expires_in":` + in + `}`)
+}
+
+// form answers with a form.
 func form(body string) answer { return answer{mediaType: formType, body: body} }
 
-// refuses is a refusal with an error code.
+// refuses answers with an error code.
 func refuses(status int, code string) answer {
 	return answer{status: status, mediaType: "application/json", body: `{"error":"` + code + `"}`}
 }
 
-// fails is a refusal without a word.
+// fails answers with an empty page.
 func fails(status int) answer { return answer{status: status, mediaType: "text/html"} }
 
-// redirects is an answer that points elsewhere.
+// redirects answers with a Location.
 func redirects(status int, target string) answer {
 	return answer{status: status, header: []string{"Location: " + target}}
 }
@@ -425,7 +441,8 @@ func (n *network) note(format string, args ...any) {
 	n.transcript = append(n.transcript, fmt.Sprintf(format, args...))
 }
 
-func (n *network) transport() *http.Transport {
+// dialer returns a Transport that leads into n.
+func (n *network) dialer() *http.Transport {
 	dial := func(scheme string) func(context.Context, string, string) (net.Conn, error) {
 		return func(context.Context, string, string) (net.Conn, error) {
 			client, server := net.Pipe()
@@ -436,10 +453,12 @@ func (n *network) transport() *http.Transport {
 	return &http.Transport{DialContext: dial("http"), DialTLSContext: dial("https")}
 }
 
-// serve answers one request. Every API redirects to where the parameter "to"
-// says, refuses the first token at /revoked, saying why, and every token at
-// /unauthorized, saying nothing, or else answers with what a hostile server would
-// say to a token request.
+// serve answers one request. Every API does one of these:
+//
+//   - redirects to the parameter "to", if there is one,
+//   - answers 401 at /revoked to the first token, and says why,
+//   - answers 401 at /unauthorized to every token, without a reason,
+//   - answers with a token, as a hostile server would if a token request reached it.
 func (n *network) serve(scheme string, conn net.Conn) {
 	defer conn.Close()
 	var raw bytes.Buffer
@@ -480,10 +499,10 @@ func (n *network) serve(scheme string, conn net.Conn) {
 	}
 }
 
-// describe puts a request into words. That of a token request are the way in
-// which the credentials came (header, params or nothing), the credentials and
-// the parameters if they aren't those of the simplest configuration, and the
-// query; those of others are method, origin and path, and the Authorization.
+// describe puts a request into words. For a token request these are where the credentials
+// were (header, params or nothing), the query, and the credentials and parameters unless
+// they are those of the simplest configuration. For another request these are the method,
+// the URL without its query, and the Authorization.
 func describe(scheme string, req *http.Request, body string) string {
 	parameters, _ := url.ParseQuery(body)
 	if req.Host != "as.test" || req.URL.Path != "/token" {
@@ -523,7 +542,12 @@ func describe(scheme string, req *http.Request, body string) string {
 	return strings.Join(words, " ")
 }
 
-// answers sets what the token endpoint answers from now on.
+// A roundTripper is a function that is an http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// answers sets the answer of the token endpoint from now on.
 func (n *network) answers(a answer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -533,16 +557,7 @@ func (n *network) answers(a answer) {
 func autoDetect(c *upstream.Config) { c.AuthStyle = oauth2.AuthStyleAutoDetect }
 func inParams(c *upstream.Config)   { c.AuthStyle = oauth2.AuthStyleInParams }
 
-// tokens requests that many tokens.
-func tokens(n int) func(*trial) {
-	return func(tr *trial) {
-		for range n {
-			tr.got(tr.Token(tr.ctx))
-		}
-	}
-}
-
-// follows sends a request to an API, which redirects to each of the origins.
+// follows sends a request to the first origin, which redirects to the next one, and so on.
 func follows(first string, origins ...string) func(*trial) {
 	address := ""
 	for _, origin := range slices.Backward(append([]string{first}, origins...)) {
@@ -566,7 +581,7 @@ func wire(tr *trial) {
 	tr.note("%s", tr.tokenRequests[0])
 }
 
-// What a token request looks like.
+// Token requests.
 var requestRows = []row{
 	row{name: "basic_bytes_on_the_wire", do: wire}.same(
 		"header; token at-1 1h0m0s; POST /token HTTP/1.1\r\nHost: as.test\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: 29\r\n" +
@@ -613,8 +628,7 @@ var requestRows = []row{
 		require.NoError(tr, err)
 		tr.http.Jar = jar
 		tr.answers(answer{header: []string{"Set-Cookie: a=b"}})
-		tr.got(tr.Token(tr.ctx))
-		tr.got(tr.Token(tr.ctx))
+		tokens(2)(tr)
 		tr.note("%t", strings.Contains(tr.tokenRequests[1], "Cookie: a=b"))
 	}}.same("header; token at-1 1h0m0s; header; token at-2 1h0m0s; true"),
 	row{name: "construction_context_values_reach_the_token_request", do: func(tr *trial) {
@@ -653,15 +667,14 @@ var requestRows = []row{
 		"Network errors, timeouts and the answers 408, 429, 500, 502, 503 and 504 often pass by themselves. With Retry.MaxAttempts 1 a failure is final, as it is upstream."),
 }
 
-// How the style of client authentication is found out.
+// Finding out the AuthStyle.
 var styleRows = []row{
 	row{name: "auto_detect_header_accepted", conf: autoDetect, do: tokens(2)}.same("header; token at-1 1h0m0s; header; token at-2 1h0m0s"),
 	row{name: "auto_detect_header_rejected", conf: autoDetect, do: func(tr *trial) {
 		for _, status := range []int{400, 401, 403, 404, 422, 500} {
 			tr.assign(func(c *upstream.Config) { c.ClientID = strconv.Itoa(status) })
 			tr.before = []answer{fails(status)}
-			tr.got(tr.Token(tr.ctx))
-			tr.got(tr.Token(tr.ctx)) // The second time it is known.
+			tokens(2)(tr) // The second time, the style is known.
 		}
 	}}.same(
 		"header 400:secret; params 400:secret; token at-2 1h0m0s; params 400:secret; token at-3 1h0m0s; " +
@@ -715,32 +728,28 @@ var styleRows = []row{
 		"There are no credentials to send in another form."),
 }
 
-// What is made of a token response.
+// Token responses.
 var responseRows = []row{
-	row{name: "expires_in_number", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":60}`)}.same("header; token at 1m0s"),
-	row{name: "expires_in_string", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":"60"}`)}.same("header; token at 1m0s"),
-	row{name: "expires_in_null", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":null}`)}.same("header; token at"),
-	row{name: "expires_in_absent", answer: says(`{"access_token":"at","token_type":"Bearer"}`)}.same("header; token at"),
-	row{name: "expires_in_zero", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":0}`)}.same("header; token at"),
-	row{name: "expires_in_zero_string", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":"0"}`)}.same("header; token at"),
-	row{name: "expires_in_negative", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":-1}`)}.same("header; token at -1s"),
-	row{name: "expires_in_clamped_to_68_years", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":99999999999}`)}.same(
+	row{name: "expires_in_number", answer: expires("60")}.same("header; token at 1m0s"),
+	row{name: "expires_in_string", answer: expires(`"60"`)}.same("header; token at 1m0s"),
+	row{name: "expires_in_null", answer: expires("null")}.same("header; token at"),
+	row{name: "expires_in_absent", answer: says(bearer)}.same("header; token at"),
+	row{name: "expires_in_zero", answer: expires("0")}.same("header; token at"),
+	row{name: "expires_in_zero_string", answer: expires(`"0"`)}.same("header; token at"),
+	row{name: "expires_in_negative", answer: expires("-1")}.same("header; token at -1s"),
+	row{name: "expires_in_clamped_to_68_years", answer: expires("99999999999")}.same(
 		"header; token at 596523h14m7s"),
-	row{name: "P1_float", do: asks(
-		says(`{"access_token":"at","expires_in":60.0}`),
-		says(`{"access_token":"at","expires_in":60.5}`),
-		says(`{"access_token":"at","expires_in":6e1}`),
-	)}.differs(
+	row{name: "P1_float", do: asks(expires("60.0"), expires("60.5"), expires("6e1"))}.differs(
 		"header; error; header; error; header; error", `header; token "at" 1m0s; header; token "at" 1m0s; header; token "at" 1m0s`,
 		"RFC 6749, Appendix A.14, allows only digits, but servers send whatever their JSON library makes of a number. Fractions are dropped."),
-	row{name: "P1_empty_string", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":""}`)}.differs(
+	row{name: "P1_empty_string", answer: expires(`""`)}.differs(
 		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"\"" into Number`,
 		"header; token at",
 		"Some servers send an empty string when they have no value. It is treated like a missing expires_in."),
-	row{name: "P1d_below_int32", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":-2147483649}`)}.differs(
+	row{name: "P1d_below_int32", answer: expires("-2147483649")}.differs(
 		"header; token at 596523h14m7s", "header; token at -596523h14m7s",
 		"Upstream's number wraps around, so that an expired token lives for 68 years."),
-	row{name: "P1d_beyond_int64", answer: says(`{"access_token":"at","token_type":"Bearer","expires_in":99999999999999999999}`)}.differs(
+	row{name: "P1d_beyond_int64", answer: expires("99999999999999999999")}.differs(
 		`header; error: oauth2: cannot parse json: strconv.ParseInt: parsing "99999999999999999999": value out of range`,
 		"header; token at 596523h14m7s",
 		"It is clamped to 68 years, like any number that is too large."),
@@ -755,9 +764,7 @@ var responseRows = []row{
 		"header; token at", "header; token at 1m0s",
 		"Upstream treats the token as one that never expires."),
 	row{name: "ExpiresIn_filled", do: func(tr *trial) {
-		token, err := tr.Token(tr.ctx)
-		require.NoError(tr, err)
-		tr.note("%d", token.ExpiresIn)
+		tr.note("%d", tr.token().ExpiresIn)
 	}}.differs("header; 0", "header; 3600",
 		"Programs look for the lifetime there."),
 	row{name: "F12_expiry_counts_from_before_sending", answer: answer{delay: 9 * time.Second}}.differs(
@@ -773,11 +780,11 @@ var responseRows = []row{
 		"header; token at"),
 	row{name: "form_response_without_length", answer: answer{mediaType: formType, body: "access_token=at&token_type=Bearer", unframed: true}}.same(
 		"header; token at"),
-	row{name: "json_response_as_text_html", answer: answer{mediaType: "text/html", body: `{"access_token":"at","token_type":"Bearer"}`}}.same(
+	row{name: "json_response_as_text_html", answer: answer{mediaType: "text/html", body: bearer}}.same(
 		"header; token at"),
-	row{name: "json_response_without_media_type", answer: answer{body: `{"access_token":"at","token_type":"Bearer"}`}}.same("header; token at"),
-	row{name: "status_201", answer: answer{status: 201, body: `{"access_token":"at","token_type":"Bearer"}`}}.same("header; token at"),
-	row{name: "status_202", answer: answer{status: 202, body: `{"access_token":"at","token_type":"Bearer"}`}}.same("header; token at"),
+	row{name: "json_response_without_media_type", answer: answer{body: bearer}}.same("header; token at"),
+	row{name: "status_201", answer: answer{status: 201, body: bearer}}.same("header; token at"),
+	row{name: "status_202", answer: answer{status: 202, body: bearer}}.same("header; token at"),
 	row{name: "status_200_with_error", answer: says(`{"access_token":"","error":"e","error_description":"d","error_uri":"u"}`)}.same(
 		`header; refused 200: oauth2: "e" "d" "u" {"access_token":"","error":"e","error_description":"d","error_uri":"u"}`),
 	row{name: "large_access_token", answer: says(`{"access_token":"` + strings.Repeat("a", 900_000) + `","token_type":"Bearer"}`)}.same(
@@ -810,10 +817,7 @@ var responseRows = []row{
 		`header; token "a\ufffd"; header; token "a\ufffd"`, "header; error; header; error",
 		"RFC 6749, Appendix A.12, forbids it, and the token wouldn't be the one that the server meant."),
 	row{name: "P3c_access_token_characters", do: asks(
-		says(`{"access_token":"a\r\nX: y"}`),
-		says(`{"access_token":"a\u0000"}`),
-		says(`{"access_token":"a b"}`),
-		says(`{"access_token":"ä"}`),
+		says(`{"access_token":"a\r\nX: y"}`), says(`{"access_token":"a\u0000"}`), says(`{"access_token":"a b"}`), says(`{"access_token":"ä"}`),
 	)}.differs(
 		`header; token "a\r\nX: y"; header; token "a\x00"; header; token "a b"; header; token "\u00e4"`,
 		"header; error; header; error; header; error; header; error",
@@ -826,10 +830,10 @@ var responseRows = []row{
 		`header; token at "DPoP"`,
 		"header; error: oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP (status 200, application/json, 41 bytes)",
 		"The token can't be used without the key (RFC 9449, Section 7.1)."),
-	row{name: "P3f_json_as_text_plain", answer: answer{mediaType: "text/plain", body: `{"access_token":"at","token_type":"Bearer"}`}}.differs(
+	row{name: "P3f_json_as_text_plain", answer: answer{mediaType: "text/plain", body: bearer}}.differs(
 		"header; error: oauth2: server response missing access_token", "header; token at",
 		"JSON is recognized by its opening brace."),
-	row{name: "P3f_byte_order_mark", answer: says("\ufeff" + `{"access_token":"at","token_type":"Bearer"}`)}.differs(
+	row{name: "P3f_byte_order_mark", answer: says("\ufeff" + bearer)}.differs(
 		"header; error: oauth2: cannot parse json: invalid character 'ï' looking for beginning of value", "header; token at",
 		"RFC 8259, Section 8.1, allows parsers to ignore it."),
 	row{name: "P3g_html", answer: answer{mediaType: "text/html", body: "<html>"}}.differs(
@@ -856,7 +860,7 @@ var responseRows = []row{
 		"header; error: oauth2: server response missing access_token",
 		"header; error: oauth2: server response missing access_token (status 200, application/json, 23 bytes)",
 		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
-	row{name: "P3h_206", answer: answer{status: 206, body: `{"access_token":"at","token_type":"Bearer"}`}}.differs(
+	row{name: "P3h_206", answer: answer{status: 206, body: bearer}}.differs(
 		"header; token at",
 		"header; error: oauth2: cannot fetch token: the answer is a part of something larger (status 206, no media type, 43 bytes)",
 		"The request didn't ask for a part (RFC 9110, Section 15.3.7)."),
@@ -878,12 +882,10 @@ var responseRows = []row{
 		"A program can see that the answer was cut off."),
 }
 
-// extras notes what Token.Extra says, and its types.
+// extras notes the types and values that Token.Extra returns.
 func extras(names ...string) func(*trial) {
 	return func(tr *trial) {
-		token, err := tr.Token(tr.ctx)
-		require.NoError(tr, err)
-		var words []string
+		token, words := tr.token(), []string(nil)
 		for _, name := range names {
 			words = append(words, fmt.Sprintf("%s=%[2]T %#[2]v", name, token.Extra(name)))
 		}
@@ -891,7 +893,7 @@ func extras(names ...string) func(*trial) {
 	}
 }
 
-// What the errors of the token endpoint look like.
+// Errors and redirects of the token endpoint.
 var errorRows = []row{
 	row{name: "error_response_json", answer: answer{status: 401, mediaType: "application/json;charset=UTF-8", body: `{"error":"e","error_description":"d","error_uri":"u"}`}}.same(
 		`header; refused 401: oauth2: "e" "d" "u" {"error":"e","error_description":"d","error_uri":"u"}`),
@@ -903,10 +905,8 @@ var errorRows = []row{
 		"header; refused 400: oauth2: cannot fetch token: 400 Bad Request\nResponse: what?"),
 	row{name: "error_response_empty", answer: fails(401)}.same("header; refused 401: oauth2: cannot fetch token: 401 Unauthorized\nResponse: "),
 	row{name: "error_response_keeps_its_header", answer: answer{status: 429, header: []string{"Retry-After: 60"}}, do: func(tr *trial) {
-		_, err := tr.Token(tr.ctx)
-		refusal, ok := err.(*oauth2.RetrieveError)
-		require.True(tr, ok)
-		tr.note("%s %s", refusal.Response.Status, refusal.Response.Header.Get("Retry-After"))
+		resp := tr.refusal().Response
+		tr.note("%s %s", resp.Status, resp.Header.Get("Retry-After"))
 	}}.same("header; 429 Too Many Requests 60"),
 	row{name: "error_response_300_without_location", answer: fails(300)}.same(
 		"header; refused 300: oauth2: cannot fetch token: 300 Multiple Choices\nResponse: "),
@@ -922,18 +922,12 @@ var errorRows = []row{
 		`header; refused 400: oauth2: "e" {"error":"e","error_description":["d"]}`,
 		"Programs look for the code, whatever else is wrong with the answer."),
 	row{name: "L1_request_in_error", conf: inParams, answer: refuses(401, "e"), do: func(tr *trial) {
-		_, err := tr.Token(tr.ctx)
-		var refusal *oauth2.RetrieveError
-		require.ErrorAs(tr, err, &refusal)
-		req := refusal.Response.Request
+		req := tr.refusal().Response.Request
 		tr.note("%s %v GetBody: %t", req.Method, req.URL, req.GetBody != nil)
 	}}.differs("params; POST https://as.test/token GetBody: true", "params; POST https://as.test/token GetBody: false",
 		"Errors are logged, so the request in them says where it went but has no credentials, query or body."),
 	row{name: "L1_authorization_in_error", answer: refuses(401, "e"), do: func(tr *trial) {
-		_, err := tr.Token(tr.ctx)
-		var refusal *oauth2.RetrieveError
-		require.ErrorAs(tr, err, &refusal)
-		tr.note("%q", refusal.Response.Request.Header.Get("Authorization"))
+		tr.note("%q", tr.refusal().Response.Request.Header.Get("Authorization"))
 	}}.differs(`header; "Basic aWQ6c2VjcmV0"`, `header; ""`,
 		"Errors are logged, so the request in them says where it went but has no credentials, query or body."),
 	row{name: "L1b_echo_in_error", answer: answer{status: 400, body: "unknown secret, not Basic aWQ6c2VjcmV0"}}.differs(
@@ -952,13 +946,11 @@ var errorRows = []row{
 		"header; refused 500: oauth2: cannot fetch token: 500 Internal Server Error\nResponse: a�[2Jb",
 		"They could change what a terminal or a log shows."),
 	row{name: "R3_redirect_of_a_token_request", conf: inParams, do: asks(
-		redirects(301, "https://evil.test/"),
-		redirects(302, "https://evil.test/"),
-		redirects(303, "https://evil.test/"),
-		redirects(307, "https://evil.test/"),
-		redirects(308, "https://evil.test/"),
+		redirects(301, "https://evil.test/"), redirects(302, "https://evil.test/"), redirects(303, "https://evil.test/"),
+		redirects(307, "https://evil.test/"), redirects(308, "https://evil.test/"),
 	)}.differs(
-		`params; GET https://evil.test/; token "hostile"; params; GET https://evil.test/; token "hostile"; params; GET https://evil.test/; token "hostile"; params; POST https://evil.test/ and the secret; token "hostile"; params; POST https://evil.test/ and the secret; token "hostile"`,
+		strings.Repeat(`params; GET https://evil.test/; token "hostile"; `, 3)+
+			`params; POST https://evil.test/ and the secret; token "hostile"; params; POST https://evil.test/ and the secret; token "hostile"`,
 		"params; refused 301; params; refused 302; params; refused 303; params; refused 307; params; refused 308",
 		"Only TokenURL may receive the secret and issue tokens. The error wraps a RetrieveError and names the target's origin."),
 	row{name: "R3b_redirect_to_another_port", answer: redirects(307, "https://as.test:8443/token")}.differs(
@@ -991,12 +983,10 @@ var cacheRows = []row{
 	row{name: "token_is_replaced_in_its_last_10_seconds", do: asksSource(source, 0, time.Hour-5*time.Second)}.same(
 		"header; token at-1 1h0m0s; header; token at-2 1h59m55s"),
 	row{name: "tokens_are_valid", do: func(tr *trial) {
-		transport, ok := tr.Client(tr.ctx).Transport.(*oauth2.Transport)
-		require.True(tr, ok)
 		for _, get := range []func() (*oauth2.Token, error){
 			func() (*oauth2.Token, error) { return tr.Token(tr.ctx) },
 			tr.TokenSource(tr.ctx).Token,
-			transport.Source.Token,
+			tr.transport(tr.Client(tr.ctx)).Source.Token,
 		} {
 			token, err := get()
 			require.NoError(tr, err)
@@ -1076,8 +1066,8 @@ var cacheRows = []row{
 	}}.differs("header; true", "true",
 		"Nobody would wait for the token."),
 	row{name: "F2_failure_is_shared", do: func(tr *trial) {
-		// Upstream's callers wait for a mutex, during which the bubble's clock
-		// stands still: only here the answer may take its time.
+		// Upstream's callers wait for a mutex, and the clock of the bubble stands still
+		// during that. So the answer may be delayed only here.
 		a := fails(401)
 		if _, ok := tr.config.(*clientcredentials.Config); ok {
 			a.delay = time.Second
@@ -1121,9 +1111,7 @@ var cacheRows = []row{
 		"Each token is used for at least a second. Otherwise each call to the API would make a token request."),
 	row{name: "H2_edited_token", do: func(tr *trial) {
 		client := tr.Client(tr.ctx)
-		transport, ok := client.Transport.(*oauth2.Transport)
-		require.True(tr, ok)
-		token, err := transport.Source.Token()
+		token, err := tr.transport(client).Source.Token()
 		require.NoError(tr, err)
 		token.AccessToken = "edited"
 		tr.get(client, apiURL)
@@ -1146,7 +1134,7 @@ var cacheRows = []row{
 		source := tr.TokenSource(tr.ctx)
 		tr.note("%t", oauth2.ReuseTokenSource(nil, source) == source)
 		tr.note("%t", oauth2.ReuseTokenSourceWithExpiry(nil, source, time.Minute) == source)
-		tr.note("%t", oauth2.NewClient(tr.ctx, source).Transport.(*oauth2.Transport).Source == source)
+		tr.note("%t", tr.transport(oauth2.NewClient(tr.ctx, source)).Source == source)
 	}}.same("true; true; true"),
 	row{name: "reuse_token_source_uses_the_given_token_first", do: func(tr *trial) {
 		token := &oauth2.Token{AccessToken: "mine", TokenType: "Bearer", Expiry: tr.start.Add(time.Minute)}
@@ -1176,7 +1164,7 @@ var cacheRows = []row{
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; header; GET https://api.test/ Bearer at-2"),
 }
 
-// What Config.Client returns.
+// API requests.
 var clientRows = []row{
 	row{name: "client_takes_over_the_context_client", do: func(tr *trial) {
 		jar, err := cookiejar.New(nil)
@@ -1193,8 +1181,7 @@ var clientRows = []row{
 	}}.same("1m0s true; header; GET https://api.test/ Bearer at-1; CheckRedirect"),
 	row{name: "client_transport_is_an_oauth2_transport", do: func(tr *trial) {
 		client := tr.Client(tr.ctx)
-		transport, ok := client.Transport.(*oauth2.Transport)
-		require.True(tr, ok)
+		transport := tr.transport(client)
 		tr.got(transport.Source.Token())
 		base := transport.Base
 		transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
@@ -1205,13 +1192,11 @@ var clientRows = []row{
 	}}.same("header; token at-1 1h0m0s; Base Bearer at-1; GET https://api.test/ Bearer at-1"),
 	row{name: "client_transport_base_may_be_replaced", do: func(tr *trial) {
 		client := tr.Client(tr.ctx)
-		client.Transport.(*oauth2.Transport).Base = tr.transport()
+		tr.transport(client).Base = tr.dialer()
 		tr.get(client, apiURL)
 	}}.same("header; GET https://api.test/ Bearer at-1"),
 	row{name: "client_transport_base", do: func(tr *trial) {
-		transport, ok := tr.Client(tr.ctx).Transport.(*oauth2.Transport)
-		require.True(tr, ok)
-		tr.note("%t", transport.Base == tr.http.Transport)
+		tr.note("%t", tr.transport(tr.Client(tr.ctx)).Base == tr.http.Transport)
 	}}.differs("true", "false",
 		"A wrapper around the context client's Transport keeps the token on its origin, and waits no longer than the request's context allows. Both need the request."),
 	row{name: "api_request_on_the_wire", do: func(tr *trial) {
@@ -1247,12 +1232,7 @@ var clientRows = []row{
 		"The other host decides where the rest of the chain leads."),
 }
 
-// roundTripper is a function as an http.RoundTripper.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// What is wrong before anything is sent.
+// Misuse, and the Config itself.
 var misuseRows = []row{
 	row{name: "F5_nil_context", do: func(tr *trial) {
 		var none context.Context
