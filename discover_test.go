@@ -253,18 +253,14 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 	for _, name := range []string{"jwks_uri", "revocation_endpoint", "introspection_endpoint"} {
 		tests = append(tests, testCase{name, []metadataAnswer{with(`"` + name + `":"http://a.example"`), good}, 1, name + " is not https"})
 	}
-	for address, want := range map[string]string{
-		"javascript:alert(1)":                "is not a whole URL",
-		"javascript://a.example/%0aalert(1)": "is not https",
-		"http://a.example/token":             "is not https",
-		"http://127.0.0.1/token":             "is not https",
-		"/token":                             "is not a whole URL",
-		"https:///token":                     "is not a whole URL",
-		`https://a.example/\r\n`:             "is not a whole URL",
-		"https://user@a.example/":            "contains a user name or a fragment",
-		"https://a.example/#":                "contains a user name or a fragment",
+	for want, addresses := range map[string][]string{
+		"is not a whole URL":                 {"javascript:alert(1)", "/token", "https:///token", `https://a.example/\r\n`},
+		"is not https":                       {"javascript://a.example/%0aalert(1)", "http://a.example/token", "http://127.0.0.1/token"},
+		"contains a user name or a fragment": {"https://user@a.example/", "https://a.example/#"},
 	} {
-		tests = append(tests, testCase{address, []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`), good}, 1, "token_endpoint " + want})
+		for _, address := range addresses {
+			tests = append(tests, testCase{address, []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`), good}, 1, "token_endpoint " + want})
+		}
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -347,36 +343,22 @@ func TestDiscoverOverHTTP(t *testing.T) {
 }
 
 func TestDiscoverRefusesIssuer(t *testing.T) {
-	for issuer, want := range map[string]string{
-		"":                           "the issuer is empty",
-		"s3cr3t":                     "the issuer is not a whole URL",
-		"//s3cr3t.example":           "the issuer is not a whole URL",
-		"https:s3cr3t.example":       "the issuer is not a whole URL",
-		"https://":                   "the issuer is not a whole URL",
-		"https://:443":               "the issuer is not a whole URL",
-		"ftp://127.0.0.1":            "the issuer is not a whole URL",
-		"https://a.example\n":        "the issuer cannot be parsed",
-		"https://a.example/\x1b":     "the issuer cannot be parsed",
-		"https://[s3cr3t":            "the issuer cannot be parsed",
-		"http://a.example":           "the issuer is http",
-		"HTTP://a.example":           "the issuer is http",
-		"http://10.0.0.1":            "the issuer is http",
-		"https://user:s3cr3t@a.b":    "the issuer contains a user name or password",
-		"https://@a.example":         "the issuer contains a user name or password",
-		"https://a.example?s3cr3t":   "the issuer contains a query or a fragment",
-		"https://a.example/?":        "the issuer contains a query or a fragment",
-		"https://a.example/x#s3cr3t": "the issuer contains a query or a fragment",
-		"https://a.example/x#":       "the issuer contains a query or a fragment",
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		t.Error("a request was sent")
+		return nil, errors.New("no")
+	})})
+	for want, issuers := range map[string][]string{
+		"is empty":                         {""},
+		"is not a whole URL":               {"s3cr3t", "//s3cr3t.example", "https:s3cr3t.example", "https://", "https://:443", "ftp://127.0.0.1"},
+		"cannot be parsed":                 {"https://a.example\n", "https://a.example/\x1b", "https://[s3cr3t"},
+		"is http":                          {"http://a.example", "HTTP://a.example", "http://10.0.0.1"},
+		"contains a user name or password": {"https://user:s3cr3t@a.b", "https://@a.example"},
+		"contains a query or a fragment":   {"https://a.example?s3cr3t", "https://a.example/?", "https://a.example/x#s3cr3t", "https://a.example/x#"},
 	} {
-		t.Run(issuer, func(t *testing.T) {
-			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
-				t.Error("a request")
-				return nil, errors.New("no")
-			})})
+		for _, issuer := range issuers {
 			_, err := Discover(ctx, issuer)
-			require.ErrorContains(t, err, want)
-			requireModest(t, err, "oauth2: cannot discover: ")
-		})
+			requireModest(t, err, "oauth2: cannot discover: the issuer "+want)
+		}
 	}
 }
 
