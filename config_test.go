@@ -88,36 +88,29 @@ func TestDropIn(t *testing.T) {
 	}
 }
 
-// TestCompatibilityDocument checks that docs/compatibility.md names each row in
-// the right section, and gives the reason for each difference.
+// TestCompatibilityDocument checks that docs/compatibility.md names each row once, in the
+// right section, and gives the reason for each difference.
 func TestCompatibilityDocument(t *testing.T) {
 	document, err := os.ReadFile("docs/compatibility.md")
 	require.NoError(t, err)
 	same, differences, found := strings.Cut(string(document), "\n## Differences\n")
 	require.True(t, found)
 
-	var documentedSame []string
+	documented, tested := make(map[string]string), make(map[string]string) // reasons by name; empty: the same
+	add := func(reasons map[string]string, name, reason string) {
+		require.NotContains(t, reasons, name)
+		reasons[name] = reason
+	}
 	for _, span := range regexp.MustCompile("`([a-z][a-z0-9_]+)`").FindAllStringSubmatch(same, -1) {
-		documentedSame = append(documentedSame, span[1])
+		add(documented, span[1], "")
 	}
-	documentedReasons := make(map[string]string)
 	for _, line := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .+ \\| .+ \\| (.+) \\|$").FindAllStringSubmatch(differences, -1) {
-		require.NotContains(t, documentedReasons, line[1])
-		documentedReasons[line[1]] = line[2]
+		add(documented, line[1], line[2])
 	}
-
-	var testedSame []string
-	testedReasons := make(map[string]string)
 	for _, row := range rows {
-		if row.reason == "" {
-			testedSame = append(testedSame, row.name)
-			continue
-		}
-		require.NotContains(t, testedReasons, row.name)
-		testedReasons[row.name] = row.reason
+		add(tested, row.name, row.reason)
 	}
-	require.ElementsMatch(t, testedSame, documentedSame)
-	require.Equal(t, testedReasons, documentedReasons)
+	require.Equal(t, tested, documented)
 }
 
 // A config has the methods that the Configs of both packages have.
@@ -260,6 +253,16 @@ func tokens(n int) func(*trial) {
 	}
 }
 
+// asksWithin requests a token with a context that ends after d, and notes how long that took.
+func asksWithin(d time.Duration) func(*trial) {
+	return func(tr *trial) {
+		ctx, cancel := context.WithTimeout(tr.ctx, d)
+		defer cancel()
+		tr.got(tr.Token(ctx))
+		tr.note("after %v", time.Since(tr.start))
+	}
+}
+
 // asks requests a token for each of the answers. It notes only whether it got a token, a
 // refusal or another error.
 func asks(answers ...answer) func(*trial) {
@@ -332,6 +335,13 @@ func (tr *trial) get(client *http.Client, address string) {
 		return
 	}
 	resp.Body.Close()
+}
+
+// request returns a request to an API.
+func (tr *trial) request(ctx context.Context, method, address, body string) *http.Request {
+	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
+	require.NoError(tr, err)
+	return req
 }
 
 // asksStatus sends requests to paths of the API and notes the status of each answer.
@@ -642,21 +652,11 @@ var requestRows = []row{
 	}}.same("value; header; token at-1 1h0m0s"),
 	row{name: "context_client_timeout_bounds_token_requests", once: true, answer: answer{delay: time.Minute}, do: func(tr *trial) {
 		tr.http.Timeout = time.Second
-		tr.got(tr.Token(tr.ctx))
-		tr.note("after %v", time.Since(tr.start))
+		asksWithin(time.Hour)(tr)
 	}}.same(`header; url.Error: Post "https://as.test/token": context deadline exceeded; after 1s`),
-	row{name: "context_bounds_token", answer: answer{delay: time.Minute}, do: func(tr *trial) {
-		ctx, cancel := context.WithTimeout(tr.ctx, time.Second)
-		defer cancel()
-		tr.got(tr.Token(ctx))
-		tr.note("after %v", time.Since(tr.start))
-	}}.same(`header; url.Error: Post "https://as.test/token": context deadline exceeded; after 1s`),
-	row{name: "F14_server_never_answers", once: true, answer: answer{delay: time.Hour}, do: func(tr *trial) {
-		ctx, cancel := context.WithTimeout(tr.ctx, 10*time.Minute)
-		defer cancel()
-		tr.got(tr.Token(ctx))
-		tr.note("after %v", time.Since(tr.start))
-	}}.differs(
+	row{name: "context_bounds_token", answer: answer{delay: time.Minute}, do: asksWithin(time.Second)}.same(
+		`header; url.Error: Post "https://as.test/token": context deadline exceeded; after 1s`),
+	row{name: "F14_server_never_answers", once: true, answer: answer{delay: time.Hour}, do: asksWithin(10 * time.Minute)}.differs(
 		`header; url.Error: Post "https://as.test/token": context deadline exceeded; after 10m0s`,
 		`header; url.Error: Post "https://as.test/token": oauth2: cannot fetch token: an attempt took longer than 10s: context deadline exceeded; after 10s`,
 		"A server that hangs must not hang its clients: an attempt takes at most 10 seconds, and all attempts together at most 30."),
@@ -743,15 +743,13 @@ var responseRows = []row{
 		"header; error; header; error; header; error", `header; token "at" 1m0s; header; token "at" 1m0s; header; token "at" 1m0s`,
 		"RFC 6749, Appendix A.14, allows only digits, but servers send whatever their JSON library makes of a number. Fractions are dropped."),
 	row{name: "P1_empty_string", answer: expires(`""`)}.differs(
-		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"\"" into Number`,
-		"header; token at",
+		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"\"" into Number`, "header; token at",
 		"Some servers send an empty string when they have no value. It is treated like a missing expires_in."),
 	row{name: "P1d_below_int32", answer: expires("-2147483649")}.differs(
 		"header; token at 596523h14m7s", "header; token at -596523h14m7s",
 		"Upstream's number wraps around, so that an expired token lives for 68 years."),
 	row{name: "P1d_beyond_int64", answer: expires("99999999999999999999")}.differs(
-		`header; error: oauth2: cannot parse json: strconv.ParseInt: parsing "99999999999999999999": value out of range`,
-		"header; token at 596523h14m7s",
+		`header; error: oauth2: cannot parse json: strconv.ParseInt: parsing "99999999999999999999": value out of range`, "header; token at 596523h14m7s",
 		"It is clamped to 68 years, like any number that is too large."),
 	row{name: "P1d_form_beyond_int32", answer: form("access_token=at&token_type=Bearer&expires_in=99999999999")}.differs(
 		"header; token at 2157299h53m50.45224192s", "header; token at 596523h14m7s",
@@ -800,8 +798,7 @@ var responseRows = []row{
 	row{name: "case_variant_of_a_name", answer: says(`{"Access_Token":"at","TOKEN_TYPE":"Bearer","Expires_in":60}`)}.same("header; token at 1m0s"),
 	row{name: "duplicate_of_an_unknown_name", answer: says(`{"access_token":"at","x":"a","x":"b"}`), do: extras("x")}.same(`header; x=string "b"`),
 	row{name: "P3a_duplicate_keys", answer: says(`{"access_token":"a","access_token":"b"}`)}.differs(
-		`header; token b ""`,
-		"header; error: oauth2: cannot parse json: access_token appears more than once (status 200, application/json, 39 bytes)",
+		`header; token b ""`, "header; error: oauth2: cannot parse json: access_token appears more than once (status 200, application/json, 39 bytes)",
 		"RFC 6749, Section 3.2, forbids it, and parsers disagree about which of the two to use."),
 	row{name: "P3a_duplicate_form_keys", answer: form("access_token=a&access_token=b")}.differs(
 		`header; token a ""`,
@@ -861,8 +858,7 @@ var responseRows = []row{
 		"header; error: oauth2: server response missing access_token (status 200, application/json, 23 bytes)",
 		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
 	row{name: "P3h_206", answer: answer{status: 206, body: bearer}}.differs(
-		"header; token at",
-		"header; error: oauth2: cannot fetch token: the answer is a part of something larger (status 206, no media type, 43 bytes)",
+		"header; token at", "header; error: oauth2: cannot fetch token: the answer is a part of something larger (status 206, no media type, 43 bytes)",
 		"The request didn't ask for a part (RFC 9110, Section 15.3.7)."),
 	row{name: "P4_member_of_another_type", answer: says(`{"access_token":["at"]}`)}.differs(
 		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go struct field tokenJSON.access_token of type string",
@@ -935,8 +931,7 @@ var errorRows = []row{
 		"header; refused 400: oauth2: cannot fetch token: 400 Bad Request\nResponse: unknown [redacted], not Basic [redacted]",
 		"Errors are logged, so the client's own credentials are masked in them."),
 	row{name: "L3_query_in_error", once: true, conf: withTokenURL(tokenURL + "?key=k"), answer: answer{none: true}}.differs(
-		`header ?key=k; url.Error: Post "https://as.test/token?key=k": EOF`,
-		`header ?key=k; url.Error: Post "https://as.test/token": EOF`,
+		`header ?key=k; url.Error: Post "https://as.test/token?key=k": EOF`, `header ?key=k; url.Error: Post "https://as.test/token": EOF`,
 		"Errors are logged, and some programs put keys into queries."),
 	row{name: "L4_large_error_body", once: true, answer: answer{status: 500, body: strings.Repeat("x", 100_000)}}.differs(
 		"header; refused 500: oauth2: cann... (100064 bytes)", "header; refused 500: oauth2: cann... (8256 bytes)",
@@ -1047,9 +1042,7 @@ var cacheRows = []row{
 		ctx, cancel := context.WithTimeout(tr.ctx, 100*time.Millisecond)
 		defer cancel()
 		client := tr.Client(tr.ctx)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL, http.NoBody)
-		require.NoError(tr, err)
-		_, err = client.Do(req)
+		_, err := client.Do(tr.request(ctx, http.MethodGet, apiURL, ""))
 		tr.note("%t after %v", errors.Is(err, context.DeadlineExceeded), time.Since(tr.start))
 		tr.after(3 * time.Second)
 		tr.get(client, apiURL)
@@ -1059,9 +1052,7 @@ var cacheRows = []row{
 	row{name: "H4_request_context_already_done", do: func(tr *trial) {
 		ctx, cancel := context.WithCancel(tr.ctx)
 		cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL, http.NoBody)
-		require.NoError(tr, err)
-		_, err = tr.Client(tr.ctx).Do(req)
+		_, err := tr.Client(tr.ctx).Do(tr.request(ctx, http.MethodGet, apiURL, ""))
 		tr.note("%t", errors.Is(err, context.Canceled))
 	}}.differs("header; true", "true",
 		"Nobody would wait for the token."),
@@ -1086,8 +1077,7 @@ var cacheRows = []row{
 	}}.differs("header; header; header", "header",
 		"Callers that wait for one token request share its error too. Upstream's callers ask one after the other."),
 	row{name: "F10_early_refresh", do: asksSource(source, 0, 57*time.Minute, 57*time.Minute+2*time.Second)}.differs(
-		"header; token at-1 1h0m0s; token at-1 1h0m0s; token at-1 1h0m0s",
-		"header; token at-1 1h0m0s; header; token at-1 1h0m0s; token at-2 1h57m0s",
+		"header; token at-1 1h0m0s; token at-1 1h0m0s; token at-1 1h0m0s", "header; token at-1 1h0m0s; header; token at-1 1h0m0s; token at-2 1h57m0s",
 		"A token is replaced in the background, up to 5 minutes before its expiry, and no caller waits for that."),
 	row{name: "F10_refresh_fails_before_the_expiry", before: []answer{{}}, answer: fails(503), do: asksSource(source, 0, time.Hour-5*time.Second)}.differs(
 		"header; token at-1 1h0m0s; header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ",
@@ -1106,8 +1096,7 @@ var cacheRows = []row{
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1",
 		"Upstream treats a token as expired 10 seconds early, so with short-lived tokens each call makes a token request."),
 	row{name: "P1c_expired_on_arrival", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":-1}`), do: asksSource(source, 0, 0, 2*time.Second)}.differs(
-		"header; token at-1 -1s; header; token at-2 -1s; header; token at-3 1s",
-		"header; token at-1 -1s; token at-1 -1s; header; token at-2 1s",
+		"header; token at-1 -1s; header; token at-2 -1s; header; token at-3 1s", "header; token at-1 -1s; token at-1 -1s; header; token at-2 1s",
 		"Each token is used for at least a second. Otherwise each call to the API would make a token request."),
 	row{name: "H2_edited_token", do: func(tr *trial) {
 		client := tr.Client(tr.ctx)
@@ -1153,8 +1142,7 @@ var cacheRows = []row{
 	row{name: "reuse_token_source_with_expiry_refreshes_early", do: asksSource(withMargin, 0, 39*time.Minute, 41*time.Minute, 41*time.Minute)}.same(
 		"header; token at-1 1h0m0s; token at-1 1h0m0s; header; token at-2 1h41m0s; token at-2 1h41m0s"),
 	row{name: "P1c_margin_longer_than_the_life", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":60}`), do: asksSource(withMargin, 0, 0, 0)}.differs(
-		"header; token at-1 1m0s; header; token at-2 1m0s; header; token at-3 1m0s",
-		"header; token at-1 1m0s; token at-1 1m0s; token at-1 1m0s",
+		"header; token at-1 1m0s; header; token at-2 1m0s; header; token at-3 1m0s", "header; token at-1 1m0s; token at-1 1m0s; token at-1 1m0s",
 		"Upstream makes a token request for each call. Here a token is used for at least half its life."),
 	row{name: "F10_refresh_fails_within_the_margin", before: []answer{{}}, answer: fails(503), do: asksSource(withMargin, 0, 41*time.Minute)}.differs(
 		"header; token at-1 1h0m0s; header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ",
@@ -1200,8 +1188,7 @@ var clientRows = []row{
 	}}.differs("true", "false",
 		"A wrapper around the context client's Transport keeps the token on its origin, and waits no longer than the request's context allows. Both need the request."),
 	row{name: "api_request_on_the_wire", do: func(tr *trial) {
-		req, err := http.NewRequestWithContext(tr.ctx, http.MethodPut, apiURL+"a?b=c", strings.NewReader("body"))
-		require.NoError(tr, err)
+		req := tr.request(tr.ctx, http.MethodPut, apiURL+"a?b=c", "body")
 		req.Header.Set("Authorization", "replaced")
 		req.Header["x-raw"] = []string{"1", "2"}
 		resp, err := tr.Client(tr.ctx).Do(req)
@@ -1215,16 +1202,14 @@ var clientRows = []row{
 	row{name: "redirect_on_the_same_origin", do: follows("https://api.test", "https://api.test:443", "https://API.test")}.same(
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test:443/ Bearer at-1; GET https://API.test/ Bearer at-1"),
 	row{name: "R1_redirect_to_another_host", do: follows("https://api.test", "https://other.test")}.differs(
-		"header; GET https://api.test/ Bearer at-1; GET https://other.test/ Bearer at-1",
-		"header; GET https://api.test/ Bearer at-1; GET https://other.test/",
+		"header; GET https://api.test/ Bearer at-1; GET https://other.test/ Bearer at-1", "header; GET https://api.test/ Bearer at-1; GET https://other.test/",
 		"The token is for the API that the caller chose, not for a host that the API redirects to. Config.Origins allows more."),
 	row{name: "R1_redirect_to_another_port", do: follows("https://api.test", "https://api.test:8443")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test:8443/ Bearer at-1",
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test:8443/",
 		"Another port is another origin (RFC 6454, Section 4)."),
 	row{name: "R2_redirect_to_cleartext", do: follows("https://api.test", "http://api.test")}.differs(
-		"header; GET https://api.test/ Bearer at-1; GET http://api.test/ Bearer at-1",
-		"header; GET https://api.test/ Bearer at-1; GET http://api.test/",
+		"header; GET https://api.test/ Bearer at-1; GET http://api.test/ Bearer at-1", "header; GET https://api.test/ Bearer at-1; GET http://api.test/",
 		"Tokens must never travel in cleartext (RFC 6750, Section 5.3)."),
 	row{name: "R7_redirect_away_and_back", do: follows("https://api.test", "https://other.test", "https://api.test")}.differs(
 		"header; GET https://api.test/ Bearer at-1; GET https://other.test/ Bearer at-1; GET https://api.test/ Bearer at-1",
@@ -1244,8 +1229,7 @@ var misuseRows = []row{
 	}}.differs("panic", "error: oauth2: the *http.Client in the context under oauth2.HTTPClient is nil",
 		"An error is better than a panic."),
 	row{name: "F5_token_url_empty", conf: withTokenURL("")}.differs(
-		`url.Error: Post "": unsupported protocol scheme ""`,
-		"error: oauth2: TokenURL is empty; set it to the address of the token endpoint",
+		`url.Error: Post "": unsupported protocol scheme ""`, "error: oauth2: TokenURL is empty; set it to the address of the token endpoint",
 		"The error names the field."),
 	row{name: "F5_token_url_relative", conf: withTokenURL("/token")}.differs(
 		`url.Error: Post "/token": unsupported protocol scheme ""`,
@@ -1256,12 +1240,10 @@ var misuseRows = []row{
 		"error: oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint",
 		"The error names the field, and quotes none of it."),
 	row{name: "F5_token_url_with_fragment", conf: withTokenURL(tokenURL + "#f")}.differs(
-		"header; token at-1 1h0m0s",
-		"error: oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows",
+		"header; token at-1 1h0m0s", "error: oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows",
 		"RFC 6749, Section 3.2, forbids it."),
 	row{name: "L3_secret_in_query_of_token_url", conf: withTokenURL("https://as.test/token?client_secret=s")}.differs(
-		"header ?client_secret=s; token at-1 1h0m0s",
-		"error: oauth2: TokenURL contains client_secret in its query; use ClientSecret or EndpointParams",
+		"header ?client_secret=s; token at-1 1h0m0s", "error: oauth2: TokenURL contains client_secret in its query; use ClientSecret or EndpointParams",
 		"Credentials must not be in the URI, which logs and proxies keep (RFC 6749, Section 2.3.1)."),
 	row{name: "L2_printed_config", do: func(tr *trial) {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {

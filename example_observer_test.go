@@ -41,7 +41,8 @@ func ExampleObserver() {
 }
 
 // SlogObserver logs what happens to tokens. This logger prints only warnings, without the
-// attributes that change from run to run.
+// attributes that change from run to run. [clientcredentials.JoinObservers] combines it with
+// another Observer.
 func ExampleSlogObserver() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -67,22 +68,4 @@ func ExampleSlogObserver() {
 	}
 	// Output:
 	// level=WARN msg="oauth2: got no token" error="oauth2: \"invalid_client\" \"client authentication failed\""
-}
-
-// JoinObservers combines a log and a counter.
-func ExampleJoinObservers() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	var requests atomic.Int64
-	counter := &clientcredentials.Observer{
-		RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
-	}
-	conf := exampleConfig(server)
-	conf.Observer = clientcredentials.JoinObservers(clientcredentials.SlogObserver(slog.New(slog.DiscardHandler)), counter)
-	if _, err := conf.Source(context.Background()).Token(); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("token requests:", requests.Load())
-	// Output: token requests: 1
 }

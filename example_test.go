@@ -210,42 +210,31 @@ func ExampleConfig_authStyleAutoDetect() {
 	// request 3 by client_secret_post
 }
 
-// With AuthStyleInHeader, the credentials are in the Authorization header.
-func ExampleConfig_authStyleInHeader() {
+// With AuthStyleInHeader the credentials are in the Authorization header, and with
+// AuthStyleInParams they are in the body.
+func ExampleConfig_authStyle() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 	conf := exampleConfig(server)
-	conf.AuthStyle = oauth2.AuthStyleInHeader
 
-	if _, err := conf.Token(context.Background()); err != nil {
-		log.Fatal(err)
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
+		conf.AuthStyle = style
+		if _, err := conf.Token(context.Background()); err != nil {
+			log.Fatal(err)
+		}
 	}
-	received := server.Auth.Requests()[0]
-	fmt.Println(received.AuthMethod)
-	fmt.Println(received.Header.Get("Authorization"))
-	fmt.Println(received.Body)
+	for _, received := range server.Auth.Requests() {
+		fmt.Println(received.AuthMethod)
+		fmt.Printf("  header: %q\n", received.Header.Get("Authorization"))
+		fmt.Printf("  body: %q\n", received.Body)
+	}
 	// Output:
 	// client_secret_basic
-	// Basic Y2xpZW50OnNlY3JldA==
-	// grant_type=client_credentials
-}
-
-// With AuthStyleInParams, the credentials are in the body.
-func ExampleConfig_authStyleInParams() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-	conf.AuthStyle = oauth2.AuthStyleInParams
-
-	if _, err := conf.Token(context.Background()); err != nil {
-		log.Fatal(err)
-	}
-	received := server.Auth.Requests()[0]
-	fmt.Println(received.AuthMethod)
-	fmt.Println(received.Body)
-	// Output:
+	//   header: "Basic Y2xpZW50OnNlY3JldA=="
+	//   body: "grant_type=client_credentials"
 	// client_secret_post
-	// client_id=client&client_secret=secret&grant_type=client_credentials
+	//   header: ""
+	//   body: "client_id=client&client_secret=secret&grant_type=client_credentials"
 }
 
 // The client in the context under oauth2.HTTPClient sends the token requests, and the
