@@ -35,9 +35,10 @@ import (
 // golang.org/x/oauth2/clientcredentials and of this package. Each row runs against both.
 // docs/compatibility.md lists the same rows, as TestCompatibilityDocument checks.
 
-// A row is one behaviour. The transcripts list in order what the servers received and
-// what the caller got, joined by "; ". The comments of describe, trial.got and
-// trial.failed explain their words.
+// A row is one behaviour. The transcripts list in order what the servers received and what
+// the caller got, joined by "; ". For example, "header; token at-1 1h0m0s" is a token request
+// with the credentials in its header, and the token at-1, which expires in an hour. The
+// comments of describe, trial.got and trial.failed explain the other words.
 type row struct {
 	name   string
 	once   bool                     // sets Retry.MaxAttempts to 1 here; retries have their own row
@@ -583,6 +584,10 @@ func withTokenURL(address string) func(*upstream.Config) {
 	return func(c *upstream.Config) { c.TokenURL = address }
 }
 
+func withParams(params url.Values) func(*upstream.Config) {
+	return func(c *upstream.Config) { c.EndpointParams = params }
+}
+
 var rows = slices.Concat(requestRows, styleRows, responseRows, errorRows, cacheRows, clientRows, misuseRows)
 
 // wire requests a token and notes the bytes of the request.
@@ -607,26 +612,19 @@ var requestRows = []row{
 		"params id:; token at-1 1h0m0s; POST /token HTTP/1.1\r\nHost: as.test\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: 42\r\n" +
 			"Content-Type: application/x-www-form-urlencoded\r\nAccept-Encoding: gzip\r\n\r\nclient_id=id&grant_type=client_credentials"),
 	row{name: "unknown_auth_style_sends_no_credentials", conf: func(c *upstream.Config) { c.AuthStyle = 7 }}.same("nothing; token at-1 1h0m0s"),
-	row{name: "scopes_are_joined_by_spaces", conf: func(c *upstream.Config) { c.Scopes = []string{"b", "a", "a"} }}.same(
-		"header scope=b+a+a; token at-1 1h0m0s"),
-	row{name: "endpoint_params_multi_valued", conf: func(c *upstream.Config) {
-		c.EndpointParams = url.Values{"resource": {"https://b", "https://a"}, "audience": {"x y"}, "none": nil}
-	}}.same("header audience=x+y&resource=https%3A%2F%2Fb&resource=https%3A%2F%2Fa; token at-1 1h0m0s"),
-	row{name: "endpoint_params_may_override_grant_type", conf: func(c *upstream.Config) { c.EndpointParams = url.Values{"grant_type": {"password"}} }}.same(
+	row{name: "scopes_are_joined_by_spaces", conf: func(c *upstream.Config) { c.Scopes = []string{"b", "a", "a"} }}.same("header scope=b+a+a; token at-1 1h0m0s"),
+	row{name: "endpoint_params_multi_valued", conf: withParams(url.Values{"resource": {"https://b", "https://a"}, "audience": {"x y"}, "none": nil})}.same(
+		"header audience=x+y&resource=https%3A%2F%2Fb&resource=https%3A%2F%2Fa; token at-1 1h0m0s"),
+	row{name: "endpoint_params_may_override_grant_type", conf: withParams(url.Values{"grant_type": {"password"}})}.same(
 		"header grant_type=password; token at-1 1h0m0s"),
-	row{name: "endpoint_params_may_remove_grant_type", conf: func(c *upstream.Config) { c.EndpointParams = url.Values{"grant_type": {}, "x": {"y"}} }}.same(
-		"header x=y; token at-1 1h0m0s"),
-	row{name: "endpoint_params_may_not_override_scope", conf: func(c *upstream.Config) {
-		c.Scopes = []string{"a"}
-		c.EndpointParams = url.Values{"scope": {"b"}}
-	}}.same(`error: oauth2: cannot overwrite parameter "scope"`),
-	row{name: "endpoint_params_may_hold_scope_without_scopes", conf: func(c *upstream.Config) { c.EndpointParams = url.Values{"scope": {"b"}} }}.same(
-		"header scope=b; token at-1 1h0m0s"),
-	row{name: "endpoint_params_client_id_beside_basic", conf: func(c *upstream.Config) { c.EndpointParams = url.Values{"client_id": {"other"}} }}.same(
-		"header client_id=other; token at-1 1h0m0s"),
+	row{name: "endpoint_params_may_remove_grant_type", conf: withParams(url.Values{"grant_type": {}, "x": {"y"}})}.same("header x=y; token at-1 1h0m0s"),
+	row{name: "endpoint_params_may_not_override_scope", conf: func(c *upstream.Config) { c.Scopes, c.EndpointParams = []string{"a"}, url.Values{"scope": {"b"}} }}.same(
+		`error: oauth2: cannot overwrite parameter "scope"`),
+	row{name: "endpoint_params_may_hold_scope_without_scopes", conf: withParams(url.Values{"scope": {"b"}})}.same("header scope=b; token at-1 1h0m0s"),
+	row{name: "endpoint_params_client_id_beside_basic", conf: withParams(url.Values{"client_id": {"other"}})}.same("header client_id=other; token at-1 1h0m0s"),
 	row{name: "endpoint_params_client_id_is_overridden_in_post", conf: func(c *upstream.Config) { inParams(c); c.EndpointParams = url.Values{"client_id": {"other"}} }}.same(
 		"params; token at-1 1h0m0s"),
-	row{name: "endpoint_params_refresh_token_is_kept_in_the_token", conf: func(c *upstream.Config) { c.EndpointParams = url.Values{"refresh_token": {"rt"}} }}.same(
+	row{name: "endpoint_params_refresh_token_is_kept_in_the_token", conf: withParams(url.Values{"refresh_token": {"rt"}})}.same(
 		"header refresh_token=rt; token at-1 refresh=rt 1h0m0s"),
 	row{name: "endpoint_params_are_left_alone", conf: func(c *upstream.Config) { inParams(c); c.EndpointParams = url.Values{"a": {"b"}} }, do: func(tr *trial) {
 		tr.got(tr.Token(tr.ctx))
@@ -737,8 +735,7 @@ var responseRows = []row{
 	row{name: "expires_in_zero", answer: expires("0")}.same("header; token at"),
 	row{name: "expires_in_zero_string", answer: expires(`"0"`)}.same("header; token at"),
 	row{name: "expires_in_negative", answer: expires("-1")}.same("header; token at -1s"),
-	row{name: "expires_in_clamped_to_68_years", answer: expires("99999999999")}.same(
-		"header; token at 596523h14m7s"),
+	row{name: "expires_in_clamped_to_68_years", answer: expires("99999999999")}.same("header; token at 596523h14m7s"),
 	row{name: "P1_float", do: asks(expires("60.0"), expires("60.5"), expires("6e1"))}.differs(
 		"header; error; header; error; header; error", `header; token "at" 1m0s; header; token "at" 1m0s; header; token "at" 1m0s`,
 		"RFC 6749, Appendix A.14, allows only digits, but servers send whatever their JSON library makes of a number. Fractions are dropped."),
@@ -778,8 +775,7 @@ var responseRows = []row{
 		"header; token at"),
 	row{name: "form_response_without_length", answer: answer{mediaType: formType, body: "access_token=at&token_type=Bearer", unframed: true}}.same(
 		"header; token at"),
-	row{name: "json_response_as_text_html", answer: answer{mediaType: "text/html", body: bearer}}.same(
-		"header; token at"),
+	row{name: "json_response_as_text_html", answer: answer{mediaType: "text/html", body: bearer}}.same("header; token at"),
 	row{name: "json_response_without_media_type", answer: answer{body: bearer}}.same("header; token at"),
 	row{name: "status_201", answer: answer{status: 201, body: bearer}}.same("header; token at"),
 	row{name: "status_202", answer: answer{status: 202, body: bearer}}.same("header; token at"),
@@ -790,8 +786,7 @@ var responseRows = []row{
 	row{name: "token_type_absent", answer: says(`{"access_token":"at"}`), do: asksClient(client, 0)}.same(`header; GET https://api.test/ Bearer at`),
 	row{name: "token_type_bearer_in_lower_case", answer: says(`{"access_token":"at","token_type":"bearer"}`), do: asksClient(client, 0)}.same(
 		"header; GET https://api.test/ Bearer at"),
-	row{name: "token_type_mac", answer: says(`{"access_token":"at","token_type":"mac"}`), do: asksClient(client, 0)}.same(
-		"header; GET https://api.test/ MAC at"),
+	row{name: "token_type_mac", answer: says(`{"access_token":"at","token_type":"mac"}`), do: asksClient(client, 0)}.same("header; GET https://api.test/ MAC at"),
 	row{name: "token_type_unknown", answer: says(`{"access_token":"at","token_type":"N_A"}`), do: asksClient(client, 0)}.same(
 		"header; GET https://api.test/ N_A at"),
 	row{name: "token_type_is_not_normalised", answer: says(`{"access_token":"at","token_type":"bearer"}`)}.same(`header; token at "bearer"`),
@@ -904,8 +899,7 @@ var errorRows = []row{
 		resp := tr.refusal().Response
 		tr.note("%s %s", resp.Status, resp.Header.Get("Retry-After"))
 	}}.same("header; 429 Too Many Requests 60"),
-	row{name: "error_response_300_without_location", answer: fails(300)}.same(
-		"header; refused 300: oauth2: cannot fetch token: 300 Multiple Choices\nResponse: "),
+	row{name: "error_response_300_without_location", answer: fails(300)}.same("header; refused 300: oauth2: cannot fetch token: 300 Multiple Choices\nResponse: "),
 	row{name: "network_error_is_url_error", once: true, answer: answer{none: true}}.same(`header; url.Error: Post "https://as.test/token": EOF`),
 	row{name: "error_of_client_wraps_retrieve_error", answer: refuses(401, "e"), do: func(tr *trial) {
 		_, err := tr.Client(tr.ctx).Get(apiURL)

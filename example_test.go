@@ -19,7 +19,7 @@ import (
 )
 
 // The examples of this file come in the order in which a program needs them: calling an
-// API, configuring the client, handling failures, and handling tokens by itself. All of
+// API, configuring the client, handling failures, and handling the tokens itself. All of
 // them use the fake servers of package clientcredentialstest.
 
 // Most programs need only this: a [clientcredentials.Config], one client that is kept, and
@@ -331,7 +331,7 @@ func ExampleResponseError() {
 	// Output: 200 text/html 26 bytes
 }
 
-// IsTemporary tells failures that pass by themselves from those that somebody has to fix.
+// IsTemporary separates the failures that may pass from those that somebody has to fix.
 func ExampleIsTemporary() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
