@@ -60,7 +60,8 @@ func newDPoPWorld(t *testing.T, http2 bool) *dpopWorld {
 	}
 	api := &clientcredentialstest.ResourceServer{Issuer: auth}
 	w := &dpopWorld{T: t, auth: auth, api: api, onToken: auth, onAPI: api, rewrite: strings.NewReplacer()}
-	client, urls := serveTLS(t, http2, w.record("token", &w.onToken), w.record("api", &w.onAPI))
+	client, urls := serveTLS(t, http2,
+		w.record("token", func() http.Handler { return w.onToken }), w.record("api", func() http.Handler { return w.onAPI }))
 	t.Cleanup(func() { require.Empty(t, append(auth.Violations(), api.Violations()...)) })
 	w.apiURL = urls[1]
 	w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, client)
@@ -70,10 +71,10 @@ func newDPoPWorld(t *testing.T, http2 bool) *dpopWorld {
 
 var errorCode = regexp.MustCompile(`error"?[=:]"(\w+)"`)
 
-// record returns a handler that adds what another handler answers to the transcript. It
-// checks what servers can't check, or needn't: that the nonce is not one of another server,
-// and that the id is long and the time right.
-func (w *dpopWorld) record(who string, handler *http.Handler) http.Handler {
+// record returns a handler that passes requests to another handler and adds its answers to
+// the transcript. It also checks what the fake servers don't check: that the nonce doesn't
+// come from another server, that the id is long, and that the time is right.
+func (w *dpopWorld) record(who string, handler func() http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		_, rest, _ := strings.Cut(req.Header.Get("DPoP"), ".")
 		payload, _, _ := strings.Cut(rest, ".")
@@ -89,7 +90,7 @@ func (w *dpopWorld) record(who string, handler *http.Handler) http.Handler {
 		assert.True(w, claims.Nonce == "" || strings.HasPrefix(claims.Nonce, who+"-"), claims.Nonce)
 
 		answer := httptest.NewRecorder()
-		(*handler).ServeHTTP(answer, req)
+		handler().ServeHTTP(answer, req)
 		for name, values := range answer.Header() {
 			rw.Header().Set(name, w.rewrite.Replace(strings.Join(values, ", ")))
 		}
