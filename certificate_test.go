@@ -9,12 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,10 +23,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// newCertificate returns a self-signed certificate for a client of that name.
+// newCertificate returns a self-signed certificate for a client with this name.
 func newCertificate(t *testing.T, name string) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,7 +43,7 @@ func newCertificate(t *testing.T, name string) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
 }
 
-// A certificateAuth is a CertificateAuth whose certificate the test replaces.
+// A certificateAuth is a CertificateAuth whose certificate a test can replace.
 type certificateAuth struct {
 	mu          sync.Mutex // protects what follows
 	certificate *tls.Certificate
@@ -68,118 +69,102 @@ func (a *certificateAuth) replace(certificate *tls.Certificate, err error) {
 	a.certificate, a.err = certificate, err
 }
 
-// A tlsWorld is an authorization server that binds tokens to certificates, and an
-// API that wants them (RFC 8705, Section 3).
-type tlsWorld struct {
-	auth, api, other *httptest.Server
-	conf             *Config
-	ctx              context.Context
-	certificates     *certificateAuth
-
-	mu       sync.Mutex // protects what follows
-	refusals int        // how many token requests to refuse yet
-	onRefuse func()
-	tokens   []string // "name of the certificate that the token was issued to"
-	calls    []string // of the API: name of the certificate that was presented
-	strays   []string // of the other API
-}
-
-func newTLSWorld(t *testing.T, http2 bool) *tlsWorld {
+// serveTLS starts servers that ask for a client certificate. It returns a client that trusts
+// them, and their URLs.
+func serveTLS(t *testing.T, http2 bool, handlers ...http.Handler) (*http.Client, []string) {
 	t.Helper()
-	w := &tlsWorld{certificates: &certificateAuth{certificate: newCertificate(t, "first")}}
-	presented := func(req *http.Request) string {
-		if req.TLS == nil || len(req.TLS.PeerCertificates) == 0 {
-			return "none"
-		}
-		return req.TLS.PeerCertificates[0].Subject.CommonName
-	}
-	serve := func(handler http.HandlerFunc) *httptest.Server {
+	var transport *http.Transport
+	var urls []string
+	for _, handler := range handlers {
 		server := httptest.NewUnstartedServer(handler)
 		server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 		server.EnableHTTP2 = http2
 		server.StartTLS()
 		t.Cleanup(server.Close)
-		return server
+		urls = append(urls, server.URL)
+		transport = server.Client().Transport.(*http.Transport).Clone() // All have the same certificate.
 	}
-	w.auth = serve(func(rw http.ResponseWriter, req *http.Request) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		name := presented(req)
-		w.tokens = append(w.tokens, name)
-		rw.Header().Set("Content-Type", "application/json")
-		if w.refusals > 0 {
-			w.refusals--
-			if w.onRefuse != nil {
-				w.onRefuse()
-			}
-			rw.WriteHeader(http.StatusUnauthorized)
-			_, _ = rw.Write([]byte(`{"error":"invalid_client"}`))
-			return
-		}
-		_, _ = rw.Write([]byte(`{"access_token":"` + name + "." + strconv.Itoa(len(w.tokens)) + `","token_type":"Bearer","expires_in":3600}`))
-	})
-	w.other = serve(func(rw http.ResponseWriter, req *http.Request) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.strays = append(w.strays, presented(req)+req.Header.Get("Authorization"))
-	})
-	w.api = serve(func(rw http.ResponseWriter, req *http.Request) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		name := presented(req)
-		w.calls = append(w.calls, name)
-		if req.URL.Path == "/away" {
-			http.Redirect(rw, req, w.other.URL, http.StatusFound)
-			return
-		}
-		want := "Bearer " + name + "."
-		if got := req.Header.Get("Authorization"); len(got) <= len(want) || got[:len(want)] != want {
-			rw.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			rw.WriteHeader(http.StatusUnauthorized)
-		}
-	})
-	transport := w.auth.Client().Transport.(*http.Transport).Clone()
 	transport.ForceAttemptHTTP2 = http2
-	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-	for _, server := range []*httptest.Server{w.auth, w.api, w.other} {
-		transport.TLSClientConfig.RootCAs.AddCert(server.Certificate())
-	}
 	transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-	client := &http.Client{Transport: transport}
-	t.Cleanup(client.CloseIdleConnections)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}, urls
+}
+
+// A tlsWorld is an authorization server that binds tokens to certificates, and an API that
+// checks this (RFC 8705, Section 3). At /away the API redirects to another origin. The test
+// fails if a request breaks RFC 8705.
+type tlsWorld struct {
+	auth         *clientcredentialstest.AuthorizationServer
+	api          *clientcredentialstest.ResourceServer
+	apiURL       string
+	conf         *Config
+	ctx          context.Context
+	certificates *certificateAuth
+	onToken      func()   // is called at each token request
+	strays       []string // the credentials that the other origin received
+}
+
+func newTLSWorld(t *testing.T, http2 bool) *tlsWorld {
+	t.Helper()
+	auth := &clientcredentialstest.AuthorizationServer{
+		Clients: []clientcredentialstest.Client{{ID: "client", CertificateBound: true}},
+	}
+	w := &tlsWorld{
+		auth:         auth,
+		api:          &clientcredentialstest.ResourceServer{Issuer: auth},
+		certificates: &certificateAuth{certificate: newCertificate(t, "first")},
+		onToken:      func() {},
+	}
+	client, urls := serveTLS(t, http2,
+		http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+			w.onToken()
+			auth.ServeHTTP(rw, req)
+		}),
+		w.api,
+		http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+			w.strays = append(w.strays, fmt.Sprint(len(req.TLS.PeerCertificates), " certificates, ", len(req.Header["Authorization"]), " tokens"))
+		}))
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
+	mux.Handle("/away", http.RedirectHandler(urls[2], http.StatusFound))
+	w.api.Handler = mux
+	t.Cleanup(func() { require.Empty(t, append(auth.Violations(), w.api.Violations()...)) })
+	w.apiURL = urls[1]
 	w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, client)
-	w.conf = &Config{ClientID: "client", TokenURL: w.auth.URL + "/token", ClientAuth: w.certificates}
+	w.conf = &Config{ClientID: "client", TokenURL: urls[0] + "/token", ClientAuth: w.certificates}
 	return w
 }
 
-func (w *tlsWorld) take() (tokens, calls, strays []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	tokens, calls, strays = w.tokens, w.calls, w.strays
-	w.tokens, w.calls, w.strays = nil, nil, nil
-	return tokens, calls, strays
+// presented returns the names of the certificates that came with the requests.
+func presented(requests []clientcredentialstest.Request) []string {
+	var names []string
+	for _, req := range requests {
+		name := "none"
+		if req.Certificate != nil {
+			name = req.Certificate.Subject.CommonName
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 func TestCertificate(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {
-		for _, kind := range []string{"Client", "Transport"} {
+		for _, kind := range kinds {
 			t.Run(kind+map[bool]string{true: " HTTP/2"}[http2], func(t *testing.T) {
 				t.Parallel()
 				w := newTLSWorld(t, http2)
-				var client *http.Client
-				var source *Source
-				if kind == "Client" {
-					client = w.conf.Client(w.ctx)
-					source = client.Transport.(*oauth2.Transport).Source.(*clientSource).Source
-				} else {
+				client := w.conf.Client(w.ctx)
+				source := client.Transport.(*oauth2.Transport).Source.(*clientSource).Source
+				if kind == "Transport" {
 					transport := w.conf.Transport(w.ctx)
 					client, source = &http.Client{Transport: transport}, transport.Source.(*Source)
 				}
 				t.Cleanup(func() { closeClones(source) })
 				call := func(path string) {
 					t.Helper()
-					resp, err := client.Get(w.api.URL + path)
+					resp, err := client.Get(w.apiURL + path)
 					require.NoError(t, err)
 					resp.Body.Close()
 					require.Equal(t, http.StatusOK, resp.StatusCode)
@@ -190,28 +175,25 @@ func TestCertificate(t *testing.T) {
 
 				call("")
 				call("")
-				tokens, calls, _ := w.take()
-				require.Equal(t, []string{"first"}, tokens)
-				require.Equal(t, []string{"first", "first"}, calls)
+				require.Equal(t, []string{"first"}, presented(w.auth.Requests()))
+				require.Equal(t, []string{"first", "first"}, presented(w.api.Requests()))
 
 				call("/away")
-				_, _, strays := w.take()
-				require.Equal(t, []string{"none"}, strays, "neither token nor certificate leave the origin")
+				require.Equal(t, []string{"0 certificates, 0 tokens"}, w.strays)
 
-				w.certificates.replace(nil, errors.New("half of a rotation"))
+				w.certificates.replace(nil, errors.New("the rotation is half done"))
 				call("")
 				w.certificates.replace(newCertificate(t, "second"), nil)
 				call("")
 				call("")
-				tokens, calls, _ = w.take()
-				require.Equal(t, []string{"second"}, tokens, "a new certificate needs a new token")
-				require.Equal(t, []string{"first", "second", "second"}, calls)
+				require.Equal(t, []string{"first", "second"}, presented(w.auth.Requests()), "a new certificate needs a new token")
+				require.Equal(t, []string{"first", "first", "first", "first", "second", "second"}, presented(w.api.Requests()))
 			})
 		}
 	}
 }
 
-// closeClones closes the connections that present a certificate.
+// closeClones closes the connections on which s presents a certificate.
 func closeClones(s *Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,13 +213,13 @@ func TestCertificateObserved(t *testing.T) {
 	w.certificates.replace(&same, nil)
 	again, err := s.Token()
 	require.NoError(t, err)
-	require.Equal(t, first, again, "the same certificate, read again")
+	require.Equal(t, first, again, "the certificate was read again but is the same")
 	w.certificates.replace(newCertificate(t, "second"), nil)
 	_, err = s.Token()
 	require.NoError(t, err)
 	require.Equal(t, []event.Invalidated{{Reason: event.CertificateReplaced}}, dropped)
 
-	// A method without a certificate says nothing about the one that is in use.
+	// A method that has no certificate doesn't replace the one in use.
 	w.conf.ClientAuth = &scriptedAuth{}
 	_, err = s.Token()
 	require.NoError(t, err)
@@ -246,19 +228,17 @@ func TestCertificateObserved(t *testing.T) {
 
 func TestCertificateReplacedWhileItIsRefused(t *testing.T) {
 	w := newTLSWorld(t, false)
-	w.refusals = 1
-	w.onRefuse = func() { w.certificates.replace(newCertificate(t, "second"), nil) }
+	second := newCertificate(t, "second")
+	w.onToken = func() { w.certificates.replace(second, nil) }
+	w.auth.Script(clientcredentialstest.InvalidClient())
 	_, err := w.conf.Token(w.ctx)
 	require.NoError(t, err)
-	tokens, _, _ := w.take()
-	require.Equal(t, []string{"first", "second"}, tokens)
+	require.Equal(t, []string{"first", "second"}, presented(w.auth.Requests()))
 
-	w.refusals = 1
-	w.onRefuse = nil
+	w.auth.Script(clientcredentialstest.InvalidClient())
 	_, err = w.conf.Token(w.ctx)
 	require.ErrorContains(t, err, "invalid_client")
-	tokens, _, _ = w.take()
-	require.Equal(t, []string{"second"}, tokens, "the same certificate isn't tried again")
+	require.Equal(t, []string{"first", "second", "second"}, presented(w.auth.Requests()), "the same certificate isn't tried again")
 }
 
 func TestCertificateMissing(t *testing.T) {
@@ -267,24 +247,24 @@ func TestCertificateMissing(t *testing.T) {
 		err         error
 		want        string
 	}{
-		"error": {nil, errors.New("client.pem is gone"), "oauth2: cannot fetch token: self_signed_tls_client_auth: client.pem is gone"},
-		"nil":   {nil, nil, "oauth2: cannot fetch token: self_signed_tls_client_auth: there is no certificate"},
-		"empty": {new(tls.Certificate), nil, "oauth2: cannot fetch token: self_signed_tls_client_auth: there is no certificate"},
+		"error": {nil, errors.New("client.pem is gone"), "client.pem is gone"},
+		"nil":   {nil, nil, "there is no certificate"},
+		"empty": {new(tls.Certificate), nil, "there is no certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTLSWorld(t, false)
 			w.certificates.replace(test.certificate, test.err)
 			_, err := w.conf.Token(w.ctx)
-			require.EqualError(t, err, test.want)
-			tokens, _, _ := w.take()
-			require.Empty(t, tokens, "nothing is sent")
+			require.EqualError(t, err, "oauth2: cannot fetch token: self_signed_tls_client_auth: "+test.want)
+			require.Empty(t, w.auth.Requests(), "nothing is sent")
 		})
 	}
 }
 
-// What isn't an *http.Transport presents a certificate by itself, or none.
+// A RoundTripper that isn't an *http.Transport is used as it is.
 func TestCertificateOfAnotherRoundTripper(t *testing.T) {
 	w := newTLSWorld(t, false)
+	w.auth.Register(clientcredentialstest.Client{ID: "client"}) // Its tokens aren't bound.
 	inner := w.ctx.Value(oauth2.HTTPClient).(*http.Client).Transport
 	var requests atomic.Int32
 	wrapped := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -292,13 +272,12 @@ func TestCertificateOfAnotherRoundTripper(t *testing.T) {
 		return inner.RoundTrip(req)
 	})}
 	client := w.conf.Client(context.WithValue(w.ctx, oauth2.HTTPClient, wrapped))
-	resp, err := client.Get(w.api.URL)
+	resp, err := client.Get(w.apiURL)
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, int32(2), requests.Load())
-	tokens, calls, _ := w.take()
-	require.Equal(t, []string{"none"}, tokens)
-	require.Equal(t, []string{"none"}, calls)
+	require.Equal(t, []string{"none"}, presented(w.auth.Requests()))
+	require.Equal(t, []string{"none"}, presented(w.api.Requests()))
 }
 
 func TestCertifiedTransportsAreBounded(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
-// A scriptedAuth is a ClientAuth with a credential that the test replaces.
+// A scriptedAuth is a ClientAuth whose credential a test can replace.
 type scriptedAuth struct {
 	mu         sync.Mutex // protects what follows
 	credential string
@@ -50,32 +50,38 @@ func (a *scriptedAuth) rotate(credential string) {
 	a.credential = credential
 }
 
-func TestClientAuthOnTheWire(t *testing.T) {
-	synctest.Test(t, testClientAuthOnTheWire)
-}
+// authFunc is a ClientAuth that can't be compared.
+type authFunc func(ctx context.Context, attempt *Attempt) error
 
-func testClientAuthOnTheWire(t *testing.T) {
-	endpoint := newTokenEndpoint(reply{status: http.StatusServiceUnavailable}, reply{body: `{"access_token":"a"}`})
-	conf := endpoint.config()
-	conf.Retry = RetryPolicy{}
-	conf.ClientAuth = &scriptedAuth{credential: "key"}
-	_, err := conf.Token(t.Context())
-	require.NoError(t, err)
-	received := endpoint.received()
-	require.Len(t, received, 2)
-	for i, r := range received {
-		require.Equal(t, url.Values{
-			"grant_type":       {"client_credentials"},
-			"client_id":        {conf.ClientID},
-			"client_assertion": {"key-assertion-" + strconv.Itoa(i+1)},
-		}, r.form, "each attempt has an assertion of its own, and no secret")
-		require.Empty(t, r.header.Values("Authorization"))
-	}
+func (authFunc) Method() string { return "client_secret_post" }
+
+func (f authFunc) Authenticate(ctx context.Context, attempt *Attempt) error { return f(ctx, attempt) }
+
+var someToken = reply{body: `{"access_token":"a"}`}
+
+func TestClientAuthOnTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endpoint := newTokenEndpoint(reply{status: http.StatusServiceUnavailable}, someToken)
+		conf := endpoint.config()
+		conf.Retry = RetryPolicy{}
+		conf.ClientAuth = &scriptedAuth{credential: "key"}
+		_, err := conf.Token(t.Context())
+		require.NoError(t, err)
+		received := endpoint.received()
+		require.Len(t, received, 2)
+		for i, r := range received {
+			require.Equal(t, url.Values{
+				"grant_type":       {"client_credentials"},
+				"client_id":        {conf.ClientID},
+				"client_assertion": {"key-assertion-" + strconv.Itoa(i+1)},
+			}, r.form, "each attempt has its own assertion, and no secret")
+			require.Empty(t, r.header.Values("Authorization"))
+		}
+	})
 }
 
 func TestClientAuthGetsTheConfig(t *testing.T) {
-	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
-	conf := endpoint.config()
+	conf := newTokenEndpoint(someToken).config()
 	conf.Issuer = "https://issuer.example"
 	var got Attempt
 	conf.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
@@ -88,28 +94,21 @@ func TestClientAuthGetsTheConfig(t *testing.T) {
 		[]string{got.TokenURL, got.Issuer, got.ClientID, got.ClientSecret})
 }
 
-// authFunc is a ClientAuth that can't be compared.
-type authFunc func(ctx context.Context, attempt *Attempt) error
-
-func (authFunc) Method() string { return "client_secret_post" }
-
-func (f authFunc) Authenticate(ctx context.Context, attempt *Attempt) error { return f(ctx, attempt) }
-
-func TestClientAuthRotatedMeanwhile(t *testing.T) {
-	refusal := reply{status: http.StatusUnauthorized, body: `{"error":"invalid_client"}`}
+func TestClientAuthRotatedDuringTheRequest(t *testing.T) {
+	refusal, down := reply{status: http.StatusUnauthorized, body: `{"error":"invalid_client"}`}, reply{status: 503}
 	for name, test := range map[string]struct {
-		rotations []string // what the credential is after each answer
+		rotations []string // the credential after each answer
 		replies   []reply
 		requests  int
 		works     bool
 	}{
-		"not rotated":             {[]string{"old"}, []reply{refusal, refusal}, 1, false},
-		"rotated":                 {[]string{"new"}, []reply{refusal, {body: `{"access_token":"a"}`}}, 2, true},
-		"rotated, and refused":    {[]string{"new", "newer"}, []reply{refusal, refusal, refusal}, 2, false},
-		"rotated, then a failure": {[]string{"new", "new"}, []reply{refusal, {status: 503}, {body: `{"access_token":"a"}`}}, 3, true},
-		"rotated for a moment":    {[]string{"new", "old"}, []reply{refusal, {status: 503}, {body: `{"access_token":"a"}`}}, 2, false},
-		"only told by the status": {[]string{"new"}, []reply{{status: 401, body: "no"}, {body: `{"access_token":"a"}`}}, 2, true},
-		"another refusal":         {[]string{"new"}, []reply{{status: 400, body: `{"error":"invalid_scope"}`}}, 1, false},
+		"not rotated":                {[]string{"old"}, []reply{refusal, refusal}, 1, false},
+		"rotated":                    {[]string{"new"}, []reply{refusal, someToken}, 2, true},
+		"rotated and refused":        {[]string{"new", "newer"}, []reply{refusal, refusal, refusal}, 2, false},
+		"rotated, then a failure":    {[]string{"new", "new"}, []reply{refusal, down, someToken}, 3, true},
+		"rotated and back":           {[]string{"new", "old"}, []reply{refusal, down, someToken}, 2, false},
+		"401 without invalid_client": {[]string{"new"}, []reply{{status: 401, body: "no"}, someToken}, 2, true},
+		"refused for another reason": {[]string{"new"}, []reply{{status: 400, body: `{"error":"invalid_scope"}`}}, 1, false},
 	} {
 		run := func(t *testing.T) {
 			endpoint := newTokenEndpoint(test.replies...)
@@ -140,7 +139,7 @@ func TestClientAuthRotatedMeanwhile(t *testing.T) {
 }
 
 func TestClientAuthFails(t *testing.T) {
-	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
+	endpoint := newTokenEndpoint(someToken)
 	conf := endpoint.config()
 	broken := errors.New("the key file is gone")
 	auth := &scriptedAuth{err: broken}
@@ -149,7 +148,7 @@ func TestClientAuthFails(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	require.EqualError(t, err, "oauth2: cannot fetch token: private_key_jwt: the key file is gone")
 	require.Empty(t, endpoint.received())
-	require.Equal(t, 1, auth.calls, "not tried again by itself")
+	require.Equal(t, 1, auth.calls, "the attempt isn't repeated")
 }
 
 func TestClientAuthIsBoundedByTheAttempt(t *testing.T) {
@@ -164,50 +163,40 @@ func TestClientAuthIsBoundedByTheAttempt(t *testing.T) {
 }
 
 func TestClientAuthAndOtherFields(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		change func(*Config)
-		err    string
-	}{
-		{"client_id", func(c *Config) { c.EndpointParams = url.Values{"client_id": {"x"}} }, "oauth2: EndpointParams contains client_id"},
-		{"client_secret", func(c *Config) { c.EndpointParams = url.Values{"client_secret": {"x"}} }, "oauth2: EndpointParams contains client_secret"},
-		{"client_assertion", func(c *Config) { c.EndpointParams = url.Values{"client_assertion": {"x"}} }, "oauth2: EndpointParams contains client_assertion"},
-		{"client_assertion_type", func(c *Config) { c.EndpointParams = url.Values{"client_assertion_type": {"x"}} }, "oauth2: EndpointParams contains client_assertion_type"},
-		{"Strict without a secret", func(c *Config) { c.Strict, c.ClientID, c.ClientSecret = true, "", "" }, ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
-			conf := endpoint.config()
-			conf.TokenURL = "https://auth.example/token"
-			conf.ClientAuth = &scriptedAuth{credential: "key"}
-			test.change(conf)
-			_, err := conf.Token(t.Context())
-			if test.err == "" {
-				require.NoError(t, err)
-				return
-			}
-			require.ErrorContains(t, err, test.err)
-			require.Empty(t, endpoint.received())
-		})
+	endpoint := newTokenEndpoint(someToken)
+	conf := endpoint.config()
+	conf.TokenURL = "https://auth.example/token"
+	conf.ClientAuth = &scriptedAuth{credential: "key"}
+	for _, name := range []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"} {
+		conf.EndpointParams = url.Values{name: {"x"}}
+		_, err := conf.Token(t.Context())
+		require.ErrorContains(t, err, "oauth2: EndpointParams contains "+name+", which")
 	}
+	require.Empty(t, endpoint.received())
+
+	// Strict wants a secret only if that is how the client authenticates.
+	conf.Strict, conf.ClientID, conf.ClientSecret, conf.EndpointParams = true, "", "", nil
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
 }
 
-// A cooldown ends when the ClientAuth is replaced, and not because two can't be
-// compared.
+// A cooldown ends when the ClientAuth is replaced. It doesn't end merely because two of them
+// can't be compared.
 func TestClientAuthAndCooldown(t *testing.T) {
 	post := authFunc(func(_ context.Context, attempt *Attempt) error {
 		attempt.Form.Set("client_id", attempt.ClientID)
 		attempt.Form.Set("client_secret", attempt.ClientSecret)
 		return nil
 	})
+	nothing := authFunc(func(context.Context, *Attempt) error { return nil })
 	for name, test := range map[string]struct {
 		refused, replacement ClientAuth
 		requests             int
 	}{
-		"replaced":          {&scriptedAuth{}, post, cooldownFree + 1},
-		"another":           {&scriptedAuth{}, &scriptedAuth{}, cooldownFree + 1},
-		"the same":          {authFunc(func(context.Context, *Attempt) error { return nil }), nil, cooldownFree},
-		"not to be told of": {authFunc(func(context.Context, *Attempt) error { return nil }), post, cooldownFree},
+		"another type":        {&scriptedAuth{}, post, cooldownFree + 1},
+		"another of its type": {&scriptedAuth{}, &scriptedAuth{}, cooldownFree + 1},
+		"the same":            {nothing, nil, cooldownFree},
+		"not comparable":      {nothing, post, cooldownFree},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -230,29 +219,23 @@ func TestClientAuthAndCooldown(t *testing.T) {
 
 func TestL1b_CredentialsOfClientAuth(t *testing.T) {
 	const secret = "secret&of/a=method"
-	for name, auth := range map[string]authFunc{
-		"assertion": func(_ context.Context, attempt *Attempt) error {
-			attempt.Form.Set("client_assertion", secret)
-			return nil
-		},
-		"bearer": func(_ context.Context, attempt *Attempt) error {
-			attempt.Header.Set("Authorization", "Bearer "+secret)
-			return nil
-		},
-		"raw basic": func(_ context.Context, attempt *Attempt) error {
+	for name, auth := range map[string]func(*Attempt){
+		"assertion": func(attempt *Attempt) { attempt.Form.Set("client_assertion", secret) },
+		"bearer":    func(attempt *Attempt) { attempt.Header.Set("Authorization", "Bearer "+secret) },
+		"raw basic": func(attempt *Attempt) {
 			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", secret))
-			return nil
 		},
-		"basic": func(_ context.Context, attempt *Attempt) error {
+		"basic": func(attempt *Attempt) {
 			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", url.QueryEscape(secret)))
-			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			endpoint := newTokenEndpoint(reply{status: 400, body: "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + redact.BasicCredentials("id", secret)})
-			conf := endpoint.config()
+			conf := newTokenEndpoint(reply{
+				status: 400,
+				body:   "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + redact.BasicCredentials("id", secret),
+			}).config()
 			conf.ClientSecret = ""
-			conf.ClientAuth = auth
+			conf.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error { auth(attempt); return nil })
 			_, err := conf.Token(t.Context())
 			var refusal *oauth2.RetrieveError
 			require.ErrorAs(t, err, &refusal)
@@ -267,10 +250,9 @@ func TestL1b_CredentialsOfClientAuth(t *testing.T) {
 	}
 }
 
-// net/http sends a request again by itself if it can have its body once more.
+// net/http repeats a request by itself if it can get the body again.
 func TestF7_AssertionIsSentOnce(t *testing.T) {
-	endpoint := newTokenEndpoint(reply{body: `{"access_token":"a"}`})
-	conf := endpoint.config()
+	conf := newTokenEndpoint(someToken).config()
 	inner := conf.HTTPClient.Transport
 	rewindable := false
 	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -279,7 +261,7 @@ func TestF7_AssertionIsSentOnce(t *testing.T) {
 	})}
 	_, err := conf.Token(t.Context())
 	require.NoError(t, err)
-	require.True(t, rewindable, "as upstream's, with a secret")
+	require.True(t, rewindable, "with a secret it may be repeated, as upstream")
 	conf.ClientAuth = &scriptedAuth{credential: "key"}
 	_, err = conf.Token(t.Context())
 	require.NoError(t, err)

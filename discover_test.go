@@ -1,10 +1,12 @@
 package clientcredentials
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,23 +29,23 @@ import (
 
 const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
 
-// A metadataSite is a server on the loopback interface that gives its answers in
-// turn.
+// A metadataSite is a server on the loopback interface that gives its answers in order, and
+// then answers 500.
 type metadataSite struct {
-	issuer  string // the server's address; in an answer's body ISSUER stands for it
+	issuer  string // the server's address, which replaces ISSUER in the answers
 	ctx     context.Context
 	answers []metadataAnswer
 
 	mu       sync.Mutex // protects requests
-	requests []string   // their paths, and what else there is to them
+	requests []string   // their methods and paths, and their cookies or credentials
 }
 
 type metadataAnswer struct {
-	status   int // 0: 200
-	header   http.Header
-	body     string
-	instead  http.HandlerFunc
-	encoding string // gzip: the body is compressed
+	status  int // 0: 200
+	header  http.Header
+	body    string
+	instead http.HandlerFunc // answers, if it is set
+	gzip    bool             // compresses the body
 }
 
 func says200(body string) metadataAnswer { return metadataAnswer{body: body} }
@@ -60,13 +63,12 @@ func newMetadataSite(t *testing.T, start func(http.Handler) *httptest.Server, pa
 func (s *metadataSite) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	s.mu.Lock()
 	n := len(s.requests)
-	s.requests = append(s.requests, strings.Join([]string{req.Method, req.RequestURI, req.Header.Get("Cookie") + req.Header.Get("Authorization")}, " "))
+	s.requests = append(s.requests, req.Method+" "+req.RequestURI+" "+req.Header.Get("Cookie")+req.Header.Get("Authorization"))
 	s.mu.Unlock()
-	if n >= len(s.answers) {
-		w.WriteHeader(http.StatusInternalServerError)
-		return
+	a := metadataAnswer{status: http.StatusInternalServerError}
+	if n < len(s.answers) {
+		a = s.answers[n]
 	}
-	a := s.answers[n]
 	if a.instead != nil {
 		a.instead(w, req)
 		return
@@ -74,15 +76,13 @@ func (s *metadataSite) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", jsonType)
 	maps.Copy(w.Header(), a.header)
 	body := io.Writer(w)
-	if a.encoding != "" {
-		w.Header().Set("Content-Encoding", a.encoding)
+	if a.gzip {
+		w.Header().Set("Content-Encoding", "gzip")
 		compressed := gzip.NewWriter(w)
 		defer compressed.Close()
 		body = compressed
 	}
-	if a.status != 0 {
-		w.WriteHeader(a.status)
-	}
+	w.WriteHeader(cmp.Or(a.status, http.StatusOK))
 	_, _ = io.WriteString(body, strings.ReplaceAll(a.body, "ISSUER", s.issuer))
 }
 
@@ -94,34 +94,28 @@ func (s *metadataSite) received() []string {
 
 func TestDiscoverAsks(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name, path string
-		locations  []string
-	}{
-		{"no path", "", []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"}},
-		{"a slash", "/", []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"}},
-		{"a path", "/a/b", []string{"/.well-known/oauth-authorization-server/a/b", "/a/b/.well-known/openid-configuration", "/.well-known/openid-configuration/a/b"}},
-		{"a path and a slash", "/a/", []string{"/.well-known/oauth-authorization-server/a", "/a/.well-known/openid-configuration", "/.well-known/openid-configuration/a"}},
-		{"an escaped path", "/a%2Fb%20c", []string{"/.well-known/oauth-authorization-server/a%2Fb%20c", "/a%2Fb%20c/.well-known/openid-configuration", "/.well-known/openid-configuration/a%2Fb%20c"}},
+	for path, locations := range map[string][]string{
+		"":           {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"},
+		"/":          {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"},
+		"/a/b":       {"/.well-known/oauth-authorization-server/a/b", "/a/b/.well-known/openid-configuration", "/.well-known/openid-configuration/a/b"},
+		"/a/":        {"/.well-known/oauth-authorization-server/a", "/a/.well-known/openid-configuration", "/.well-known/openid-configuration/a"},
+		"/a%2Fb%20c": {"/.well-known/oauth-authorization-server/a%2Fb%20c", "/a%2Fb%20c/.well-known/openid-configuration", "/.well-known/openid-configuration/a%2Fb%20c"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run("path "+path, func(t *testing.T) {
 			t.Parallel()
 			var want []string
-			for i, location := range test.locations {
+			for i, location := range locations {
 				want = append(want, "GET "+location+" ")
-				answers := make([]metadataAnswer, i, i+1)
-				for j := range answers {
-					answers[j] = says404()
-				}
-				site := newMetadataSite(t, httptest.NewTLSServer, test.path, append(answers, says200(goodMetadata))...)
+				answers := append(slices.Repeat([]metadataAnswer{says404()}, i), says200(goodMetadata))
+				site := newMetadataSite(t, httptest.NewTLSServer, path, answers...)
 				m, err := Discover(site.ctx, site.issuer)
 				require.NoError(t, err)
 				require.Equal(t, &ServerMetadata{Issuer: site.issuer, TokenEndpoint: site.issuer + "/token"}, m)
 				require.Equal(t, want, site.received())
 			}
-			site := newMetadataSite(t, httptest.NewTLSServer, test.path, says404(), says404(), says404())
+			site := newMetadataSite(t, httptest.NewTLSServer, path, says404(), says404(), says404())
 			_, err := Discover(site.ctx, site.issuer)
-			for _, location := range test.locations {
+			for _, location := range locations {
 				require.ErrorContains(t, err, location+" answered 404")
 			}
 			require.Equal(t, want, site.received())
@@ -129,7 +123,7 @@ func TestDiscoverAsks(t *testing.T) {
 	}
 }
 
-// A wholeMetadata has all that ServerMetadata can hold.
+// wholeMetadata has every member of ServerMetadata, and others.
 const wholeMetadata = `{
 	"issuer": "ISSUER",
 	"authorization_endpoint": "http://elsewhere.example/authorize#x",
@@ -180,7 +174,7 @@ func TestDiscoverReadsAll(t *testing.T) {
 	require.JSONEq(t, `{"issuer":"https://a.example"}`, string(kept))
 }
 
-// long is more than an error may show.
+// long is longer than what an error may quote.
 var long = strings.Repeat("Z", 5000)
 
 func TestDiscoverHostileAnswers(t *testing.T) {
@@ -192,27 +186,20 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 	with := func(members string) metadataAnswer {
 		return says200(`{"issuer":"ISSUER","token_endpoint":"ISSUER/token",` + members + "}")
 	}
-	endpoint := func(address string) metadataAnswer {
-		return says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`)
-	}
+	issuer := func(name string) metadataAnswer { return says200(`{"issuer":"` + name + `"}`) }
 	good := says200(goodMetadata)
-	for _, test := range []struct {
+	type testCase struct {
 		name     string
 		answers  []metadataAnswer
-		requests int    // Of two that there can be.
-		err      string // Empty: none.
-	}{
-		// Not here: the next location may have it.
-		{"400", []metadataAnswer{{status: 400, body: long}, good}, 2, ""},
-		{"401", []metadataAnswer{{status: 401}, good}, 2, ""},
-		{"403", []metadataAnswer{{status: 403}, good}, 2, ""},
-		{"404", []metadataAnswer{says404(), good}, 2, ""},
-		{"405", []metadataAnswer{{status: 405}, good}, 2, ""},
-		{"410", []metadataAnswer{{status: 410}, good}, 2, ""},
-		{"No Content", []metadataAnswer{{status: 204}, good}, 2, ""},
+		requests int    // how many of the two locations are asked
+		err      string // empty: none
+	}
+	tests := []testCase{
+		// The metadata isn't here: the next location is asked.
+		{"400 with a page", []metadataAnswer{{status: 400, body: long}, good}, 2, ""},
 		{"201", []metadataAnswer{{status: 201, body: goodMetadata}, says404()}, 2, "answered 201"},
-		{"a part", []metadataAnswer{{status: 206, body: goodMetadata}, says404()}, 2, "answered 206"},
-		{"a redirect to a login page", []metadataAnswer{redirect("/login"), good}, 2, ""},
+		{"206", []metadataAnswer{{status: 206, body: goodMetadata}, says404()}, 2, "answered 206"},
+		{"redirect to a login page", []metadataAnswer{redirect("/login"), good}, 2, ""},
 		{"HTML", []metadataAnswer{html, good}, 2, ""},
 		{"HTML only", []metadataAnswer{html, html}, 2, `answered with something else than a JSON object (media type "text/html")`},
 		{"HTML as JSON", []metadataAnswer{says200("<p>"), says404()}, 2, `answered with something else than a JSON object (media type "application/json")`},
@@ -220,70 +207,62 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 		{"JSON without media type", []metadataAnswer{{header: http.Header{"Content-Type": nil}, body: goodMetadata}}, 1, ""},
 		{"long media type", []metadataAnswer{{header: http.Header{"Content-Type": {"a/" + long}}}, says404()}, 2, "something else than a JSON object"},
 		{"empty", []metadataAnswer{says200(""), good}, 2, ""},
-		{"null", []metadataAnswer{says200("null"), says404()}, 2, "something else than a JSON object"},
 		{"array", []metadataAnswer{says200("[" + goodMetadata + "]"), says404()}, 2, "something else than a JSON object"},
-		{"two objects", []metadataAnswer{says200(goodMetadata + goodMetadata), says404()}, 2, "something else than a JSON object"},
-		{"cut", []metadataAnswer{says200(goodMetadata[:20]), says404()}, 2, "something else than a JSON object"},
 
-		// Redirects.
-		{"redirect to the same", []metadataAnswer{redirect("/.well-known/openid-configuration"), says404()}, 2, "answered 302, a redirect to \"https://127.0.0.1:"},
+		// Redirects are not followed.
+		{"redirect to the next location", []metadataAnswer{redirect("/.well-known/openid-configuration"), says404()}, 2, "answered 302, a redirect to \"https://127.0.0.1:"},
 		{"redirect elsewhere", []metadataAnswer{{status: 308, header: http.Header{"Location": {"https://user:s3cr3t@evil.example/x?token=s3cr3t"}}}, says404()}, 2, `answered 308, a redirect to "https://evil.example:443", which is not followed (if the issuer has moved there, use its final identifier);`},
-		{"redirect nowhere", []metadataAnswer{redirect("https://" + long + ".example/"), redirect("https://" + long)}, 2, `answered 302, a redirect to "https://zzz`},
+		{"long redirect", []metadataAnswer{redirect("https://" + long + ".example/"), redirect("https://" + long)}, 2, `answered 302, a redirect to "https://zzz`},
 		{"redirect without target", []metadataAnswer{{status: 303}, says404()}, 2, "answered 303;"},
-		{"Location that cannot be parsed", []metadataAnswer{redirect("https://[" + long), good}, 1, "failed to parse Location header"},
+		{"Location that can't be parsed", []metadataAnswer{redirect("https://[" + long), good}, 1, "failed to parse Location header"},
 		{"404 with Location", []metadataAnswer{{status: 404, header: http.Header{"Location": {"https://evil.example/"}}}, says404()}, 2, "answered 404;"},
 
-		// Load and faults: one request is enough.
-		{"408", []metadataAnswer{{status: 408}, good}, 1, "answered 408; try again later"},
-		{"429", []metadataAnswer{{status: 429}, good}, 1, "answered 429; try again later"},
-		{"500", []metadataAnswer{{status: 500, body: long}, good}, 1, "answered 500; try again later"},
-		{"503", []metadataAnswer{{status: 503}, good}, 1, "answered 503; try again later"},
-		{"503 in the second place", []metadataAnswer{says404(), {status: 503}}, 2, "openid-configuration answered 503; try again later"},
+		// Load and faults: the next location isn't asked.
+		{"503 from the second location", []metadataAnswer{says404(), {status: 503}}, 2, "openid-configuration answered 503; try again later"},
 		{"no answer", []metadataAnswer{{instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}, good}, 1, "EOF"},
 		{"not HTTP", []metadataAnswer{{instead: hijacked(long + "\r\n\r\n")}, good}, 1, "malformed HTTP"},
 		{"half an answer", []metadataAnswer{{instead: hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")}, good}, 1, "ended early: unexpected EOF"},
 		{"huge", []metadataAnswer{with(`"x":"` + strings.Repeat("x", maxResponseBody) + `"`), good}, 1, "is larger than 1 MiB"},
-		{"gzip", []metadataAnswer{{encoding: "gzip", body: goodMetadata}}, 1, ""},
-		{"gzip bomb", []metadataAnswer{{encoding: "gzip", body: goodMetadata + strings.Repeat(" ", 16<<20)}, good}, 1, "is larger than 1 MiB"},
+		{"gzip", []metadataAnswer{{gzip: true, body: goodMetadata}}, 1, ""},
+		{"gzip bomb", []metadataAnswer{{gzip: true, body: goodMetadata + strings.Repeat(" ", 4<<20)}, good}, 1, "is larger than 1 MiB"},
 		{"almost huge", []metadataAnswer{says200(goodMetadata + strings.Repeat(" ", maxResponseBody-200))}, 1, ""},
 
-		// Metadata that is refused: another place can't make it right.
+		// Metadata that is refused: the next location isn't asked.
 		{"no issuer", []metadataAnswer{says200(`{"token_endpoint":"https://a.example"}`), good}, 1, `it is that of the issuer ""`},
-		{"another issuer", []metadataAnswer{says200(`{"issuer":"https://evil.example"}`), good}, 1, `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
-		{"the issuer and a slash", []metadataAnswer{says200(`{"issuer":"ISSUER/"}`), good}, 1, `/"; if that is`},
-		{"a long issuer", []metadataAnswer{says200(`{"issuer":"` + long + `"}`), good}, 1, `it is that of the issuer "ZZZ`},
-		{"a hostile issuer", []metadataAnswer{says200(`{"issuer":"a\u001b[2J\r\nb\u202ec\u0000d` + "\xff" + `"}`), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
-		{"two issuers", []metadataAnswer{with(`"issuer":"ISSUER"`), good}, 1, "issuer appears more than once"},
-		{"two token endpoints", []metadataAnswer{with(`"token_endpoint":"https://evil.example"`), good}, 1, "token_endpoint appears more than once"},
-		{"two token endpoints, one in disguise", []metadataAnswer{with(`"\u0074oken_endpoint":null`), good}, 1, "token_endpoint appears more than once"},
-		{"two aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint appears more than once"},
-		{"two tables of aliases", []metadataAnswer{with(`"mtls_endpoint_aliases":{},"mtls_endpoint_aliases":{}`), good}, 1, "mtls_endpoint_aliases appears more than once"},
-		{"another letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
+		{"another issuer", []metadataAnswer{issuer("https://evil.example"), good}, 1, `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
+		{"the issuer with a slash", []metadataAnswer{issuer("ISSUER/"), good}, 1, `/"; if that is`},
+		{"long issuer", []metadataAnswer{issuer(long), good}, 1, `it is that of the issuer "ZZZ`},
+		{"hostile issuer", []metadataAnswer{issuer(`a\u001b[2J\r\nb\u202ec\u0000d` + "\xff"), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
+		{"repeated member", []metadataAnswer{with(`"\u0074oken_endpoint":"https://evil.example"`), good}, 1, "token_endpoint appears more than once"},
+		{"repeated alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint appears more than once"},
+		{"other letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
 		{"null", []metadataAnswer{with(`"jwks_uri":null,"scopes_supported":null,"mtls_endpoint_aliases":null,"tls_client_certificate_bound_access_tokens":null`)}, 1, ""},
-		{"a number", []metadataAnswer{with(`"jwks_uri":1`), good}, 1, "jwks_uri is not a string"},
-		{"not a list", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported is not a list of strings"},
-		{"a list of other things", []metadataAnswer{with(`"grant_types_supported":["a",1]`), good}, 1, "grant_types_supported is not a list of strings"},
-		{"not a boolean", []metadataAnswer{with(`"tls_client_certificate_bound_access_tokens":"true"`), good}, 1, "tls_client_certificate_bound_access_tokens is not a boolean"},
-		{"not an object", []metadataAnswer{with(`"mtls_endpoint_aliases":[]`), good}, 1, "mtls_endpoint_aliases is not a JSON object"},
-		{"an alias that is a number", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":1}`), good}, 1, "mtls_endpoint_aliases: token_endpoint is not a string"},
+		{"wrong type", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported is not a list of strings"},
 
 		// Addresses.
-		{"no token endpoint", []metadataAnswer{says200(`{"issuer":"ISSUER"}`)}, 1, ""},
-		{"a token endpoint elsewhere", []metadataAnswer{endpoint("https://tokens.example/")}, 1, ""},
-		{"javascript", []metadataAnswer{endpoint("javascript:alert(1)"), good}, 1, "token_endpoint is not a whole URL"},
-		{"javascript with a host", []metadataAnswer{endpoint("javascript://a.example/%0aalert(1)"), good}, 1, "token_endpoint is not https"},
-		{"http", []metadataAnswer{endpoint("http://a.example/token"), good}, 1, "token_endpoint is not https"},
-		{"http on this host", []metadataAnswer{endpoint("http://127.0.0.1/token"), good}, 1, "token_endpoint is not https"},
-		{"relative", []metadataAnswer{endpoint("/token"), good}, 1, "token_endpoint is not a whole URL"},
-		{"without host", []metadataAnswer{endpoint("https:///token"), good}, 1, "token_endpoint is not a whole URL"},
-		{"control character", []metadataAnswer{endpoint(`https://a.example/\r\n`), good}, 1, "token_endpoint is not a whole URL"},
-		{"user name", []metadataAnswer{endpoint("https://user@a.example/"), good}, 1, "token_endpoint contains a user name or a fragment"},
-		{"fragment", []metadataAnswer{endpoint("https://a.example/#"), good}, 1, "token_endpoint contains a user name or a fragment"},
+		{"no token endpoint", []metadataAnswer{issuer("ISSUER")}, 1, ""},
+		{"token endpoint elsewhere", []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"https://tokens.example/"}`)}, 1, ""},
 		{"alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), good}, 1, "token_endpoint in mtls_endpoint_aliases is not https"},
-		{"keys", []metadataAnswer{with(`"jwks_uri":"http://a.example"`), good}, 1, "jwks_uri is not https"},
-		{"revocation", []metadataAnswer{with(`"revocation_endpoint":"http://a.example"`), good}, 1, "revocation_endpoint is not https"},
-		{"introspection", []metadataAnswer{with(`"introspection_endpoint":"http://a.example"`), good}, 1, "introspection_endpoint is not https"},
+	}
+	for _, status := range []int{204, 401, 403, 404, 405, 410} {
+		tests = append(tests, testCase{fmt.Sprint(status), []metadataAnswer{{status: status}, good}, 2, ""})
+	}
+	for _, status := range []int{408, 429, 500, 503} {
+		tests = append(tests, testCase{fmt.Sprint(status), []metadataAnswer{{status: status, body: long}, good}, 1, fmt.Sprintf("answered %d; try again later", status)})
+	}
+	for _, name := range []string{"jwks_uri", "revocation_endpoint", "introspection_endpoint"} {
+		tests = append(tests, testCase{name, []metadataAnswer{with(`"` + name + `":"http://a.example"`), good}, 1, name + " is not https"})
+	}
+	for want, addresses := range map[string][]string{
+		"is not a whole URL":                 {"javascript:alert(1)", "/token", "https:///token", `https://a.example/\r\n`},
+		"is not https":                       {"javascript://a.example/%0aalert(1)", "http://a.example/token", "http://127.0.0.1/token"},
+		"contains a user name or a fragment": {"https://user@a.example/", "https://a.example/#"},
 	} {
+		for _, address := range addresses {
+			tests = append(tests, testCase{address, []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`), good}, 1, "token_endpoint " + want})
+		}
+	}
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			site := newMetadataSite(t, httptest.NewTLSServer, "", test.answers...)
@@ -296,12 +275,12 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 			}
 			require.ErrorContains(t, err, test.err)
 			require.Nil(t, m)
-			requireModest(t, err)
+			requireModest(t, err, "oauth2: ")
 		})
 	}
 }
 
-// RFC 8414, Section 3.3: nothing is normalised.
+// Issuers aren't normalized before they are compared: RFC 8414, Section 3.3.
 func TestIssuersAreComparedByCodePoint(t *testing.T) {
 	const issuer = "https://a.example/\u00e9"
 	for _, written := range []string{issuer, `https:\/\/a.example/\u00e9`} {
@@ -317,17 +296,17 @@ func TestIssuersAreComparedByCodePoint(t *testing.T) {
 	}
 }
 
-// requireModest is about what an error of Discover or Config may show.
-func requireModest(t *testing.T, err error) {
+// requireModest checks that an error quotes little of what a server says, and no secret.
+func requireModest(t *testing.T, err error, prefix string) {
 	t.Helper()
-	require.Regexp(t, "^oauth2: ", err.Error())
+	require.Regexp(t, "^"+prefix, err.Error())
 	requireHarmless(t, err.Error())
 	require.NotContains(t, err.Error(), "\n")
 	require.NotContains(t, err.Error(), "s3cr3t")
-	require.LessOrEqual(t, strings.Count(strings.ToUpper(err.Error()), "Z"), 1<<10)
+	require.LessOrEqual(t, len(err.Error()), 1200) // 1 KiB of a network error, and our words.
 }
 
-// hijacked writes an answer that net/http's server wouldn't give.
+// hijacked writes an answer that the server of net/http wouldn't write.
 func hijacked(answer string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -341,59 +320,45 @@ func hijacked(answer string) http.HandlerFunc {
 
 func TestDiscoverOverHTTP(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ endpoint, err string }{
-		{"ISSUER/token", ""},
-		{"http://localhost:1234/token", ""},
-		{"http://[::1]/token", ""},
-		{"https://a.example/token", ""},
-		{"http://a.example/token", "token_endpoint is not https"},
-		{"http://127.0.0.1.a.example/token", "token_endpoint is not https"},
-		{"ftp://127.0.0.1/token", "token_endpoint is not https"},
+	for endpoint, good := range map[string]bool{
+		"ISSUER/token":                     true,
+		"http://localhost:1234/token":      true,
+		"http://[::1]/token":               true,
+		"https://a.example/token":          true,
+		"http://a.example/token":           false,
+		"http://127.0.0.1.a.example/token": false,
+		"ftp://127.0.0.1/token":            false,
 	} {
-		t.Run(test.endpoint, func(t *testing.T) {
+		t.Run(endpoint, func(t *testing.T) {
 			t.Parallel()
-			site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", test.endpoint, 1)))
+			site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", endpoint, 1)))
 			_, err := Discover(site.ctx, site.issuer)
-			if test.err == "" {
+			if good {
 				require.NoError(t, err)
 			} else {
-				require.ErrorContains(t, err, test.err)
+				require.ErrorContains(t, err, "token_endpoint is not https")
 			}
 		})
 	}
 }
 
 func TestDiscoverRefusesIssuer(t *testing.T) {
-	for issuer, want := range map[string]string{
-		"":                           "the issuer is empty",
-		"s3cr3t":                     "the issuer is not a whole URL",
-		"//s3cr3t.example":           "the issuer is not a whole URL",
-		"https:s3cr3t.example":       "the issuer is not a whole URL",
-		"https://":                   "the issuer is not a whole URL",
-		"https://:443":               "the issuer is not a whole URL",
-		"ftp://127.0.0.1":            "the issuer is not a whole URL",
-		"https://a.example\n":        "the issuer cannot be parsed",
-		"https://a.example/\x1b":     "the issuer cannot be parsed",
-		"https://[s3cr3t":            "the issuer cannot be parsed",
-		"http://a.example":           "the issuer is http",
-		"HTTP://a.example":           "the issuer is http",
-		"http://10.0.0.1":            "the issuer is http",
-		"https://user:s3cr3t@a.b":    "the issuer contains a user name or password",
-		"https://@a.example":         "the issuer contains a user name or password",
-		"https://a.example?s3cr3t":   "the issuer contains a query or a fragment",
-		"https://a.example/?":        "the issuer contains a query or a fragment",
-		"https://a.example/x#s3cr3t": "the issuer contains a query or a fragment",
-		"https://a.example/x#":       "the issuer contains a query or a fragment",
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		t.Error("a request was sent")
+		return nil, errors.New("no")
+	})})
+	for want, issuers := range map[string][]string{
+		"is empty":                         {""},
+		"is not a whole URL":               {"s3cr3t", "//s3cr3t.example", "https:s3cr3t.example", "https://", "https://:443", "ftp://127.0.0.1"},
+		"cannot be parsed":                 {"https://a.example\n", "https://a.example/\x1b", "https://[s3cr3t"},
+		"is http":                          {"http://a.example", "HTTP://a.example", "http://10.0.0.1"},
+		"contains a user name or password": {"https://user:s3cr3t@a.b", "https://@a.example"},
+		"contains a query or a fragment":   {"https://a.example?s3cr3t", "https://a.example/?", "https://a.example/x#s3cr3t", "https://a.example/x#"},
 	} {
-		t.Run(issuer, func(t *testing.T) {
-			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
-				t.Error("a request")
-				return nil, errors.New("no")
-			})})
+		for _, issuer := range issuers {
 			_, err := Discover(ctx, issuer)
-			require.ErrorContains(t, err, "oauth2: cannot discover: "+want)
-			requireModest(t, err)
-		})
+			requireModest(t, err, "oauth2: cannot discover: the issuer "+want)
+		}
 	}
 }
 
@@ -411,7 +376,7 @@ func TestDiscoverContext(t *testing.T) {
 	require.Empty(t, site.received())
 }
 
-// A server that doesn't answer, or doesn't come to an end, is asked once.
+// If a server doesn't begin or finish its answer, no other location is asked.
 func TestDiscoverHangingServer(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]string{"before the answer": "", "in the answer": `{"issuer":`} {
@@ -427,7 +392,7 @@ func TestDiscoverHangingServer(t *testing.T) {
 				<-req.Context().Done()
 			}})
 			ctx, cancel := context.WithCancelCause(site.ctx)
-			late := errors.New("it is late")
+			late := errors.New("too late")
 			go func() {
 				<-arrived
 				cancel(late)
@@ -445,7 +410,7 @@ func TestDiscoverTakesTenSeconds(t *testing.T) {
 		requests := 0
 		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			requests++
-			select { // The limit is for all locations together.
+			select { // The limit applies to all locations together.
 			case <-time.After(6 * time.Second):
 				return reply{status: 404}.response(req), nil
 			case <-req.Context().Done():
@@ -469,7 +434,7 @@ func TestDiscoverTakesTenSeconds(t *testing.T) {
 	})
 }
 
-// A body without end isn't read to the end.
+// A body is read only up to the limit.
 func TestDiscoverEndlessAnswer(t *testing.T) {
 	body := new(zeros)
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -482,7 +447,8 @@ func TestDiscoverEndlessAnswer(t *testing.T) {
 	require.LessOrEqual(t, body.read, 2*maxResponseBody)
 }
 
-// The client in the context lends its Transport and Timeout, and stays as it was.
+// The Transport and Timeout of the client in the context are used, but not its Jar. The
+// client isn't changed.
 func TestDiscoverClient(t *testing.T) {
 	site := newMetadataSite(t, httptest.NewTLSServer, "", metadataAnswer{
 		status: 302,
@@ -508,13 +474,13 @@ func TestDiscoverClient(t *testing.T) {
 	require.True(t, timeout.Timeout())
 }
 
-// A namedAuth is a ClientAuth with a name.
+// A namedAuth is a ClientAuth that has only a name.
 type namedAuth struct{ method, note string }
 
 func (a *namedAuth) Method() string                               { return a.method }
 func (a *namedAuth) Authenticate(context.Context, *Attempt) error { return nil }
 
-// A namedCertificate is a CertificateAuth with a name.
+// A namedCertificate is a CertificateAuth that has only a name.
 type namedCertificate struct {
 	CertificateAuth
 	method string
@@ -541,7 +507,7 @@ func TestServerMetadataConfig(t *testing.T) {
 		change  func(*ServerMetadata)
 		accepts []string
 		methods []ClientAuth
-		want    Config // but for what is the same in all
+		want    Config // without the fields that every Config has
 		err     string
 	}{
 		{"a secret, no list", nil, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
@@ -554,32 +520,32 @@ func TestServerMetadataConfig(t *testing.T) {
 		{"no list", nil, nil, []ClientAuth{key, basic}, Config{ClientAuth: basic}, ""},
 		{"no list, none in common", nil, nil, []ClientAuth{key}, Config{}, `clients authenticate to the server by ["client_secret_basic"], and none of ["private_key_jwt"] is among them`},
 		{"none in common", nil, []string{"private_key_jwt", "Client_Secret_Post"}, []ClientAuth{mac, post}, Config{}, `by ["private_key_jwt" "Client_Secret_Post"], and none of ["client_secret_jwt" "client_secret_post"] is among them; give one that is, or set ClientAuth without metadata`},
-		{"none in common, hostile", nil, []string{long, long}, []ClientAuth{post}, Config{}, "none of"},
+		{"none in common, long", nil, []string{long, long}, []ClientAuth{post}, Config{}, "none of"},
 		{"nil", nil, everything, []ClientAuth{post, nil}, Config{}, "one of the given methods is nil; leave it out"},
 
 		{"all", nil, everything, []ClientAuth{post, basic, mac, key}, Config{ClientAuth: key}, ""},
-		{"all, the other way round", nil, everything, []ClientAuth{key, mac, basic, post}, Config{ClientAuth: key}, ""},
+		{"all, in the other order", nil, everything, []ClientAuth{key, mac, basic, post}, Config{ClientAuth: key}, ""},
 		{"all but keys", nil, everything[:3], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: mac}, ""},
-		{"all that are sent", nil, everything[:2], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: basic}, ""},
+		{"all that send the secret", nil, everything[:2], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: basic}, ""},
 		{"post", nil, everything[:1], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: post}, ""},
-		{"two of the same name", nil, everything, []ClientAuth{post, otherKey, key}, Config{ClientAuth: otherKey}, ""},
+		{"two with the same name", nil, everything, []ClientAuth{post, otherKey, key}, Config{ClientAuth: otherKey}, ""},
 		{"a certificate or a key", nil, everything, []ClientAuth{certificate, key}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
 		{"a key or a certificate", nil, everything, []ClientAuth{key, certificate}, Config{ClientAuth: key}, ""},
 		{"two certificates", nil, everything, []ClientAuth{mac, selfSigned, certificate}, Config{ClientAuth: selfSigned, TokenURL: alias}, ""},
-		{"not known here", nil, everything, []ClientAuth{attest, spiffe}, Config{ClientAuth: attest}, ""},
-		{"not known here, and the weakest", nil, everything, []ClientAuth{attest, post}, Config{ClientAuth: post}, ""},
+		{"unknown methods", nil, everything, []ClientAuth{attest, spiffe}, Config{ClientAuth: attest}, ""},
+		{"an unknown method and the weakest", nil, everything, []ClientAuth{attest, post}, Config{ClientAuth: post}, ""},
 
 		{"a key in the handshake", nil, everything, []ClientAuth{keyOnCertificate}, Config{ClientAuth: keyOnCertificate, TokenURL: alias}, ""},
 		{"no alias", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate}, ""},
 		{"an alias only", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
-		{"an alias only, but no certificate", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{key}, Config{}, "it has no token_endpoint; check that the issuer is an authorization server"},
+		{"an alias only, and no certificate", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{key}, Config{}, "it has no token_endpoint; check that the issuer is an authorization server"},
 		{"no token endpoint", func(m *ServerMetadata) { m.TokenEndpoint = "" }, nil, nil, Config{}, "it has no token_endpoint"},
 
-		{"the grant is there", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"implicit", "client_credentials"} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
+		{"the grant is listed", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"implicit", "client_credentials"} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"the grant is missing", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"authorization_code", long} }, nil, nil, Config{}, `the server doesn't grant client_credentials, only ["authorization_code" "ZZZ`},
 		{"an empty list of grants", func(m *ServerMetadata) { m.GrantTypesSupported = []string{} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 
-		// Of a file, say.
+		// Metadata may come from a file.
 		{"a token endpoint on http", func(m *ServerMetadata) { m.TokenEndpoint = "http://a.example" }, nil, nil, Config{}, "token_endpoint is not https"},
 		{"an alias on http", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "http://a.example" }, everything, []ClientAuth{certificate}, Config{}, "token_endpoint in mtls_endpoint_aliases is not https"},
 		{"no issuer", func(m *ServerMetadata) { m.Issuer = "" }, nil, nil, Config{}, "the issuer is empty"},
@@ -598,7 +564,7 @@ func TestServerMetadataConfig(t *testing.T) {
 			if test.err != "" {
 				require.ErrorContains(t, err, test.err)
 				require.Nil(t, conf)
-				requireModest(t, err)
+				requireModest(t, err, "oauth2: ")
 				return
 			}
 			require.NoError(t, err)
@@ -611,7 +577,7 @@ func TestServerMetadataConfig(t *testing.T) {
 	}
 }
 
-// FuzzServerMetadata reads metadata as Discover does, and configures a client.
+// FuzzServerMetadata reads metadata like Discover, and makes a Config from it.
 func FuzzServerMetadata(f *testing.F) {
 	const issuer = "https://issuer.example/x"
 	f.Add(strings.ReplaceAll(wholeMetadata, "ISSUER", issuer))
@@ -629,16 +595,16 @@ func FuzzServerMetadata(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body string) {
 		if !strictjson.IsObject([]byte(body)) {
-			t.Skip("not for parseMetadata")
+			t.Skip("parseMetadata wants an object")
 		}
 		m, err := parseMetadata([]byte(body), issuer)
 		require.True(t, (m == nil) != (err == nil), "metadata or an error")
 		if err != nil {
-			requireQuiet(t, err)
+			requireModest(t, err, "")
 			return
 		}
 
-		// What another reader takes by the exact name is what there is.
+		// encoding/json reads the same, if only the exact names are left.
 		var members map[string]json.RawMessage
 		require.NoError(t, json.Unmarshal([]byte(body), &members))
 		exact := make(map[string]json.RawMessage)
@@ -671,22 +637,13 @@ func FuzzServerMetadata(f *testing.F) {
 		conf, err := m.Config("id", &namedAuth{method: "private_key_jwt"}, namedCertificate{method: "tls_client_auth"}, &namedAuth{method: "client_secret_post"})
 		require.True(t, (conf == nil) != (err == nil), "a Config or an error")
 		if err != nil {
-			requireQuiet(t, err)
+			requireModest(t, err, "")
 			return
 		}
 		require.Contains(t, m.TokenEndpointAuthMethodsSupported, conf.ClientAuth.Method())
 		require.Contains(t, []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint}, conf.TokenURL)
 		require.NotEmpty(t, conf.TokenURL)
 	})
-}
-
-// requireQuiet is about any error for the answers of FuzzServerMetadata: there is
-// little of the server in it.
-func requireQuiet(t *testing.T, err error) {
-	t.Helper()
-	requireHarmless(t, err.Error())
-	require.NotContains(t, err.Error(), "\n")
-	require.LessOrEqual(t, len(err.Error()), 1<<10)
 }
 
 func orNull(value json.RawMessage) json.RawMessage {

@@ -3,16 +3,15 @@ package clientcredentials_test
 import (
 	"context"
 	"fmt"
+	"log"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// gatewayAuth authenticates in a way of its own: with a header field that an API
-// gateway in front of the token endpoint wants. See package clientauth for those
-// that RFCs describe.
+// gatewayAuth adds a header field that an API gateway in front of the token endpoint wants.
 type gatewayAuth struct {
-	key func(context.Context) (string, error) // Called for each attempt: it may be rotated.
+	key func(context.Context) (string, error) // is called for each attempt: the key may be rotated
 }
 
 func (gatewayAuth) Method() string { return "client_secret_post" }
@@ -28,20 +27,16 @@ func (a gatewayAuth) Authenticate(ctx context.Context, attempt *clientcredential
 	return nil
 }
 
-// A server wants something that no RFC describes: a ClientAuth of one's own adds it.
+// If a server wants something that no RFC describes, write a ClientAuth that adds it to each
+// [clientcredentials.Attempt]. Package clientauth has the methods that RFCs describe; those
+// with a client certificate are a [clientcredentials.CertificateAuth].
 func ExampleClientAuth() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		ClientAuth:   gatewayAuth{func(context.Context) (string, error) { return "k3y", nil }},
-	}
+	conf := exampleConfig(server)
+	conf.ClientAuth = gatewayAuth{func(context.Context) (string, error) { return "k3y", nil }}
 	if _, err := conf.Token(context.Background()); err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	received := server.Auth.Requests()[0]
 	fmt.Println(received.AuthMethod)

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"log"
 	"net/http"
 	"strings"
 	"time"
@@ -14,8 +15,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// Tokens are bound to a key that stays with the program: whoever else gets hold of
-// one can't use it. The server here accepts nothing less from its client.
+// The tokens are bound to a key that never leaves the program, so a stolen token is useless.
+// This server requires that of its client.
 func ExampleConfig_dPoP() {
 	server := clientcredentialstest.NewServer(clientcredentialstest.Client{
 		ID:          "reports",
@@ -24,12 +25,11 @@ func ExampleConfig_dPoP() {
 	})
 	defer server.Close()
 
-	// Any crypto.Signer will do. A new key at each start is fine: the tokens are
-	// requested anew, too.
+	// Any crypto.Signer works. The program may make a new key at each start, because it
+	// requests new tokens then too.
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	conf := &clientcredentials.Config{
 		ClientID:     "reports",
@@ -39,8 +39,7 @@ func ExampleConfig_dPoP() {
 	}
 	resp, err := conf.Client(context.Background()).Get(server.APIURL)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer resp.Body.Close()
 	fmt.Println(resp.Status)
@@ -55,9 +54,9 @@ func ExampleConfig_dPoP() {
 	// proofs: 1
 }
 
-// A program that sends its requests by itself adds token and proof with Authorize,
-// and shows each answer to AdoptNonce. This API wants a nonce in its proofs, which
-// the first answer tells.
+// A program that sends its requests itself adds the token and the proof with Authorize, and
+// passes each answer to [clientcredentials.Source.AdoptNonce]. This API wants a nonce in the
+// proofs, and sends it with its first answer.
 func ExampleSource_Authorize() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -65,33 +64,25 @@ func ExampleSource_Authorize() {
 
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		DPoP:         key,
-	}
+	conf := exampleConfig(server)
+	conf.DPoP = key
 	ctx := context.Background()
 	source := conf.Source(ctx)
 	client := &http.Client{Timeout: 10 * time.Second}
 
-	for range 2 { // A server that is never content gets no third request.
+	for range 2 { // A server that refuses every nonce gets no third request.
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.APIURL, http.NoBody)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		if err := source.Authorize(req); err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp, err := client.Do(req)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp.Body.Close()
 		fmt.Println(resp.Status)

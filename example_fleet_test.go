@@ -4,15 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 )
 
-// Three replicas of a service need one token request between them. In earnest the
-// store is that of a module like redisstore, and the key, 32 random bytes, is given to
-// all replicas like any other secret.
+// Three replicas of a service share one token. In production, the store is one like that of
+// package redisstore, and all replicas get the same key of 32 random bytes, like any other
+// secret. Without a key there is only [clientcredentials.DangerouslyShareInPlaintext].
 func ExampleSeal() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -22,21 +23,15 @@ func ExampleSeal() {
 	_, _ = rand.Read(key)
 	keyring, err := clientcredentials.NewKeyring(key)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	ctx := context.Background()
 	for range 3 {
-		replica := &clientcredentials.Config{
-			ClientID:     clientcredentialstest.ClientID,
-			ClientSecret: clientcredentialstest.ClientSecret,
-			TokenURL:     server.TokenURL,
-			Store:        clientcredentials.Seal(store, keyring),
-		}
+		replica := exampleConfig(server)
+		replica.Store = clientcredentials.Seal(store, keyring)
 		resp, err := replica.Client(ctx).Get(server.APIURL)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp.Body.Close()
 		fmt.Println(resp.Status)
@@ -47,4 +42,30 @@ func ExampleSeal() {
 	// 200 OK
 	// 200 OK
 	// token requests: 1
+}
+
+// To replace a key, deploy the new key in second place, so that all replicas can decrypt with
+// it. Then deploy it in first place, where it encrypts, and at last alone. Replicas of two
+// consecutive deployments share their tokens.
+func ExampleNewKeyring() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+
+	store := new(storetest.Store)
+	oldKey, newKey := make([]byte, 32), make([]byte, 32)
+	_, _ = rand.Read(oldKey)
+	_, _ = rand.Read(newKey)
+	for _, deployment := range [][][]byte{{oldKey}, {oldKey, newKey}, {newKey, oldKey}} {
+		keyring, err := clientcredentials.NewKeyring(deployment...)
+		if err != nil {
+			log.Fatal(err)
+		}
+		replica := exampleConfig(server)
+		replica.Store = clientcredentials.Seal(store, keyring)
+		if _, err := replica.Source(context.Background()).Token(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println("token requests:", server.Auth.TokenRequests())
+	// Output: token requests: 1
 }

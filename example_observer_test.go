@@ -3,6 +3,7 @@ package clientcredentials_test
 import (
 	"context"
 	"fmt"
+	"log"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -12,28 +13,23 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// Counters of a program, fed by an Observer. Its functions are called concurrently,
-// and must be quick.
+// An Observer counts events for the metrics of a program. Its functions may be called at the
+// same time, and must return quickly.
 func ExampleObserver() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 
 	var requests, served atomic.Int64
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Observer: &clientcredentials.Observer{
-			RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
-			TokenServed:    func(event.TokenServed) { served.Add(1) },
-		},
+	conf := exampleConfig(server)
+	conf.Observer = &clientcredentials.Observer{
+		RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
+		TokenServed:    func(event.TokenServed) { served.Add(1) },
 	}
 	client := conf.Client(context.Background())
 	for range 10 {
 		resp, err := client.Get(server.APIURL)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp.Body.Close()
 	}
@@ -44,8 +40,9 @@ func ExampleObserver() {
 	// requests with a token: 10
 }
 
-// What happens to tokens is logged. Here only what needs attention is, and the part
-// of it that isn't the same each time is left out.
+// SlogObserver logs what happens to tokens. This logger prints only warnings, without the
+// attributes that change from run to run. [clientcredentials.JoinObservers] combines it with
+// another Observer.
 func ExampleSlogObserver() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -59,16 +56,11 @@ func ExampleSlogObserver() {
 			return a
 		},
 	}))
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: "no longer valid",
-		TokenURL:     server.TokenURL,
-		Observer:     clientcredentials.SlogObserver(logger),
-	}
-	// An Observer is told of what a Source does in the goroutine that does it, when
-	// the callers have what they wanted. This one waits for it.
+	conf := exampleConfig(server)
+	conf.ClientSecret = "no longer valid"
+	// A Source calls its Observer after it has answered its callers. So this example waits.
 	logged := make(chan struct{})
-	conf.Observer = clientcredentials.JoinObservers(conf.Observer, &clientcredentials.Observer{
+	conf.Observer = clientcredentials.JoinObservers(clientcredentials.SlogObserver(logger), &clientcredentials.Observer{
 		RefreshFailed: func(event.RefreshFailed) { close(logged) },
 	})
 	if _, err := conf.Source(context.Background()).Token(); err != nil {
@@ -76,27 +68,4 @@ func ExampleSlogObserver() {
 	}
 	// Output:
 	// level=WARN msg="oauth2: got no token" error="oauth2: \"invalid_client\" \"client authentication failed\""
-}
-
-// A log and a counter: each of them is told.
-func ExampleJoinObservers() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	var requests atomic.Int64
-	counter := &clientcredentials.Observer{
-		RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
-	}
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Observer:     clientcredentials.JoinObservers(clientcredentials.SlogObserver(slog.New(slog.DiscardHandler)), counter),
-	}
-	if _, err := conf.Source(context.Background()).Token(); err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println("token requests:", requests.Load())
-	// Output: token requests: 1
 }

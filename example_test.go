@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,12 +15,15 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
-	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// The whole of what most programs need: a Config, one client that is kept, and
-// requests. The servers are fakes that run for the length of the example.
+// The examples of this file come in the order in which a program needs them: calling an
+// API, configuring the client, handling failures, and handling the tokens itself. All of
+// them use the fake servers of package clientcredentialstest.
+
+// Most programs need only this: a [clientcredentials.Config], one client that is kept, and
+// requests. The servers are fakes that run during the example.
 func Example() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -34,14 +38,12 @@ func Example() {
 
 	resp, err := client.Get(server.APIURL + "reports")
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	fmt.Println(resp.Status)
 	fmt.Printf("%s\n", body)
@@ -50,22 +52,26 @@ func Example() {
 	// {"ok":true}
 }
 
-func ExampleConfig_Client() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
+// exampleConfig returns the Config for the client that a new server knows, if an example is
+// about something else.
+func exampleConfig(server *clientcredentialstest.Server) *clientcredentials.Config {
+	return &clientcredentials.Config{
 		ClientID:     clientcredentialstest.ClientID,
 		ClientSecret: clientcredentialstest.ClientSecret,
 		TokenURL:     server.TokenURL,
 	}
-	client := conf.Client(context.Background())
+}
+
+// A client caches its token: a hundred API requests need one token request.
+func ExampleConfig_Client() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	client := exampleConfig(server).Client(context.Background())
 
 	for range 100 {
 		resp, err := client.Get(server.APIURL)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp.Body.Close()
 	}
@@ -76,21 +82,73 @@ func ExampleConfig_Client() {
 	// token requests: 1
 }
 
-// Token requests a token each time, and so checks a configuration.
+// A Transport is for an http.Client that the program sets up itself.
+func ExampleConfig_Transport() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	client := &http.Client{
+		Transport: exampleConfig(server).Transport(context.Background()),
+		Timeout:   10 * time.Second,
+	}
+
+	resp, err := client.Get(server.APIURL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output: 200 OK
+}
+
+// A TokenSource is for libraries that take an oauth2.TokenSource.
+func ExampleConfig_TokenSource() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	ctx := context.Background()
+	client := oauth2.NewClient(ctx, exampleConfig(server).TokenSource(ctx))
+
+	resp, err := client.Get(server.APIURL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output: 200 OK
+}
+
+// A Source is for programs that need the token itself, for example to use it with another
+// protocol than HTTP. It is the cache, so keep it.
+func ExampleConfig_Source() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	ctx := context.Background()
+	source := exampleConfig(server).Source(ctx)
+
+	first, err := source.TokenContext(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	second, err := source.TokenContext(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("same token:", first.AccessToken == second.AccessToken)
+	fmt.Println("token requests:", server.Auth.TokenRequests())
+	// Output:
+	// same token: true
+	// token requests: 1
+}
+
+// Token always requests a new token. It shows whether a configuration works.
 func ExampleConfig_Token() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
+	conf := exampleConfig(server)
+	conf.Scopes = []string{"reports.read", "reports.write"}
 
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Scopes:       []string{"reports.read", "reports.write"},
-	}
 	token, err := conf.Token(context.Background())
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	fmt.Println("type:", token.Type())
 	fmt.Println("scope:", token.Extra("scope"))
@@ -101,103 +159,19 @@ func ExampleConfig_Token() {
 	// lifetime: 1h0m0s
 }
 
-// For libraries that take an oauth2.TokenSource.
-func ExampleConfig_TokenSource() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	ctx := context.Background()
-	source := conf.TokenSource(ctx)
-	client := oauth2.NewClient(ctx, source)
-
-	resp, err := client.Get(server.APIURL)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status)
-	// Output: 200 OK
-}
-
-// The Source is the cache. Keep it where the token itself is wanted, for other
-// protocols than HTTP for example.
-func ExampleConfig_Source() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	ctx := context.Background()
-	source := conf.Source(ctx)
-
-	first, err := source.TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	second, err := source.TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println("same token:", first.AccessToken == second.AccessToken)
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// same token: true
-	// token requests: 1
-}
-
-// A Transport goes into a client that is set up as you like.
-func ExampleConfig_Transport() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	client := &http.Client{
-		Transport: conf.Transport(context.Background()),
-		Timeout:   10 * time.Second,
-	}
-	resp, err := client.Get(server.APIURL)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status)
-	// Output: 200 OK
-}
-
-// Parameters beyond those of RFC 6749: resource (RFC 8707), which may be
-// repeated, and audience, which some authorization servers want.
+// A token request can have more parameters, such as resource (RFC 8707), which may be
+// repeated, and audience, which some authorization servers need.
 func ExampleConfig_endpointParams() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		EndpointParams: url.Values{
-			"resource": {"https://api.example.com/", "https://files.example.com/"},
-			"audience": {"reports"},
-		},
+	conf := exampleConfig(server)
+	conf.EndpointParams = url.Values{
+		"resource": {"https://api.example.com/", "https://files.example.com/"},
+		"audience": {"reports"},
 	}
+
 	if _, err := conf.Token(context.Background()); err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	received := server.Auth.Requests()[0]
 	fmt.Println("resource:", received.Form["resource"])
@@ -207,8 +181,8 @@ func ExampleConfig_endpointParams() {
 	// audience: [reports]
 }
 
-// Without an AuthStyle the client finds out how the server wants the
-// credentials, and remembers it. This server knows client_secret_post only.
+// Without an AuthStyle, the client finds out how the server wants to receive the
+// credentials, and remembers it. This server accepts only client_secret_post.
 func ExampleConfig_authStyleAutoDetect() {
 	server := clientcredentialstest.NewServer(clientcredentialstest.Client{
 		ID:          "reports",
@@ -224,8 +198,7 @@ func ExampleConfig_authStyleAutoDetect() {
 	}
 	for range 2 {
 		if _, err := conf.Token(context.Background()); err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 	}
 	for i, received := range server.Auth.Requests() {
@@ -237,81 +210,40 @@ func ExampleConfig_authStyleAutoDetect() {
 	// request 3 by client_secret_post
 }
 
-// The credentials go into the Authorization header.
-func ExampleConfig_authStyleInHeader() {
+// With AuthStyleInHeader the credentials are in the Authorization header, and with
+// AuthStyleInParams they are in the body.
+func ExampleConfig_authStyle() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
+	conf := exampleConfig(server)
 
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		AuthStyle:    oauth2.AuthStyleInHeader,
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
+		conf.AuthStyle = style
+		if _, err := conf.Token(context.Background()); err != nil {
+			log.Fatal(err)
+		}
 	}
-	if _, err := conf.Token(context.Background()); err != nil {
-		fmt.Println(err)
-		return
+	for _, received := range server.Auth.Requests() {
+		fmt.Println(received.AuthMethod)
+		fmt.Printf("  header: %q\n", received.Header.Get("Authorization"))
+		fmt.Printf("  body: %q\n", received.Body)
 	}
-	received := server.Auth.Requests()[0]
-	fmt.Println(received.AuthMethod)
-	fmt.Println(received.Header.Get("Authorization"))
-	fmt.Println(received.Body)
 	// Output:
 	// client_secret_basic
-	// Basic Y2xpZW50OnNlY3JldA==
-	// grant_type=client_credentials
-}
-
-// The credentials go into the body.
-func ExampleConfig_authStyleInParams() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		AuthStyle:    oauth2.AuthStyleInParams,
-	}
-	if _, err := conf.Token(context.Background()); err != nil {
-		fmt.Println(err)
-		return
-	}
-	received := server.Auth.Requests()[0]
-	fmt.Println(received.AuthMethod)
-	fmt.Println(received.Body)
-	// Output:
+	//   header: "Basic Y2xpZW50OnNlY3JldA=="
+	//   body: "grant_type=client_credentials"
 	// client_secret_post
-	// client_id=client&client_secret=secret&grant_type=client_credentials
+	//   header: ""
+	//   body: "client_id=client&client_secret=secret&grant_type=client_credentials"
 }
 
-// When the server refuses, the error is that of golang.org/x/oauth2.
-func ExampleConfig_retrieveError() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: "no longer valid",
-		TokenURL:     server.TokenURL,
-	}
-	_, err := conf.Token(context.Background())
-	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Or errors.As, for an error of an http.Client.
-		fmt.Println(refusal.ErrorCode)
-		fmt.Println(refusal.Response.Status)
-	}
-	// Output:
-	// invalid_client
-	// 401 Unauthorized
-}
-
-// The client in the context under oauth2.HTTPClient sends the token requests,
-// and lends its Transport to the client that Config.Client returns: here one
-// that trusts a private certification authority.
+// The client in the context under oauth2.HTTPClient sends the token requests, and the
+// client that Config.Client returns uses its Transport. This Transport trusts a private
+// certification authority.
 func ExampleConfig_tls() {
 	server := clientcredentialstest.NewTLSServer()
 	defer server.Close()
-	// In earnest from a file, with x509.NewCertPool and AppendCertsFromPEM.
+	// A program would read a file, with x509.NewCertPool and AppendCertsFromPEM.
 	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -320,39 +252,26 @@ func ExampleConfig_tls() {
 		Transport: transport,
 		Timeout:   10 * time.Second,
 	})
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	resp, err := conf.Client(ctx).Get(server.APIURL)
+	resp, err := exampleConfig(server).Client(ctx).Get(server.APIURL)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer resp.Body.Close()
 	fmt.Println(resp.Status, resp.TLS.Version == tls.VersionTLS13)
 	// Output: 200 OK true
 }
 
-// The token goes to the origins that are listed and to no other.
+// Only the listed origins receive the token.
 func ExampleConfig_origins() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Origins:      []string{server.APIURL},
-	}
+	conf := exampleConfig(server)
+	conf.Origins = []string{server.APIURL}
 	client := conf.Client(context.Background())
 
 	resp, err := client.Get(server.APIURL + "reports")
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer resp.Body.Close()
 	fmt.Println(resp.Status)
@@ -364,80 +283,101 @@ func ExampleConfig_origins() {
 	// Get "https://elsewhere.example/reports": oauth2: https://elsewhere.example:443 is not among the Origins that may receive the token; add it there, or use another client
 }
 
-// A caller waits no longer than its context allows. The token request goes on
-// for those that come later.
-func ExampleSource_TokenContext() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{Delay: time.Hour}) // The authorization server hangs.
-
+// A Config can be printed and logged: its secret isn't shown.
+func ExampleConfig_String() {
 	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
+		ClientID:     "reports",
+		ClientSecret: "s3cret",
+		TokenURL:     "https://login.example.com/oauth2/token",
+		Scopes:       []string{"reports.read"},
 	}
-	source := conf.Source(context.Background())
-
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	_, err := source.TokenContext(ctx)
-	fmt.Println(errors.Is(err, context.DeadlineExceeded))
-	// Output: true
+	fmt.Println(conf)
+	// Output: clientcredentials.Config{ClientID: "reports", TokenURL: "https://login.example.com/oauth2/token", Scopes: ["reports.read"]}
 }
 
-// A token that was revoked before its time is dropped, and the next call gets a
-// new one. Any number of callers may report the same token.
-func ExampleSource_Invalidate() {
+// If the server refuses, the error is the one of golang.org/x/oauth2.
+func ExampleConfig_retrieveError() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
+	conf := exampleConfig(server)
+	conf.ClientSecret = "no longer valid"
 
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
+	_, err := conf.Token(context.Background())
+	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Use errors.As for an error of an http.Client.
+		fmt.Println(refusal.ErrorCode)
+		fmt.Println(refusal.Response.Status)
 	}
-	ctx := context.Background()
-	source := conf.Source(ctx)
-
-	revoked, err := source.TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	server.Auth.Revoke(revoked.AccessToken)
-	source.Invalidate(revoked)
-
-	token, err := source.TokenContext(ctx)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	source.Invalidate(revoked) // Late, and without effect: it has been replaced.
-
-	_, active := server.Auth.Introspect(token.AccessToken)
-	fmt.Println("another token:", token.AccessToken != revoked.AccessToken)
-	fmt.Println("active:", active)
-	fmt.Println("state:", source.Status().State)
 	// Output:
-	// another token: true
-	// active: true
-	// state: fresh
+	// invalid_client
+	// 401 Unauthorized
 }
 
-// A readiness probe: the service is ready while there is a token to use, even if
-// the authorization server is down. Otherwise the probe asks for one: tokens are
-// requested when they are needed, and a service that isn't ready gets no calls that
-// would need one.
+// A ResponseError says that the status is one of success, but the answer is no token
+// response. Here a proxy answers with a login page.
+func ExampleResponseError() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	server.Auth.Script(clientcredentialstest.Fault{
+		Status: http.StatusOK,
+		Header: http.Header{"Content-Type": {"text/html"}},
+		Body:   "<html>Please log in</html>",
+	})
+
+	_, err := exampleConfig(server).Token(context.Background())
+	var unusable *clientcredentials.ResponseError
+	if errors.As(err, &unusable) {
+		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
+	}
+	// Output: 200 text/html 26 bytes
+}
+
+// IsTemporary separates the failures that may pass from those that somebody has to fix.
+func ExampleIsTemporary() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	conf := exampleConfig(server)
+	conf.ClientSecret = "no longer valid"
+	conf.Retry.MaxAttempts = 1
+
+	_, err := conf.Token(context.Background())
+	fmt.Println("refused:", clientcredentials.IsTemporary(err))
+
+	server.Stop()
+	_, err = conf.Token(context.Background())
+	fmt.Println("down:", clientcredentials.IsTemporary(err))
+	// Output:
+	// refused: false
+	// down: true
+}
+
+// A program that answers people can't wait for half a minute. This one makes at most two
+// attempts, and waits at most 5 seconds.
+func ExampleRetryPolicy() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	server.Auth.Script(clientcredentialstest.Unavailable()) // The answer to the first attempt is 503.
+	conf := exampleConfig(server)
+	conf.Retry = clientcredentials.RetryPolicy{
+		MaxAttempts:    2,
+		AttemptTimeout: 2 * time.Second,
+		TotalTimeout:   5 * time.Second,
+	}
+
+	_, err := conf.Token(context.Background())
+	fmt.Println("error:", err)
+	fmt.Println("token requests:", server.Auth.TokenRequests())
+	// Output:
+	// error: <nil>
+	// token requests: 2
+}
+
+// A readiness probe reports that the service is ready while there is a token to use, even if
+// the authorization server is down. Without a token the probe asks for one, because a
+// service that isn't ready gets no calls that would do it. See also [clientcredentials.State].
 func ExampleSource_Status() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	source := conf.Source(context.Background())
+	source := exampleConfig(server).Source(context.Background())
 
 	ready := func(w http.ResponseWriter, r *http.Request) {
 		if state := source.Status().State; state == clientcredentials.Expired || state == clientcredentials.Failed {
@@ -461,8 +401,7 @@ func ExampleSource_Status() {
 	probe()
 	token, err := source.Token()
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	source.Invalidate(token)
 	probe()
@@ -472,113 +411,97 @@ func ExampleSource_Status() {
 	// 503 no token
 }
 
-// A program that answers people can't wait for half a minute: two attempts at a
-// token, and no more than 5 seconds.
-func ExampleRetryPolicy() {
+// A caller waits no longer than its context allows. The token request continues for later
+// callers.
+func ExampleSource_TokenContext() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Unavailable()) // The first attempt is answered 503.
+	server.Auth.Script(clientcredentialstest.Fault{Delay: time.Hour}) // The authorization server hangs.
+	source := exampleConfig(server).Source(context.Background())
 
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-		Retry: clientcredentials.RetryPolicy{
-			MaxAttempts:    2,
-			AttemptTimeout: 2 * time.Second,
-			TotalTimeout:   5 * time.Second,
-		},
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_, err := source.TokenContext(ctx)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	// Output: true
+}
+
+// If a program adds the token to its requests itself, it reports a token that the API
+// refused, and repeats the call if there will be another token. Client and Transport do all
+// this themselves.
+func ExampleSource_Reject() {
+	server := clientcredentialstest.NewServer()
+	defer server.Close()
+	ctx := context.Background()
+	source := exampleConfig(server).Source(ctx)
+
+	call := func() (*oauth2.Token, int) {
+		token, err := source.TokenContext(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.APIURL, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		token.SetAuthHeader(req)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
+		return token, resp.StatusCode
 	}
-	_, err := conf.Token(context.Background())
-	fmt.Println("error:", err)
-	fmt.Println("token requests:", server.Auth.TokenRequests())
+	call()
+	server.Auth.RevokeAll()
+	token, status := call()
+	if status == http.StatusUnauthorized && source.Reject(token) {
+		fmt.Println(status, "and again:")
+		_, status = call()
+	}
+	fmt.Println(status)
 	// Output:
-	// error: <nil>
-	// token requests: 2
+	// 401 and again:
+	// 200
 }
 
-// The answer has a status of success, and is no token response: here a login page
-// that a proxy has put in the way.
-func ExampleResponseError() {
+// Invalidate drops a token that was revoked, and the next call requests a new one. Several
+// callers may report the same token.
+func ExampleSource_Invalidate() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{
-		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"text/html"}},
-		Body:   "<html>Please log in</html>",
-	})
+	ctx := context.Background()
+	source := exampleConfig(server).Source(ctx)
 
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	_, err := conf.Token(context.Background())
-	var unusable *clientcredentials.ResponseError
-	if errors.As(err, &unusable) {
-		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
-	}
-	// Output: 200 text/html 26 bytes
-}
-
-// The program can authenticate in two ways, and the server says which of them it
-// takes: the stronger is chosen. Metadata usually comes from Discover; a program may
-// also keep it in a file.
-func ExampleServerMetadata_Config() {
-	metadata := &clientcredentials.ServerMetadata{
-		Issuer:                            "https://login.example.com",
-		TokenEndpoint:                     "https://login.example.com/oauth2/token",
-		TokenEndpointAuthMethodsSupported: []string{"client_secret_basic", "private_key_jwt"},
-	}
-	conf, err := metadata.Config("reports",
-		&clientauth.ClientSecretBasic{Secret: clientauth.SecretFile("/etc/reports/secret")},
-		&clientauth.PrivateKeyJWT{Key: clientauth.KeyFile("/etc/reports/key.pem")},
-	)
+	revoked, err := source.TokenContext(ctx)
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	fmt.Println(conf.ClientAuth.Method())
-	fmt.Println(conf.TokenURL)
+	server.Auth.Revoke(revoked.AccessToken)
+	source.Invalidate(revoked)
+
+	token, err := source.TokenContext(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	source.Invalidate(revoked) // This has no effect: the token has been replaced already.
+
+	_, active := server.Auth.Introspect(token.AccessToken)
+	fmt.Println("another token:", token.AccessToken != revoked.AccessToken)
+	fmt.Println("active:", active)
+	fmt.Println("state:", source.Status().State)
 	// Output:
-	// private_key_jwt
-	// https://login.example.com/oauth2/token
+	// another token: true
+	// active: true
+	// state: fresh
 }
 
-// Whether to call again later, or to call somebody.
-func ExampleIsTemporary() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: "no longer valid",
-		TokenURL:     server.TokenURL,
-		Retry:        clientcredentials.RetryPolicy{MaxAttempts: 1},
-	}
-	_, err := conf.Token(context.Background())
-	fmt.Println("refused:", clientcredentials.IsTemporary(err))
-
-	server.Stop()
-	_, err = conf.Token(context.Background())
-	fmt.Println("down:", clientcredentials.IsTemporary(err))
-	// Output:
-	// refused: false
-	// down: true
-}
-
-// Two clients that share a cache of tokens, over different connections: a Transport
-// by hand instead of by Config.Transport.
+// Two clients use the same tokens over different connections. Each has a Transport that was
+// made without Config.Transport.
 func ExampleTransport() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	source := conf.Source(context.Background())
+	source := exampleConfig(server).Source(context.Background())
 	bulk := http.DefaultTransport.(*http.Transport).Clone()
 	bulk.MaxConnsPerHost = 2
 	defer bulk.CloseIdleConnections()
@@ -589,8 +512,7 @@ func ExampleTransport() {
 	} {
 		resp, err := client.Get(server.APIURL)
 		if err != nil {
-			fmt.Println(err)
-			return
+			log.Fatal(err)
 		}
 		resp.Body.Close()
 		fmt.Println(resp.Status)
@@ -600,53 +522,4 @@ func ExampleTransport() {
 	// 200 OK
 	// 200 OK
 	// token requests: 1
-}
-
-// A program that puts the token into its requests by itself reports the one that was
-// refused, and calls again if there is another to be had. Client and Transport do so
-// by themselves.
-func ExampleSource_Reject() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     clientcredentialstest.ClientID,
-		ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL:     server.TokenURL,
-	}
-	ctx := context.Background()
-	source := conf.Source(ctx)
-
-	call := func() (*oauth2.Token, int, error) {
-		token, err := source.TokenContext(ctx)
-		if err != nil {
-			return nil, 0, err
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.APIURL, nil)
-		if err != nil {
-			return nil, 0, err
-		}
-		token.SetAuthHeader(req)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer resp.Body.Close()
-		_, err = io.Copy(io.Discard, resp.Body)
-		return token, resp.StatusCode, err
-	}
-	if _, _, err := call(); err != nil {
-		fmt.Println(err)
-		return
-	}
-	server.Auth.RevokeAll()
-	token, status, err := call()
-	if err == nil && status == http.StatusUnauthorized && source.Reject(token) {
-		fmt.Println(status, "and again:")
-		_, status, err = call()
-	}
-	fmt.Println(status, err)
-	// Output:
-	// 401 and again:
-	// 200 <nil>
 }

@@ -458,7 +458,7 @@ func TestS07_StoreSlowerThanTheBudget(t *testing.T) {
 
 // All calls of a slow store that somebody waits for share one budget.
 func TestS07_OneBudget(t *testing.T) {
-	slow := func(operation string, milliseconds int) storetest.Fault {
+	slow := func(operation event.Operation, milliseconds int) storetest.Fault {
 		return storetest.Fault{Operation: operation, Delay: time.Duration(milliseconds) * time.Millisecond}
 	}
 	for name, test := range map[string]struct {

@@ -17,13 +17,13 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// Mistakes that other token caches have made, and that users have paid for. Each
-// test is named after the mistake, and fails if it is made here.
+// This file has the mistakes that other token caches have made. Each test is named after a
+// mistake, and fails if it is made here.
 
 // kinds are those of world.clients.
 var kinds = []string{"Client", "Transport"}
 
-// With a window of five minutes, tokens of five minutes are always due.
+// If the window is five minutes, a token that lives for five minutes is always due.
 func TestMistake_FixedWindowOnShortTokens(t *testing.T) {
 	for _, life := range []int{2, 3, 5, 10, 30, 300} {
 		for _, early := range []time.Duration{0, time.Second, 5 * time.Minute, time.Hour} {
@@ -42,7 +42,7 @@ func TestMistake_FixedWindowOnShortTokens(t *testing.T) {
 	}
 }
 
-// A caller that comes before the goroutine has run starts another.
+// A caller that comes before the goroutine has run starts another one.
 func TestMistake_RefreshFlagSetInsideTheGoroutine(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
@@ -51,7 +51,7 @@ func TestMistake_RefreshFlagSetInsideTheGoroutine(t *testing.T) {
 		require.Equal(t, Stale, s.Status().State)
 		w.auth.Latency = time.Second
 		for range 1000 {
-			promptly(t, s) // Without a break in which another goroutine had to run.
+			promptly(t, s) // No other goroutine needs to run between these calls.
 		}
 		var wg sync.WaitGroup
 		for range 1000 {
@@ -63,7 +63,7 @@ func TestMistake_RefreshFlagSetInsideTheGoroutine(t *testing.T) {
 	})
 }
 
-// Whoever refreshed is done, and nobody sees that it is for nothing.
+// The goroutine that refreshes has ended, and nothing notices that it failed.
 func TestMistake_FailedRefreshIsTheLast(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
@@ -81,10 +81,10 @@ func TestMistake_FailedRefreshIsTheLast(t *testing.T) {
 	})
 }
 
-// Every request to the API is a token request as long as the window is open.
+// While the window is open, every API request starts a token request.
 func TestMistake_NoPauseBetweenFailedRefreshes(t *testing.T) {
 	bubble(t, 10*time.Hour, func(t *testing.T, w *world) {
-		w.conf.EarlyRefresh = 5 * time.Hour // Soft from 5:00 or up to 6:15.
+		w.conf.EarlyRefresh = 5 * time.Hour // The token is due after 5:00 to 6:15 hours.
 		s := w.conf.Source(w.ctx)
 		promptly(t, s)
 		fault := clientcredentialstest.Unavailable()
@@ -111,7 +111,7 @@ func TestMistake_NoPauseBetweenFailedRefreshes(t *testing.T) {
 	})
 }
 
-// A request that took its time comes back when the new token is there.
+// A slow request gets its answer when there is already a new token.
 func TestMistake_Any401KillsTheNewerToken(t *testing.T) {
 	for _, kind := range kinds {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -119,7 +119,7 @@ func TestMistake_Any401KillsTheNewerToken(t *testing.T) {
 			w.ctx = context.WithValue(w.ctx, oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				delay, _ := time.ParseDuration(req.URL.Query().Get("delay"))
 				resp, err := base.Transport.RoundTrip(req)
-				time.Sleep(delay) // The request is as old as that when its answer comes.
+				time.Sleep(delay) // The answer takes this long to arrive.
 				return resp, err
 			})})
 			client := w.clients()[kind]
@@ -142,7 +142,7 @@ func TestMistake_Any401KillsTheNewerToken(t *testing.T) {
 	}
 }
 
-// A sync.Cond knows no context, nor does a mutex.
+// A caller that waits on a sync.Cond or a mutex doesn't see that its context ends.
 func TestMistake_WaitersDeafToTheirContext(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		w.auth.Latency = 8 * time.Second
@@ -152,7 +152,7 @@ func TestMistake_WaitersDeafToTheirContext(t *testing.T) {
 		for i := range 10 {
 			ctx, cancel := context.WithCancel(t.Context())
 			wg.Go(func() {
-				// The first, who has started the flight, gives up first.
+				// The caller that started the token request gives up first.
 				time.AfterFunc(time.Duration(i)*time.Second+1, cancel)
 				_, err := s.TokenContext(ctx)
 				if i < 8 {
@@ -170,7 +170,7 @@ func TestMistake_WaitersDeafToTheirContext(t *testing.T) {
 	})
 }
 
-// The API answers 401 or, worse, to anybody.
+// The API answers 401, or it answers although it shouldn't.
 func TestMistake_RequestSentWithoutAToken(t *testing.T) {
 	for _, fault := range []clientcredentialstest.Fault{
 		clientcredentialstest.InvalidClient(),
@@ -182,22 +182,22 @@ func TestMistake_RequestSentWithoutAToken(t *testing.T) {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
 			w.auth.SetFault(&fault)
 			for name, client := range w.clients() {
-				for range 10 { // The last of them while it cools down.
+				for range 10 { // The last ones come during the cooldown.
 					_, err := client.Get(worldAPI)
 					require.Error(t, err, name)
 				}
 			}
 			require.Empty(t, w.api.Requests())
-			time.Sleep(time.Hour) // The server's hanging requests end.
+			time.Sleep(time.Hour) // Wait for the requests that hang.
 		})
 	}
 }
 
-// One tenant gets the token of another. Here a cache belongs to a Source, and what
-// copies of a Config share knows no token.
+// One tenant gets the token of another. Here each Source has its own cache, and the copies
+// of a Config share no token.
 func TestMistake_CacheKeyWithoutParametersOrScopes(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		promptly(t, w.conf.Source(w.ctx)) // The copies are made after first use.
+		promptly(t, w.conf.Source(w.ctx)) // The Config has been used when it is copied.
 		var sources []*Source
 		for _, change := range []func(c *Config){
 			func(*Config) {},
@@ -224,7 +224,7 @@ func TestMistake_CacheKeyWithoutParametersOrScopes(t *testing.T) {
 	})
 }
 
-// The token that was on its way when the old one was revoked may be as dead.
+// A token that was being requested when the old one was revoked may be revoked too.
 func TestMistake_OlderFlightOverwritesAnInvalidation(t *testing.T) {
 	for _, kind := range kinds {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -232,8 +232,8 @@ func TestMistake_OlderFlightOverwritesAnInvalidation(t *testing.T) {
 			_, err := w.get(t, client)
 			require.NoError(t, err)
 			time.Sleep(59 * time.Minute)
-			w.auth.Latency = 5 * time.Second // Tokens are issued at once, and answered late.
-			_, err = w.get(t, client)        // Starts the refresh.
+			w.auth.Latency = 5 * time.Second // A token is issued at once, and arrives late.
+			_, err = w.get(t, client)        // This starts the refresh.
 			require.NoError(t, err)
 			time.Sleep(time.Second)
 			w.auth.RevokeAll()
@@ -248,7 +248,7 @@ func TestMistake_OlderFlightOverwritesAnInvalidation(t *testing.T) {
 	}
 }
 
-// The old token is all there is, so it is used.
+// There is no other token, so the expired one is used.
 func TestMistake_ExpiredTokenDuringBackOff(t *testing.T) {
 	for _, fault := range []clientcredentialstest.Fault{
 		clientcredentialstest.TooManyRequests(5 * time.Minute),
@@ -272,12 +272,12 @@ func TestMistake_ExpiredTokenDuringBackOff(t *testing.T) {
 	}
 }
 
-// What the file with the secret says has nothing to do with the token.
+// The token stays valid when the secret changes.
 func TestMistake_ValidTokenDroppedForANewSecret(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
 		first := promptly(t, s)
-		w.conf.ClientSecret = "next" // Which the server doesn't know yet.
+		w.conf.ClientSecret = "next" // The server doesn't know it yet.
 		for time.Until(first.Expiry) > 10*time.Second {
 			require.Equal(t, first.AccessToken, promptly(t, s).AccessToken)
 			time.Sleep(time.Second)
