@@ -100,7 +100,7 @@ type Config struct {
 	// token. Nil: the token goes to the origin of the request that the caller made,
 	// and a redirect to any other origin is followed without the token. If set, a
 	// first request to an origin that isn't listed is an error, before anything is
-	// sent. Redirects among the listed origins keep the token, except from https to
+	// sent, and so is every request if the list is empty. Redirects among the listed origins keep the token, except from https to
 	// http.
 	Origins []string `json:"-" yaml:"-"`
 

@@ -27,6 +27,8 @@ type cachedToken struct {
 	token         oauth2.Token
 	from          event.TokenFrom // FromStore or FromServer
 	shared        *sharedVersion  // where it is in Config.Store; nil: it isn't there
+	raw           any             // the members of the token response, which token refers to
+	nested        bool            // raw has values that each copy of token needs for itself
 	authorization string          // the value of the Authorization header
 	sent          clock.Instant   // just before the token request was sent
 	bound         binding         // what the client proved to have when it requested the token
@@ -49,6 +51,8 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		token:         *token,
 		from:          response.from,
 		shared:        response.shared,
+		raw:           response.Raw,
+		nested:        isNested(response.Raw),
 		authorization: scheme + " " + token.AccessToken,
 		sent:          clock.At(response.sent),
 		bound:         response.bound,
@@ -135,8 +139,43 @@ func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 // isBound reports whether using c takes more than the token.
 func (c *cachedToken) isBound() bool { return c.bound != binding{} }
 
-// copy returns a token that the caller may change.
+// copy returns a token that the caller may change, and so are the values that Extra returns.
 func (c *cachedToken) copy() *oauth2.Token {
 	token := c.token
+	if c.nested {
+		return token.WithExtra(cloneJSON(c.raw))
+	}
 	return &token
+}
+
+// cloneJSON returns a deep copy of a value that encoding/json has read.
+func cloneJSON(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		clone := make(map[string]any, len(value))
+		for name, member := range value {
+			clone[name] = cloneJSON(member)
+		}
+		return clone
+	case []any:
+		clone := make([]any, len(value))
+		for i, element := range value {
+			clone[i] = cloneJSON(element)
+		}
+		return clone
+	}
+	return value
+}
+
+// isNested reports whether raw, the members of a token response, has a value that a caller could
+// change.
+func isNested(raw any) bool {
+	members, _ := raw.(map[string]any)
+	for _, member := range members {
+		switch member.(type) {
+		case map[string]any, []any:
+			return true
+		}
+	}
+	return false
 }

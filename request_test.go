@@ -122,6 +122,9 @@ type failingReader struct{ err error }
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 // config returns a Config of which e is the token endpoint.
+// client returns a client whose requests all go to e.
+func (e *tokenEndpoint) client() *http.Client { return &http.Client{Transport: e} }
+
 func (e *tokenEndpoint) config() *Config {
 	return &Config{
 		ClientID:     memoryID,

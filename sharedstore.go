@@ -40,9 +40,10 @@ type SharedStore struct {
 	store   tokenstore.Store
 	keyring *Keyring // nil: nothing is encrypted
 	fault   error    // why it can't be used; nil: it can
+	tenant  string   // see For
 	calls   chan struct{}
 
-	breaker breaker
+	breaker *breaker
 }
 
 // A breaker keeps calls away from a store that fails. Safe for concurrent use.
@@ -72,11 +73,27 @@ func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 func DangerouslyShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
 
 func newSharedStore(store tokenstore.Store) *SharedStore {
-	s := &SharedStore{store: store, calls: make(chan struct{}, maxStoreCalls)}
+	s := &SharedStore{store: store, calls: make(chan struct{}, maxStoreCalls), breaker: new(breaker)}
 	if store == nil {
 		s.fault = errors.New("oauth2: there is no Store in the SharedStore")
 	}
 	return s
+}
+
+// For returns a SharedStore for the tokens of that tenant alone, over the same store.
+//
+// Whoever has access to the store and the Keyring, and knows the client id, gets the token that
+// is shared, also with a wrong secret or none: the secret isn't part of what distinguishes tokens,
+// so that they outlive its rotation. If one process acts for tenants that must not get each
+// other's tokens although their client ids may be the same, give each Config the store of its
+// tenant.
+func (s *SharedStore) For(tenant string) *SharedStore {
+	if s == nil {
+		return nil
+	}
+	of := *s
+	of.tenant = fmt.Sprintf("%d:%s,%s", len(tenant), tenant, s.tenant)
+	return &of
 }
 
 // isReady reports whether s was made by this package.

@@ -15,15 +15,18 @@ import (
 // token is bound to. The secret isn't part of it, so that a token outlives the secret's
 // rotation.
 type tokenIdentity struct {
-	tokenURL, clientID, method string
-	form                       url.Values // scope and other parameters
-	binding                    string     // thumbprints of certificate and key; empty: none
+	tokenURL, clientID, method, tenant string
+	form                               url.Values // scope and other parameters
+	binding                            string     // thumbprints of certificate and key; empty: none
 }
 
 // storeKey returns the key under which r's token is kept in a store. What the token will be
 // bound to is part of the key, so bind must have been called.
 func (r *tokenRequest) storeKey() string {
 	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.conf.ClientID, method: "client_secret", form: r.form}
+	if r.conf.Store != nil {
+		identity.tenant = r.conf.Store.tenant
+	}
 	if r.conf.ClientAuth != nil {
 		identity.method = r.conf.ClientAuth.Method()
 	}
@@ -53,7 +56,7 @@ func (i tokenIdentity) encode() []byte {
 		number(len(s))
 		b = append(b, s...)
 	}
-	for _, s := range []string{i.tokenURL, i.clientID, i.method, i.binding} {
+	for _, s := range []string{i.tokenURL, i.clientID, i.method, i.tenant, i.binding} {
 		text(s)
 	}
 	number(len(i.form))

@@ -30,6 +30,7 @@ func TestS18_StoreKey(t *testing.T) {
 		"token URL":         func(i *tokenIdentity) { i.tokenURL += "2" },
 		"client id":         func(i *tokenIdentity) { i.clientID += "2" },
 		"method":            func(i *tokenIdentity) { i.method = "private_key_jwt" },
+		"tenant":            func(i *tokenIdentity) { i.tenant = "a" },
 		"binding":           func(i *tokenIdentity) { i.binding = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" },
 		"moved":             func(i *tokenIdentity) { i.clientID, i.method = i.clientID+"c", i.method[1:] },
 		"fewer scopes":      func(i *tokenIdentity) { i.form["scope"] = []string{"a"} },
@@ -59,7 +60,7 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 		request, err := newTokenRequest(t.Context(), c, nil)
 		require.NoError(t, err)
 		require.NoError(t, request.bind(t.Context()))
-		request.present(certificate)
+		require.NoError(t, request.present(certificate))
 		return request.storeKey()
 	}
 	seen := map[string]bool{}
@@ -79,17 +80,17 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 
 // An identity can be read back from its encoding, so no two identities have the same encoding.
 func FuzzStoreKey(f *testing.F) {
-	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "scope=a+b&resource=x&resource=y")
-	f.Add("", "", "", "", "")
-	f.Add("a", "bc", "d", "e", "=&=&a=&a=b")
-	f.Add("ab", "c", "d", "e", "scope=b+a++a&scope=")
-	f.Add("\x00\x00\x00\x00\x00\x00\x00\x01", "\x00", "", "\x00\x00", "%00=%00")
-	f.Fuzz(func(t *testing.T, tokenURL, clientID, method, binding, query string) {
+	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "", "scope=a+b&resource=x&resource=y")
+	f.Add("", "", "", "", "", "")
+	f.Add("a", "bc", "d", "t", "e", "=&=&a=&a=b")
+	f.Add("ab", "c", "d", "t", "e", "scope=b+a++a&scope=")
+	f.Add("\x00\x00\x00\x00\x00\x00\x00\x01", "\x00", "", "\x00", "\x00\x00", "%00=%00")
+	f.Fuzz(func(t *testing.T, tokenURL, clientID, method, tenant, binding, query string) {
 		form, err := url.ParseQuery(query)
 		if err != nil {
 			return
 		}
-		identity := tokenIdentity{tokenURL, clientID, method, form, binding}
+		identity := tokenIdentity{tokenURL, clientID, method, tenant, form, binding}
 		encoded := identity.encode()
 		number := func() int {
 			n := binary.BigEndian.Uint64(encoded)
@@ -102,7 +103,7 @@ func FuzzStoreKey(f *testing.F) {
 			encoded = encoded[n:]
 			return s
 		}
-		back := tokenIdentity{tokenURL: text(), clientID: text(), method: text(), binding: text(), form: make(url.Values)}
+		back := tokenIdentity{tokenURL: text(), clientID: text(), method: text(), tenant: text(), binding: text(), form: make(url.Values)}
 		for range number() {
 			name := text()
 			back.form[name] = make([]string, number())

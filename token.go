@@ -125,6 +125,63 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	return s.copyTo(ctx, new(oauth2.Token))
 }
 
+// AccessToken returns the text of the token that TokenContext returns, for libraries that ask for
+// a text, such as those for Kafka and for databases. A token that is bound to a key or to a
+// certificate is an error: the text alone is of no use.
+func (s *Source) AccessToken(ctx context.Context) (string, error) {
+	c, err := s.get(ctx, 0)
+	switch {
+	case err != nil:
+		return "", err
+	case c.isBound():
+		return "", errors.New("oauth2: the token is bound to a key or a certificate, so its text alone cannot be used; use Source.Authorize, or a Client")
+	}
+	return c.token.AccessToken, nil
+}
+
+// TokenFor returns a token that lives at least for that long, for a job that takes so much time.
+// If the cached token has less life left, TokenFor waits for a new one, no longer than ctx allows.
+// It is an error if the server's tokens don't live that long; then no more tokens are requested
+// than TokenContext would. Otherwise it does what TokenContext does. A token that doesn't expire
+// lives long enough.
+func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
+	for {
+		c, err := s.get(ctx, max(least, 0))
+		if err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		switch left := c.dead - c.age(now); {
+		case c.dead == forever || left >= least:
+			return c.copy(), nil
+		case c.dead < least || c.age(now) < minReuse:
+			return nil, fmt.Errorf("oauth2: the token lives for another %v, and the server's tokens for %v: less than the %v that were asked for; have them live longer, or ask for less", left.Round(time.Second), c.dead.Round(time.Second), least)
+		}
+		if err := s.await(ctx, c, now); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// await waits for the replacement of c, which the caller can't use although it is valid.
+func (s *Source) await(ctx context.Context, c *cachedToken, now time.Time) error {
+	s.mu.Lock()
+	if s.current.Load() != c {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.flight == nil {
+		if err := s.takeOff(ctx, now, true); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+	}
+	f := s.flight
+	s.mu.Unlock()
+	_, err := f.wait(ctx)
+	return err
+}
+
 // copyTo returns token as a copy of the cached one. The caller makes token so that
 // Token and TokenContext can be inlined: then the copy costs no allocation where
 // the program doesn't keep it.
@@ -134,6 +191,9 @@ func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token
 		return nil, err
 	}
 	*token = c.token
+	if c.nested {
+		*token = *c.copy()
+	}
 	return token, nil
 }
 

@@ -2,7 +2,6 @@ package clientcredentials
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -847,18 +846,3 @@ func TestF20_TokenIsBounded(t *testing.T) {
 		})
 	}
 }
-
-// A signerFunc is a signer that does something else first.
-type signerFunc struct {
-	crypto.Signer
-	first func()
-}
-
-func (s signerFunc) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	s.first()
-	return s.Signer.Sign(rand, digest, opts)
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -287,9 +287,13 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 		}
 		// During an outage the token may be stale for a long time. If there is nothing to wait
 		// for, it doesn't matter who calls, which is costly to find out.
-		if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-			bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
-			return stale.copy(), nil
+		// An expired token is for the guard: a flight that fails before the guard waits for it
+		// would be followed by another.
+		if cached.usable(now) {
+			if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
+				bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
+				return stale.copy(), nil
+			}
 		}
 	}
 	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {

@@ -4,6 +4,7 @@
 package origin
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -63,11 +64,15 @@ type Policy struct {
 	err    error // what is wrong with the list
 }
 
-// NewPolicy returns the policy of a list of origins, or nil if the list is empty. Permit
-// reports what is wrong with the list.
+// NewPolicy returns the policy of a list of origins, or nil if the list is nil. It copies the
+// list. Permit reports what is wrong with the list, also if it is empty but not nil: that
+// could mean everything or nothing.
 func NewPolicy(list []string) *Policy {
-	if len(list) == 0 {
+	if list == nil {
 		return nil
+	}
+	if len(list) == 0 {
+		return &Policy{err: errors.New("oauth2: Origins is empty but not nil, so no origin may receive the token; list some, or set it to nil")}
 	}
 	p := new(Policy)
 	for _, text := range list {
