@@ -18,26 +18,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
-// authMethods returns how each request was authenticated. RFC 6749, Section
-// 2.3: one method per request.
-func authMethods(t *testing.T, requests []receivedRequest) []string {
-	t.Helper()
-	methods := make([]string, 0, len(requests))
-	for _, req := range requests {
-		header, params := req.header.Get("Authorization") != "", req.form.Has("client_secret") || req.form.Has("client_id")
-		require.False(t, header && params, "two methods in one request")
-		switch {
-		case header:
-			methods = append(methods, "header")
-		case params:
-			methods = append(methods, "params")
-		default:
-			methods = append(methods, "none")
-		}
-	}
-	return methods
-}
-
 // rememberedStyle returns the style that conf has found out, or AutoDetect.
 func rememberedStyle(conf *Config) oauth2.AuthStyle {
 	style, ok := conf.authStyles().get(conf.TokenURL, conf.ClientID)

@@ -2,9 +2,6 @@ package clientcredentials
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,15 +124,6 @@ func (s *leakyStore) Abort(_ context.Context, key, owner string, note []byte, _ 
 func (s *leakyStore) Invalidate(_ context.Context, key, version string) error {
 	return fmt.Errorf("%q %q", key, version)
 }
-
-// canaryKey is a key whose printed form would be found.
-var canaryKey = func() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-}()
 
 // canaryTokens are the secrets that the server adds. An id_token is for the
 // program, which finds it in Token.Extra: the library doesn't print it either.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,39 +15,6 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
-
-// A scriptedAuth is a ClientAuth with a credential that the test replaces.
-type scriptedAuth struct {
-	mu         sync.Mutex // protects what follows
-	credential string
-	calls      int
-	err        error
-	during     func(ctx context.Context)
-}
-
-func (a *scriptedAuth) Method() string { return "private_key_jwt" }
-
-func (a *scriptedAuth) Authenticate(ctx context.Context, attempt *Attempt) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.calls++
-	if a.during != nil {
-		a.during(ctx)
-	}
-	if a.err != nil {
-		return a.err
-	}
-	attempt.CredentialID = a.credential
-	attempt.Form.Set("client_id", attempt.ClientID)
-	attempt.Form.Set("client_assertion", a.credential+"-assertion-"+strconv.Itoa(a.calls))
-	return nil
-}
-
-func (a *scriptedAuth) rotate(credential string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.credential = credential
-}
 
 func TestClientAuthOnTheWire(t *testing.T) {
 	synctest.Test(t, testClientAuthOnTheWire)
@@ -87,13 +53,6 @@ func TestClientAuthGetsTheConfig(t *testing.T) {
 	require.Equal(t, []string{conf.TokenURL, conf.Issuer, conf.ClientID, conf.ClientSecret},
 		[]string{got.TokenURL, got.Issuer, got.ClientID, got.ClientSecret})
 }
-
-// authFunc is a ClientAuth that can't be compared.
-type authFunc func(ctx context.Context, attempt *Attempt) error
-
-func (authFunc) Method() string { return "client_secret_post" }
-
-func (f authFunc) Authenticate(ctx context.Context, attempt *Attempt) error { return f(ctx, attempt) }
 
 func TestClientAuthRotatedMeanwhile(t *testing.T) {
 	refusal := reply{status: http.StatusUnauthorized, body: `{"error":"invalid_client"}`}

@@ -27,13 +27,6 @@ import (
 	"golang.org/x/oauth2"
 )
 
-func newProofSigner(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
-}
-
 // A provenRequest is what a server has learnt from a proof.
 type provenRequest struct {
 	ID        string `json:"jti"`

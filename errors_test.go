@@ -14,13 +14,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -28,124 +25,6 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
-
-// surfaces returns everything that a program may print of err.
-func surfaces(err error) string {
-	var out strings.Builder
-	show := func(v any) {
-		fmt.Fprintf(&out, "%v\n%+v\n%#v\n%s\n%q\n", v, v, v, v, v)
-		if text, err := json.Marshal(v); err == nil { // Not with a Response: it holds functions.
-			fmt.Fprintf(&out, "%s\n", text)
-		}
-	}
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		show(e)
-		fmt.Fprintln(&out, e.Error())
-	}
-	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(handler).Error("failed", "err", err, slog.Group("g", "err", err))
-	}
-
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
-		return out.String()
-	}
-	show(*refusal)
-	show(refusal.ErrorCode)
-	show(refusal.ErrorDescription)
-	show(refusal.ErrorURI)
-	out.Write(refusal.Body)
-	if refusal.Response == nil {
-		return out.String()
-	}
-	show(refusal.Response)
-	show(*refusal.Response)
-	show(refusal.Response.Header)
-	show(refusal.Response.Trailer)
-	if dump, err := httputil.DumpResponse(refusal.Response, true); err == nil {
-		out.Write(dump)
-	}
-	if req := refusal.Response.Request; req != nil {
-		show(req)
-		show(*req)
-		show(req.Header)
-		show(req.URL)
-		if dump, err := httputil.DumpRequest(req, true); err == nil {
-			out.Write(dump)
-		}
-		if req.GetBody != nil {
-			if body, err := req.GetBody(); err == nil {
-				_, _ = io.Copy(&out, body)
-			}
-		}
-		if req.Body != nil {
-			_, _ = io.Copy(&out, req.Body)
-		}
-	}
-	return out.String()
-}
-
-// A way in which a server's error page may repeat a secret.
-type echo struct {
-	name   string
-	encode func(secret string) string
-}
-
-var echoes = []echo{
-	{"raw", func(s string) string { return s }},
-	{"form", url.QueryEscape},
-	{"form, lower case", func(s string) string { return lowerEscapes(url.QueryEscape(s)) }},
-	{"path", url.PathEscape},
-	{"path, lower case", func(s string) string { return lowerEscapes(url.PathEscape(s)) }},
-	{"base64", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }},
-	{"JSON", func(s string) string { return jsonEscape(s, true) }},
-	{"HTML", html.EscapeString},
-	{"basic", basicOf},
-	{"raw basic", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(memoryID + ":" + s)) }},
-
-	// What others than Go write.
-	{"JSON of most languages", func(s string) string { return jsonEscape(s, false) }},
-	{"JSON of PHP", func(s string) string { return strings.ReplaceAll(jsonEscape(s, false), "/", `\/`) }},
-	{"JSON in ASCII", jsonASCII},
-	{"HTML of PHP", func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "&#34;", "&quot;") }},
-	{"HTML of Python", func(s string) string {
-		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&#x27;").Replace(html.EscapeString(s))
-	}},
-	{"HTML of html/template", func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "+", "&#43;") }},
-	{"XML", func(s string) string {
-		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&apos;").Replace(html.EscapeString(s))
-	}},
-	{"Latin-1 form", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%C3%A4", "%E4") }},
-	{"repr of Python", func(s string) string { return strings.ReplaceAll(jsonEscape(s, false), "\u00e4", `\xe4`) }},
-	{"encodeURIComponent", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }},
-	{"basic as form", func(s string) string { return url.QueryEscape(basicOf(s)) }},
-	{"basic as JSON of PHP", func(s string) string { return strings.ReplaceAll(basicOf(s), "/", `\/`) }},
-}
-
-func basicOf(secret string) string {
-	return base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(memoryID) + ":" + url.QueryEscape(secret)))
-}
-
-func jsonEscape(s string, forHTML bool) string {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(forHTML)
-	_ = encoder.Encode(s)
-	quoted := strings.TrimSuffix(out.String(), "\n")
-	return quoted[1 : len(quoted)-1]
-}
-
-func jsonASCII(s string) string {
-	var out strings.Builder
-	for _, r := range jsonEscape(s, false) {
-		if r < utf8.RuneSelf {
-			out.WriteRune(r)
-		} else {
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	return out.String()
-}
 
 // requireMasked checks that secret, longer than a few letters, is nowhere in
 // text, however it is written.
@@ -155,11 +34,6 @@ func requireMasked(t *testing.T, text, secret string) {
 		require.NotContains(t, text, echo.encode(secret), echo.name)
 	}
 }
-
-const (
-	plainSecret = "S3cretCanary0123456789"
-	oddSecret   = "S3cr/t Can+ry&<x>=\"y'z\\~*%41\u00e4!"
-)
 
 // TestL1b_Echo has a server repeat the secret in every way and every place.
 func TestL1b_Echo(t *testing.T) {
@@ -594,16 +468,6 @@ func TestL4_LargeMembers(t *testing.T) {
 // hostileText rewrites terminals and log lines.
 const hostileText = "a\x00b\x07c\x08d\x1b[2J\x1b]0;title\x07e\rf\x7fg\u0085h\u009bi\u202ej\u2066k\u200bl\ufeffm\u00adn\xffo"
 
-func requireHarmless(t *testing.T, text string) {
-	t.Helper()
-	require.True(t, utf8.ValidString(text))
-	for _, r := range text {
-		if r != '\n' && r != '\t' {
-			require.False(t, unicode.IsControl(r) || unicode.Is(unicode.Cf, r), "%U in %q", r, text)
-		}
-	}
-}
-
 func TestL4_ControlCharacters(t *testing.T) {
 	_, err := tokenOf(t, reply{status: 500, mediaType: "text/html", body: hostileText + "\r\nfake\n\tkept"}, false)
 	refusal := err.(*oauth2.RetrieveError)
@@ -668,11 +532,6 @@ func TestClip(t *testing.T) {
 	} {
 		require.Equal(t, test.want, redact.Clip(test.in, test.limit), "%q %d", test.in, test.limit)
 	}
-}
-
-// lowerEscapes returns s with the digits of its %XX in lower case.
-func lowerEscapes(s string) string {
-	return regexp.MustCompile("%..").ReplaceAllStringFunc(s, strings.ToLower)
 }
 
 func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {

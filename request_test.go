@@ -13,9 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,129 +23,6 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
-
-const (
-	jsonType = "application/json"
-	formType = "application/x-www-form-urlencoded"
-
-	memoryTokenURL = "https://auth.example/token"
-	memoryID       = "id"
-	memorySecret   = "s3cr3t-Canary/+&=~"
-)
-
-// A reply is what a tokenEndpoint says to one token request.
-type reply struct {
-	status    int    // 0: 200
-	mediaType string // "": application/json; "none": no Content-Type at all
-	header    http.Header
-	body      string
-	bodyErr   error // where the body ends; nil: io.EOF
-	err       error // instead of an answer
-}
-
-// A tokenEndpoint is a token endpoint in memory. It gives its replies in turn,
-// and the last one ever after.
-type tokenEndpoint struct {
-	mu       sync.Mutex // protects what follows
-	replies  []reply
-	requests []receivedRequest
-}
-
-type receivedRequest struct {
-	header http.Header
-	form   url.Values
-}
-
-func newTokenEndpoint(replies ...reply) *tokenEndpoint { return &tokenEndpoint{replies: replies} }
-
-func (e *tokenEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		return nil, err
-	}
-	req.Body.Close()
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.requests = append(e.requests, receivedRequest{req.Header.Clone(), form})
-	a := e.replies[0]
-	if len(e.replies) > 1 {
-		e.replies = e.replies[1:]
-	}
-	if a.err != nil {
-		return nil, a.err
-	}
-	return a.response(req), nil
-}
-
-func (a reply) response(req *http.Request) *http.Response {
-	status := a.status
-	if status == 0 {
-		status = http.StatusOK
-	}
-	header := http.Header{"Content-Type": {jsonType}}
-	if a.header != nil {
-		header = a.header.Clone()
-		header.Set("Content-Type", jsonType)
-	}
-	switch a.mediaType {
-	case "":
-	case "none":
-		header.Del("Content-Type")
-	default:
-		header.Set("Content-Type", a.mediaType)
-	}
-	var body io.Reader = strings.NewReader(a.body)
-	if a.bodyErr != nil {
-		body = io.MultiReader(body, failingReader{a.bodyErr})
-	}
-	return &http.Response{
-		Status:        fmt.Sprintf("%d %s", status, http.StatusText(status)),
-		StatusCode:    status,
-		Proto:         "HTTP/1.1",
-		ProtoMajor:    1,
-		ProtoMinor:    1,
-		Header:        header,
-		Body:          io.NopCloser(body),
-		ContentLength: int64(len(a.body)),
-		Request:       req,
-	}
-}
-
-type failingReader struct{ err error }
-
-func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
-
-// config returns a Config of which e is the token endpoint.
-func (e *tokenEndpoint) config() *Config {
-	return &Config{
-		ClientID:     memoryID,
-		ClientSecret: memorySecret,
-		TokenURL:     memoryTokenURL,
-		AuthStyle:    oauth2.AuthStyleInHeader,
-		HTTPClient:   &http.Client{Transport: e},
-		Retry:        RetryPolicy{MaxAttempts: 1}, // Retries have tests of their own.
-	}
-}
-
-func (e *tokenEndpoint) received() []receivedRequest {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Clone(e.requests)
-}
-
-// tokenOf returns what Config.Token makes of one answer.
-func tokenOf(t *testing.T, a reply, strict bool) (*oauth2.Token, error) {
-	t.Helper()
-	conf := newTokenEndpoint(a).config()
-	conf.Strict = strict
-	token, err := conf.Token(t.Context())
-	require.True(t, (token == nil) != (err == nil), "a token or an error")
-	return token, err
-}
 
 // requireFault checks that err is a *ResponseError that says so much and no more.
 func requireFault(t *testing.T, err error, a reply, text string) {
@@ -171,12 +46,6 @@ func requireFault(t *testing.T, err error, a reply, text string) {
 	require.Equal(t, mediaType, fault.MediaType)
 	require.Equal(t, len(a.body), fault.Size)
 	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, status, shown, len(a.body)))
-}
-
-// modes runs test by default and with Config.Strict.
-func modes(t *testing.T, test func(t *testing.T, strict bool)) {
-	t.Run("default", func(t *testing.T) { test(t, false) })
-	t.Run("strict", func(t *testing.T) { test(t, true) })
 }
 
 // spellings returns the answers in which expires_in is that text: as a number in
@@ -655,37 +524,6 @@ func TestP3f_Sniffing(t *testing.T) {
 			})
 		})
 	}
-}
-
-// serve starts a token endpoint on the loopback interface and returns a Config
-// with its address.
-func serve(t *testing.T, handler http.HandlerFunc) *Config {
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	client := server.Client()
-	return &Config{
-		ClientID:     memoryID,
-		ClientSecret: memorySecret,
-		TokenURL:     server.URL + "/token",
-		AuthStyle:    oauth2.AuthStyleInHeader,
-		HTTPClient:   client,
-		Retry:        RetryPolicy{MaxAttempts: 1},
-	}
-}
-
-// serveRaw is serve for answers that net/http's server wouldn't give. The
-// connection ends with the answer.
-func serveRaw(t *testing.T, answer string) *Config {
-	return serve(t, func(w http.ResponseWriter, req *http.Request) {
-		_, _ = io.Copy(io.Discard, req.Body)
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_, _ = io.WriteString(conn, answer)
-		conn.Close()
-	})
 }
 
 func TestP3g_NotATokenResponse(t *testing.T) {

@@ -14,20 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testKey returns a key that isn't random.
-func testKey(n byte) []byte { return append(bytes.Repeat([]byte{n}, minKeySize-1), n+1) }
-
-func testKeyring(t testing.TB, numbers ...byte) *Keyring {
-	t.Helper()
-	var keys [][]byte
-	for _, n := range numbers {
-		keys = append(keys, testKey(n))
-	}
-	ring, err := NewKeyring(keys...)
-	require.NoError(t, err)
-	return ring
-}
-
 func TestNewKeyring(t *testing.T) {
 	for text, keys := range map[string][][]byte{
 		"needs a key":              {},

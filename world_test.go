@@ -1,0 +1,82 @@
+package clientcredentials
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+)
+
+// world is an authorization server and an API in memory, for a bubble of
+// testing/synctest, and a Config that knows them.
+type world struct {
+	auth *clientcredentialstest.AuthorizationServer
+	api  *clientcredentialstest.ResourceServer
+	ctx  context.Context // with the client that reaches both
+	conf *Config
+}
+
+const (
+	worldID  = "id"
+	worldAPI = "https://api.example/"
+)
+
+func newWorld(t *testing.T, lifetime time.Duration) *world {
+	auth := &clientcredentialstest.AuthorizationServer{
+		Clients:       []clientcredentialstest.Client{{ID: worldID, Secret: "secret"}},
+		TokenLifetime: lifetime,
+	}
+	w := &world{auth: auth, api: &clientcredentialstest.ResourceServer{Issuer: auth}}
+	mux := http.NewServeMux()
+	mux.Handle("auth.example/", auth)
+	mux.Handle("api.example/", w.api)
+	mux.Handle("other.example/", w.api)
+	client := &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)}
+	w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, client)
+	w.conf = &Config{ClientID: worldID, ClientSecret: "secret", TokenURL: "https://auth.example/token", AuthStyle: oauth2.AuthStyleInHeader}
+	t.Cleanup(func() {
+		require.Empty(t, auth.Violations())
+		require.Empty(t, w.api.Violations())
+	})
+	return w
+}
+
+// bubble runs a test of a world with tokens of that lifetime under synctest. It
+// fails if a goroutine is left when the test ends.
+func bubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t, lifetime)) })
+}
+
+// clients returns a client of each kind: Client's, and one with our Transport.
+func (w *world) clients() map[string]*http.Client {
+	return map[string]*http.Client{
+		"Client":    w.conf.Client(w.ctx),
+		"Transport": {Transport: w.conf.Transport(w.ctx)},
+	}
+}
+
+func (w *world) get(t *testing.T, client *http.Client) (*http.Response, error) {
+	t.Helper()
+	resp, err := client.Get(worldAPI)
+	if err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	return resp, err
+}
+
+// token returns s's token, which must be there at once.
+func promptly(t *testing.T, s *Source) *oauth2.Token {
+	t.Helper()
+	start := time.Now()
+	token, err := s.Token()
+	require.NoError(t, err)
+	require.Zero(t, time.Since(start), "waited")
+	return token
+}
