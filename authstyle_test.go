@@ -27,8 +27,6 @@ func rememberedStyle(conf *Config) oauth2.AuthStyle {
 	return style
 }
 
-var goodReply = reply{body: `{"access_token":"a","token_type":"Bearer"}`}
-
 func oauthError(status int, code string) reply {
 	return reply{status: status, body: `{"error":"` + code + `"}`}
 }

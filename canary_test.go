@@ -237,14 +237,6 @@ var leakyTransports = map[string]roundTripFunc{
 	},
 }
 
-// A requestError is an error that shows all it knows.
-type requestError struct {
-	Request *http.Request
-	Dump    string
-}
-
-func (e *requestError) Error() string { return "failed: " + e.Dump }
-
 func TestCanary(t *testing.T) {
 	var mu sync.Mutex // protects printed
 	printed := make(map[string]bool)
@@ -254,7 +246,7 @@ func TestCanary(t *testing.T) {
 			sub := func(name string, test func(t *testing.T, p *printer, c *Config)) {
 				t.Run(setup.name+"/"+name, func(t *testing.T) {
 					t.Parallel()
-					p := &printer{types: make(map[string]bool)}
+					p := newPrinter()
 					c := &Config{ClientID: "id", TokenURL: "http://auth.example/token?key=" + url.QueryEscape(canaryQuery), Retry: RetryPolicy{MaxAttempts: 1}}
 					setup.apply(c)
 					c.Observer = p.observer()
@@ -356,15 +348,6 @@ func namedHosts(servers map[string]*hostile.Server) *http.Client {
 	return &http.Client{Transport: roundTripFunc(transport.RoundTrip)}
 }
 
-// A printer prints things in every way that there is, and keeps what comes out.
-type printer struct {
-	out   strings.Builder
-	types map[string]bool // of this package that were printed
-
-	mu    sync.Mutex // protects infos
-	infos []any      // what the Observer was told
-}
-
 // showSource prints a Source, and what belongs to it, after it has been used.
 func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
@@ -441,31 +424,6 @@ func (p *printer) showConfig(t *testing.T, c *Config) {
 	}
 }
 
-// showError prints err and all that it wraps.
-func (p *printer) showError(err error) {
-	if err == nil {
-		return
-	}
-	p.out.WriteString(surfaces(err))
-	p.show(err)
-	switch err := any(err).(type) {
-	case interface{ Unwrap() error }:
-		p.showError(err.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, err := range err.Unwrap() {
-			p.showError(err)
-		}
-	}
-	var refusal *oauth2.RetrieveError
-	if errors.As(err, &refusal) {
-		p.show(refusal)
-	}
-	var quoted *requestError
-	if errors.As(err, &quoted) {
-		p.show(quoted)
-	}
-}
-
 // observer returns an Observer that keeps what it is told for showInfos.
 func (p *printer) observer() *Observer {
 	return observe(func(info any) {
@@ -503,109 +461,6 @@ func errorsOf(info any) (errs []error) {
 		}
 	}
 	return errs
-}
-
-// show prints v in every way.
-func (p *printer) show(v any) {
-	p.print(v)
-	p.printHidden(v)
-	p.log(v)
-	p.callMethods(v)
-	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
-		p.out.Write(text)
-	}
-	p.walk(reflect.ValueOf(v), make(map[uintptr]bool))
-}
-
-func (p *printer) print(v any) {
-	p.note(reflect.TypeOf(v))
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%x", "%X", "%d"} {
-		for _, v := range []any{v, []any{v}, struct{ V any }{v}} {
-			fmt.Fprintf(&p.out, verb+"\n", v)
-		}
-	}
-}
-
-// printHidden prints v as a field that isn't exported, of which fmt calls no
-// methods. A Config that is such a field is shown as it is, and with a verb that
-// makes no sense fmt also shows what a pointer points to: its fields are upstream's,
-// so that nothing can be done about it.
-func (p *printer) printHidden(v any) {
-	for _, verb := range []string{"%v", "%+v", "%#v"} {
-		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
-	}
-}
-
-func (p *printer) log(v any) {
-	for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, nil), slog.NewJSONHandler(&p.out, nil)} {
-		slog.New(handler).With("with", v).Error("failed", "v", v, slog.Group("g", "v", v))
-	}
-}
-
-// callMethods calls the methods of v that describe it.
-func (p *printer) callMethods(v any) {
-	value := reflect.ValueOf(v)
-	for i := range value.NumMethod() {
-		method := value.Method(i).Type()
-		if method.NumIn() != 0 || method.NumOut() != 1 {
-			continue
-		}
-		if out := method.Out(0); out.Kind() == reflect.String || out == reflect.TypeFor[slog.Value]() {
-			fmt.Fprintln(&p.out, value.Method(i).Call(nil)[0])
-		}
-	}
-}
-
-// walk writes the texts in v that another package can get at: by exported fields,
-// and what they point to. A Config is left out: its fields are the program's.
-func (p *printer) walk(v reflect.Value, visited map[uintptr]bool) {
-	if !v.IsValid() {
-		return
-	}
-	p.note(v.Type())
-	switch v.Kind() {
-	case reflect.String:
-		fmt.Fprintln(&p.out, v.String())
-	case reflect.Pointer:
-		if !visited[v.Pointer()] {
-			visited[v.Pointer()] = true
-			p.walk(v.Elem(), visited)
-		}
-	case reflect.Interface:
-		p.walk(v.Elem(), visited)
-	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[Config]() {
-			return
-		}
-		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				p.walk(v.Field(i), visited)
-			}
-		}
-	case reflect.Slice, reflect.Array:
-		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
-			fmt.Fprintf(&p.out, "%s\n", v.Bytes())
-			return
-		}
-		for i := range v.Len() {
-			p.walk(v.Index(i), visited)
-		}
-	case reflect.Map:
-		for _, key := range v.MapKeys() {
-			p.walk(key, visited)
-			p.walk(v.MapIndex(key), visited)
-		}
-	default:
-	}
-}
-
-func (p *printer) note(t reflect.Type) {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
-		p.types[t.Name()] = true
-	}
 }
 
 // requireNone fails the test if there is half a secret in what was printed.

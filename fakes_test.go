@@ -18,7 +18,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 )
@@ -50,6 +50,8 @@ type reply struct {
 	bodyErr   error // where the body ends; nil: io.EOF
 	err       error // instead of an answer
 }
+
+var goodReply = reply{body: `{"access_token":"a","token_type":"Bearer"}`}
 
 func (a reply) response(req *http.Request) *http.Response {
 	status := a.status
@@ -153,6 +155,30 @@ func tokenOf(t *testing.T, a reply, strict bool) (*oauth2.Token, error) {
 	token, err := conf.Token(t.Context())
 	require.True(t, (token == nil) != (err == nil), "a token or an error")
 	return token, err
+}
+
+// requireFault checks that err is a *ResponseError that says so much and no more.
+func requireFault(t *testing.T, err error, a reply, text string) {
+	t.Helper()
+	var fault *ResponseError
+	require.ErrorAs(t, err, &fault)
+	require.IsType(t, fault, err, "bare")
+	status, mediaType := a.status, a.mediaType
+	if status == 0 {
+		status = http.StatusOK
+	}
+	mediaType, _, _ = strings.Cut(mediaType, ";")
+	shown := mediaType
+	switch mediaType {
+	case "":
+		mediaType, shown = jsonType, jsonType
+	case "none":
+		mediaType, shown = "", "no media type"
+	}
+	require.Equal(t, status, fault.StatusCode)
+	require.Equal(t, mediaType, fault.MediaType)
+	require.Equal(t, len(a.body), fault.Size)
+	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, status, shown, len(a.body)))
 }
 
 // modes runs test by default and with Config.Strict.
@@ -391,7 +417,7 @@ const (
 	oddSecret   = "S3cr/t Can+ry&<x>=\"y'z\\~*%41\u00e4!"
 )
 
-// A way in which a server's error page may repeat a secret.
+// An echo is a form in which a server may repeat a secret.
 type echo struct {
 	name   string
 	encode func(secret string) string
@@ -400,36 +426,11 @@ type echo struct {
 var echoes = []echo{
 	{"raw", func(s string) string { return s }},
 	{"form", url.QueryEscape},
-	{"form, lower case", func(s string) string { return lowerEscapes(url.QueryEscape(s)) }},
-	{"path", url.PathEscape},
-	{"path, lower case", func(s string) string { return lowerEscapes(url.PathEscape(s)) }},
 	{"base64", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }},
 	{"JSON", func(s string) string { return jsonEscape(s, true) }},
 	{"HTML", html.EscapeString},
-	{"basic", basicOf},
-	{"raw basic", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(memoryID + ":" + s)) }},
-
-	// What others than Go write.
-	{"JSON of most languages", func(s string) string { return jsonEscape(s, false) }},
-	{"JSON of PHP", func(s string) string { return strings.ReplaceAll(jsonEscape(s, false), "/", `\/`) }},
-	{"JSON in ASCII", jsonASCII},
-	{"HTML of PHP", func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "&#34;", "&quot;") }},
-	{"HTML of Python", func(s string) string {
-		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&#x27;").Replace(html.EscapeString(s))
-	}},
-	{"HTML of html/template", func(s string) string { return strings.ReplaceAll(html.EscapeString(s), "+", "&#43;") }},
-	{"XML", func(s string) string {
-		return strings.NewReplacer("&#34;", "&quot;", "&#39;", "&apos;").Replace(html.EscapeString(s))
-	}},
-	{"Latin-1 form", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%C3%A4", "%E4") }},
-	{"repr of Python", func(s string) string { return strings.ReplaceAll(jsonEscape(s, false), "\u00e4", `\xe4`) }},
-	{"encodeURIComponent", func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }},
-	{"basic as form", func(s string) string { return url.QueryEscape(basicOf(s)) }},
-	{"basic as JSON of PHP", func(s string) string { return strings.ReplaceAll(basicOf(s), "/", `\/`) }},
-}
-
-func basicOf(secret string) string {
-	return base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(memoryID) + ":" + url.QueryEscape(secret)))
+	{"Basic", func(s string) string { return redact.BasicCredentials(memoryID, url.QueryEscape(s)) }},
+	{"Basic, not encoded", func(s string) string { return redact.BasicCredentials(memoryID, s) }},
 }
 
 func jsonEscape(s string, forHTML bool) string {
@@ -441,79 +442,6 @@ func jsonEscape(s string, forHTML bool) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-func jsonASCII(s string) string {
-	var out strings.Builder
-	for _, r := range jsonEscape(s, false) {
-		if r < utf8.RuneSelf {
-			out.WriteRune(r)
-		} else {
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	return out.String()
-}
-
-// lowerEscapes returns s with the digits of its %XX in lower case.
-func lowerEscapes(s string) string {
-	return regexp.MustCompile("%..").ReplaceAllStringFunc(s, strings.ToLower)
-}
-
-// surfaces returns everything that a program may print of err.
-func surfaces(err error) string {
-	var out strings.Builder
-	show := func(v any) {
-		fmt.Fprintf(&out, "%v\n%+v\n%#v\n%s\n%q\n", v, v, v, v, v)
-		if text, err := json.Marshal(v); err == nil { // Not with a Response: it holds functions.
-			fmt.Fprintf(&out, "%s\n", text)
-		}
-	}
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		show(e)
-		fmt.Fprintln(&out, e.Error())
-	}
-	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(handler).Error("failed", "err", err, slog.Group("g", "err", err))
-	}
-
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
-		return out.String()
-	}
-	show(*refusal)
-	show(refusal.ErrorCode)
-	show(refusal.ErrorDescription)
-	show(refusal.ErrorURI)
-	out.Write(refusal.Body)
-	if refusal.Response == nil {
-		return out.String()
-	}
-	show(refusal.Response)
-	show(*refusal.Response)
-	show(refusal.Response.Header)
-	show(refusal.Response.Trailer)
-	if dump, err := httputil.DumpResponse(refusal.Response, true); err == nil {
-		out.Write(dump)
-	}
-	if req := refusal.Response.Request; req != nil {
-		show(req)
-		show(*req)
-		show(req.Header)
-		show(req.URL)
-		if dump, err := httputil.DumpRequest(req, true); err == nil {
-			out.Write(dump)
-		}
-		if req.GetBody != nil {
-			if body, err := req.GetBody(); err == nil {
-				_, _ = io.Copy(&out, body)
-			}
-		}
-		if req.Body != nil {
-			_, _ = io.Copy(&out, req.Body)
-		}
-	}
-	return out.String()
-}
-
 func requireHarmless(t *testing.T, text string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(text))
@@ -523,3 +451,185 @@ func requireHarmless(t *testing.T, text string) {
 		}
 	}
 }
+
+// surfaces returns everything that a program may print of err.
+func surfaces(err error) string {
+	p := newPrinter()
+	p.showError(err)
+	return p.out.String()
+}
+
+// A printer prints things in every way that there is, and keeps what comes out.
+type printer struct {
+	out   strings.Builder
+	types map[string]bool // of this package that were printed
+
+	mu    sync.Mutex // protects infos
+	infos []any      // what the Observer was told
+}
+
+func newPrinter() *printer { return &printer{types: make(map[string]bool)} }
+
+// show prints v in every way.
+func (p *printer) show(v any) {
+	p.print(v)
+	p.printHidden(v)
+	p.log(v)
+	p.callMethods(v)
+	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
+		p.out.Write(text)
+	}
+	p.walk(reflect.ValueOf(v), make(map[uintptr]bool))
+}
+
+func (p *printer) print(v any) {
+	p.note(reflect.TypeOf(v))
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%x", "%X", "%d"} {
+		for _, v := range []any{v, []any{v}, struct{ V any }{v}} {
+			fmt.Fprintf(&p.out, verb+"\n", v)
+		}
+	}
+}
+
+// printHidden prints v as a field that isn't exported, of which fmt calls no
+// methods. A Config that is such a field is shown as it is, and with a verb that
+// makes no sense fmt also shows what a pointer points to: its fields are upstream's,
+// so that nothing can be done about it.
+func (p *printer) printHidden(v any) {
+	for _, verb := range []string{"%v", "%+v", "%#v"} {
+		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
+	}
+}
+
+func (p *printer) log(v any) {
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, nil), slog.NewJSONHandler(&p.out, nil)} {
+		slog.New(handler).With("with", v).Error("failed", "v", v, slog.Group("g", "v", v))
+	}
+}
+
+// callMethods calls the methods of v that describe it.
+func (p *printer) callMethods(v any) {
+	value := reflect.ValueOf(v)
+	for i := range value.NumMethod() {
+		method := value.Method(i).Type()
+		if method.NumIn() != 0 || method.NumOut() != 1 {
+			continue
+		}
+		if out := method.Out(0); out.Kind() == reflect.String || out == reflect.TypeFor[slog.Value]() {
+			fmt.Fprintln(&p.out, value.Method(i).Call(nil)[0])
+		}
+	}
+}
+
+// walk writes the texts in v that another package can get at: by exported fields,
+// and what they point to. A Config is left out: its fields are the program's.
+func (p *printer) walk(v reflect.Value, visited map[uintptr]bool) {
+	if !v.IsValid() {
+		return
+	}
+	p.note(v.Type())
+	switch v.Kind() {
+	case reflect.String:
+		fmt.Fprintln(&p.out, v.String())
+	case reflect.Pointer:
+		if !visited[v.Pointer()] {
+			visited[v.Pointer()] = true
+			p.walk(v.Elem(), visited)
+		}
+	case reflect.Interface:
+		p.walk(v.Elem(), visited)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[Config]() {
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				p.walk(v.Field(i), visited)
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+			fmt.Fprintf(&p.out, "%s\n", v.Bytes())
+			return
+		}
+		for i := range v.Len() {
+			p.walk(v.Index(i), visited)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			p.walk(key, visited)
+			p.walk(v.MapIndex(key), visited)
+		}
+	default:
+	}
+}
+
+func (p *printer) note(t reflect.Type) {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
+		p.types[t.Name()] = true
+	}
+}
+
+// showError prints err and all that it wraps.
+func (p *printer) showError(err error) {
+	if err == nil {
+		return
+	}
+	p.show(err)
+	switch err := any(err).(type) {
+	case interface{ Unwrap() error }:
+		p.showError(err.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range err.Unwrap() {
+			p.showError(err)
+		}
+	}
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) {
+		p.showRefusal(refusal)
+	}
+	var quoted *requestError
+	if errors.As(err, &quoted) {
+		p.show(quoted)
+	}
+}
+
+// showRefusal prints refusal, and the response and the request in it.
+func (p *printer) showRefusal(refusal *oauth2.RetrieveError) {
+	p.show(*refusal)
+	resp := refusal.Response
+	if resp == nil {
+		return
+	}
+	p.show(resp)
+	p.show(*resp)
+	dump, _ := httputil.DumpResponse(resp, true)
+	p.out.Write(dump)
+	req := resp.Request
+	if req == nil {
+		return
+	}
+	p.show(req)
+	p.show(*req)
+	dump, _ = httputil.DumpRequest(req, true)
+	p.out.Write(dump)
+	if req.GetBody != nil {
+		if body, err := req.GetBody(); err == nil {
+			_, _ = io.Copy(&p.out, body)
+		}
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(&p.out, req.Body)
+	}
+}
+
+// A requestError is an error that shows all it knows.
+type requestError struct {
+	Request *http.Request
+	Dump    string
+}
+
+func (e *requestError) Error() string { return "failed: " + e.Dump }
