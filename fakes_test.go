@@ -32,6 +32,9 @@ import (
 	"golang.org/x/oauth2"
 )
 
+// This file has the doubles and helpers that several test files share. The servers for
+// tests under synctest are in world_test.go.
+
 const (
 	jsonType = "application/json"
 	formType = "application/x-www-form-urlencoded"
@@ -91,8 +94,8 @@ type failingReader struct{ err error }
 
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
-// A tokenEndpoint is a token endpoint in memory. It gives its replies in turn,
-// and the last one ever after.
+// A tokenEndpoint is a token endpoint in memory. It gives its replies in turn, and repeats
+// the last one.
 type tokenEndpoint struct {
 	mu       sync.Mutex // protects what follows
 	replies  []reply
@@ -122,15 +125,19 @@ func (e *tokenEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a.response(req), nil
 }
 
-// config returns a Config of which e is the token endpoint.
+// config returns a Config whose token endpoint is e.
 func (e *tokenEndpoint) config() *Config {
+	return configFor(memoryTokenURL, &http.Client{Transport: e})
+}
+
+func configFor(tokenURL string, client *http.Client) *Config {
 	return &Config{
 		ClientID:     memoryID,
 		ClientSecret: memorySecret,
-		TokenURL:     memoryTokenURL,
+		TokenURL:     tokenURL,
 		AuthStyle:    oauth2.AuthStyleInHeader,
-		HTTPClient:   &http.Client{Transport: e},
-		Retry:        RetryPolicy{MaxAttempts: 1}, // Retries have tests of their own.
+		HTTPClient:   client,
+		Retry:        RetryPolicy{MaxAttempts: 1}, // Retries have their own tests.
 	}
 }
 
@@ -147,7 +154,7 @@ type receivedRequest struct {
 
 func newTokenEndpoint(replies ...reply) *tokenEndpoint { return &tokenEndpoint{replies: replies} }
 
-// tokenOf returns what Config.Token makes of one answer.
+// tokenOf returns the token or the error that Config.Token makes of one answer.
 func tokenOf(t *testing.T, a reply, strict bool) (*oauth2.Token, error) {
 	t.Helper()
 	conf := newTokenEndpoint(a).config()
@@ -157,12 +164,12 @@ func tokenOf(t *testing.T, a reply, strict bool) (*oauth2.Token, error) {
 	return token, err
 }
 
-// requireFault checks that err is a *ResponseError that says so much and no more.
+// requireFault checks that err is a *ResponseError for the answer a, and that its text is
+// text and a description of the answer.
 func requireFault(t *testing.T, err error, a reply, text string) {
 	t.Helper()
-	var fault *ResponseError
-	require.ErrorAs(t, err, &fault)
-	require.IsType(t, fault, err, "bare")
+	fault, ok := err.(*ResponseError)
+	require.True(t, ok, "%T: %v", err, err)
 	status, mediaType := a.status, a.mediaType
 	if status == 0 {
 		status = http.StatusOK
@@ -181,14 +188,14 @@ func requireFault(t *testing.T, err error, a reply, text string) {
 	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, status, shown, len(a.body)))
 }
 
-// modes runs test by default and with Config.Strict.
+// modes runs test without and with Config.Strict.
 func modes(t *testing.T, test func(t *testing.T, strict bool)) {
 	t.Run("default", func(t *testing.T) { test(t, false) })
 	t.Run("strict", func(t *testing.T) { test(t, true) })
 }
 
-// authMethods returns how each request was authenticated. RFC 6749, Section
-// 2.3: one method per request.
+// authMethods returns how each request was authenticated. A client must not use two methods
+// in one request, RFC 6749, Section 2.3.
 func authMethods(t *testing.T, requests []receivedRequest) []string {
 	t.Helper()
 	methods := make([]string, 0, len(requests))
@@ -211,39 +218,26 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// answering returns a context whose client answers every token request with body
-// and counts the requests.
+// answering returns a context whose client answers every token request with body, and a
+// count of the requests. Each % in body becomes the number of the request.
 func answering(ctx context.Context, body string) (context.Context, *atomic.Int32) {
 	requests := new(atomic.Int32)
 	client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		n := requests.Add(1)
-		return &http.Response{
-			StatusCode: 200,
-			Header:     http.Header{"Content-Type": {"application/json"}},
-			Body:       io.NopCloser(strings.NewReader(strings.ReplaceAll(body, "%", fmt.Sprint(n)))),
-			Request:    req,
-		}, nil
+		number := fmt.Sprint(requests.Add(1))
+		return reply{body: strings.ReplaceAll(body, "%", number)}.response(req), nil
 	})}
 	return context.WithValue(ctx, oauth2.HTTPClient, client), requests
 }
 
-// serve starts a token endpoint on the loopback interface and returns a Config
-// with its address.
+// serve starts a token endpoint on the loopback interface and returns a Config with its
+// address.
 func serve(t *testing.T, handler http.HandlerFunc) *Config {
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	client := server.Client()
-	return &Config{
-		ClientID:     memoryID,
-		ClientSecret: memorySecret,
-		TokenURL:     server.URL + "/token",
-		AuthStyle:    oauth2.AuthStyleInHeader,
-		HTTPClient:   client,
-		Retry:        RetryPolicy{MaxAttempts: 1},
-	}
+	return configFor(server.URL+"/token", server.Client())
 }
 
-// serveRaw is serve for answers that net/http's server wouldn't give. The
+// serveRaw is like serve, for answers that the server of net/http wouldn't send. The
 // connection ends with the answer.
 func serveRaw(t *testing.T, answer string) *Config {
 	return serve(t, func(w http.ResponseWriter, req *http.Request) {
@@ -298,7 +292,7 @@ func (c *closeCounter) Close() error {
 	return nil
 }
 
-// zeros is a body without end that counts what is read of it.
+// zeros is a body without end. It counts how much of it is read.
 type zeros struct{ read int }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -353,14 +347,8 @@ func newProofSigner(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// canaryKey is a key whose printed form would be found.
-var canaryKey = func() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-}()
+// canaryKey is a key that TestCanary searches for in everything that is printed.
+var canaryKey, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 
 // testKey returns a key that isn't random.
 func testKey(n byte) []byte { return append(bytes.Repeat([]byte{n}, minKeySize-1), n+1) }
@@ -376,8 +364,8 @@ func testKeyring(t testing.TB, numbers ...byte) *Keyring {
 	return ring
 }
 
-// observe returns an Observer that hands whatever it is told to call. It sets
-// every field that takes an info, also those that are added one day.
+// observe returns an Observer whose functions pass their argument to call. It sets every
+// field that takes an event, even those that are added later.
 func observe(call func(info any)) *Observer {
 	o := new(Observer)
 	fields := reflect.ValueOf(o).Elem()
@@ -394,7 +382,7 @@ func observe(call func(info any)) *Observer {
 	return o
 }
 
-// tell calls the function of o that takes such an info.
+// tell calls the function of o that takes such an event.
 func tell(t *testing.T, o *Observer, info any) {
 	t.Helper()
 	fields := reflect.ValueOf(o).Elem()
@@ -403,7 +391,7 @@ func tell(t *testing.T, o *Observer, info any) {
 		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
 			continue
 		}
-		require.False(t, field.IsNil(), "a function is missing")
+		require.False(t, field.IsNil(), "a function is nil")
 		if field.Type().In(0) == reflect.TypeOf(info) {
 			field.Call([]reflect.Value{reflect.ValueOf(info)})
 			return
@@ -459,13 +447,13 @@ func surfaces(err error) string {
 	return p.out.String()
 }
 
-// A printer prints things in every way that there is, and keeps what comes out.
+// A printer prints values in every way that a program may, and keeps the output.
 type printer struct {
 	out   strings.Builder
-	types map[string]bool // of this package that were printed
+	types map[string]bool // the types of this package that were printed
 
 	mu    sync.Mutex // protects infos
-	infos []any      // what the Observer was told
+	infos []any      // the events that the Observer received
 }
 
 func newPrinter() *printer { return &printer{types: make(map[string]bool)} }
@@ -476,7 +464,7 @@ func (p *printer) show(v any) {
 	p.printHidden(v)
 	p.log(v)
 	p.callMethods(v)
-	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
+	if text, err := json.Marshal(v); err == nil { // A value with a function in it has no JSON.
 		p.out.Write(text)
 	}
 	p.walk(reflect.ValueOf(v), make(map[uintptr]bool))
@@ -491,10 +479,9 @@ func (p *printer) print(v any) {
 	}
 }
 
-// printHidden prints v as a field that isn't exported, of which fmt calls no
-// methods. A Config that is such a field is shown as it is, and with a verb that
-// makes no sense fmt also shows what a pointer points to: its fields are upstream's,
-// so that nothing can be done about it.
+// printHidden prints v as an unexported field: fmt doesn't call the methods of such a field.
+// A program that prints a Config in this way sees all fields. They are those of upstream, so
+// nothing can be done about it.
 func (p *printer) printHidden(v any) {
 	for _, verb := range []string{"%v", "%+v", "%#v"} {
 		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
@@ -521,8 +508,8 @@ func (p *printer) callMethods(v any) {
 	}
 }
 
-// walk writes the texts in v that another package can get at: by exported fields,
-// and what they point to. A Config is left out: its fields are the program's.
+// walk writes the texts in v that another package can reach through exported fields and
+// pointers. It leaves out a Config, whose fields are the program's own.
 func (p *printer) walk(v reflect.Value, visited map[uintptr]bool) {
 	if !v.IsValid() {
 		return
@@ -621,12 +608,9 @@ func (p *printer) showRefusal(refusal *oauth2.RetrieveError) {
 			_, _ = io.Copy(&p.out, body)
 		}
 	}
-	if req.Body != nil {
-		_, _ = io.Copy(&p.out, req.Body)
-	}
 }
 
-// A requestError is an error that shows all it knows.
+// A requestError is an error that shows everything it knows.
 type requestError struct {
 	Request *http.Request
 	Dump    string

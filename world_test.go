@@ -13,12 +13,12 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// world is an authorization server and an API in memory, for a bubble of
-// testing/synctest, and a Config that knows them.
+// A world is an authorization server and an API in memory, and a Config for them. It is used
+// in a bubble of testing/synctest.
 type world struct {
 	auth *clientcredentialstest.AuthorizationServer
 	api  *clientcredentialstest.ResourceServer
-	ctx  context.Context // with the client that reaches both
+	ctx  context.Context // has the HTTP client that reaches both
 	conf *Config
 }
 
@@ -47,13 +47,13 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 	return w
 }
 
-// bubble runs a test of a world with tokens of that lifetime under synctest. It
-// fails if a goroutine is left when the test ends.
+// bubble runs a test with a world under synctest. The tokens have the given lifetime. The
+// test fails if a goroutine is left at its end.
 func bubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t, lifetime)) })
 }
 
-// clients returns a client of each kind: Client's, and one with our Transport.
+// clients returns the client of Config.Client, and one with Config.Transport.
 func (w *world) clients() map[string]*http.Client {
 	return map[string]*http.Client{
 		"Client":    w.conf.Client(w.ctx),
@@ -71,7 +71,7 @@ func (w *world) get(t *testing.T, client *http.Client) (*http.Response, error) {
 	return resp, err
 }
 
-// token returns s's token, which must be there at once.
+// promptly returns the token of s. The test fails if the call has to wait for it.
 func promptly(t *testing.T, s *Source) *oauth2.Token {
 	t.Helper()
 	start := time.Now()
