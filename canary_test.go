@@ -211,8 +211,6 @@ func withHeaders(answer http.Handler, value string, names ...string) http.Handle
 
 func oneLine(dump string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(dump) }
 
-func inJSON(s string) string { return `"` + jsonEscape(s, true) + `"` }
-
 // leakyTransports are RoundTrippers that fail, and repeat the request in their error.
 var leakyTransports = map[string]roundTripFunc{
 	"error": func(req *http.Request) (*http.Response, error) {

@@ -1,17 +1,13 @@
 package clientcredentials
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -33,6 +29,23 @@ import (
 func requireMasked(t *testing.T, text, secret string) {
 	t.Helper()
 	require.Empty(t, hostile.Find(text, secret), "the secret is in the text, in this form")
+}
+
+// refusalFor returns the error of a token request that is answered with a.
+func refusalFor(t *testing.T, a reply, change ...func(conf *Config)) *oauth2.RetrieveError {
+	t.Helper()
+	conf := newTokenEndpoint(a).config()
+	for _, change := range change {
+		change(conf)
+	}
+	_, err := conf.Token(t.Context())
+	refusal, ok := err.(*oauth2.RetrieveError)
+	require.True(t, ok, "%T: %v", err, err)
+	return refusal
+}
+
+func withSecret(secret string) func(conf *Config) {
+	return func(conf *Config) { conf.ClientSecret = secret }
 }
 
 // TestL1b_Echo has a server repeat the secret in several forms and in every place.
@@ -59,11 +72,8 @@ func TestL1b_Echo(t *testing.T) {
 			for place, answer := range places {
 				for _, echo := range echoes {
 					t.Run(fmt.Sprintf("%q/style %d/%s/%s", secret, style, place, echo.name), func(t *testing.T) {
-						conf := newTokenEndpoint(answer(echo.encode(secret))).config()
-						conf.ClientSecret, conf.AuthStyle = secret, style
-						_, err := conf.Token(t.Context())
-						require.IsType(t, (*oauth2.RetrieveError)(nil), err)
-						text := surfaces(err)
+						refusal := refusalFor(t, answer(echo.encode(secret)), func(conf *Config) { conf.ClientSecret, conf.AuthStyle = secret, style })
+						text := surfaces(refusal)
 						requireMasked(t, text, secret)
 						require.Contains(t, text, redact.Redacted)
 					})
@@ -78,17 +88,13 @@ func TestL1b_Members(t *testing.T) {
 	for _, secret := range []string{plainSecret, oddSecret} {
 		for _, echo := range echoes {
 			echoed := echo.encode(secret)
-			object := fmt.Sprintf(`{"error":%q,"error_description":%q,"error_uri":%q}`, "bad ECHO", "Basic ECHO is wrong", "https://auth.example/?x=ECHO")
+			object := `{"error":"bad ECHO","error_description":"Basic ECHO is wrong","error_uri":"https://auth.example/?x=ECHO"}`
 			object = strings.ReplaceAll(object, "ECHO", jsonEscape(echoed, true))
 			form := url.Values{"error": {"bad " + echoed}, "error_description": {echoed}, "error_uri": {echoed}}.Encode()
 			for _, a := range []reply{{status: 400, body: object}, {status: 200, body: object}, {status: 400, mediaType: formType, body: form}} {
-				conf := newTokenEndpoint(a).config()
-				conf.ClientSecret = secret
-				_, err := conf.Token(t.Context())
-				refusal, ok := err.(*oauth2.RetrieveError)
-				require.True(t, ok, "%T", err)
+				refusal := refusalFor(t, a, withSecret(secret))
 				require.Equal(t, "bad "+redact.Redacted, refusal.ErrorCode, echo.name)
-				for _, text := range []string{refusal.ErrorDescription, refusal.ErrorURI, err.Error()} {
+				for _, text := range []string{refusal.ErrorDescription, refusal.ErrorURI, refusal.Error()} {
 					require.Contains(t, text, redact.Redacted, echo.name)
 					requireMasked(t, text, secret)
 				}
@@ -105,11 +111,10 @@ func TestL1b_Parameters(t *testing.T) {
 	} {
 		for _, value := range []string{plainSecret, oddSecret} {
 			for _, echo := range echoes[:5] { // The rest are of a client secret.
-				conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: "<p>" + echo.encode(value)}).config()
-				conf.ClientSecret = ""
-				conf.EndpointParams = url.Values{name: {"other", value}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}}
-				_, err := conf.Token(t.Context())
-				require.Empty(t, hostile.Find(err.Error(), value), "%s, %s", name, echo.name)
+				refusal := refusalFor(t, reply{status: 400, mediaType: "text/html", body: "<p>" + echo.encode(value)}, withSecret(""), func(conf *Config) {
+					conf.EndpointParams = url.Values{name: {"other", value}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}}
+				})
+				require.Empty(t, hostile.Find(refusal.Error(), value), "%s, %s", name, echo.name)
 			}
 		}
 	}
@@ -134,20 +139,17 @@ func TestL1b_WhatIsMasked(t *testing.T) {
 		{"secret in the token", "T0ken", nil, "access_token=" + token + "&sent=T0ken", "access_token=[redacted]&sent=[redacted]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			conf := newTokenEndpoint(reply{status: 400, mediaType: formType, body: test.body, header: http.Header{"X-Request-Id": {"42"}}}).config()
-			conf.ClientSecret, conf.EndpointParams = test.secret, test.params
-			_, err := conf.Token(t.Context())
-			require.EqualError(t, err, "oauth2: cannot fetch token: 400 Bad Request\nResponse: "+test.want)
-			require.Equal(t, "42", err.(*oauth2.RetrieveError).Response.Header.Get("X-Request-Id"))
+			refusal := refusalFor(t, reply{status: 400, mediaType: formType, body: test.body, header: http.Header{"X-Request-Id": {"42"}}},
+				func(conf *Config) { conf.ClientSecret, conf.EndpointParams = test.secret, test.params })
+			require.EqualError(t, refusal, "oauth2: cannot fetch token: 400 Bad Request\nResponse: "+test.want)
+			require.Equal(t, "42", refusal.Response.Header.Get("X-Request-Id"))
 		})
 	}
 }
 
 func TestL1b_SecretOfAbsurdLength(t *testing.T) {
-	conf := newTokenEndpoint(reply{status: 400, mediaType: "text/html", body: "anything"}).config()
-	conf.ClientSecret = strings.Repeat("~", 200_000)
-	_, err := conf.Token(t.Context())
-	require.ErrorContains(t, err, "Response: [redacted]")
+	refusal := refusalFor(t, reply{status: 400, body: "anything"}, withSecret(strings.Repeat("~", 200_000)))
+	require.ErrorContains(t, refusal, "Response: [redacted]")
 }
 
 // A secret or a token that begins before the limit is masked, wherever it ends.
@@ -159,11 +161,9 @@ func TestL1b_AtTheLimit(t *testing.T) {
 			{status: 400, mediaType: "text/html", body: filler + html.EscapeString(secret)},
 			{status: 400, mediaType: formType, body: "x=" + filler + "&access_token=" + token},
 		} {
-			conf := newTokenEndpoint(a).config()
-			conf.ClientSecret = secret
-			_, err := conf.Token(t.Context())
-			require.NotContains(t, err.Error(), "Canary", before)
-			require.LessOrEqual(t, len(err.(*oauth2.RetrieveError).Body), maxErrorBody)
+			refusal := refusalFor(t, a, withSecret(secret))
+			require.NotContains(t, refusal.Error(), "Canary", before)
+			require.LessOrEqual(t, len(refusal.Body), maxErrorBody)
 		}
 	}
 }
@@ -177,10 +177,7 @@ func TestL1b_MaskingIsCheap(t *testing.T) {
 		{status: 400, header: http.Header{"X-Echo": {almost}}},
 		{status: 400, body: `{"access_token":"` + almost[:6_000] + `b","x":"` + almost[:10_000] + `"}`},
 	} {
-		conf := newTokenEndpoint(a).config()
-		conf.ClientSecret = almost[:100] + "b"
-		_, err := conf.Token(t.Context())
-		require.IsType(t, (*oauth2.RetrieveError)(nil), err)
+		refusalFor(t, a, withSecret(almost[:100]+"b"))
 	}
 }
 
@@ -191,9 +188,7 @@ func TestL1b_Tokens(t *testing.T) {
 		{body: `{"error":"x","error_description":"T0kenCanary+/ R3freshCanary%2B%2F","access_token":"T0kenCanary+/","refresh_token":"R3freshCanary+/"}`},
 		{status: 400, mediaType: formType, body: `access_token=T0kenCanary%2B%2F&refresh_token=R3freshCanary%2b%2f`},
 	} {
-		_, err := tokenOf(t, a, false)
-		require.IsType(t, (*oauth2.RetrieveError)(nil), err)
-		text := surfaces(err)
+		text := surfaces(refusalFor(t, a))
 		require.NotContains(t, text, "T0kenCanary")
 		require.NotContains(t, text, "R3freshCanary")
 	}
@@ -356,14 +351,10 @@ func TestL4_LongNetworkError(t *testing.T) {
 func TestL4_LargePage(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 500, 503} {
 		for _, size := range []int{maxErrorBody, maxErrorBody + 1, 900_000, maxResponseBody, maxResponseBody + 1, 3 << 20} {
-			t.Run(fmt.Sprintf("%d/%d bytes", status, size), func(t *testing.T) {
-				_, err := tokenOf(t, reply{status: status, mediaType: "text/html", body: "<p>" + strings.Repeat("x", size-3)}, false)
-				refusal, ok := err.(*oauth2.RetrieveError)
-				require.True(t, ok, "%T", err)
-				require.Equal(t, status, refusal.Response.StatusCode)
-				require.Len(t, refusal.Body, maxErrorBody)
-				require.Less(t, len(err.Error()), maxErrorBody+maxErrorText)
-			})
+			refusal := refusalFor(t, reply{status: status, mediaType: "text/html", body: strings.Repeat("x", size)})
+			require.Equal(t, status, refusal.Response.StatusCode)
+			require.Len(t, refusal.Body, maxErrorBody)
+			require.Less(t, len(refusal.Error()), maxErrorBody+maxErrorText)
 		}
 	}
 }
@@ -371,56 +362,44 @@ func TestL4_LargePage(t *testing.T) {
 func TestL4_RuneBoundary(t *testing.T) {
 	for shift := range 4 {
 		page := strings.Repeat("x", shift) + strings.Repeat("\U0001f511", maxErrorBody)
-		_, err := tokenOf(t, reply{status: 400, mediaType: "text/html", body: page}, false)
-		body := err.(*oauth2.RetrieveError).Body
-		require.True(t, utf8.Valid(body))
-		require.LessOrEqual(t, len(body), maxErrorBody)
-		require.Greater(t, len(body), maxErrorBody-utf8.UTFMax)
-		require.True(t, strings.HasPrefix(page, string(body)))
+		body := refusalFor(t, reply{status: 400, mediaType: "text/html", body: page}).Body
+		require.Equal(t, page[:maxErrorBody-(4-shift)%4], string(body))
 	}
 }
 
 func TestL4_LargeMembers(t *testing.T) {
-	object, err := json.Marshal(map[string]string{
-		"error":             "x" + strings.Repeat("\u00e9", 100_000),
-		"error_description": strings.Repeat("\u00e9", 100_000),
-		"error_uri":         strings.Repeat("\u00e9", 100_000),
-	})
-	require.NoError(t, err)
-	_, err = tokenOf(t, reply{status: 400, body: string(object)}, false)
-	refusal := err.(*oauth2.RetrieveError)
+	long := strings.Repeat("\u00e9", 100_000)
+	refusal := refusalFor(t, reply{status: 400, body: `{"error":"x` + long + `","error_description":"` + long + `","error_uri":"` + long + `"}`})
 	for _, text := range []string{refusal.ErrorCode, refusal.ErrorDescription, refusal.ErrorURI} {
 		require.True(t, utf8.ValidString(text))
 		require.InDelta(t, maxErrorText, len(text), 1)
 	}
-	require.Less(t, len(err.Error()), 4*maxErrorText)
+	require.Less(t, len(refusal.Error()), 4*maxErrorText)
 }
 
 // hostileText rewrites terminals and log lines.
 const hostileText = "a\x00b\x07c\x08d\x1b[2J\x1b]0;title\x07e\rf\x7fg\u0085h\u009bi\u202ej\u2066k\u200bl\ufeffm\u00adn\xffo"
 
 func TestL4_ControlCharacters(t *testing.T) {
-	_, err := tokenOf(t, reply{status: 500, mediaType: "text/html", body: hostileText + "\r\nfake\n\tkept"}, false)
-	refusal := err.(*oauth2.RetrieveError)
-	requireHarmless(t, err.Error())
+	refusal := refusalFor(t, reply{status: 500, mediaType: "text/html", body: hostileText + "\r\nfake\n\tkept"})
+	requireHarmless(t, refusal.Error())
 	requireHarmless(t, string(refusal.Body))
 	require.Contains(t, string(refusal.Body), "o\nfake\n\tkept")
 	require.Contains(t, string(refusal.Body), "a\ufffdb\ufffdc")
 
 	// The replacements are longer than the control characters.
-	_, err = tokenOf(t, reply{status: 500, mediaType: "text/html", body: strings.Repeat("\x1b", maxErrorBody)}, false)
-	require.LessOrEqual(t, len(err.(*oauth2.RetrieveError).Body), maxErrorBody)
+	refusal = refusalFor(t, reply{status: 500, mediaType: "text/html", body: strings.Repeat("\x1b", maxErrorBody)})
+	require.LessOrEqual(t, len(refusal.Body), maxErrorBody)
 
 	// The members keep the text as the server sent it, because Error quotes them.
-	object, err := json.Marshal(map[string]string{"error": "e" + hostileText, "error_description": hostileText, "error_uri": hostileText})
-	require.NoError(t, err)
-	_, err = tokenOf(t, reply{status: 400, body: string(object)}, false)
-	requireHarmless(t, err.Error())
-	require.NotContains(t, err.Error(), "\n")
+	member := inJSON(hostileText)
+	refusal = refusalFor(t, reply{status: 400, body: `{"error":` + member + `,"error_description":` + member + `,"error_uri":` + member + `}`})
+	requireHarmless(t, refusal.Error())
+	require.NotContains(t, refusal.Error(), "\n")
 
 	// net/http accepts almost any status text.
 	conf := serveRaw(t, "HTTP/1.1 500 "+strings.ReplaceAll(hostileText, "\x00", "")+strings.Repeat("x", 10_000)+"\r\nContent-Length: 0\r\n\r\n")
-	_, err = conf.Token(t.Context())
+	_, err := conf.Token(t.Context())
 	require.IsType(t, (*oauth2.RetrieveError)(nil), err)
 	requireHarmless(t, err.Error())
 	require.Less(t, len(err.Error()), 2*maxErrorText)
@@ -508,16 +487,12 @@ func TestResponseError(t *testing.T) {
 
 func TestL6_BodyCut(t *testing.T) {
 	const body = `{"access_token":"BodyCanary"`
-	var zipped bytes.Buffer
-	w := gzip.NewWriter(&zipped)
-	_, err := io.WriteString(w, body)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
+	zipped := gzipped(body)
 	for name, answer := range map[string]string{
 		"Content-Length": "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n" + body,
 		"chunked":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\n" + body,
 		"between chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1c\r\n" + body + "\r\n",
-		"gzip":           "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + zipped.String()[:zipped.Len()-6],
+		"gzip":           "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + zipped[:len(zipped)-6],
 		"refusal":        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 60\r\n\r\n" + body,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -530,7 +505,7 @@ func TestL6_BodyCut(t *testing.T) {
 		})
 	}
 	cause := errors.New("boom")
-	_, err = tokenOf(t, reply{body: body, bodyErr: cause}, false)
+	_, err := tokenOf(t, reply{body: body, bodyErr: cause}, false)
 	require.ErrorIs(t, err, cause)
 }
 
@@ -569,23 +544,20 @@ func TestRedirectErrors(t *testing.T) {
 		"https://other.example/path?x=y": "https://other.example:443",
 		"/elsewhere":                     "https://auth.example:443",
 		"http://u:p@[::1]:8080/x":        "http://[::1]:8080",
-	} {
-		endpoint := newTokenEndpoint(reply{status: 307, header: http.Header{"Location": {location}}})
-		_, err := endpoint.config().Token(t.Context())
-		require.EqualError(t, err, "oauth2: cannot fetch token: the token endpoint answered 307, a redirect to "+target+
-			", which is not followed; set TokenURL to the endpoint's final address: "+
-			"oauth2: cannot fetch token: 307 Temporary Redirect\nResponse: ")
-		var refusal *oauth2.RetrieveError
-		require.ErrorAs(t, err, &refusal)
-		require.Len(t, endpoint.received(), 1)
-	}
 
-	// net/http itself refuses these.
-	for _, location := range []string{"https://[other.example", "https://other.example:port/", "%zz"} {
+		// net/http itself refuses these.
+		"https://[other.example": "", "https://other.example:port/": "", "%zz": "",
+	} {
 		endpoint := newTokenEndpoint(reply{status: 307, header: http.Header{"Location": {location}}})
 		_, err := endpoint.config().Token(t.Context())
 		require.Error(t, err)
 		require.Len(t, endpoint.received(), 1)
+		if target != "" {
+			require.EqualError(t, err, "oauth2: cannot fetch token: the token endpoint answered 307, a redirect to "+target+
+				", which is not followed; set TokenURL to the endpoint's final address: "+
+				"oauth2: cannot fetch token: 307 Temporary Redirect\nResponse: ")
+			require.ErrorAs(t, err, new(*oauth2.RetrieveError))
+		}
 	}
 }
 
@@ -603,18 +575,13 @@ func TestL2_PrintedConfigAndSource(t *testing.T) {
 	require.NoError(t, err)
 	source.Invalidate(token)
 
-	var out strings.Builder
+	p := newPrinter()
 	for _, v := range []any{conf, &conf, source, conf.Client(t.Context()), conf.Transport(t.Context()), source.Status()} {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d"} {
-			fmt.Fprintf(&out, verb+"\n", v)
-			fmt.Fprintf(&out, verb+"\n", []any{struct{ V any }{v}})
-		}
-		for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-			slog.New(handler).Info("message", "v", v)
-		}
+		p.print(v)
+		p.log(v)
+		p.callMethods(v)
 	}
-	out.WriteString(conf.GoString() + source.String())
-	requireMasked(t, out.String(), memorySecret)
+	requireMasked(t, p.out.String(), memorySecret)
 	require.Contains(t, conf.String(), `ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]`)
 	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
 	require.Equal(t, "clientcredentials.Source(expired)", source.String())
@@ -623,24 +590,20 @@ func TestL2_PrintedConfigAndSource(t *testing.T) {
 
 // Masking doesn't change what programs and this package read: error codes and times.
 func TestMaskingSparesWhatIsRead(t *testing.T) {
-	conf := newTokenEndpoint(reply{
+	refusal := refusalFor(t, reply{
 		status: 429,
 		header: http.Header{"Retry-After": {"120"}, "Date": {"Fri, 02 Jan 2026 03:04:05 GMT"}, "X-Echo": {"client 120"}},
 		body:   `{"error":"invalid_client"}`,
-	}).config()
-	conf.ClientSecret = "client"
-	conf.EndpointParams = url.Values{"api_key": {"120"}, "password": {"Jan"}, "country_code": {"in"}, "key_version": {"v"}}
-	_, err := conf.Token(t.Context())
-	var refusal *oauth2.RetrieveError
-	require.ErrorAs(t, err, &refusal)
+	}, withSecret("client"), func(conf *Config) {
+		conf.EndpointParams = url.Values{"api_key": {"120"}, "password": {"Jan"}, "country_code": {"in"}, "key_version": {"v"}}
+	})
 	require.Equal(t, "invalid_client", refusal.ErrorCode)
 	require.Equal(t, "[redacted] [redacted]", refusal.Response.Header.Get("X-Echo"))
-	require.Equal(t, 2*time.Minute, retryAfter(err, time.Now()))
+	require.Equal(t, 2*time.Minute, retryAfter(refusal, time.Now()))
 	require.Equal(t, "Fri, 02 Jan 2026 03:04:05 GMT", refusal.Response.Header.Get("Date"))
 }
 
 func TestL3_QueryInNestedNetworkErrors(t *testing.T) {
-	conf := newTokenEndpoint(reply{err: &url.Error{Op: "Post", URL: "https://proxy.example/?key=NestedCanary", Err: errors.New("boom")}}).config()
-	_, err := conf.Token(t.Context())
+	_, err := tokenOf(t, reply{err: &url.Error{Op: "Post", URL: "https://proxy.example/?key=NestedCanary", Err: errors.New("boom")}}, false)
 	require.EqualError(t, err, `Post "https://auth.example/token": Post "https://proxy.example/": boom`)
 }

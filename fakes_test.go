@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -186,6 +187,14 @@ func requireFault(t *testing.T, err error, a reply, text string) {
 	require.Equal(t, mediaType, fault.MediaType)
 	require.Equal(t, len(a.body), fault.Size)
 	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, status, shown, len(a.body)))
+}
+
+func gzipped(text string) string {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = io.WriteString(w, text) // A Buffer returns no errors.
+	_ = w.Close()
+	return out.String()
 }
 
 // modes runs test without and with Config.Strict.
@@ -430,6 +439,9 @@ func jsonEscape(s string, forHTML bool) string {
 	return quoted[1 : len(quoted)-1]
 }
 
+func inJSON(s string) string { return `"` + jsonEscape(s, true) + `"` }
+
+// requireHarmless checks that text can't change a terminal or begin a line in a log.
 func requireHarmless(t *testing.T, text string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(text))

@@ -1,8 +1,6 @@
 package clientcredentials
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -337,11 +335,7 @@ func TestP4_LargeToken(t *testing.T) {
 
 func TestP5_GzipBomb(t *testing.T) {
 	// Each member has 16 MiB in 16 KiB: 1024 members make 16 GiB.
-	var member bytes.Buffer
-	w := gzip.NewWriter(&member)
-	_, err := w.Write(bytes.Repeat([]byte(" "), 16<<20))
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
+	member := gzipped(strings.Repeat(" ", 16<<20))
 	const members = 1024
 
 	done := make(chan int, 1)
@@ -350,7 +344,7 @@ func TestP5_GzipBomb(t *testing.T) {
 		w.Header().Set("Content-Encoding", "gzip")
 		sent := 0
 		for sent < members {
-			if _, err := w.Write(member.Bytes()); err != nil {
+			if _, err := io.WriteString(w, member); err != nil {
 				break
 			}
 			sent++
@@ -360,7 +354,7 @@ func TestP5_GzipBomb(t *testing.T) {
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err = conf.Token(t.Context())
+	_, err := conf.Token(t.Context())
 	runtime.ReadMemStats(&after)
 	require.EqualError(t, err, "oauth2: cannot fetch token: the answer is larger than 1 MiB (status 200, application/json, 1048577 bytes)")
 	var fault *ResponseError
@@ -390,12 +384,6 @@ func TestP6_FormWithoutFraming(t *testing.T) {
 		object = `{"access_token":"cAnA"}`
 		typed  = "Content-Type: application/x-www-form-urlencoded\r\n"
 	)
-	var zipped bytes.Buffer
-	w := gzip.NewWriter(&zipped)
-	_, err := io.WriteString(w, form)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-
 	const cut = "oauth2: cannot parse response: a form-encoded answer without Content-Length may have been cut (status 200, "
 	for _, test := range []struct {
 		name, answer string
@@ -406,7 +394,7 @@ func TestP6_FormWithoutFraming(t *testing.T) {
 		{"text", "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + form, cut + "text/plain, 35 bytes)"},
 		{"Content-Length", "HTTP/1.0 200 OK\r\nContent-Length: 35\r\n" + typed + "\r\n" + form, ""},
 		{"chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + typed + "\r\n23\r\n" + form + "\r\n0\r\n\r\n", ""},
-		{"gzip", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n" + typed + "\r\n" + zipped.String(), ""},
+		{"gzip", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n" + typed + "\r\n" + gzipped(form), ""},
 		{"JSON", "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + object, ""},
 		{"JSON as text", "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + object, ""},
 	} {
