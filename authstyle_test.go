@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
-	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -106,17 +105,24 @@ func TestF8_Probe(t *testing.T) {
 		others = append(others, reply{status: status}, oauthError(status, "invalid_client"))
 	}
 	for _, first := range others {
-		t.Run(fmt.Sprintf("%d %.40s %v %v", first.status, first.body, first.bodyErr, first.err), func(t *testing.T) {
-			endpoint, conf := newProbing(first, goodReply)
-			_, err := conf.Token(t.Context())
-			require.Error(t, err)
-			require.Equal(t, []string{"header"}, authMethods(t, endpoint.received()))
-			require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "after a failure")
-			_, err = conf.Token(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, []string{"header", "header"}, authMethods(t, endpoint.received()))
-			require.Equal(t, oauth2.AuthStyleInHeader, rememberedStyle(conf))
-		})
+		for _, accepted := range []string{"header", "params"} {
+			t.Run(fmt.Sprintf("%d %.40s %v %v, %s", first.status, first.body, first.bodyErr, first.err, accepted), func(t *testing.T) {
+				replies, methods, style := []reply{first, goodReply}, []string{"header", "header"}, oauth2.AuthStyleInHeader
+				if accepted == "params" {
+					replies = []reply{first, oauthError(401, "invalid_client"), goodReply}
+					methods, style = []string{"header", "header", "params"}, oauth2.AuthStyleInParams
+				}
+				endpoint, conf := newProbing(replies...)
+				_, err := conf.Token(t.Context())
+				require.Error(t, err)
+				require.Equal(t, methods[:1], authMethods(t, endpoint.received()))
+				require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "after a failure")
+				_, err = conf.Token(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, methods, authMethods(t, endpoint.received()))
+				require.Equal(t, style, rememberedStyle(conf))
+			})
+		}
 	}
 }
 
@@ -168,39 +174,6 @@ func TestF8_FixedStyleIsNotProbed(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{want, want, want}, authMethods(t, endpoint.received()))
 		require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "nothing was found out")
-	}
-}
-
-// TestF8_BadStart has a server that accepts one style only, and fails at first.
-func TestF8_BadStart(t *testing.T) {
-	faults := map[string]clientcredentialstest.Fault{
-		"503":     clientcredentialstest.Unavailable(),
-		"429":     clientcredentialstest.TooManyRequests(1),
-		"reset":   clientcredentialstest.ConnectionReset(),
-		"504":     {Status: http.StatusGatewayTimeout},
-		"cut":     {CloseAfter: 10},
-		"no HTTP": {Status: http.StatusOK, Body: "<p>"},
-	}
-	for method, style := range map[string]oauth2.AuthStyle{
-		"client_secret_basic": oauth2.AuthStyleInHeader,
-		"client_secret_post":  oauth2.AuthStyleInParams,
-	} {
-		for name, fault := range faults {
-			t.Run(method+"/"+name, func(t *testing.T) {
-				server := clientcredentialstest.Start(t, clientcredentialstest.Client{ID: memoryID, Secret: memorySecret, AuthMethods: []string{method}})
-				conf := &Config{ClientID: memoryID, ClientSecret: memorySecret, TokenURL: server.TokenURL, HTTPClient: server.Client(), Retry: RetryPolicy{MaxAttempts: 1}}
-				server.Auth.Script(fault)
-				_, err := conf.Token(t.Context())
-				require.Error(t, err)
-				require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf))
-				for _, req := range server.Auth.Requests() {
-					require.Equal(t, "client_secret_basic", req.AuthMethod)
-				}
-				_, err = conf.Token(t.Context())
-				require.NoError(t, err)
-				require.Equal(t, style, rememberedStyle(conf))
-			})
-		}
 	}
 }
 

@@ -236,10 +236,11 @@ type chain struct {
 // The origins: b has another port than a, and clear has no TLS.
 const atA, atAHost, atB, atClear = "a", "a's other host", "b", "cleartext"
 
-// apiRedirects sends requests along the chains, and counts how often each server receives
-// the token.
+type startServer = func(testing.TB, ...http.Handler) *hostile.Server
+
+// apiRedirects follows the chains with each kind of client and each status.
 func apiRedirects(t *testing.T, chains []chain) {
-	for name, startTLS := range map[string]func(testing.TB, ...http.Handler) *hostile.Server{"HTTP/1.1": hostile.StartTLS, "HTTP/2": hostile.StartHTTP2} {
+	for name, startTLS := range map[string]startServer{"HTTP/1.1": hostile.StartTLS, "HTTP/2": hostile.StartHTTP2} {
 		for _, chain := range chains {
 			for _, status := range []int{301, 302, 303, 307, 308} {
 				if name == "HTTP/2" && status != 307 {
@@ -248,77 +249,82 @@ func apiRedirects(t *testing.T, chains []chain) {
 				for _, kind := range []string{"Client", "Transport"} {
 					t.Run(fmt.Sprintf("%s/%s/%d/%s", name, chain.name, status, kind), func(t *testing.T) {
 						t.Parallel()
-						var addresses []string // of all hops
-						hop := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-							i, err := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/"))
-							if err == nil && i+1 < len(addresses) {
-								hostile.Redirect(status, addresses[i+1]).ServeHTTP(w, req)
-							}
-						})
-						servers := map[string]*hostile.Server{atA: startTLS(t, hop), atB: startTLS(t, hop), atClear: hostile.Start(t, hop)}
-						servers[atAHost] = servers[atA]
-						origin := func(name string) string {
-							if name == atAHost {
-								return servers[name].Other
-							}
-							return servers[name].URL
-						}
-						for i, name := range chain.hops {
-							addresses = append(addresses, fmt.Sprintf("%s/%d", origin(name), i))
-						}
-						auth := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+wireToken+`","expires_in":3600}`))
-						conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL, HTTPClient: hostile.Client()}
-						for _, name := range chain.origins {
-							conf.Origins = append(conf.Origins, origin(name))
-						}
-						ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hostile.Client())
-						client := conf.Client(ctx)
-						if kind == "Transport" {
-							client = &http.Client{Transport: conf.Transport(ctx)}
-						}
-						const rounds = 2 // The Source has no token yet, and then it has one.
-						for range rounds {
-							req, err := http.NewRequestWithContext(ctx, "POST", addresses[0], strings.NewReader("the caller's"))
-							require.NoError(t, err)
-							resp, err := client.Do(req)
-							require.NoError(t, err)
-							resp.Body.Close()
-							require.Equal(t, 200, resp.StatusCode)
-							require.Equal(t, addresses[len(addresses)-1], resp.Request.URL.String())
-						}
-
-						permitted := make(map[*hostile.Server]int) // hops with the token
-						for i, want := range chain.want {
-							s := servers[chain.hops[i]]
-							got := 0
-							for _, req := range s.Requests() {
-								if req.URI != fmt.Sprintf("/%d", i) {
-									continue
-								}
-								got++
-								if want {
-									permitted[s]++
-									require.Equal(t, "Bearer "+wireToken, req.Header.Get("Authorization"), "hop %d", i)
-								} else {
-									require.NotContains(t, req.Header, "Authorization", "hop %d", i)
-								}
-							}
-							require.Equal(t, rounds, got, "hop %d", i)
-						}
-						for name, s := range servers {
-							require.Equal(t, permitted[s], strings.Count(string(s.Received()), wireToken), name)
-							if permitted[s] == 0 {
-								require.Empty(t, s.Find(wireToken), name)
-							}
-							require.Empty(t, s.Find(wireSecret), name)
-						}
-						require.Len(t, auth.Requests(), 1)
-						require.Empty(t, auth.Find(wireToken))
+						chain.follow(t, startTLS, status, kind)
 					})
 				}
 			}
 		}
 	}
+}
+
+// follow sends requests along the chain, and counts how often each server receives the token.
+func (c chain) follow(t *testing.T, startTLS startServer, status int, kind string) {
+	var addresses []string // of all hops
+	hop := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		i, err := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/"))
+		if err == nil && i+1 < len(addresses) {
+			hostile.Redirect(status, addresses[i+1]).ServeHTTP(w, req)
+		}
+	})
+	servers := map[string]*hostile.Server{atA: startTLS(t, hop), atB: startTLS(t, hop), atClear: hostile.Start(t, hop)}
+	servers[atAHost] = servers[atA]
+	origin := func(name string) string {
+		if name == atAHost {
+			return servers[name].Other
+		}
+		return servers[name].URL
+	}
+	for i, name := range c.hops {
+		addresses = append(addresses, fmt.Sprintf("%s/%d", origin(name), i))
+	}
+	auth := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+wireToken+`","expires_in":3600}`))
+	conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL, HTTPClient: hostile.Client()}
+	for _, name := range c.origins {
+		conf.Origins = append(conf.Origins, origin(name))
+	}
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hostile.Client())
+	client := conf.Client(ctx)
+	if kind == "Transport" {
+		client = &http.Client{Transport: conf.Transport(ctx)}
+	}
+	const rounds = 2 // The Source has no token yet, and then it has one.
+	for range rounds {
+		req, err := http.NewRequestWithContext(ctx, "POST", addresses[0], strings.NewReader("the caller's"))
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, addresses[len(addresses)-1], resp.Request.URL.String())
+	}
+
+	permitted := make(map[*hostile.Server]int) // hops with the token
+	for i, want := range c.want {
+		s := servers[c.hops[i]]
+		got := 0
+		for _, req := range s.Requests() {
+			if req.URI != fmt.Sprintf("/%d", i) {
+				continue
+			}
+			got++
+			if want {
+				permitted[s]++
+				require.Equal(t, "Bearer "+wireToken, req.Header.Get("Authorization"), "hop %d", i)
+			} else {
+				require.NotContains(t, req.Header, "Authorization", "hop %d", i)
+			}
+		}
+		require.Equal(t, rounds, got, "hop %d", i)
+	}
+	for name, s := range servers {
+		require.Equal(t, permitted[s], strings.Count(string(s.Received()), wireToken), name)
+		if permitted[s] == 0 {
+			require.Empty(t, s.Find(wireToken), name)
+		}
+		require.Empty(t, s.Find(wireSecret), name)
+	}
+	require.Len(t, auth.Requests(), 1)
+	require.Empty(t, auth.Find(wireToken))
 }
 
 func TestR1_OtherOriginsReceiveNoToken(t *testing.T) {
