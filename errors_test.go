@@ -31,19 +31,6 @@ func requireMasked(t *testing.T, text, secret string) {
 	require.Empty(t, hostile.Find(text, secret), "the secret is in the text, in this form")
 }
 
-// refusalFor returns the error of a token request that is answered with a.
-func refusalFor(t *testing.T, a reply, change ...func(conf *Config)) *oauth2.RetrieveError {
-	t.Helper()
-	conf := newTokenEndpoint(a).config()
-	for _, change := range change {
-		change(conf)
-	}
-	_, err := conf.Token(t.Context())
-	refusal, ok := err.(*oauth2.RetrieveError)
-	require.True(t, ok, "%T: %v", err, err)
-	return refusal
-}
-
 func withSecret(secret string) func(conf *Config) {
 	return func(conf *Config) { conf.ClientSecret = secret }
 }

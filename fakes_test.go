@@ -165,6 +165,19 @@ func tokenOf(t *testing.T, a reply, strict bool) (*oauth2.Token, error) {
 	return token, err
 }
 
+// refusalFor returns the error of a token request that is answered with a.
+func refusalFor(t *testing.T, a reply, change ...func(conf *Config)) *oauth2.RetrieveError {
+	t.Helper()
+	conf := newTokenEndpoint(a).config()
+	for _, change := range change {
+		change(conf)
+	}
+	_, err := conf.Token(t.Context())
+	refusal, ok := err.(*oauth2.RetrieveError)
+	require.True(t, ok, "%T: %v", err, err)
+	return refusal
+}
+
 // requireFault checks that err is a *ResponseError for the answer a, and that its text is
 // text and a description of the answer.
 func requireFault(t *testing.T, err error, a reply, text string) {
@@ -373,16 +386,22 @@ func testKeyring(t testing.TB, numbers ...byte) *Keyring {
 	return ring
 }
 
-// observe returns an Observer whose functions pass their argument to call. It sets every
-// field that takes an event, even those that are added later.
+// eventFields returns the fields of o that take an event.
+func eventFields(o *Observer) (fields []reflect.Value) {
+	all := reflect.ValueOf(o).Elem()
+	for i := range all.NumField() {
+		if field := all.Field(i); field.Type() != reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}
+
+// observe returns an Observer whose functions pass the event to call. It sets every field
+// that takes an event, even those that are added later.
 func observe(call func(info any)) *Observer {
 	o := new(Observer)
-	fields := reflect.ValueOf(o).Elem()
-	for i := range fields.NumField() {
-		field := fields.Field(i)
-		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
-			continue
-		}
+	for _, field := range eventFields(o) {
 		field.Set(reflect.MakeFunc(field.Type(), func(args []reflect.Value) []reflect.Value {
 			call(args[0].Interface())
 			return nil
@@ -394,12 +413,7 @@ func observe(call func(info any)) *Observer {
 // tell calls the function of o that takes such an event.
 func tell(t *testing.T, o *Observer, info any) {
 	t.Helper()
-	fields := reflect.ValueOf(o).Elem()
-	for i := range fields.NumField() {
-		field := fields.Field(i)
-		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
-			continue
-		}
+	for _, field := range eventFields(o) {
 		require.False(t, field.IsNil(), "a function is nil")
 		if field.Type().In(0) == reflect.TypeOf(info) {
 			field.Call([]reflect.Value{reflect.ValueOf(info)})

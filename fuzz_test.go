@@ -253,7 +253,7 @@ func (r *inspection) kind(text string, absent bool) {
 		r.seconds = plainSeconds
 	case text == "":
 		r.seconds = unusualSeconds
-	case isDecimal(text):
+	case decimal.MatchString(text):
 		r.seconds = unusualSeconds
 		if n, err := strconv.Atoi(text); err == nil {
 			r.seconds, r.number = plainSeconds, int64(n)
@@ -262,8 +262,6 @@ func (r *inspection) kind(text string, absent bool) {
 }
 
 var decimal = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
-
-func isDecimal(text string) bool { return decimal.MatchString(text) }
 
 // checkToken checks what is true of every answer that is accepted.
 func checkToken(t *testing.T, token *oauth2.Token, a reply, r inspection, strict bool) {
