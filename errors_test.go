@@ -164,7 +164,7 @@ func TestL1b_MaskingIsCheap(t *testing.T) {
 		{status: 400, header: http.Header{"X-Echo": {almost}}},
 		{status: 400, body: `{"access_token":"` + almost[:6_000] + `b","x":"` + almost[:10_000] + `"}`},
 	} {
-		refusalFor(t, a, withSecret(almost[:100]+"b"))
+		require.Error(t, refusalFor(t, a, withSecret(almost[:100]+"b")))
 	}
 }
 

@@ -340,10 +340,10 @@ func tokensIn(body string, r inspection) []string {
 		_ = json.Unmarshal([]byte(body), &object)
 		token, _ = object["access_token"].(string)
 	}
-	if r.ambiguous || len(token) < 8 || strings.Contains(redact.Redacted, token) || strings.ContainsAny(token, `[]"\`) {
+	if r.ambiguous || len(token) < 8 || strings.ContainsAny(token, `[]"\`) {
 		return nil
 	}
-	for _, fixed := range []string{"oauth2: cannot fetch token: \nResponse: ", "Internal Server Error", "Temporary Redirect", "Unauthorized", "Service Unavailable", "Too Many Requests", "Multiple Choices"} {
+	for _, fixed := range []string{redact.Redacted, "oauth2: cannot fetch token: \nResponse: ", "Internal Server Error", "Temporary Redirect", "Unauthorized", "Service Unavailable", "Too Many Requests", "Multiple Choices"} {
 		if strings.Contains(fixed, token) {
 			return nil
 		}

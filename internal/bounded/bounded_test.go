@@ -22,7 +22,7 @@ func TestDo(t *testing.T) {
 		"error":            {func() (int, error) { return 0, io.EOF }, 0, "EOF"},
 		"panic":            {func() (int, error) { panic("secret") }, 0, "panicked with a value of type string"},
 		"panic with error": {func() (int, error) { panic(errors.New("secret")) }, 0, "panicked with a value of type *errors.errorString"},
-		"runtime error":    {func() (int, error) { return []int(nil)[0], nil }, 0, "panicked: runtime error: index out of range [0] with length 0"},
+		"runtime error":    {func() (int, error) { return make([]int, 0)[0], nil }, 0, "panicked: runtime error: index out of range [0] with length 0"},
 		"Goexit":           {func() (int, error) { runtime.Goexit(); return 0, nil }, 0, "ended its goroutine"},
 	} {
 		t.Run(name, func(t *testing.T) {
