@@ -78,6 +78,7 @@ func TestStartEndsOnce(t *testing.T) {
 			_, _ = call.Wait(t.Context())
 			require.True(t, call.HasEnded())
 			time.Sleep(2 * time.Hour)
+			synctest.Wait()
 			require.Equal(t, []string{"ended", "then"}, order)
 			cancel()
 		}
