@@ -14,31 +14,19 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
-	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
-// authMethods returns how each request was authenticated. RFC 6749, Section
-// 2.3: one method per request.
-func authMethods(t *testing.T, requests []receivedRequest) []string {
-	t.Helper()
-	methods := make([]string, 0, len(requests))
-	for _, req := range requests {
-		header, params := req.header.Get("Authorization") != "", req.form.Has("client_secret") || req.form.Has("client_id")
-		require.False(t, header && params, "two methods in one request")
-		switch {
-		case header:
-			methods = append(methods, "header")
-		case params:
-			methods = append(methods, "params")
-		default:
-			methods = append(methods, "none")
-		}
-	}
-	return methods
+// newProbing returns a token endpoint with those replies, and a Config that has to find out
+// which style the endpoint accepts.
+func newProbing(replies ...reply) (*tokenEndpoint, *Config) {
+	endpoint := newTokenEndpoint(replies...)
+	conf := endpoint.config()
+	conf.AuthStyle = oauth2.AuthStyleAutoDetect
+	return endpoint, conf
 }
 
-// rememberedStyle returns the style that conf has found out, or AutoDetect.
+// rememberedStyle returns the style that conf has found out, or AuthStyleAutoDetect.
 func rememberedStyle(conf *Config) oauth2.AuthStyle {
 	style, ok := conf.authStyles().get(conf.TokenURL, conf.ClientID)
 	if !ok {
@@ -47,107 +35,101 @@ func rememberedStyle(conf *Config) oauth2.AuthStyle {
 	return style
 }
 
-var goodReply = reply{body: `{"access_token":"a","token_type":"Bearer"}`}
-
 func oauthError(status int, code string) reply {
 	return reply{status: status, body: `{"error":"` + code + `"}`}
 }
 
 func TestF8_Probe(t *testing.T) {
-	location := http.Header{"Location": {"https://auth.example/elsewhere"}}
-	type row struct {
-		first reply
-		probe bool
+	rejections := []reply{
+		oauthError(200, "invalid_client"), oauthError(201, "invalid_client"),
+		oauthError(400, "invalid_client"), oauthError(400, "invalid_request"), oauthError(400, "unauthorized_client"), oauthError(400, "invalid_grant"),
+		oauthError(401, "invalid_client"), oauthError(500, "server_error"),
+		{status: 400},
+		{status: 403},
+		{status: 404},
+		{status: 422},
+		{status: 400, mediaType: "text/html", body: "<p>"},
+		{status: 400, mediaType: formType, body: "error=invalid_client"},
+		{status: 401, mediaType: "text/plain", body: "no"},
+		{status: 401, mediaType: "text/html", body: strings.Repeat("x", 2<<20)},
+		{status: 500, mediaType: "text/html", body: "<p>"},
 	}
-	rows := map[string]row{
-		// Rejections.
-		"200 invalid_client":                 {oauthError(200, "invalid_client"), true},
-		"201 invalid_client":                 {oauthError(201, "invalid_client"), true},
-		"400 invalid_client":                 {oauthError(400, "invalid_client"), true},
-		"400 invalid_request":                {oauthError(400, "invalid_request"), true},
-		"400 unauthorized_client":            {oauthError(400, "unauthorized_client"), true},
-		"400 invalid_grant":                  {oauthError(400, "invalid_grant"), true},
-		"400 without a code":                 {reply{status: 400, mediaType: "text/html", body: "<p>"}, true},
-		"400 without a body":                 {reply{status: 400}, true},
-		"400 form":                           {reply{status: 400, mediaType: formType, body: "error=invalid_client"}, true},
-		"401 invalid_client":                 {oauthError(401, "invalid_client"), true},
-		"401 without a code":                 {reply{status: 401, mediaType: "text/plain", body: "no"}, true},
-		"403":                                {reply{status: 403}, true},
-		"404":                                {reply{status: 404}, true},
-		"422":                                {reply{status: 422}, true},
-		"500":                                {reply{status: 500, mediaType: "text/html", body: "<p>"}, true},
-		"500 server_error":                   {oauthError(500, "server_error"), true},
-		"401 with a large page":              {reply{status: 401, mediaType: "text/html", body: strings.Repeat("x", 2<<20)}, true},
-		"200 invalid_scope":                  {oauthError(200, "invalid_scope"), false},
-		"400 invalid_scope":                  {oauthError(400, "invalid_scope"), false},
-		"400 invalid_scope in a form":        {reply{status: 400, mediaType: formType, body: "error=invalid_scope"}, false},
-		"401 unsupported_grant_type":         {oauthError(401, "unsupported_grant_type"), false},
-		"400 unsupported_grant_type":         {oauthError(400, "unsupported_grant_type"), false},
-		"500 unsupported_grant_type, folded": {reply{status: 500, body: `{"Error":"unsupported_grant_type"}`}, false},
-
-		// Answers that say nothing of the credentials.
-		"200 HTML":       {reply{mediaType: "text/html", body: "<p>"}, false},
-		"200 no token":   {reply{body: `{}`}, false},
-		"200 empty":      {reply{}, false},
-		"200 bad token":  {reply{body: `{"access_token":"a b"}`}, false},
-		"204":            {reply{status: 204}, false},
-		"206":            {reply{status: 206, body: goodReply.body}, false},
-		"200 too large":  {reply{body: strings.Repeat(" ", 2<<20)}, false},
-		"300":            {reply{status: 300}, false},
-		"302":            {reply{status: 302, header: location}, false},
-		"304":            {reply{status: 304}, false},
-		"307":            {reply{status: 307, header: location}, false},
-		"400 body cut":   {reply{status: 400, bodyErr: io.ErrUnexpectedEOF}, false},
-		"401 body reset": {reply{status: 401, bodyErr: syscall.ECONNRESET}, false},
-
-		// No answer.
-		"reset":            {reply{err: syscall.ECONNRESET}, false},
-		"refused":          {reply{err: syscall.ECONNREFUSED}, false},
-		"EOF":              {reply{err: io.EOF}, false},
-		"context canceled": {reply{err: context.Canceled}, false},
-		"deadline":         {reply{err: context.DeadlineExceeded}, false},
-		"certificate":      {reply{err: x509.UnknownAuthorityError{}}, false},
-		"anything else":    {reply{err: errors.New("boom")}, false},
-	}
-	for _, status := range []int{402, 405, 406, 407, 408, 409, 410, 411, 413, 415, 418, 421, 423, 425, 428, 429, 431, 451, 501, 502, 503, 504, 505, 507, 508, 511, 520, 529, 599} {
-		rows[fmt.Sprint(status)] = row{reply{status: status}, false}
-		rows[fmt.Sprint(status, " invalid_client")] = row{oauthError(status, "invalid_client"), false}
-	}
-	for name, row := range rows {
-		t.Run(name, func(t *testing.T) {
-			endpoint := newTokenEndpoint(row.first, goodReply)
-			conf := endpoint.config()
-			conf.AuthStyle = oauth2.AuthStyleAutoDetect
+	for _, first := range rejections {
+		t.Run(fmt.Sprintf("%d %.40s", first.status, first.body), func(t *testing.T) {
+			endpoint, conf := newProbing(first, goodReply)
 			require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf))
 			token, err := conf.Token(t.Context())
-			if row.probe {
-				require.NoError(t, err)
-				require.Equal(t, "a", token.AccessToken)
-				require.Equal(t, []string{"header", "params"}, authMethods(t, endpoint.received()))
-				require.Equal(t, oauth2.AuthStyleInParams, rememberedStyle(conf))
-				_, err = conf.Token(t.Context())
-				require.NoError(t, err)
-				require.Equal(t, []string{"header", "params", "params"}, authMethods(t, endpoint.received()))
-				return
-			}
-			require.Error(t, err)
-			require.Equal(t, []string{"header"}, authMethods(t, endpoint.received()))
-			require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "a failure teaches nothing")
+			require.NoError(t, err)
+			require.Equal(t, "a", token.AccessToken)
+			require.Equal(t, []string{"header", "params"}, authMethods(t, endpoint.received()))
+			require.Equal(t, oauth2.AuthStyleInParams, rememberedStyle(conf))
 			_, err = conf.Token(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, []string{"header", "header"}, authMethods(t, endpoint.received()))
-			require.Equal(t, oauth2.AuthStyleInHeader, rememberedStyle(conf))
+			require.Equal(t, []string{"header", "params", "params"}, authMethods(t, endpoint.received()))
 		})
+	}
+
+	location := http.Header{"Location": {"https://auth.example/elsewhere"}}
+	others := []reply{
+		// The credentials aren't the reason.
+		oauthError(200, "invalid_scope"), oauthError(400, "invalid_scope"),
+		oauthError(401, "unsupported_grant_type"), oauthError(400, "unsupported_grant_type"),
+		{status: 400, mediaType: formType, body: "error=invalid_scope"},
+		{status: 500, body: `{"Error":"unsupported_grant_type"}`},
+
+		// It isn't known what the server thinks of the credentials.
+		{mediaType: "text/html", body: "<p>"},
+		{body: `{}`},
+		{},
+		{body: `{"access_token":"a b"}`},
+		{body: strings.Repeat(" ", 2<<20)},
+		{status: 204},
+		{status: 206, body: goodReply.body},
+		{status: 300},
+		{status: 302, header: location},
+		{status: 304},
+		{status: 307, header: location},
+		{status: 400, bodyErr: io.ErrUnexpectedEOF},
+		{status: 401, bodyErr: syscall.ECONNRESET},
+
+		// There is no answer.
+		{err: syscall.ECONNRESET},
+		{err: syscall.ECONNREFUSED},
+		{err: io.EOF},
+		{err: context.Canceled},
+		{err: context.DeadlineExceeded},
+		{err: x509.UnknownAuthorityError{}},
+		{err: errors.New("boom")},
+	}
+	for _, status := range []int{402, 405, 406, 407, 408, 409, 410, 411, 413, 415, 418, 421, 423, 425, 428, 429, 431, 451, 501, 502, 503, 504, 505, 507, 508, 511, 520, 529, 599} {
+		others = append(others, reply{status: status}, oauthError(status, "invalid_client"))
+	}
+	for _, first := range others {
+		for _, accepted := range []string{"header", "params"} {
+			t.Run(fmt.Sprintf("%d %.40s %v %v, %s", first.status, first.body, first.bodyErr, first.err, accepted), func(t *testing.T) {
+				replies, methods, style := []reply{first, goodReply}, []string{"header", "header"}, oauth2.AuthStyleInHeader
+				if accepted == "params" {
+					replies = []reply{first, oauthError(401, "invalid_client"), goodReply}
+					methods, style = []string{"header", "header", "params"}, oauth2.AuthStyleInParams
+				}
+				endpoint, conf := newProbing(replies...)
+				_, err := conf.Token(t.Context())
+				require.Error(t, err)
+				require.Equal(t, methods[:1], authMethods(t, endpoint.received()))
+				require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "after a failure")
+				_, err = conf.Token(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, methods, authMethods(t, endpoint.received()))
+				require.Equal(t, style, rememberedStyle(conf))
+			})
+		}
 	}
 }
 
-// The second failure is the one that is reported, as upstream does, and neither
-// is remembered.
+// The second failure is reported, as by upstream, and no style is remembered.
 func TestF8_BothRejected(t *testing.T) {
 	for _, second := range []reply{oauthError(401, "second"), oauthError(503, "second"), {err: errors.New("second")}, {mediaType: "text/html", body: "<p>"}} {
-		endpoint := newTokenEndpoint(oauthError(401, "first"), second, goodReply)
-		conf := endpoint.config()
-		conf.AuthStyle = oauth2.AuthStyleAutoDetect
+		endpoint, conf := newProbing(oauthError(401, "first"), second, goodReply)
 		_, err := conf.Token(t.Context())
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "first")
@@ -159,32 +141,30 @@ func TestF8_BothRejected(t *testing.T) {
 	}
 }
 
-// A style that has worked is not given up for a failure.
+// A failure doesn't make the client give up a style that has worked.
 func TestF8_RememberedStyleStays(t *testing.T) {
-	endpoint := newTokenEndpoint(oauthError(401, "x"), goodReply, oauthError(401, "x"), oauthError(401, "x"), goodReply)
-	conf := endpoint.config()
-	conf.AuthStyle = oauth2.AuthStyleAutoDetect
-	for i := range 4 {
-		_, err := conf.Token(t.Context())
-		require.Equal(t, i == 1 || i == 2, err != nil, i)
+	rejected := oauthError(401, "x")
+	for _, test := range []struct {
+		replies  []reply
+		failures []bool // of the calls
+		methods  []string
+	}{
+		{[]reply{rejected, goodReply, rejected, rejected, goodReply}, []bool{false, true, true, false}, []string{"header", "params", "params", "params", "params"}},
+		{[]reply{goodReply, rejected, goodReply}, []bool{false, true, false}, []string{"header", "header", "header"}},
+	} {
+		endpoint, conf := newProbing(test.replies...)
+		for i, failure := range test.failures {
+			_, err := conf.Token(t.Context())
+			require.Equal(t, failure, err != nil, i)
+		}
+		require.Equal(t, test.methods, authMethods(t, endpoint.received()))
 	}
-	require.Equal(t, []string{"header", "params", "params", "params", "params"}, authMethods(t, endpoint.received()))
-
-	endpoint = newTokenEndpoint(goodReply, oauthError(401, "x"), goodReply)
-	conf = endpoint.config()
-	conf.AuthStyle = oauth2.AuthStyleAutoDetect
-	for i := range 3 {
-		_, err := conf.Token(t.Context())
-		require.Equal(t, i == 1, err != nil, i)
-	}
-	require.Equal(t, []string{"header", "header", "header"}, authMethods(t, endpoint.received()))
 }
 
 func TestF8_FixedStyleIsNotProbed(t *testing.T) {
 	for style, want := range map[oauth2.AuthStyle]string{oauth2.AuthStyleInHeader: "header", oauth2.AuthStyleInParams: "params"} {
 		rejected := oauthError(401, "invalid_client")
-		endpoint := newTokenEndpoint(rejected, rejected, goodReply)
-		conf := endpoint.config()
+		endpoint, conf := newProbing(rejected, rejected, goodReply)
 		conf.AuthStyle = style
 		for range 2 {
 			_, err := conf.Token(t.Context())
@@ -193,50 +173,15 @@ func TestF8_FixedStyleIsNotProbed(t *testing.T) {
 		_, err := conf.Token(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []string{want, want, want}, authMethods(t, endpoint.received()))
-		require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "it was told, not found out")
-	}
-}
-
-// The same over a wire, against a server that takes one style only and has a bad
-// start.
-func TestF8_BadStart(t *testing.T) {
-	faults := map[string]clientcredentialstest.Fault{
-		"503":     clientcredentialstest.Unavailable(),
-		"429":     clientcredentialstest.TooManyRequests(1),
-		"reset":   clientcredentialstest.ConnectionReset(),
-		"504":     {Status: http.StatusGatewayTimeout},
-		"cut":     {CloseAfter: 10},
-		"no HTTP": {Status: http.StatusOK, Body: "<p>"},
-	}
-	for method, style := range map[string]oauth2.AuthStyle{
-		"client_secret_basic": oauth2.AuthStyleInHeader,
-		"client_secret_post":  oauth2.AuthStyleInParams,
-	} {
-		for name, fault := range faults {
-			t.Run(method+"/"+name, func(t *testing.T) {
-				server := clientcredentialstest.Start(t, clientcredentialstest.Client{ID: memoryID, Secret: memorySecret, AuthMethods: []string{method}})
-				conf := &Config{ClientID: memoryID, ClientSecret: memorySecret, TokenURL: server.TokenURL, HTTPClient: server.Client(), Retry: RetryPolicy{MaxAttempts: 1}}
-				server.Auth.Script(fault)
-				_, err := conf.Token(t.Context())
-				require.Error(t, err)
-				require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf))
-				for _, req := range server.Auth.Requests() {
-					require.Equal(t, "client_secret_basic", req.AuthMethod)
-				}
-				_, err = conf.Token(t.Context())
-				require.NoError(t, err)
-				require.Equal(t, style, rememberedStyle(conf))
-			})
-		}
+		require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "nothing was found out")
 	}
 }
 
 func TestF15_EmptyCredentials(t *testing.T) {
 	for name, first := range map[string]reply{"accepted": goodReply, "rejected": oauthError(401, "invalid_client")} {
 		t.Run(name, func(t *testing.T) {
-			endpoint := newTokenEndpoint(first)
-			conf := endpoint.config()
-			conf.ClientID, conf.ClientSecret, conf.AuthStyle = "", "", oauth2.AuthStyleAutoDetect
+			endpoint, conf := newProbing(first)
+			conf.ClientID, conf.ClientSecret = "", ""
 			_, err := conf.Token(t.Context())
 			require.Equal(t, name == "rejected", err != nil)
 			require.Len(t, endpoint.received(), 1)
@@ -248,11 +193,10 @@ func TestF15_EmptyCredentials(t *testing.T) {
 			require.Len(t, endpoint.received(), 1, "nothing was sent")
 		})
 	}
-	// One of the two is enough to try another form, and for Strict.
+	// With an id or a secret, the second style is tried, and Strict has no objection.
 	for _, credentials := range [][2]string{{"id", ""}, {"", "secret"}} {
-		endpoint := newTokenEndpoint(oauthError(401, "invalid_client"))
-		conf := endpoint.config()
-		conf.ClientID, conf.ClientSecret, conf.AuthStyle, conf.Strict = credentials[0], credentials[1], oauth2.AuthStyleAutoDetect, true
+		endpoint, conf := newProbing(oauthError(401, "invalid_client"))
+		conf.ClientID, conf.ClientSecret, conf.Strict = credentials[0], credentials[1], true
 		_, err := conf.Token(t.Context())
 		require.EqualError(t, err, `oauth2: "invalid_client"`)
 		received := endpoint.received()
@@ -285,14 +229,14 @@ func TestAuthStyleCacheBound(t *testing.T) {
 		id := fmt.Sprint(i)
 		cache.set(memoryTokenURL, id, oauth2.AuthStyleInParams)
 		style, ok := cache.get(memoryTokenURL, id)
-		require.True(t, ok, "the latest is always there")
+		require.True(t, ok, "the latest style is known")
 		require.Equal(t, oauth2.AuthStyleInParams, style)
 		require.LessOrEqual(t, len(cache.known), maxAuthStyles)
-		require.Len(t, cache.known, i%maxAuthStyles+1, "up to the bound none is forgotten")
+		require.Len(t, cache.known, i%maxAuthStyles+1, "below the limit no style is forgotten")
 	}
 }
 
-// What worked for one client or endpoint says nothing of another.
+// A style that worked for one client or endpoint isn't used for another.
 func TestAuthStyleCacheKey(t *testing.T) {
 	var cache authStyleCache
 	cache.set("u", "i", oauth2.AuthStyleInParams)
@@ -301,9 +245,7 @@ func TestAuthStyleCacheKey(t *testing.T) {
 		require.False(t, ok, key)
 	}
 
-	endpoint := newTokenEndpoint(oauthError(401, "x"), goodReply)
-	conf := endpoint.config()
-	conf.AuthStyle = oauth2.AuthStyleAutoDetect
+	endpoint, conf := newProbing(oauthError(401, "x"), goodReply)
 	for _, change := range []func(){
 		func() {},
 		func() { conf.ClientID = "other" },
@@ -318,9 +260,7 @@ func TestAuthStyleCacheKey(t *testing.T) {
 }
 
 func TestCopiesShareTheAuthStyleCache(t *testing.T) {
-	endpoint := newTokenEndpoint(oauthError(401, "x"), goodReply)
-	conf := endpoint.config()
-	conf.AuthStyle = oauth2.AuthStyleAutoDetect
+	endpoint, conf := newProbing(oauthError(401, "x"), goodReply)
 	before := *conf
 	_, err := conf.Token(t.Context())
 	require.NoError(t, err)
@@ -333,7 +273,7 @@ func TestCopiesShareTheAuthStyleCache(t *testing.T) {
 	require.NotSame(t, conf.authStyles(), before.authStyles())
 	require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(&before))
 
-	// Both directions.
+	// The copy also writes to the shared cache.
 	after.ClientID = "other"
 	_, err = after.Token(t.Context())
 	require.NoError(t, err)

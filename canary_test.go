@@ -2,9 +2,6 @@ package clientcredentials
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,9 +29,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// This test puts a canary, a secret that is found nowhere else, into everything
-// that may hold a secret. Servers and RoundTrippers repeat them in every place that
-// they can write to. Then each thing that a program may print is searched.
+// TestCanary puts a canary into everything that may hold a secret: a text that appears
+// nowhere else. Servers and RoundTrippers repeat the canaries in every place that they can
+// write to. Then the test searches for them in everything that a program may print.
 
 const (
 	canarySecret     = "SecretCanary/5&Kf+ w<2>=\"Z\"~%41-9xQ"
@@ -47,7 +44,7 @@ const (
 	canaryIDToken    = "IDTokenCanary.r4Hb_j1Xo-8PiS"
 )
 
-// canarySetups are the ways to authenticate. secrets are those that apply puts in.
+// canarySetups are the ways to authenticate. secrets are those that apply puts into c.
 var canarySetups = []struct {
 	name    string
 	apply   func(c *Config)
@@ -72,7 +69,7 @@ var canarySetups = []struct {
 		c.EndpointParams = url.Values{"grant_type": {"password"}, "username": {"u"}, "password": {canaryPassword}}
 	}, []string{canarySecret, canaryPassword}},
 	{"assertion by a ClientAuth", func(c *Config) {
-		c.ClientSecret = canarySecret // Which doesn't leave the program.
+		c.ClientSecret = canarySecret // It doesn't leave the program.
 		c.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error {
 			attempt.Form.Set("client_assertion", canaryAssertion)
 			return nil
@@ -104,7 +101,7 @@ var canarySetups = []struct {
 	}, []string{canarySecret}},
 }
 
-// A leakyStore shows all it knows, in errors.
+// A leakyStore puts everything that it knows into its errors.
 type leakyStore struct{ claim tokenstore.Claim }
 
 func (s *leakyStore) Acquire(context.Context, string, string, string, time.Duration) (tokenstore.Claim, error) {
@@ -128,60 +125,43 @@ func (s *leakyStore) Invalidate(_ context.Context, key, version string) error {
 	return fmt.Errorf("%q %q", key, version)
 }
 
-// canaryKey is a key whose printed form would be found.
-var canaryKey = func() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-}()
-
-// canaryTokens are the secrets that the server adds. An id_token is for the
-// program, which finds it in Token.Extra: the library doesn't print it either.
+// canaryTokens is a token response. The library prints no id_token either, although programs
+// find it in Token.Extra.
 var canaryTokens = fmt.Sprintf(`{"access_token":%q,"refresh_token":%q,"id_token":%q,"token_type":"Bearer","expires_in":3600}`,
 	canaryToken, canaryRefresh, canaryIDToken)
 
-// leakyAnswers repeat the request, or what a good answer would have said.
+// leakyAnswers repeat the request, or contain the tokens of a good answer.
 var leakyAnswers = map[string]http.Handler{
 	"page":    hostile.Echo(500),
 	"page400": hostile.Echo(400),
 	"busy":    hostile.Echo(503),
-	"text": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.Text(401, "text/plain", dump).ServeHTTP(w, nil)
+	"text":    repeating(func(dump string) http.Handler { return hostile.Text(401, "text/plain", dump) }),
+	"description": repeating(func(dump string) http.Handler {
+		return hostile.JSON(400, `{"error":"invalid_client","error_description":`+inJSON(dump)+`}`)
 	}),
-	"description": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.JSON(400, `{"error":"invalid_client","error_description":`+inJSON(dump)+`}`).ServeHTTP(w, nil)
+	"code": repeating(func(dump string) http.Handler { return hostile.JSON(400, `{"error":`+inJSON(dump)+`}`) }),
+	"code with 200": repeating(func(dump string) http.Handler {
+		return hostile.JSON(200, `{"error":`+inJSON(dump)+`,"access_token":"`+canaryToken+`","refresh_token":"`+canaryRefresh+`"}`)
 	}),
-	"code": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.JSON(400, `{"error":`+inJSON(dump)+`}`).ServeHTTP(w, nil)
+	"uri": repeating(func(dump string) http.Handler {
+		return hostile.JSON(400, `{"error":"x","error_uri":`+inJSON("https://auth.example/?"+url.QueryEscape(dump))+`}`)
 	}),
-	"code with 200": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.JSON(200, `{"error":`+inJSON(dump)+`,"access_token":"`+canaryToken+`","refresh_token":"`+canaryRefresh+`"}`).ServeHTTP(w, nil)
+	"form": repeating(func(dump string) http.Handler {
+		return hostile.Text(400, formType, "error=invalid_client&error_description="+url.QueryEscape(dump))
 	}),
-	"uri": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.JSON(400, `{"error":"x","error_uri":`+inJSON("https://auth.example/?"+url.QueryEscape(dump))+`}`).ServeHTTP(w, nil)
+	"headers": repeating(func(dump string) http.Handler {
+		return withHeaders(hostile.Text(401, "application/x-"+url.PathEscape(oneLine(dump)), ""), oneLine(dump),
+			"WWW-Authenticate", "X-Echo", "Set-Cookie", "Retry-After", "Date", "Content-Location", "Link", "Via")
 	}),
-	"form": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.Text(400, formType, "error=invalid_client&error_description="+url.QueryEscape(dump)).ServeHTTP(w, nil)
+	"headers of 200": repeating(func(dump string) http.Handler {
+		return withHeaders(hostile.Text(200, oneLine(dump), "<p>"+dump), oneLine(dump), "X-Echo")
 	}),
-	"headers": repeating(func(w http.ResponseWriter, dump string) {
-		line := strings.NewReplacer("\r", " ", "\n", " ").Replace(dump)
-		for _, name := range []string{"WWW-Authenticate", "X-Echo", "Set-Cookie", "Retry-After", "Date", "Content-Location", "Link", "Via"} {
-			w.Header().Set(name, line)
-		}
-		hostile.Text(401, "application/x-"+url.PathEscape(line), "").ServeHTTP(w, nil)
+	"redirect": repeating(func(dump string) http.Handler {
+		query := url.QueryEscape(dump)
+		return hostile.Redirect(307, "https://u:"+query+"@other.example/"+url.PathEscape(dump)+"?"+query+"#"+query)
 	}),
-	"headers of 200": repeating(func(w http.ResponseWriter, dump string) {
-		line := strings.NewReplacer("\r", " ", "\n", " ").Replace(dump)
-		w.Header().Set("X-Echo", line)
-		hostile.Text(200, line, "<p>"+dump).ServeHTTP(w, nil)
-	}),
-	"redirect": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.Redirect(307, "https://u:"+url.QueryEscape(dump)+"@other.example/"+url.PathEscape(dump)+"?"+url.QueryEscape(dump)+"#"+url.QueryEscape(dump)).ServeHTTP(w, nil)
-	}),
-	"bad redirect": repeating(func(w http.ResponseWriter, dump string) {
-		hostile.Redirect(302, "https://[other.example/"+url.QueryEscape(dump)).ServeHTTP(w, nil)
+	"bad redirect": repeating(func(dump string) http.Handler {
+		return hostile.Redirect(302, "https://[other.example/"+url.QueryEscape(dump))
 	}),
 	"status line": hostile.Raw(func(req *http.Request) string {
 		return "HTTP/1.1 401 " + url.QueryEscape(hostile.Dump(req)) + "\r\nContent-Length: 0\r\n\r\n"
@@ -200,7 +180,7 @@ var leakyAnswers = map[string]http.Handler{
 		return "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n0\r\nX-Echo: " + url.QueryEscape(hostile.Dump(req)) + "\r\n\r\n"
 	}),
 
-	// Answers that would be good, but for something.
+	// Each of these is almost a good answer.
 	"HTML with 200":       hostile.Echo(200),
 	"refused with tokens": hostile.JSON(403, canaryTokens[:len(canaryTokens)-1]+`,"id_token":null}`),
 	"token in a list":     hostile.JSON(200, `{"access_token":["`+canaryToken+`"],"refresh_token":"`+canaryRefresh+`"}`),
@@ -215,19 +195,23 @@ var leakyAnswers = map[string]http.Handler{
 	"partial":             hostile.JSON(206, canaryTokens),
 }
 
-func repeating(answer func(w http.ResponseWriter, dump string)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answer(w, hostile.Dump(req)) })
+// repeating gives the answer that answer makes of a dump of the request.
+func repeating(answer func(dump string) http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answer(hostile.Dump(req)).ServeHTTP(w, req) })
 }
 
-func inJSON(s string) string {
-	text, err := json.Marshal(s)
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
+func withHeaders(answer http.Handler, value string, names ...string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		for _, name := range names {
+			w.Header().Set(name, value)
+		}
+		answer.ServeHTTP(w, req)
+	})
 }
 
-// leakyTransports are RoundTrippers that fail and tell what they had to send.
+func oneLine(dump string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(dump) }
+
+// leakyTransports are RoundTrippers that fail, and repeat the request in their error.
 var leakyTransports = map[string]roundTripFunc{
 	"error": func(req *http.Request) (*http.Response, error) {
 		return nil, errors.New("cannot send " + hostile.Dump(req))
@@ -241,21 +225,11 @@ var leakyTransports = map[string]roundTripFunc{
 	"error of the body": func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Body: io.NopCloser(failingReader{&requestError{req, hostile.Dump(req)}})}, nil
 	},
-	"panic with a string": func(req *http.Request) (*http.Response, error) { panic(hostile.Dump(req)) },
-	"panic with an error": func(req *http.Request) (*http.Response, error) { panic(&requestError{req, hostile.Dump(req)}) },
-	"panic with a struct": func(req *http.Request) (*http.Response, error) { panic(requestError{req, hostile.Dump(req)}) },
-	"panic with a request": func(req *http.Request) (*http.Response, error) {
-		panic(req)
-	},
+	"panic with a string":  func(req *http.Request) (*http.Response, error) { panic(hostile.Dump(req)) },
+	"panic with an error":  func(req *http.Request) (*http.Response, error) { panic(&requestError{req, hostile.Dump(req)}) },
+	"panic with a struct":  func(req *http.Request) (*http.Response, error) { panic(requestError{req, hostile.Dump(req)}) },
+	"panic with a request": func(req *http.Request) (*http.Response, error) { panic(req) },
 }
-
-// A requestError is an error that shows all it knows.
-type requestError struct {
-	Request *http.Request
-	Dump    string
-}
-
-func (e *requestError) Error() string { return "failed: " + e.Dump }
 
 func TestCanary(t *testing.T) {
 	var mu sync.Mutex // protects printed
@@ -266,7 +240,7 @@ func TestCanary(t *testing.T) {
 			sub := func(name string, test func(t *testing.T, p *printer, c *Config)) {
 				t.Run(setup.name+"/"+name, func(t *testing.T) {
 					t.Parallel()
-					p := &printer{types: make(map[string]bool)}
+					p := newPrinter()
 					c := &Config{ClientID: "id", TokenURL: "http://auth.example/token?key=" + url.QueryEscape(canaryQuery), Retry: RetryPolicy{MaxAttempts: 1}}
 					setup.apply(c)
 					c.Observer = p.observer()
@@ -316,9 +290,8 @@ func TestCanary(t *testing.T) {
 				p.showSource(t, c, false)
 			})
 			sub("retry and pause", func(t *testing.T, p *printer, c *Config) {
-				busy := repeating(func(w http.ResponseWriter, dump string) {
-					w.Header().Set("Retry-After", "60")
-					hostile.Text(503, "text/plain", dump).ServeHTTP(w, nil)
+				busy := repeating(func(dump string) http.Handler {
+					return withHeaders(hostile.Text(503, "text/plain", dump), "60", "Retry-After")
 				})
 				c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": hostile.Start(t, hostile.Echo(503), busy)})
 				c.Retry.MaxAttempts = 2
@@ -331,7 +304,7 @@ func TestCanary(t *testing.T) {
 				}
 				auth := hostile.Start(t, hostile.JSON(200, tokens))
 				other := hostile.Start(t, hostile.Echo(200))
-				// The API repeats the token as well.
+				// The API repeats the token.
 				api := hostile.Start(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 					if req.URL.Path == "/away" {
 						hostile.Redirect(307, "http://other.example/?"+url.QueryEscape(hostile.Dump(req))).ServeHTTP(w, req)
@@ -350,11 +323,11 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	for _, name := range exportedTypes(t) {
-		require.True(t, printed[name], "%s is exported, and TestCanary prints none: have it come up there", name)
+		require.True(t, printed[name], "%s is exported, but TestCanary prints no value of that type: add one", name)
 	}
 }
 
-// namedHosts returns a client that finds servers by names of hosts.
+// namedHosts returns a client that connects to servers by host and port.
 func namedHosts(servers map[string]*hostile.Server) *http.Client {
 	transport := hostile.Client().Transport.(*http.Transport)
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -364,20 +337,11 @@ func namedHosts(servers map[string]*hostile.Server) *http.Client {
 		}
 		return new(net.Dialer).DialContext(ctx, network, strings.SplitAfter(s.URL, "://")[1])
 	}
-	// Not the Transport itself: to print one while it is in use is a data race.
+	// The Transport itself would be printed while it is in use, which is a data race.
 	return &http.Client{Transport: roundTripFunc(transport.RoundTrip)}
 }
 
-// A printer prints things in every way that there is, and keeps what comes out.
-type printer struct {
-	out   strings.Builder
-	types map[string]bool // of this package that were printed
-
-	mu    sync.Mutex // protects infos
-	infos []any      // what the Observer was told
-}
-
-// showSource prints a Source, and what belongs to it, after it has been used.
+// showSource uses a Source, and prints it and what belongs to it.
 func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
@@ -409,18 +373,18 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 		for _, v := range all {
 			p.show(v)
 		}
-		// With a verb that makes no sense fmt looks into what a pointer points to.
+		// With an unsuitable verb, fmt follows the pointer.
 		fmt.Fprintf(&p.out, "%s %d\n", struct{ v any }{source}, struct{ v any }{source})
 		if !succeeds {
 			break
 		}
-		source.Invalidate(got) // Now it knows a previous token, too.
+		source.Invalidate(got) // Now the Source knows a previous token, too.
 	}
 	p.showConfig(t, c)
 }
 
-// showConfig prints c. Its JSON has the secrets, and nothing that c learns: see
-// docs/compatibility.md.
+// showConfig prints c. The JSON of a Config contains the secrets in its fields, see
+// docs/compatibility.md, but nothing from the token endpoint.
 func (p *printer) showConfig(t *testing.T, c *Config) {
 	type embedding struct {
 		*Config
@@ -453,32 +417,7 @@ func (p *printer) showConfig(t *testing.T, c *Config) {
 	}
 }
 
-// showError prints err and all that it wraps.
-func (p *printer) showError(err error) {
-	if err == nil {
-		return
-	}
-	p.out.WriteString(surfaces(err))
-	p.show(err)
-	switch err := any(err).(type) {
-	case interface{ Unwrap() error }:
-		p.showError(err.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, err := range err.Unwrap() {
-			p.showError(err)
-		}
-	}
-	var refusal *oauth2.RetrieveError
-	if errors.As(err, &refusal) {
-		p.show(refusal)
-	}
-	var quoted *requestError
-	if errors.As(err, &quoted) {
-		p.show(quoted)
-	}
-}
-
-// observer returns an Observer that keeps what it is told for showInfos.
+// observer returns an Observer that keeps its events for showInfos.
 func (p *printer) observer() *Observer {
 	return observe(func(info any) {
 		p.mu.Lock()
@@ -487,9 +426,9 @@ func (p *printer) observer() *Observer {
 	})
 }
 
-// showInfos prints what the Observer was told, and what SlogObserver logs of it. It
-// does so when all is over: what a program may do with an error, like dumping its
-// Response, isn't safe while another goroutine looks at the same.
+// showInfos prints the events of the Observer, and what SlogObserver logs of them. It is
+// called at the end, because a program may not use the Response in an error, for instance to
+// dump it, while another goroutine does.
 func (p *printer) showInfos(t *testing.T) {
 	p.mu.Lock()
 	infos := p.infos
@@ -517,113 +456,10 @@ func errorsOf(info any) (errs []error) {
 	return errs
 }
 
-// show prints v in every way.
-func (p *printer) show(v any) {
-	p.print(v)
-	p.printHidden(v)
-	p.log(v)
-	p.callMethods(v)
-	if text, err := json.Marshal(v); err == nil { // What holds a function can't be.
-		p.out.Write(text)
-	}
-	p.walk(reflect.ValueOf(v), make(map[uintptr]bool))
-}
-
-func (p *printer) print(v any) {
-	p.note(reflect.TypeOf(v))
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%x", "%X", "%d"} {
-		for _, v := range []any{v, []any{v}, struct{ V any }{v}} {
-			fmt.Fprintf(&p.out, verb+"\n", v)
-		}
-	}
-}
-
-// printHidden prints v as a field that isn't exported, of which fmt calls no
-// methods. A Config that is such a field is shown as it is, and with a verb that
-// makes no sense fmt also shows what a pointer points to: its fields are upstream's,
-// so that nothing can be done about it.
-func (p *printer) printHidden(v any) {
-	for _, verb := range []string{"%v", "%+v", "%#v"} {
-		fmt.Fprintf(&p.out, verb+"\n", struct{ v any }{v})
-	}
-}
-
-func (p *printer) log(v any) {
-	for _, handler := range []slog.Handler{slog.NewTextHandler(&p.out, nil), slog.NewJSONHandler(&p.out, nil)} {
-		slog.New(handler).With("with", v).Error("failed", "v", v, slog.Group("g", "v", v))
-	}
-}
-
-// callMethods calls the methods of v that describe it.
-func (p *printer) callMethods(v any) {
-	value := reflect.ValueOf(v)
-	for i := range value.NumMethod() {
-		method := value.Method(i).Type()
-		if method.NumIn() != 0 || method.NumOut() != 1 {
-			continue
-		}
-		if out := method.Out(0); out.Kind() == reflect.String || out == reflect.TypeFor[slog.Value]() {
-			fmt.Fprintln(&p.out, value.Method(i).Call(nil)[0])
-		}
-	}
-}
-
-// walk writes the texts in v that another package can get at: by exported fields,
-// and what they point to. A Config is left out: its fields are the program's.
-func (p *printer) walk(v reflect.Value, visited map[uintptr]bool) {
-	if !v.IsValid() {
-		return
-	}
-	p.note(v.Type())
-	switch v.Kind() {
-	case reflect.String:
-		fmt.Fprintln(&p.out, v.String())
-	case reflect.Pointer:
-		if !visited[v.Pointer()] {
-			visited[v.Pointer()] = true
-			p.walk(v.Elem(), visited)
-		}
-	case reflect.Interface:
-		p.walk(v.Elem(), visited)
-	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[Config]() {
-			return
-		}
-		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				p.walk(v.Field(i), visited)
-			}
-		}
-	case reflect.Slice, reflect.Array:
-		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
-			fmt.Fprintf(&p.out, "%s\n", v.Bytes())
-			return
-		}
-		for i := range v.Len() {
-			p.walk(v.Index(i), visited)
-		}
-	case reflect.Map:
-		for _, key := range v.MapKeys() {
-			p.walk(key, visited)
-			p.walk(v.MapIndex(key), visited)
-		}
-	default:
-	}
-}
-
-func (p *printer) note(t reflect.Type) {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
-		p.types[t.Name()] = true
-	}
-}
-
 // requireNone fails the test if there is half a secret in what was printed.
 func (p *printer) requireNone(t *testing.T, secrets []string) {
 	t.Helper()
-	lines := slices.Compact(slices.Sorted(strings.Lines(p.out.String()))) // Most come often.
+	lines := slices.Compact(slices.Sorted(strings.Lines(p.out.String()))) // Most lines come more than once.
 	text := strings.Join(lines, "")
 	require.NotEmpty(t, text)
 	var forms []hostile.Form
@@ -637,7 +473,7 @@ func (p *printer) requireNone(t *testing.T, secrets []string) {
 		}
 	}
 	if strings.NewReplacer(pairs...).Replace(text) == text {
-		return // One look for all of them.
+		return // One search for all of them is fast, and finds nothing.
 	}
 	for _, form := range forms {
 		if at := strings.Index(text, form.Text); at >= 0 {

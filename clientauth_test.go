@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,46 +15,6 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
-
-// A scriptedAuth is a ClientAuth whose credential a test can replace.
-type scriptedAuth struct {
-	mu         sync.Mutex // protects what follows
-	credential string
-	calls      int
-	err        error
-	during     func(ctx context.Context)
-}
-
-func (a *scriptedAuth) Method() string { return "private_key_jwt" }
-
-func (a *scriptedAuth) Authenticate(ctx context.Context, attempt *Attempt) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.calls++
-	if a.during != nil {
-		a.during(ctx)
-	}
-	if a.err != nil {
-		return a.err
-	}
-	attempt.CredentialID = a.credential
-	attempt.Form.Set("client_id", attempt.ClientID)
-	attempt.Form.Set("client_assertion", a.credential+"-assertion-"+strconv.Itoa(a.calls))
-	return nil
-}
-
-func (a *scriptedAuth) rotate(credential string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.credential = credential
-}
-
-// authFunc is a ClientAuth that can't be compared.
-type authFunc func(ctx context.Context, attempt *Attempt) error
-
-func (authFunc) Method() string { return "client_secret_post" }
-
-func (f authFunc) Authenticate(ctx context.Context, attempt *Attempt) error { return f(ctx, attempt) }
 
 var someToken = reply{body: `{"access_token":"a"}`}
 

@@ -28,13 +28,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-func newProofSigner(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
-}
-
 // A dpopWorld is an authorization server and an API that check proofs of possession. The
 // test fails if a request breaks RFC 9449. In these tests the nonces of the server begin
 // with "token", and those of the API with "api".

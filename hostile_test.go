@@ -18,10 +18,10 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 )
 
-// The tests in this file look at the bytes that arrive. They run against servers
-// that send a client elsewhere, with what it has to lose.
+// The tests in this file look at the bytes that servers receive. The servers redirect the
+// client, in the hope that it takes its secret or its token along.
 
-// credentials are a way in which a Config sends its secret.
+// A credentials is a way in which a Config sends its secret.
 type credentials struct {
 	name   string
 	apply  func(c *Config)
@@ -48,8 +48,8 @@ var wireCredentials = []credentials{
 	}, "eyAssertionHeader.eyAssertionClaims.AssertionCanary", true},
 }
 
-// requireChosenForm checks that the secret is where the Config wants it, and
-// nowhere else. RFC 6749, Section 2.3: one method per request.
+// requireChosenForm checks that the secret is where the Config wants it, and nowhere else:
+// one method per request, RFC 6749, Section 2.3.
 func requireChosenForm(t *testing.T, req hostile.Request, creds credentials) {
 	t.Helper()
 	require.NotContains(t, req.URI, "?")
@@ -70,7 +70,7 @@ func requireChosenForm(t *testing.T, req hostile.Request, creds credentials) {
 	require.Empty(t, hostile.Find(fmt.Sprintf("%q", req.Header), creds.secret))
 }
 
-// places are where a redirect of the token endpoint may lead, from first.
+// places are the targets of a redirect by a token endpoint, first.
 var places = []struct {
 	name string
 	tls  bool // of first
@@ -85,8 +85,8 @@ var places = []struct {
 	{"downgrade on the same port", true, func(first, _, _ *hostile.Server) string { return "http" + strings.TrimPrefix(first.URL, "https") }},
 }
 
-// tokenRedirects tries the redirects of a token endpoint that were chosen, with a
-// target that would hand out a token.
+// tokenRedirects tries those redirects of a token endpoint that chosen selects. The target
+// would issue a token.
 func tokenRedirects(t *testing.T, chosen func(status int, place string, inBody bool) bool) {
 	tried := 0
 	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
@@ -126,7 +126,7 @@ func tokenRedirects(t *testing.T, chosen func(status int, place string, inBody b
 					resp, err := conf.Client(ctx).Get(api.URL)
 					require.Nil(t, resp)
 					require.ErrorContains(t, err, "a redirect to "+target+",")
-					require.Zero(t, api.Connections(), "a token was used")
+					require.Zero(t, api.Connections(), "the API was called")
 
 					require.Len(t, first.Requests(), 2)
 					require.Equal(t, 2, first.Connections())
@@ -148,7 +148,7 @@ func tokenRedirects(t *testing.T, chosen func(status int, place string, inBody b
 
 func isDowngrade(place string) bool { return strings.HasPrefix(place, "downgrade") }
 
-// TestR3_SecretInTheBody: 307 and 308 ask for the same request again, body and all.
+// TestR3_SecretInTheBody: 307 and 308 ask for the same request again, with its body.
 func TestR3_SecretInTheBody(t *testing.T) {
 	t.Parallel()
 	tokenRedirects(t, func(status int, place string, inBody bool) bool {
@@ -163,7 +163,8 @@ func TestR3b_Basic(t *testing.T) {
 	})
 }
 
-// TestR3c_OtherStatuses: they turn the request into a GET, or mean something else.
+// TestR3c_OtherStatuses: the other statuses turn the request into a GET, or mean something
+// else.
 func TestR3c_OtherStatuses(t *testing.T) {
 	t.Parallel()
 	tokenRedirects(t, func(status int, place string, _ bool) bool {
@@ -176,7 +177,7 @@ func TestR4_Downgrade(t *testing.T) {
 	tokenRedirects(t, func(_ int, place string, _ bool) bool { return isDowngrade(place) })
 }
 
-// TestR3_NoLocation: no token is taken from a redirect without a target either.
+// TestR3_NoLocation: a token in a redirect without a target isn't accepted either.
 func TestR3_NoLocation(t *testing.T) {
 	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
 		first := hostile.Start(t, hostile.Raw(func(*http.Request) string {
@@ -192,8 +193,8 @@ func TestR3_NoLocation(t *testing.T) {
 	}
 }
 
-// TestF8_SecretInTheBodyOnlyAfterARejection: a bad start doesn't move the secret
-// from the header to the body, and a rejection does.
+// TestF8_SecretInTheBodyOnlyAfterARejection: the secret moves from the header to the body only
+// after a rejection, not after a failure.
 func TestF8_SecretInTheBodyOnlyAfterARejection(t *testing.T) {
 	for name, answer := range map[string]http.Handler{
 		"503":      hostile.Echo(503),
@@ -220,105 +221,110 @@ func TestF8_SecretInTheBodyOnlyAfterARejection(t *testing.T) {
 	}
 }
 
-// The API's redirects.
+// The tests from here on are about redirects by the API.
 
 const wireToken = "W1reT0ken.Canary_0123456789-"
 
-// A chain is a chain of redirects: names of origins, those that Origins lists, and
-// whether each hop may have the token.
+// A chain is a chain of redirects.
 type chain struct {
 	name    string
-	hops    []string
-	origins []string
-	want    []bool
+	hops    []string // the origins that the chain visits
+	origins []string // those in Config.Origins
+	want    []bool   // whether each hop gets the token
 }
 
-// Where the hops are: b has another port than a, and clear is without TLS.
+// The origins: b has another port than a, and clear has no TLS.
 const atA, atAHost, atB, atClear = "a", "a's other host", "b", "cleartext"
 
-// apiRedirects sends requests along chains, and counts the token in what each
-// server receives.
+type startServer = func(testing.TB, ...http.Handler) *hostile.Server
+
+// apiRedirects follows the chains with each kind of client and each status.
 func apiRedirects(t *testing.T, chains []chain) {
-	for name, startTLS := range map[string]func(testing.TB, ...http.Handler) *hostile.Server{"HTTP/1.1": hostile.StartTLS, "HTTP/2": hostile.StartHTTP2} {
+	for name, startTLS := range map[string]startServer{"HTTP/1.1": hostile.StartTLS, "HTTP/2": hostile.StartHTTP2} {
 		for _, chain := range chains {
 			for _, status := range []int{301, 302, 303, 307, 308} {
 				if name == "HTTP/2" && status != 307 {
-					continue // The two have nothing to do with each other.
+					continue // The status makes no difference to HTTP/2.
 				}
 				for _, kind := range []string{"Client", "Transport"} {
 					t.Run(fmt.Sprintf("%s/%s/%d/%s", name, chain.name, status, kind), func(t *testing.T) {
 						t.Parallel()
-						var addresses []string // of all hops
-						hop := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-							i, err := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/"))
-							if err == nil && i+1 < len(addresses) {
-								hostile.Redirect(status, addresses[i+1]).ServeHTTP(w, req)
-							}
-						})
-						servers := map[string]*hostile.Server{atA: startTLS(t, hop), atB: startTLS(t, hop), atClear: hostile.Start(t, hop)}
-						servers[atAHost] = servers[atA]
-						origin := func(name string) string {
-							if name == atAHost {
-								return servers[name].Other
-							}
-							return servers[name].URL
-						}
-						for i, name := range chain.hops {
-							addresses = append(addresses, fmt.Sprintf("%s/%d", origin(name), i))
-						}
-						auth := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+wireToken+`","expires_in":3600}`))
-						conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL, HTTPClient: hostile.Client()}
-						for _, name := range chain.origins {
-							conf.Origins = append(conf.Origins, origin(name))
-						}
-						ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hostile.Client())
-						client := conf.Client(ctx)
-						if kind == "Transport" {
-							client = &http.Client{Transport: conf.Transport(ctx)}
-						}
-						const rounds = 2 // Without a token at hand, and with one.
-						for range rounds {
-							req, err := http.NewRequestWithContext(ctx, "POST", addresses[0], strings.NewReader("the caller's"))
-							require.NoError(t, err)
-							resp, err := client.Do(req)
-							require.NoError(t, err)
-							resp.Body.Close()
-							require.Equal(t, 200, resp.StatusCode)
-							require.Equal(t, addresses[len(addresses)-1], resp.Request.URL.String())
-						}
-
-						permitted := make(map[*hostile.Server]int) // hops with the token
-						for i, want := range chain.want {
-							s := servers[chain.hops[i]]
-							got := 0
-							for _, req := range s.Requests() {
-								if req.URI != fmt.Sprintf("/%d", i) {
-									continue
-								}
-								got++
-								if want {
-									permitted[s]++
-									require.Equal(t, "Bearer "+wireToken, req.Header.Get("Authorization"), "hop %d", i)
-								} else {
-									require.NotContains(t, req.Header, "Authorization", "hop %d", i)
-								}
-							}
-							require.Equal(t, rounds, got, "hop %d", i)
-						}
-						for name, s := range servers {
-							require.Equal(t, permitted[s], strings.Count(string(s.Received()), wireToken), name)
-							if permitted[s] == 0 {
-								require.Empty(t, s.Find(wireToken), name)
-							}
-							require.Empty(t, s.Find(wireSecret), name)
-						}
-						require.Len(t, auth.Requests(), 1)
-						require.Empty(t, auth.Find(wireToken))
+						chain.follow(t, startTLS, status, kind)
 					})
 				}
 			}
 		}
 	}
+}
+
+// follow sends requests along the chain, and counts how often each server receives the token.
+func (c chain) follow(t *testing.T, startTLS startServer, status int, kind string) {
+	var addresses []string // of all hops
+	hop := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		i, err := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/"))
+		if err == nil && i+1 < len(addresses) {
+			hostile.Redirect(status, addresses[i+1]).ServeHTTP(w, req)
+		}
+	})
+	servers := map[string]*hostile.Server{atA: startTLS(t, hop), atB: startTLS(t, hop), atClear: hostile.Start(t, hop)}
+	servers[atAHost] = servers[atA]
+	origin := func(name string) string {
+		if name == atAHost {
+			return servers[name].Other
+		}
+		return servers[name].URL
+	}
+	for i, name := range c.hops {
+		addresses = append(addresses, fmt.Sprintf("%s/%d", origin(name), i))
+	}
+	auth := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+wireToken+`","expires_in":3600}`))
+	conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL, HTTPClient: hostile.Client()}
+	for _, name := range c.origins {
+		conf.Origins = append(conf.Origins, origin(name))
+	}
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hostile.Client())
+	client := conf.Client(ctx)
+	if kind == "Transport" {
+		client = &http.Client{Transport: conf.Transport(ctx)}
+	}
+	const rounds = 2 // The Source has no token yet, and then it has one.
+	for range rounds {
+		req, err := http.NewRequestWithContext(ctx, "POST", addresses[0], strings.NewReader("the caller's"))
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, addresses[len(addresses)-1], resp.Request.URL.String())
+	}
+
+	permitted := make(map[*hostile.Server]int) // hops with the token
+	for i, want := range c.want {
+		s := servers[c.hops[i]]
+		got := 0
+		for _, req := range s.Requests() {
+			if req.URI != fmt.Sprintf("/%d", i) {
+				continue
+			}
+			got++
+			if want {
+				permitted[s]++
+				require.Equal(t, "Bearer "+wireToken, req.Header.Get("Authorization"), "hop %d", i)
+			} else {
+				require.NotContains(t, req.Header, "Authorization", "hop %d", i)
+			}
+		}
+		require.Equal(t, rounds, got, "hop %d", i)
+	}
+	for name, s := range servers {
+		require.Equal(t, permitted[s], strings.Count(string(s.Received()), wireToken), name)
+		if permitted[s] == 0 {
+			require.Empty(t, s.Find(wireToken), name)
+		}
+		require.Empty(t, s.Find(wireSecret), name)
+	}
+	require.Len(t, auth.Requests(), 1)
+	require.Empty(t, auth.Find(wireToken))
 }
 
 func TestR1_OtherOriginsReceiveNoToken(t *testing.T) {
@@ -355,8 +361,8 @@ func TestR7_NoTokenAfterTheReturn(t *testing.T) {
 	})
 }
 
-// TestR1_CallersOwnAuthorization: what the caller has put there doesn't take the
-// token's place, and doesn't travel: net/http takes another port for the same host.
+// TestR1_CallersOwnAuthorization: the token replaces an Authorization of the caller. On its
+// own, net/http would send that to another port of the same host.
 func TestR1_CallersOwnAuthorization(t *testing.T) {
 	other := hostile.StartTLS(t, hostile.Text(200, "text/plain", ""))
 	first := hostile.StartTLS(t, hostile.Redirect(307, other.URL))
@@ -378,8 +384,8 @@ func TestR1_CallersOwnAuthorization(t *testing.T) {
 	require.Empty(t, other.Find(wireToken))
 }
 
-// TestR6_HardenedClient: what the context's client is careful about, the API client
-// is too, and for token requests it may be as careless as it likes.
+// TestR6_HardenedClient: the API client keeps the CheckRedirect, Jar and Timeout of the
+// context's client. Token requests follow no redirect, whatever CheckRedirect permits.
 func TestR6_HardenedClient(t *testing.T) {
 	for _, where := range []string{"context", "Config.HTTPClient"} {
 		t.Run(where, func(t *testing.T) {
@@ -412,9 +418,9 @@ func TestR6_HardenedClient(t *testing.T) {
 				_, err = conf.Token(ctx)
 				require.ErrorContains(t, err, "which is not followed")
 			}
-			require.Empty(t, checked, "CheckRedirect was asked about a token request")
+			require.Empty(t, checked, "CheckRedirect was called for a token request")
 			require.Zero(t, other.Connections())
-			// As upstream, the Jar goes with the client. It holds the program's cookies.
+			// Token requests use the Jar, as upstream does.
 			for _, req := range auth.Requests() {
 				require.Equal(t, "ours=CookieCanary", req.Header.Get("Cookie"))
 			}
@@ -441,8 +447,8 @@ func TestR6_HardenedClient(t *testing.T) {
 	}
 }
 
-// TestServersThatBehave checks what this file takes for granted: that they get the
-// secret, and the token.
+// TestServersThatBehave shows that the tests in this file would find a secret or a token: a
+// server without redirects receives them.
 func TestServersThatBehave(t *testing.T) {
 	for _, creds := range wireCredentials {
 		auth := hostile.StartHTTP2(t, hostile.JSON(200, `{"access_token":"`+wireToken+`"}`))

@@ -24,24 +24,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// observe returns an Observer that hands whatever it is told to call. It sets
-// every field that takes an info, also those that are added one day.
-func observe(call func(info any)) *Observer {
-	o := new(Observer)
-	fields := reflect.ValueOf(o).Elem()
-	for i := range fields.NumField() {
-		field := fields.Field(i)
-		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
-			continue
-		}
-		field.Set(reflect.MakeFunc(field.Type(), func(args []reflect.Value) []reflect.Value {
-			call(args[0].Interface())
-			return nil
-		}))
-	}
-	return o
-}
-
 // A recorder writes down what an Observer is told. What a caller gets and what
 // becomes of the flight it waited for is told by two goroutines, in either order,
 // and so it is kept apart.
@@ -798,24 +780,6 @@ func TestSlogObserver(t *testing.T) {
 			require.Equal(t, wantObject, object.String())
 		}
 	}
-}
-
-// tell calls the function of o that takes such an info.
-func tell(t *testing.T, o *Observer, info any) {
-	t.Helper()
-	fields := reflect.ValueOf(o).Elem()
-	for i := range fields.NumField() {
-		field := fields.Field(i)
-		if field.Type() == reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
-			continue
-		}
-		require.False(t, field.IsNil(), "a function is missing")
-		if field.Type().In(0) == reflect.TypeOf(info) {
-			field.Call([]reflect.Value{reflect.ValueOf(info)})
-			return
-		}
-	}
-	t.Fatalf("no function takes a %T", info)
 }
 
 func withoutTime(level slog.Level) *slog.HandlerOptions {

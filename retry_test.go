@@ -663,14 +663,6 @@ func TestF11_Replay(t *testing.T) {
 	}
 }
 
-// zeros is a body without end that counts what is read of it.
-type zeros struct{ read int }
-
-func (z *zeros) Read(p []byte) (int, error) {
-	z.read += len(p)
-	return len(p), nil
-}
-
 func TestF11_ServerThatKeepsIssuingTheSameToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, requests := answering(t.Context(), `{"access_token":"same"}`)

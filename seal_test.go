@@ -14,20 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testKey returns the same key each time.
-func testKey(n byte) []byte { return append(bytes.Repeat([]byte{n}, minKeySize-1), n+1) }
-
-func testKeyring(t testing.TB, numbers ...byte) *Keyring {
-	t.Helper()
-	var keys [][]byte
-	for _, n := range numbers {
-		keys = append(keys, testKey(n))
-	}
-	ring, err := NewKeyring(keys...)
-	require.NoError(t, err)
-	return ring
-}
-
 // requireOpens requires that ring opens sealed under these names as want.
 func requireOpens(t *testing.T, ring *Keyring, storeKey, version string, sealed []byte, want string) {
 	t.Helper()

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,56 +21,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
-
-// world is an authorization server and an API in memory, for a bubble of
-// testing/synctest, and a Config that knows them.
-type world struct {
-	auth *clientcredentialstest.AuthorizationServer
-	api  *clientcredentialstest.ResourceServer
-	ctx  context.Context // with the client that reaches both
-	conf *Config
-}
-
-const (
-	worldID  = "id"
-	worldAPI = "https://api.example/"
-)
-
-func newWorld(t *testing.T, lifetime time.Duration) *world {
-	auth := &clientcredentialstest.AuthorizationServer{
-		Clients:       []clientcredentialstest.Client{{ID: worldID, Secret: "secret"}},
-		TokenLifetime: lifetime,
-	}
-	w := &world{auth: auth, api: &clientcredentialstest.ResourceServer{Issuer: auth}}
-	mux := http.NewServeMux()
-	mux.Handle("auth.example/", auth)
-	mux.Handle("api.example/", w.api)
-	mux.Handle("other.example/", w.api)
-	client := &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)}
-	w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, client)
-	w.conf = &Config{ClientID: worldID, ClientSecret: "secret", TokenURL: "https://auth.example/token", AuthStyle: oauth2.AuthStyleInHeader}
-	t.Cleanup(func() {
-		require.Empty(t, auth.Violations())
-		require.Empty(t, w.api.Violations())
-	})
-	return w
-}
-
-// bubble runs a test of a world with tokens of that lifetime under synctest. It
-// fails if a goroutine is left when the test ends.
-func bubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, w *world)) {
-	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t, lifetime)) })
-}
-
-// token returns s's token, which must be there at once.
-func promptly(t *testing.T, s *Source) *oauth2.Token {
-	t.Helper()
-	start := time.Now()
-	token, err := s.Token()
-	require.NoError(t, err)
-	require.Zero(t, time.Since(start), "waited")
-	return token
-}
 
 func TestColdCallersShareOneFlight(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -474,22 +423,6 @@ func TestH5_FieldsAreCopiedAtTheStartOfAFlight(t *testing.T) {
 	})
 }
 
-// answering returns a context whose client answers every token request with body
-// and counts the requests.
-func answering(ctx context.Context, body string) (context.Context, *atomic.Int32) {
-	requests := new(atomic.Int32)
-	client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		n := requests.Add(1)
-		return &http.Response{
-			StatusCode: 200,
-			Header:     http.Header{"Content-Type": {"application/json"}},
-			Body:       io.NopCloser(strings.NewReader(strings.ReplaceAll(body, "%", fmt.Sprint(n)))),
-			Request:    req,
-		}, nil
-	})}
-	return context.WithValue(ctx, oauth2.HTTPClient, client), requests
-}
-
 func TestP1c_ShortTokensAreReusedForASecond(t *testing.T) {
 	for _, expiresIn := range []int{-1, -2147483649, 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -768,21 +701,6 @@ func TestConcurrentUse(t *testing.T) {
 		}
 		wg.Wait()
 	})
-}
-
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-// closeCounter is a body that counts how often it is closed.
-type closeCounter struct {
-	io.Reader
-	closed atomic.Int32
-}
-
-func (c *closeCounter) Close() error {
-	c.closed.Add(1)
-	return nil
 }
 
 func TestReject(t *testing.T) {

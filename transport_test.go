@@ -20,24 +20,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// clients returns a client of each kind: Client's, and one with our Transport.
-func (w *world) clients() map[string]*http.Client {
-	return map[string]*http.Client{
-		"Client":    w.conf.Client(w.ctx),
-		"Transport": {Transport: w.conf.Transport(w.ctx)},
-	}
-}
-
-func (w *world) get(t *testing.T, client *http.Client) (*http.Response, error) {
-	t.Helper()
-	resp, err := client.Get(worldAPI)
-	if err == nil {
-		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-	}
-	return resp, err
-}
-
 // noMarker fails the test if anything but a token of the server got to the API.
 func (w *world) noMarker(t *testing.T) {
 	t.Helper()
@@ -337,35 +319,6 @@ func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 		}
 		w.noMarker(t)
 	})
-}
-
-// redirecting is a network of hosts. Each answers a path like
-// "/https://b.example/https://c.example/" with a redirect to its first part.
-type redirecting struct {
-	mu      sync.Mutex
-	hops    []string // host and Authorization of each request
-	noChain bool     // leave resp.Request nil
-	trace   []*http.Request
-}
-
-func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	hop := req.URL.Scheme + "://" + req.URL.Host
-	if req.Header.Get("Authorization") != "" {
-		hop += " token"
-	}
-	r.hops = append(r.hops, hop)
-	r.trace = append(r.trace, req)
-	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: req}
-	if r.noChain {
-		resp.Request = nil
-	}
-	if next := strings.TrimPrefix(req.URL.Path, "/"); next != "" {
-		resp.StatusCode = 307
-		resp.Header.Set("Location", next)
-	}
-	return resp, nil
 }
 
 func TestR1_TokenStaysOnItsOrigin(t *testing.T) {

@@ -13,51 +13,55 @@ import (
 )
 
 func TestDo(t *testing.T) {
-	reason := errors.New("reason")
 	for name, test := range map[string]struct {
-		f    func(context.Context) (int, error)
+		f    func() (int, error)
 		want int
 		err  string
-		took time.Duration
 	}{
-		"value":            {f: func(context.Context) (int, error) { return 1, nil }, want: 1},
-		"error":            {f: func(context.Context) (int, error) { return 0, io.EOF }, err: "EOF"},
-		"panic":            {f: func(context.Context) (int, error) { panic("secret") }, err: "panicked with a value of type string"},
-		"panic with error": {f: func(context.Context) (int, error) { panic(reason) }, err: "panicked with a value of type *errors.errorString"},
-		"runtime error":    {f: func(context.Context) (int, error) { return []int(nil)[0], nil }, err: "panicked: runtime error: index out of range [0] with length 0"},
-		"Goexit":           {f: func(context.Context) (int, error) { runtime.Goexit(); return 0, nil }, err: "ended its goroutine"},
-		"obeys its context": {f: func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() },
-			err: "reason", took: time.Second},
-		"ignores its context": {f: func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil },
-			err: "reason", took: time.Second},
-		"panics late": {f: func(context.Context) (int, error) { time.Sleep(time.Minute); panic("late") },
-			err: "reason", took: time.Second},
+		"value":            {func() (int, error) { return 1, nil }, 1, ""},
+		"error":            {func() (int, error) { return 0, io.EOF }, 0, "EOF"},
+		"panic":            {func() (int, error) { panic("secret") }, 0, "panicked with a value of type string"},
+		"panic with error": {func() (int, error) { panic(errors.New("secret")) }, 0, "panicked with a value of type *errors.errorString"},
+		"runtime error":    {func() (int, error) { return make([]int, 0)[0], nil }, 0, "panicked: runtime error: index out of range [0] with length 0"},
+		"Goexit":           {func() (int, error) { runtime.Goexit(); return 0, nil }, 0, "ended its goroutine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Do(t.Context(), func(context.Context) (int, error) { return test.f() })
+			require.Equal(t, test.want, got)
+			if test.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, test.err)
+			var fault runtime.Error
+			require.Equal(t, name == "runtime error", errors.As(err, &fault))
+		})
+	}
+}
+
+func TestDoEndsWithItsContext(t *testing.T) {
+	reason := errors.New("reason")
+	for name, f := range map[string]func(context.Context) (int, error){
+		"obeys its context":   func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, context.Cause(ctx) },
+		"ignores its context": func(context.Context) (int, error) { time.Sleep(time.Minute); return 1, nil },
+		"panics late":         func(context.Context) (int, error) { time.Sleep(time.Minute); panic("late") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, reason)
 				defer cancel()
 				start := time.Now()
-				got, err := Do(ctx, test.f)
-				require.Equal(t, test.took, time.Since(start))
-				require.Equal(t, test.want, got)
-				if test.err == "" {
-					require.NoError(t, err)
-				} else if test.took == 0 || name != "obeys its context" {
-					require.EqualError(t, err, test.err)
-				}
-				time.Sleep(2 * time.Minute) // Until everything is over.
-				var failure *Failure
-				if errors.As(err, &failure) {
-					var fault runtime.Error
-					require.Equal(t, name == "runtime error", errors.As(err, &fault))
-				}
+				got, err := Do(ctx, f)
+				require.Equal(t, time.Second, time.Since(start))
+				require.Zero(t, got)
+				require.Equal(t, reason, err)
+				time.Sleep(2 * time.Minute) // Until f has ended.
 			})
 		})
 	}
 }
 
-// Whatever happens first, a call ends once, before anybody gets its result.
+// A call ends once, before anybody gets its result.
 func TestStartEndsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, takes := range []time.Duration{0, time.Second, time.Hour} {
@@ -74,6 +78,7 @@ func TestStartEndsOnce(t *testing.T) {
 			_, _ = call.Wait(t.Context())
 			require.True(t, call.HasEnded())
 			time.Sleep(2 * time.Hour)
+			synctest.Wait()
 			require.Equal(t, []string{"ended", "then"}, order)
 			cancel()
 		}
@@ -91,9 +96,9 @@ func TestWait(t *testing.T) {
 	got, err := call.Wait(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, got)
-	for range 1000 { // select would choose at random.
+	for range 1000 { // A select would choose at random.
 		_, err = call.Wait(gone)
-		require.NoError(t, err, "the result is there")
+		require.NoError(t, err, "the call has ended")
 	}
 	_, err = Ended[int](io.ErrUnexpectedEOF).Wait(gone)
 	require.Equal(t, io.ErrUnexpectedEOF, err)

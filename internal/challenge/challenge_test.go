@@ -41,8 +41,8 @@ func TestError(t *testing.T) {
 	}
 }
 
-// FuzzWWWAuthenticate: whatever an API says, the parser ends, and finds a code only
-// in a Bearer challenge, however that is surrounded.
+// FuzzWWWAuthenticate checks that the parser finds a code only in a Bearer challenge,
+// whatever is before and after it.
 func FuzzWWWAuthenticate(f *testing.F) {
 	for _, value := range []string{
 		"", "Bearer", `Bearer error="invalid_token"`, `Basic realm="x", Bearer error=invalid_token`,
@@ -58,12 +58,12 @@ func FuzzWWWAuthenticate(f *testing.F) {
 			require.Contains(t, strings.ReplaceAll(value, `\`, ""), part)
 		}
 
-		// A challenge of its own line is found beside it.
+		// A challenge in another header field is found.
 		code, found = Error([]string{`Bearer error="invalid_token"`, value}, "Bearer")
 		require.True(t, found)
 		require.Equal(t, "invalid_token", code)
 
-		// One in a quoted string isn't.
+		// A challenge in a quoted string isn't one.
 		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
 		_, found = Error([]string{`Basic realm="` + quoted + `"`}, "Bearer")
 		require.False(t, found)

@@ -63,7 +63,7 @@ func TestNonces(t *testing.T) {
 	require.Empty(t, c.Get(a))
 	require.True(t, c.Adopt(a, header("1"), ""))
 	require.Equal(t, "1", c.Get(a))
-	require.Empty(t, c.Get(b), "a nonce is for its server")
+	require.Empty(t, c.Get(b), "the nonce is for the other server")
 	require.False(t, c.Adopt(a, header("1"), "1"))
 	for _, nonce := range []string{"", " ", "a b", `"`, `\`, "\x00", "é", strings.Repeat("x", maxNonce+1)} {
 		require.False(t, c.Adopt(a, header(nonce), "1"), "%q", nonce)

@@ -54,8 +54,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzOrigin: two addresses have the same origin only if scheme, host and port are
-// the same, by what net/http would connect to.
+// FuzzOrigin checks that two addresses have the same origin only if scheme, host and port
+// are the same to net/http.
 func FuzzOrigin(f *testing.F) {
 	for _, pair := range [][2]string{
 		{"https://a.example", "https://A.example:443/path?q#f"},

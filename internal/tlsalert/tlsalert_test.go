@@ -19,7 +19,7 @@ func TestIs(t *testing.T) {
 	require.False(t, Is(io.EOF))
 	require.False(t, Is(nil))
 
-	// As it arrives: the server asks for a certificate, and the client has none.
+	// A real alert: the server asks for a certificate, and the client has none.
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	server.Config.ErrorLog = nil
