@@ -308,7 +308,6 @@ type redirecting struct {
 	mu      sync.Mutex
 	hops    []string // host and Authorization of each request
 	noChain bool     // leave resp.Request nil
-	trace   []*http.Request
 }
 
 func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -319,7 +318,6 @@ func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
 		hop += " token"
 	}
 	r.hops = append(r.hops, hop)
-	r.trace = append(r.trace, req)
 	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: req}
 	if r.noChain {
 		resp.Request = nil
