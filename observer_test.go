@@ -675,28 +675,12 @@ func misbehaving(misbehave func()) map[string]*Observer {
 // and each way to ask for a token.
 func TestObserverThatMisbehaves(t *testing.T) {
 	const blocked = 10 * time.Minute
-	isAPI := func(kind string) bool { return slices.Contains(kinds, kind) }
-	// toCaller reports whether the function is told of a caller, and not of a token request.
+	// kindsFor are the kinds of askers that call a function, if not all of them do but Token.
+	kindsFor := map[string][]string{"OriginRefused": kinds, "Invalidated": {"Client", "Transport", "Source"}, "Retry": slices.Concat(kinds, sourceKinds)}
+	// toCaller reports whether the function is told of a caller, and not only of token requests.
 	toCaller := func(function, kind string) bool {
-		switch function {
-		case "TokenServed", "TokenFailed", "Invalidated", "OriginRefused":
-			return true
-		case "Insecure":
-			return isAPI(kind) // It is also told of token requests.
-		}
-		return false
-	}
-	// isCalled reports whether everything makes an asker of that kind call the function.
-	isCalled := func(function, kind string) bool {
-		switch {
-		case kind == "Token":
-			return function == "Retry"
-		case function == "OriginRefused":
-			return isAPI(kind)
-		case function == "Invalidated":
-			return kind != "TokenSource"
-		}
-		return true
+		return slices.Contains([]string{"TokenServed", "TokenFailed", "Invalidated", "OriginRefused"}, function) ||
+			function == "Insecure" && slices.Contains(kinds, kind)
 	}
 	// play returns how all calls of an asker ended, and how many token requests there were.
 	play := func(t *testing.T, w *world, kind string, limit time.Duration) (outcomes []bool, requests int) {
@@ -743,7 +727,8 @@ func TestObserverThatMisbehaves(t *testing.T) {
 						var called atomic.Bool
 						w.conf.Observer = misbehaving(func() { called.Store(true); misbehave() })[function]
 						outcomes, requests := play(t, w, kind, limit)
-						require.Equal(t, isCalled(function, kind), called.Load())
+						by, ok := kindsFor[function]
+						require.Equal(t, ok && slices.Contains(by, kind) || !ok && kind != "Token", called.Load())
 						if how == "panics" {
 							require.Equal(t, want, outcomes)
 							require.Equal(t, wantRequests, requests)
@@ -987,9 +972,7 @@ var echoing = map[string]func(echoed string) reply{
 	"token response": func(echoed string) reply {
 		return reply{body: `{"access_token":"t","expires_in":"` + jsonEscape(echoed, false) + `"}`}
 	},
-	"HTML": func(echoed string) reply {
-		return reply{mediaType: "text/html", body: "<pre>" + echoed + "</pre>"}
-	},
+	"HTML":          func(echoed string) reply { return reply{mediaType: "text/html", body: "<pre>" + echoed + "</pre>"} },
 	"network error": func(echoed string) reply { return reply{err: errors.New("cannot send " + echoed)} },
 	"cut":           func(echoed string) reply { return reply{body: "{", bodyErr: errors.New("cannot read " + echoed)} },
 }
