@@ -1052,6 +1052,11 @@ func TestJoinObservers(t *testing.T) {
 		"a begins in ", "b begins in a", "b ends: EOF", "a ends: EOF",
 	}, order)
 
+	// A panic in one Observer doesn't keep the event from the next.
+	order = nil
+	JoinObservers(&Observer{TokenServed: func(event.TokenServed) { panic("here") }}, note("c")).TokenServed(event.TokenServed{})
+	require.Equal(t, []string{"c event.TokenServed"}, order)
+
 	// Every field is joined, even one that is added in the future.
 	fields := reflect.ValueOf(joined).Elem()
 	for i := range fields.NumField() {

@@ -224,16 +224,9 @@ type plan struct {
 	cancel  time.Duration // likewise
 	body    bool          // the request has one
 	getBody bool          // and can produce it again
-	drop    dropKind      // afterwards
+	drop    bool          // call Invalidate afterwards
+	dropOld bool          // likewise, with a token that the caller got before
 }
-
-type dropKind string
-
-const (
-	dropNothing dropKind = ""
-	dropThis    dropKind = "drop this"
-	dropOld     dropKind = "drop old" // a token that the caller got before
-)
 
 // A generator draws the parts of a scenario.
 type generator struct {
@@ -413,13 +406,8 @@ func (g *generator) drawCall(patient, first bool) plan {
 	}
 	p.body = g.percent(30)
 	p.getBody = p.body && g.percent(60)
-	switch {
-	case g.theme != themeMixture:
-	case g.percent(5):
-		p.drop = dropThis
-	case g.percent(3):
-		p.drop = dropOld
-	}
+	p.drop = g.theme == themeMixture && g.percent(5)
+	p.dropOld = g.theme == themeMixture && !p.drop && g.percent(3)
 	return p
 }
 
@@ -646,12 +634,11 @@ func (s *simulation) playCaller(i int, c simCaller) {
 	for _, p := range c.calls {
 		time.Sleep(p.pause)
 		token := s.call(i, c.kind, p)
-		switch p.drop {
-		case dropThis:
+		switch {
+		case p.drop:
 			s.invalidate(token)
-		case dropOld:
+		case p.dropOld:
 			s.invalidate(old)
-		case dropNothing:
 		}
 		old = cmp.Or(token, old)
 	}

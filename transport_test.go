@@ -286,6 +286,7 @@ func TestF6_BodyIsClosedAndTheRequestLeftAlone(t *testing.T) {
 	})
 }
 
+// The base may write to the header field that Transport has set: the next request has its own.
 func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		tr := w.conf.Transport(w.ctx)
@@ -296,8 +297,9 @@ func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 			return resp, err
 		})
 		for range 2 {
-			w.status(t, &http.Client{Transport: tr})
+			require.Equal(t, 200, w.status(t, &http.Client{Transport: tr}))
 		}
+		require.Equal(t, 1, w.auth.TokenRequests())
 		w.noMarker(t)
 	})
 }
