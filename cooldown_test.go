@@ -86,7 +86,7 @@ func TestCooldownAfterABurst(t *testing.T) {
 		}
 		require.Equal(t, cooldownFree, w.auth.TokenRequests())
 		require.Zero(t, time.Since(start))
-		every(10*time.Millisecond, 10*time.Minute, func() { errorFrom(t, s) })
+		every(10*time.Millisecond, 10*time.Minute, func() { _ = errorFrom(t, s) })
 		requests := w.auth.Requests()[cooldownFree-1:]
 		for i := 1; i < len(requests); i++ {
 			delay := min(time.Second<<(i-1), 30*time.Second)
@@ -104,7 +104,7 @@ func TestCooldownAfterABurst(t *testing.T) {
 		s.Invalidate(token)
 		before := w.auth.TokenRequests()
 		for range 100 {
-			errorFrom(t, s)
+			_ = errorFrom(t, s)
 		}
 		require.Equal(t, before+cooldownFree, w.auth.TokenRequests())
 	})
@@ -123,11 +123,11 @@ func TestChangedCredentialsEndTheCooldown(t *testing.T) {
 			w.outage(clientcredentialstest.InvalidClient())
 			s := w.conf.Source(w.ctx)
 			for range 100 {
-				errorFrom(t, s)
+				_ = errorFrom(t, s)
 			}
 			require.Equal(t, cooldownFree, w.auth.TokenRequests())
 			change(w.conf)
-			errorFrom(t, s)
+			_ = errorFrom(t, s)
 			require.Equal(t, cooldownFree+1, w.auth.TokenRequests(), name)
 		})
 	}

@@ -570,19 +570,20 @@ func everything(w *world, ask asker) (outcomes []bool) {
 			http.Redirect(resp, req, "https://other.example/", http.StatusTemporaryRedirect)
 		}
 	})
+	do := func(path string) { outcomes = append(outcomes, ask(path)) }
 	refusal := clientcredentialstest.InvalidClient()
 	refusal.Delay = time.Second // A refusal in no time may come before the caller waits.
 	w.auth.Script(clientcredentialstest.Fault{Delay: time.Second, Status: http.StatusServiceUnavailable})
-	outcomes = append(outcomes, ask(""))     // Insecure, RefreshStarted, TraceRefresh, StoreOperation, Retry, RefreshDone, TokenServed
-	outcomes = append(outcomes, ask("away")) // OriginRefused
+	do("")     // Insecure, RefreshStarted, TraceRefresh, StoreOperation, Retry, RefreshDone, TokenServed
+	do("away") // OriginRefused
 	w.auth.RevokeAll()
-	outcomes = append(outcomes, ask("revoked")) // Invalidated
+	do("revoked") // Invalidated
 	time.Sleep(57 * time.Minute)
 	w.auth.Script(refusal)
-	outcomes = append(outcomes, ask("")) // RefreshFailed, Cooldown
+	do("") // RefreshFailed, Cooldown
 	time.Sleep(time.Hour)
 	w.outage(refusal)
-	outcomes = append(outcomes, ask("")) // TokenFailed
+	do("") // TokenFailed
 	w.auth.SetFault(nil)
 	synctest.Wait()
 	return outcomes
@@ -1019,7 +1020,7 @@ var plainEchoes = func() (list []echo) {
 	return list
 }()
 
-// The library tells no scope. A server's error text may name one.
+// The library itself never names a scope in an event. A server's error text may do so.
 func TestObserverIsToldNoScope(t *testing.T) {
 	for place, answer := range echoing {
 		t.Run(place, func(t *testing.T) {
@@ -1095,7 +1096,7 @@ func TestTraceRefresh(t *testing.T) {
 		events = nil
 		w.auth.Script(clientcredentialstest.InvalidClient())
 		s.Invalidate(promptly(t, s))
-		errorFrom(t, s)
+		_ = errorFrom(t, s)
 		synctest.Wait()
 		require.Equal(t, []string{"trace", "started", "request in span", "failed", "end true"}, events)
 

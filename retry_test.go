@@ -171,7 +171,7 @@ func TestRetriesEndWithTheTotalTimeout(t *testing.T) {
 		w.outage(clientcredentialstest.Unavailable())
 		for _, source := range w.sources() {
 			start, before := time.Now(), w.auth.TokenRequests()
-			errorFrom(t, source)
+			_ = errorFrom(t, source)
 			require.LessOrEqual(t, time.Since(start), 20*time.Second)
 			require.GreaterOrEqual(t, time.Since(start), 18*time.Second)
 			require.Less(t, w.auth.TokenRequests()-before, 20*10)

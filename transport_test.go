@@ -103,7 +103,7 @@ func TestClientTimeoutBoundsTheColdWait(t *testing.T) {
 	})
 }
 
-// The marker that stands for a token: only the guard may ever see it.
+// Only the guard may ever see the marker that represents a token.
 
 func TestSourceTakenFromTheTransport(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
