@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,39 +26,37 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A recorder writes down what an Observer is told. What a caller gets and what
-// becomes of the flight it waited for is told by two goroutines, in either order,
-// and so it is kept apart.
+// A recorder keeps what an Observer is told. Two goroutines tell it what a caller gets and
+// what becomes of the flight that the caller waited for, in either order, so it keeps them
+// apart.
 type recorder struct {
 	mu     sync.Mutex // protects what follows
 	served []event.TokenServed
 	failed []event.TokenFailed
-	events []any // all other infos
+	events []any // all others
 }
 
 // record makes the world's Config tell a recorder.
 func (w *world) record() *recorder {
 	r := new(recorder)
-	w.conf.Observer = observe(r.note)
+	w.conf.Observer = observe(func(info any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		switch info := info.(type) {
+		case event.TokenServed:
+			r.served = append(r.served, info)
+		case event.TokenFailed:
+			r.failed = append(r.failed, info)
+		default:
+			r.events = append(r.events, info)
+		}
+	})
 	return r
 }
 
-func (r *recorder) note(info any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch info := info.(type) {
-	case event.TokenServed:
-		r.served = append(r.served, info)
-	case event.TokenFailed:
-		r.failed = append(r.failed, info)
-	default:
-		r.events = append(r.events, info)
-	}
-}
-
-// take returns what has been told since it was called last.
+// take returns what the recorder was told since the last call.
 func (r *recorder) take() (served []event.TokenServed, events []any) {
-	synctest.Wait() // A flight tells of itself after its callers have left.
+	synctest.Wait() // A flight tells the Observer after its callers have left.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	served, events = r.served, r.events
@@ -64,7 +64,7 @@ func (r *recorder) take() (served []event.TokenServed, events []any) {
 	return served, events
 }
 
-// takeFailed returns the callers without a token since it was called last.
+// takeFailed returns the callers that got no token since the last call.
 func (r *recorder) takeFailed() []event.TokenFailed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +75,7 @@ func (r *recorder) takeFailed() []event.TokenFailed {
 
 type served []event.TokenServed
 
-// expect checks what has been told since the last call of it or of take.
+// expect checks what the recorder was told since the last call of expect or take.
 func (r *recorder) expect(t *testing.T, wantServed served, wantEvents ...any) {
 	t.Helper()
 	gotServed, gotEvents := r.take()
@@ -83,7 +83,16 @@ func (r *recorder) expect(t *testing.T, wantServed served, wantEvents ...any) {
 	require.Equal(t, wantEvents, gotEvents)
 }
 
-var fromMemory = served{{}}
+var (
+	fromMemory = served{{}}
+	fromServer = served{{From: event.FromServer}}
+	stale      = served{{Stale: true}}
+)
+
+// refreshed is told when a token of an hour has arrived with the first attempt.
+func refreshed(took time.Duration) event.RefreshDone {
+	return event.RefreshDone{Duration: took, Attempts: 1, Life: time.Hour, From: event.FromServer}
+}
 
 func TestObserverColdStartAndMemory(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -92,12 +101,12 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 		s := w.conf.Source(w.ctx)
 		r.expect(t, nil)
 		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = s.Token() })
+		wg.Go(func() { tokenFrom(t, s) })
 		time.Sleep(time.Second)
-		wg.Go(func() { _, _ = s.Token() }) // Waits for the same flight.
+		wg.Go(func() { tokenFrom(t, s) }) // Waits for the same flight.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := s.TokenContext(ctx) // Leaves before it lands.
+		_, err := s.TokenContext(ctx) // Leaves before the flight lands.
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, []event.TokenFailed{{Waited: time.Second, Err: err}}, r.takeFailed())
 		r.expect(t, nil, event.RefreshStarted{})
@@ -107,7 +116,7 @@ func TestObserverColdStartAndMemory(t *testing.T) {
 			{From: event.FromServer, Waited: 3 * time.Second},
 			{From: event.FromServer, Waited: 2 * time.Second},
 		}, gotServed)
-		require.Equal(t, []any{event.RefreshDone{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer}}, events)
+		require.Equal(t, []any{refreshed(3 * time.Second)}, events)
 
 		promptly(t, s)
 		r.expect(t, fromMemory)
@@ -120,84 +129,55 @@ func TestObserverTokenWithoutExpiry(t *testing.T) {
 	bubble(t, -1, func(t *testing.T, w *world) {
 		r := w.record()
 		promptly(t, w.conf.Source(w.ctx))
-		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, From: event.FromServer})
+		r.expect(t, fromServer, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, From: event.FromServer})
 	})
 }
 
-func TestObserverIsToldOfEveryRequest(t *testing.T) {
-	for _, kind := range []string{"Client", "Transport"} {
-		t.Run(kind, func(t *testing.T) {
-			bubble(t, time.Hour, func(t *testing.T, w *world) {
-				r := w.record()
-				client := w.clients()[kind]
-				get := func() {
-					t.Helper()
-					_, err := w.get(t, client)
-					require.NoError(t, err)
-				}
-				get()
-				r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
-				get()
-				r.expect(t, fromMemory)
-			})
-		})
-	}
-}
-
-func TestObserverBackgroundRefresh(t *testing.T) {
+func TestObserverRefresh(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		r := w.record()
 		s := w.conf.Source(w.ctx)
 		promptly(t, s)
-		time.Sleep(57 * time.Minute)
 		r.take()
+
+		// In the background.
+		time.Sleep(57 * time.Minute)
 		w.auth.Latency = 3 * time.Second
 		promptly(t, s)
 		promptly(t, s)
 		r.expect(t, served{{Stale: true}, {Stale: true}}, event.RefreshStarted{Background: true})
 		time.Sleep(3 * time.Second)
-		r.expect(t, nil, event.RefreshDone{Duration: 3 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer})
+		r.expect(t, nil, refreshed(3*time.Second))
 		promptly(t, s)
 		r.expect(t, fromMemory)
-	})
-}
 
-// TestObserverShortlyBeforeExpiry has a caller wait for a moment, though there
-// is a valid token, and get the old one or the new one.
-func TestObserverShortlyBeforeExpiry(t *testing.T) {
-	for latency, want := range map[time.Duration]served{
-		time.Second / 2: {{From: event.FromServer, Waited: time.Second / 2}},
-		5 * time.Second: {{Waited: hardPatience, Stale: true}},
-	} {
-		t.Run(latency.String(), func(t *testing.T) {
-			bubble(t, time.Hour, func(t *testing.T, w *world) {
-				r := w.record()
-				s := w.conf.Source(w.ctx)
-				promptly(t, s)
-				time.Sleep(time.Hour - 8*time.Second)
-				r.take()
-				w.auth.Latency = latency
-				_, err := s.Token()
-				require.NoError(t, err)
-				time.Sleep(latency)
-				r.expect(t, want, event.RefreshStarted{Background: true}, event.RefreshDone{Duration: latency, Attempts: 1, Life: time.Hour, From: event.FromServer})
-			})
-		})
-	}
+		// Shortly before the expiry a caller waits for a moment, and gets the new token or the
+		// old one.
+		for _, test := range []struct {
+			latency, since time.Duration // of this token request, and of the previous one
+			want           served
+		}{
+			{time.Second / 2, 3 * time.Second, served{{From: event.FromServer, Waited: time.Second / 2}}},
+			{5 * time.Second, time.Second / 2, served{{Waited: hardPatience, Stale: true}}},
+		} {
+			time.Sleep(time.Hour - 8*time.Second - test.since)
+			w.auth.Latency = test.latency
+			tokenFrom(t, s)
+			time.Sleep(test.latency)
+			r.expect(t, test.want, event.RefreshStarted{Background: true}, refreshed(test.latency))
+		}
+	})
 }
 
 func TestObserverRetry(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		r := w.record()
-		// With a delay: a failure in no time may be over before the flight knows
-		// that somebody waits for it.
 		w.auth.Script(
 			clientcredentialstest.Fault{Delay: time.Second, Status: 503},
 			clientcredentialstest.Fault{Delay: time.Second, Reset: true},
 		)
 		start := time.Now()
-		_, err := w.conf.Source(w.ctx).Token()
-		require.NoError(t, err)
+		tokenFrom(t, w.conf.Source(w.ctx))
 		took := time.Since(start)
 		gotServed, events := r.take()
 		require.Equal(t, []event.TokenServed{{From: event.FromServer, Waited: took}}, gotServed)
@@ -225,14 +205,13 @@ func TestObserverIsToldOfTheStartFirst(t *testing.T) {
 		var told []string
 		w.conf.Observer = &Observer{
 			RefreshStarted: func(event.RefreshStarted) {
-				cancel() // The flight is over before it has begun.
+				cancel() // The flight is over before it has sent a request.
 				time.Sleep(time.Millisecond)
 				told = append(told, "started")
 			},
 			RefreshFailed: func(event.RefreshFailed) { told = append(told, "failed") },
 		}
-		_, err := w.conf.Source(ctx).Token()
-		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, errorFrom(t, w.conf.Source(ctx)), context.Canceled)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, []string{"started", "failed"}, told)
@@ -246,10 +225,9 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 		s := w.conf.Source(w.ctx)
 		fault := clientcredentialstest.InvalidClient()
 		fault.Delay = time.Second
-		w.auth.SetFault(&fault)
+		w.outage(fault)
 		for failures := 1; failures <= cooldownFree; failures++ {
-			_, err := s.Token()
-			require.Error(t, err)
+			err := errorFrom(t, s)
 			want := []any{event.RefreshStarted{}, event.RefreshFailed{Duration: time.Second, Err: err}}
 			if failures == cooldownFree {
 				until := s.Status().NextRefresh
@@ -259,26 +237,19 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 			r.expect(t, nil, want...)
 			require.Equal(t, []event.TokenFailed{{Waited: time.Second, Err: err}}, r.takeFailed())
 		}
-		_, err := s.Token() // Gets the last error.
-		require.Error(t, err)
+		err := errorFrom(t, s) // The last error, without another request.
 		r.expect(t, nil)
 		require.Equal(t, []event.TokenFailed{{Err: err}}, r.takeFailed())
 
 		w.auth.SetFault(nil)
 		time.Sleep(minCooldown)
 		promptly(t, s)
-		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
+		r.expect(t, fromServer, event.RefreshStarted{}, refreshed(0))
 		require.Empty(t, r.takeFailed())
-	})
-}
 
-// TestObserverFailureWithoutRequest is about what is found out before.
-func TestObserverFailureWithoutRequest(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		r := w.record()
+		// A Config that can't make a request starts no flight.
 		w.conf.TokenURL = ""
-		_, err := w.conf.Source(w.ctx).Token()
-		require.Error(t, err)
+		err = errorFrom(t, w.conf.Source(w.ctx))
 		require.Equal(t, []event.TokenFailed{{Err: err}}, r.takeFailed())
 		r.expect(t, nil)
 	})
@@ -292,20 +263,20 @@ func TestObserverFailureInTheBackground(t *testing.T) {
 		time.Sleep(57 * time.Minute)
 		r.take()
 		for failures, fault := range []clientcredentialstest.Fault{
-			clientcredentialstest.Unavailable(), // It isn't tried again while nobody needs it.
+			clientcredentialstest.Unavailable(), // There is no retry while nobody needs a new token.
 			clientcredentialstest.TooManyRequests(time.Minute),
 		} {
-			w.auth.SetFault(&fault)
+			w.outage(fault)
 			promptly(t, s)
 			synctest.Wait()
 			status := s.Status()
 			require.True(t, status.NextRefresh.After(time.Now()))
-			r.expect(t, served{{Stale: true}},
+			r.expect(t, stale,
 				event.RefreshStarted{Background: true},
 				event.RefreshFailed{Err: status.LastError},
 				event.Cooldown{Failures: failures + 1, Until: status.NextRefresh})
 			promptly(t, s)
-			r.expect(t, served{{Stale: true}})
+			r.expect(t, stale)
 			time.Sleep(minCooldown)
 		}
 		require.Equal(t, time.Minute-minCooldown, time.Until(s.Status().NextRefresh))
@@ -324,55 +295,40 @@ func TestObserverInvalidate(t *testing.T) {
 		s.Invalidate(token)
 		s.Invalidate(token)
 		r.expect(t, nil, event.Invalidated{})
-		promptly(t, s)
+		token2 := promptly(t, s)
 		s.Invalidate(token)
-		r.expect(t, served{{From: event.FromServer}}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer})
-	})
-}
+		r.expect(t, fromServer, event.RefreshStarted{}, refreshed(0))
 
-// TestObserverInvalidationDuringTheFlight has the flight's first token dropped on
-// arrival. There is one flight all the same.
-func TestObserverInvalidationDuringTheFlight(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		r := w.record()
-		s := w.conf.Source(w.ctx)
-		token := promptly(t, s)
+		// During a flight: it drops its first token on arrival, and is told as one flight.
 		time.Sleep(57 * time.Minute)
-		r.take()
 		w.auth.Latency = 2 * time.Second
 		promptly(t, s)
 		time.Sleep(time.Second)
-		s.Invalidate(token)
-		_, err := s.Token()
-		require.NoError(t, err)
+		s.Invalidate(token2)
+		tokenFrom(t, s)
 		r.expect(t, served{{Stale: true}, {From: event.FromServer, Waited: 3 * time.Second}},
-			event.RefreshStarted{Background: true},
-			event.Invalidated{},
-			event.RefreshDone{Duration: 4 * time.Second, Attempts: 1, Life: time.Hour, From: event.FromServer})
+			event.RefreshStarted{Background: true}, event.Invalidated{}, refreshed(4*time.Second))
 	})
 }
 
-func TestObserverRejectedToken(t *testing.T) {
-	for _, kind := range []string{"Client", "Transport"} {
+func TestObserverOfAPIRequests(t *testing.T) {
+	for _, kind := range kinds {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
 			r := w.record()
 			client := w.clients()[kind]
-			_, err := w.get(t, client)
-			require.NoError(t, err)
-			r.take()
+			require.Equal(t, http.StatusOK, w.status(t, client), kind)
+			r.expect(t, fromServer, event.RefreshStarted{}, refreshed(0))
+			w.status(t, client)
+			r.expect(t, fromMemory)
 
 			w.auth.RevokeAll()
-			resp, err := w.get(t, client)
-			require.NoError(t, err)
-			require.Equal(t, http.StatusOK, resp.StatusCode)
-			_, events := r.take() // TestObserverIsToldOfEveryRequest looks at what was served.
-			require.Equal(t, []any{event.Invalidated{Reason: event.Rejected}, event.RefreshStarted{}, event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer}}, events, kind)
+			require.Equal(t, http.StatusOK, w.status(t, client), kind)
+			_, events := r.take()
+			require.Equal(t, []any{event.Invalidated{Reason: event.Rejected}, event.RefreshStarted{}, refreshed(0)}, events, kind)
 
-			// Soon after, a rejected token is kept.
+			// Shortly afterwards, a rejected token is kept.
 			w.auth.RevokeAll()
-			resp, err = w.get(t, client)
-			require.NoError(t, err)
-			require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+			require.Equal(t, http.StatusUnauthorized, w.status(t, client), kind)
 			_, events = r.take()
 			require.Empty(t, events, kind)
 		})
@@ -396,15 +352,13 @@ func TestObserverRefusedOrigin(t *testing.T) {
 		{"downgrade", []string{a, "http://a.example"}, []string{a, "http://a.example"}, []string{"http://a.example:80"}, 2},
 		{"the first", []string{a}, []string{c}, []string{c + ":443"}, 0},
 	} {
-		for _, kind := range []string{"Client", "Transport"} {
+		for _, kind := range kinds {
 			t.Run(test.name+"/"+kind, func(t *testing.T) {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
 					r := w.record()
 					w.conf.Origins = test.origins
-					w.conf.HTTPClient, _ = contextClient(w.ctx)
 					network := new(redirecting)
-					w.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network})
-					resp, err := w.clients()[kind].Get(strings.Join(test.chain, "/"))
+					resp, err := w.through(t, kind, network).Get(strings.Join(test.chain, "/"))
 					require.Equal(t, test.sent == 0, err != nil, "%v", err)
 					if err == nil {
 						resp.Body.Close()
@@ -412,10 +366,8 @@ func TestObserverRefusedOrigin(t *testing.T) {
 					require.Len(t, network.hops, test.sent)
 					_, events := r.take()
 					var refused []string
-					for _, e := range events {
-						if info, ok := e.(event.OriginRefused); ok {
-							refused = append(refused, info.Origin)
-						}
+					for _, info := range only[event.OriginRefused](events) {
+						refused = append(refused, info.Origin)
 					}
 					require.Equal(t, test.refused, refused)
 					if test.sent == 0 {
@@ -428,7 +380,17 @@ func TestObserverRefusedOrigin(t *testing.T) {
 	}
 }
 
-// hosts says which addresses can be overheard, and how Observer names them.
+// only returns the events of one kind.
+func only[T any](events []any) (list []T) {
+	for _, e := range events {
+		if e, ok := e.(T); ok {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// hosts are addresses that others may be able to overhear, and how Observer names them.
 var hosts = []struct {
 	address string
 	origin  string // empty: not in cleartext, or not on a network
@@ -463,30 +425,25 @@ func TestF16_CleartextTokenEndpoint(t *testing.T) {
 				w.anywhere()
 				r := w.record()
 				w.conf.TokenURL = host.address + "/token?key=value"
-				done := event.RefreshDone{Attempts: 1, Life: time.Hour, From: event.FromServer}
-				for range 2 { // Each Source tells.
+				for range 2 { // Each Source warns.
 					s := w.conf.Source(w.ctx)
 					token := promptly(t, s)
-					want := []any{event.RefreshStarted{}, done}
+					want := []any{event.RefreshStarted{}, refreshed(0)}
 					if host.origin != "" {
-						want = []any{event.RefreshStarted{}, event.Insecure{Origin: host.origin}, done}
+						want = []any{event.RefreshStarted{}, event.Insecure{Origin: host.origin}, refreshed(0)}
 					}
 					_, events := r.take()
 					require.Equal(t, want, events)
 					s.Invalidate(token)
-					promptly(t, s) // It tells once.
+					promptly(t, s) // It warns once.
 					_, events = r.take()
-					require.Equal(t, []any{event.Invalidated{}, event.RefreshStarted{}, done}, events)
+					require.Equal(t, []any{event.Invalidated{}, event.RefreshStarted{}, refreshed(0)}, events)
 				}
 
 				w.conf.Strict = true
 				before := w.auth.TokenRequests()
-				for name, call := range map[string]func() (*oauth2.Token, error){
-					"Token":       func() (*oauth2.Token, error) { return w.conf.Token(w.ctx) },
-					"Source":      w.conf.Source(w.ctx).Token,
-					"TokenSource": w.conf.TokenSource(w.ctx).Token,
-				} {
-					_, err := call()
+				for name, source := range w.sources() {
+					_, err := source.Token()
 					if host.origin == "" {
 						require.NoError(t, err, name)
 						continue
@@ -504,7 +461,7 @@ func TestF16_CleartextTokenEndpoint(t *testing.T) {
 
 func TestF17_CleartextAPI(t *testing.T) {
 	for _, host := range hosts {
-		for _, kind := range []string{"Client", "Transport"} {
+		for _, kind := range kinds {
 			t.Run(host.address+"/"+kind, func(t *testing.T) {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
 					w.anywhere()
@@ -522,21 +479,11 @@ func TestF17_CleartextAPI(t *testing.T) {
 					if host.origin != "" {
 						want = []event.Insecure{{Origin: host.origin}}
 					}
-					for range 2 { // Each Source tells, once.
+					for range 2 { // Each Source warns, once.
 						client := w.clients()[kind]
-						var wg sync.WaitGroup
-						for range 10 {
-							wg.Go(func() { require.NoError(t, get(client)) })
-						}
-						wg.Wait()
+						together(10, func() { require.NoError(t, get(client)) })
 						_, events := r.take()
-						var got []event.Insecure
-						for _, e := range events {
-							if info, ok := e.(event.Insecure); ok {
-								got = append(got, info)
-							}
-						}
-						require.Equal(t, want, got)
+						require.Equal(t, want, only[event.Insecure](events))
 					}
 
 					w.conf.Strict = true
@@ -555,50 +502,86 @@ func TestF17_CleartextAPI(t *testing.T) {
 	}
 }
 
-// everything makes each kind of event happen at least once.
-func everything(t *testing.T, w *world, client *http.Client) {
-	t.Helper()
+// An asker asks for a token in one of several ways, perhaps for a request to that path of the
+// API, and reports whether that succeeds.
+type asker func(path string) bool
+
+// sourceKinds are those of world.sources.
+var sourceKinds = []string{"Source", "TokenSource", "Token"}
+
+// asker returns the asker of that kind, one of kinds or sourceKinds.
+func (w *world) asker(kind string) asker {
+	if client, ok := w.clients()[kind]; ok {
+		return askAPI(client)
+	}
+	source := w.sources()[kind]
+	last := new(oauth2.Token)
+	return func(path string) bool {
+		if s, ok := source.(*Source); ok && path == "revoked" {
+			s.Invalidate(last)
+		}
+		token, err := source.Token()
+		if err == nil {
+			last = token
+		}
+		return err == nil
+	}
+}
+
+// askAPI returns an asker that sends requests with client.
+func askAPI(client *http.Client) asker {
+	return func(path string) bool {
+		resp, err := client.Get("http://api.example/" + path)
+		if err != nil {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+}
+
+// succeeds is what everything returns for a Client or a Transport.
+var succeeds = []bool{true, false, true, true, false}
+
+// everything makes events of all kinds happen that ask can cause, and returns what ask did.
+func everything(w *world, ask asker) (outcomes []bool) {
 	w.conf.TokenURL = "http://auth.example/token"
 	w.api.Handler = http.HandlerFunc(func(resp http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/away" {
 			http.Redirect(resp, req, "https://other.example/", http.StatusTemporaryRedirect)
 		}
 	})
-	get := func(path string, status int) {
-		t.Helper()
-		resp, err := client.Get("http://api.example/" + path)
-		require.NoError(t, err)
-		_, _ = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		require.Equal(t, status, resp.StatusCode)
-	}
+	do := func(path string) { outcomes = append(outcomes, ask(path)) }
+	refusal := clientcredentialstest.InvalidClient()
+	refusal.Delay = time.Second // A refusal in no time may come before the caller waits.
 	w.auth.Script(clientcredentialstest.Fault{Delay: time.Second, Status: http.StatusServiceUnavailable})
-	get("", http.StatusOK)               // Insecure, RefreshStarted, Insecure, Retry, RefreshDone, TokenServed
-	get("away", http.StatusUnauthorized) // OriginRefused
-	w.auth.RevokeAll()                   //
-	get("", http.StatusOK)               // Invalidated
-	time.Sleep(57 * time.Minute)         //
-	w.auth.Script(clientcredentialstest.InvalidClient())
-	get("", http.StatusOK) // RefreshFailed, Cooldown
+	do("")     // Insecure, RefreshStarted, TraceRefresh, StoreOperation, Retry, RefreshDone, TokenServed
+	do("away") // OriginRefused
+	w.auth.RevokeAll()
+	do("revoked") // Invalidated
+	time.Sleep(57 * time.Minute)
+	w.auth.Script(refusal)
+	do("") // RefreshFailed, Cooldown
 	time.Sleep(time.Hour)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://api.example/", nil)
-	require.NoError(t, err)
-	_, err = client.Do(req) // TokenFailed
-	require.ErrorIs(t, err, context.Canceled)
+	w.outage(refusal)
+	do("") // TokenFailed
+	w.auth.SetFault(nil)
 	synctest.Wait()
+	return outcomes
 }
 
-// withoutStore is how many fields of Observer everything leaves out: StoreOperation,
-// and TraceRefresh, which takes no info.
-const withoutStore = 2
+// share gives the world's Config a store that fails, but whose operations the Observer is told of.
+func (w *world) share() {
+	w.conf.Store = DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return errors.New("down") }})
+}
 
 func TestEverything(t *testing.T) {
-	for _, kind := range []string{"Client", "Transport"} {
+	for _, kind := range kinds {
 		bubble(t, time.Hour, func(t *testing.T, w *world) {
 			r := w.record()
-			everything(t, w, w.clients()[kind])
+			w.share()
+			require.Equal(t, succeeds, everything(w, w.asker(kind)))
 			gotServed, events := r.take()
 			require.NotEmpty(t, gotServed)
 			require.NotEmpty(t, r.takeFailed())
@@ -606,7 +589,7 @@ func TestEverything(t *testing.T) {
 			for _, e := range events {
 				kinds[reflect.TypeOf(e)] = true
 			}
-			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField()-withoutStore)
+			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField()-1, "all but TraceRefresh, which takes no event")
 		})
 	}
 }
@@ -620,19 +603,20 @@ func TestObserverMayBeNil(t *testing.T) {
 		observers["without "+fields.Field(i).Name] = o
 	}
 	for name, observer := range observers {
-		for _, kind := range []string{"Client", "Transport"} {
+		for _, kind := range kinds {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
 					w.conf.Observer = observer
-					everything(t, w, w.clients()[kind])
+					w.share()
+					require.Equal(t, succeeds, everything(w, w.asker(kind)))
 				})
 			})
 		}
 	}
 }
 
-// TestObserverMayAskTheSource would hang if a function were called while the
-// Source's lock is held.
+// TestObserverMayAskTheSource would hang if a function were called while the Source's lock
+// is held.
 func TestObserverMayAskTheSource(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		transport := w.conf.Transport(w.ctx)
@@ -644,19 +628,107 @@ func TestObserverMayAskTheSource(t *testing.T) {
 			defer mu.Unlock()
 			asked[reflect.TypeOf(info)] = true
 		})
-		everything(t, w, &http.Client{Transport: transport})
-		require.Len(t, asked, reflect.TypeFor[Observer]().NumField()-withoutStore)
+		w.share()
+		require.Equal(t, succeeds, everything(w, askAPI(&http.Client{Transport: transport})))
+		require.Len(t, asked, reflect.TypeFor[Observer]().NumField()-1)
 	})
 }
 
-// TestObserverHoldsNoLock has an Observer make API calls with the client that it
-// observes, as one does that sends logs. It runs outside of a bubble, which can't
-// see who waits for a lock.
+// misbehaving returns Observers with only one function each, which calls misbehave. The names
+// are those of the functions.
+func misbehaving(misbehave func()) map[string]*Observer {
+	observers := map[string]*Observer{
+		"TraceRefresh": {TraceRefresh: func(context.Context) (context.Context, func(error)) { misbehave(); return nil, nil }},
+		"end of TraceRefresh": {TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
+			return ctx, func(error) { misbehave() }
+		}},
+	}
+	all := reflect.ValueOf(observe(func(any) { misbehave() })).Elem()
+	for i := range all.NumField() {
+		if field := all.Field(i); !field.IsNil() {
+			o := new(Observer)
+			reflect.ValueOf(o).Elem().Field(i).Set(field)
+			observers[all.Type().Field(i).Name] = o
+		}
+	}
+	return observers
+}
+
+// TestObserverThatMisbehaves checks the rule in the comment on Observer, for each function
+// and each way to ask for a token.
+func TestObserverThatMisbehaves(t *testing.T) {
+	const blocked = 10 * time.Minute
+	// kindsFor are the kinds of askers that call a function, if not all of them do but Token.
+	kindsFor := map[string][]string{"OriginRefused": kinds, "Invalidated": {"Client", "Transport", "Source"}, "Retry": slices.Concat(kinds, sourceKinds)}
+	// toCaller reports whether the function is told of a caller, and not only of token requests.
+	toCaller := func(function, kind string) bool {
+		return slices.Contains([]string{"TokenServed", "TokenFailed", "Invalidated", "OriginRefused"}, function) ||
+			function == "Insecure" && slices.Contains(kinds, kind)
+	}
+	// play returns how all calls of an asker ended, and how many token requests there were.
+	play := func(t *testing.T, w *world, kind string, limit time.Duration) (outcomes []bool, requests int) {
+		w.share()
+		ask := w.asker(kind)
+		outcomes = everything(w, func(path string) bool {
+			start := time.Now()
+			defer func() { require.LessOrEqual(t, time.Since(start), limit) }()
+			return ask(path)
+		})
+		requests = w.auth.TokenRequests()
+		if w.conf.Observer == nil {
+			return outcomes, requests
+		}
+		time.Sleep(2 * time.Hour) // Until all calls of the Observer have returned.
+		synctest.Wait()
+		w.conf.Observer = nil
+		for range 3 { // Scripted faults may be left for the first two.
+			time.Sleep(time.Minute)
+			ask("")
+		}
+		require.True(t, ask(""))
+		return outcomes, requests
+	}
+	for _, kind := range slices.Concat(kinds, sourceKinds) {
+		var want []bool
+		var wantRequests int
+		bubble(t, time.Hour, func(t *testing.T, w *world) { want, wantRequests = play(t, w, kind, defaultTotalTimeout) })
+		for how, misbehave := range map[string]func(){
+			"panics":             func() { panic("in an Observer") },
+			"blocks":             func() { time.Sleep(blocked) },
+			"ends its goroutine": runtime.Goexit,
+		} {
+			for function := range misbehaving(nil) {
+				limit := 2 * defaultTotalTimeout // A request to the API may be repeated with another token.
+				if toCaller(function, kind) {
+					limit += 2 * blocked
+					if how == "ends its goroutine" {
+						continue // The goroutine is the caller's own.
+					}
+				}
+				t.Run(fmt.Sprintf("%s/%s/%s", kind, function, how), func(t *testing.T) {
+					bubble(t, time.Hour, func(t *testing.T, w *world) {
+						var called atomic.Bool
+						w.conf.Observer = misbehaving(func() { called.Store(true); misbehave() })[function]
+						outcomes, requests := play(t, w, kind, limit)
+						by, ok := kindsFor[function]
+						require.Equal(t, ok && slices.Contains(by, kind) || !ok && kind != "Token", called.Load())
+						if how == "panics" {
+							require.Equal(t, want, outcomes)
+							require.Equal(t, wantRequests, requests)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestObserverHoldsNoLock has an Observer make API calls with the client that it observes, as
+// an Observer does that sends logs. It runs outside of a bubble, which can't see that a
+// goroutine waits for a lock.
 func TestObserverHoldsNoLock(t *testing.T) {
-	ctx, _ := answering(t.Context(), `{"access_token":"t"}`)
-	conf := &Config{TokenURL: "https://auth.example/token"}
-	conf.HTTPClient, _ = contextClient(ctx)
-	client := &http.Client{Transport: &Transport{Source: conf.Source(ctx), Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+	conf, _ := answeringConfig(t, `{"access_token":"t"}`)
+	client := &http.Client{Transport: &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
 	})}}
 	get := func() error {
@@ -680,94 +752,95 @@ func TestObserverHoldsNoLock(t *testing.T) {
 func TestSlogObserver(t *testing.T) {
 	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	failure := errors.New("first line\nsecond line")
+	const debug, info, warn = slog.LevelDebug, slog.LevelInfo, slog.LevelWarn
 	for _, test := range []struct {
 		info  any
 		level slog.Level
-		text  string // after the level
+		text  string // after the level; empty: nothing is logged
 		json  string
 	}{
-		{event.TokenServed{}, slog.LevelDebug, ``, ``},
-		{event.TokenServed{Stale: true}, slog.LevelDebug, ``, ``},
+		{event.TokenServed{}, debug, ``, ``},
+		{event.TokenServed{Stale: true}, debug, ``, ``},
 		{
 			event.TokenServed{From: event.FromServer, Waited: 1500 * time.Millisecond},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: waited for a token" from=server waited=1.5s`,
 			`"msg":"oauth2: waited for a token","from":"server","waited":1500000000`,
 		},
 		{
 			event.TokenFailed{Waited: time.Second, Err: failure},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: a caller got no token" waited=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: a caller got no token","waited":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
 			event.RefreshStarted{Background: true},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: requesting a token" background=true`,
 			`"msg":"oauth2: requesting a token","background":true`,
 		},
 		{
 			event.RefreshDone{Duration: time.Second, Attempts: 2, Life: time.Hour, From: event.FromServer},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: got a token" duration=1s from=server attempts=2 life=1h0m0s`,
 			`"msg":"oauth2: got a token","duration":1000000000,"from":"server","attempts":2,"life":3600000000000`,
 		},
 		{
 			event.RefreshFailed{Duration: time.Second, Err: failure},
-			slog.LevelWarn,
+			warn,
 			`msg="oauth2: got no token" duration=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: got no token","duration":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
 			event.Retry{Attempt: 1, Delay: time.Second, Err: failure},
-			slog.LevelInfo,
+			info,
 			`msg="oauth2: trying again to get a token" attempt=1 delay=1s error="first line\nsecond line"`,
 			`"msg":"oauth2: trying again to get a token","attempt":1,"delay":1000000000,"error":"first line\nsecond line"`,
 		},
 		{
 			event.Cooldown{Failures: 5, Until: until},
-			slog.LevelInfo,
+			info,
 			`msg="oauth2: requesting no token for a while" failures=5 until=2026-01-02T03:04:05.000Z`,
 			`"msg":"oauth2: requesting no token for a while","failures":5,"until":"2026-01-02T03:04:05Z"`,
 		},
 		{
 			event.Invalidated{Reason: event.Rejected},
-			slog.LevelInfo,
+			info,
 			`msg="oauth2: dropped a token" reason=rejected`,
 			`"msg":"oauth2: dropped a token","reason":"rejected"`,
 		},
 		{
 			event.StoreOperation{Operation: "acquire", State: tokenstore.ClaimHit, Duration: time.Millisecond},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: called the store of shared tokens" operation=acquire duration=1ms state=hit`,
 			`"msg":"oauth2: called the store of shared tokens","operation":"acquire","duration":1000000,"state":"hit"`,
 		},
 		{
 			event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: tokenstore.ErrLeaseLost},
-			slog.LevelDebug,
+			debug,
 			`msg="oauth2: called the store of shared tokens" operation=publish duration=1ms`,
 			`"msg":"oauth2: called the store of shared tokens","operation":"publish","duration":1000000`,
 		},
 		{
 			event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: failure},
-			slog.LevelWarn,
+			warn,
 			`msg="oauth2: the store of shared tokens failed; going on without it" operation=publish duration=1ms error="first line\nsecond line"`,
 			`"msg":"oauth2: the store of shared tokens failed; going on without it","operation":"publish","duration":1000000,"error":"first line\nsecond line"`,
 		},
 		{
 			event.OriginRefused{Origin: "https://other.example:443"},
-			slog.LevelWarn,
+			warn,
 			`msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=request_refused`,
 			`"msg":"oauth2: kept the token from an origin","origin":"https://other.example:443","outcome":"request_refused"`,
 		},
 		{
 			event.Insecure{Origin: "http://auth.example:80"},
-			slog.LevelWarn,
+			warn,
 			`msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80`,
 			`"msg":"oauth2: credentials travel in cleartext; use https","origin":"http://auth.example:80"`,
 		},
 	} {
-		for _, least := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		for _, least := range []slog.Level{debug, info, warn, slog.LevelError} {
 			var text, object bytes.Buffer
 			tell(t, SlogObserver(slog.New(slog.NewTextHandler(&text, withoutTime(least)))), test.info)
 			tell(t, SlogObserver(slog.New(slog.NewJSONHandler(&object, withoutTime(least)))), test.info)
@@ -795,19 +868,20 @@ func TestSlogObserverLogsWhatHappens(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		var out bytes.Buffer
 		w.conf.Observer = SlogObserver(slog.New(slog.NewTextHandler(&out, withoutTime(slog.LevelWarn))))
-		everything(t, w, w.clients()["Transport"])
+		everything(w, w.asker("Transport"))
 		require.Equal(t, `level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://api.example:80
 level=WARN msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80
 level=WARN msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=sent_without_token
-level=WARN msg="oauth2: got no token" duration=0s error="oauth2: \"invalid_client\" \"scripted fault\""
+level=WARN msg="oauth2: got no token" duration=1s error="oauth2: \"invalid_client\" \"scripted fault\""
+level=WARN msg="oauth2: got no token" duration=1s error="oauth2: \"invalid_client\" \"scripted fault\""
 `, out.String())
 	})
 }
 
-// told returns everything that comes out of an Observer's infos while a token
-// endpoint gives such answers: by printing them, and by SlogObserver. There is a
-// token between the first answers and the last one, which comes when the token is
-// to be replaced.
+// told returns everything that a program may print of an Observer's events while a token
+// endpoint gives such answers: the events themselves, and what SlogObserver logs of them.
+// After the first answers there is a token. The last answer comes when the token is due to be
+// replaced.
 func told(t *testing.T, secret string, replies ...reply) string {
 	var out bytes.Buffer
 	synctest.Test(t, func(t *testing.T) {
@@ -846,7 +920,7 @@ const (
 
 var canaryReply = reply{body: `{"access_token":"` + tokenCanary + `","expires_in":3600}`}
 
-// echoing are answers that repeat what must not get into a log.
+// echoing are answers that repeat what must not appear in a log.
 var echoing = map[string]func(echoed string) reply{
 	"page": func(echoed string) reply {
 		return reply{status: 503, mediaType: "text/html", body: "<pre>" + echoed + "</pre>"}
@@ -863,14 +937,12 @@ var echoing = map[string]func(echoed string) reply{
 	"token response": func(echoed string) reply {
 		return reply{body: `{"access_token":"t","expires_in":"` + jsonEscape(echoed, false) + `"}`}
 	},
-	"HTML": func(echoed string) reply {
-		return reply{mediaType: "text/html", body: "<pre>" + echoed + "</pre>"}
-	},
+	"HTML":          func(echoed string) reply { return reply{mediaType: "text/html", body: "<pre>" + echoed + "</pre>"} },
 	"network error": func(echoed string) reply { return reply{err: errors.New("cannot send " + echoed)} },
 	"cut":           func(echoed string) reply { return reply{body: "{", bodyErr: errors.New("cannot read " + echoed)} },
 }
 
-// requireUntold is requireMasked, and shows no more than the line in question.
+// requireUntold is like requireMasked, but shows only the line in question.
 func requireUntold(t *testing.T, text, canary string, echoes []echo) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -901,7 +973,7 @@ func inEveryWay(canary string, echoes []echo) string {
 	return strings.Join(ways, " ")
 }
 
-// plainEchoes are those in which a server may repeat what isn't a credential.
+// plainEchoes are those that also apply to what isn't a credential.
 var plainEchoes = func() (list []echo) {
 	for _, echo := range echoes {
 		switch echo.name {
@@ -912,55 +984,13 @@ var plainEchoes = func() (list []echo) {
 	return list
 }()
 
-// TestObserverIsToldNoScope: by the library. A server's error text may name one.
+// The library itself never names a scope in an event. A server's error text may do so.
 func TestObserverIsToldNoScope(t *testing.T) {
 	for place, answer := range echoing {
 		t.Run(place, func(t *testing.T) {
 			failing := answer("nothing")
 			requireUntold(t, told(t, plainSecret, failing, canaryReply, failing), scopeCanary, plainEchoes)
 		})
-	}
-}
-
-// TestObserverThatMisbehaves: no function of an Observer keeps callers from their
-// token for longer than a token request may take, or ends the program.
-func TestObserverThatMisbehaves(t *testing.T) {
-	for how, misbehave := range map[string]func(){
-		"panic":  func() { panic("in an Observer") },
-		"goexit": runtime.Goexit,
-		"block":  func() { time.Sleep(time.Hour) },
-	} {
-		for event, observe := range map[string]func() *Observer{
-			"RefreshStarted": func() *Observer { return &Observer{RefreshStarted: func(event.RefreshStarted) { misbehave() }} },
-			"RefreshDone":    func() *Observer { return &Observer{RefreshDone: func(event.RefreshDone) { misbehave() }} },
-			"RefreshFailed":  func() *Observer { return &Observer{RefreshFailed: func(event.RefreshFailed) { misbehave() }} },
-			"Cooldown":       func() *Observer { return &Observer{Cooldown: func(event.Cooldown) { misbehave() }} },
-			"Retry":          func() *Observer { return &Observer{Retry: func(event.Retry) { misbehave() }} },
-			"Insecure":       func() *Observer { return &Observer{Insecure: func(event.Insecure) { misbehave() }} },
-		} {
-			t.Run(how+" in "+event, func(t *testing.T) {
-				bubble(t, time.Hour, func(t *testing.T, w *world) {
-					w.conf.TokenURL = "http://auth.example/token"
-					w.conf.Observer = observe()
-					fault := clientcredentialstest.Unavailable()
-					w.auth.SetFault(&fault)
-					s := w.conf.Source(w.ctx)
-					for i := range 10 {
-						if i == 8 {
-							w.auth.SetFault(nil)
-							time.Sleep(time.Hour)
-						}
-						start := time.Now()
-						_, _ = s.Token()
-						require.LessOrEqual(t, time.Since(start), defaultTotalTimeout)
-					}
-					w.conf.Observer = nil
-					time.Sleep(2 * time.Hour)
-					_, err := s.Token()
-					require.NoError(t, err)
-				})
-			})
-		}
 	}
 }
 
@@ -987,12 +1017,17 @@ func TestJoinObservers(t *testing.T) {
 		"a begins in ", "b begins in a", "b ends: EOF", "a ends: EOF",
 	}, order)
 
-	// Every field is joined, also those that are added one day.
+	// A panic in one Observer doesn't keep the event from the next.
+	order = nil
+	JoinObservers(&Observer{TokenServed: func(event.TokenServed) { panic("here") }}, note("c")).TokenServed(event.TokenServed{})
+	require.Equal(t, []string{"c event.TokenServed"}, order)
+
+	// Every field is joined, even one that is added in the future.
 	fields := reflect.ValueOf(joined).Elem()
 	for i := range fields.NumField() {
 		require.False(t, fields.Field(i).IsNil(), fields.Type().Field(i).Name)
 	}
-	require.Equal(t, Observer{}, *JoinObservers(nil, new(Observer)), "what nobody wants to know isn't asked for")
+	require.Equal(t, Observer{}, *JoinObservers(nil, new(Observer)), "functions that are nil in all Observers stay nil")
 	alone := note("alone")
 	joined = JoinObservers(alone)
 	for i := range fields.NumField() {
@@ -1024,25 +1059,14 @@ func TestTraceRefresh(t *testing.T) {
 		require.Equal(t, []string{"trace", "started", "request in span", "done", "end false"}, events)
 		events = nil
 		w.auth.Script(clientcredentialstest.InvalidClient())
-		token, err := s.Token()
-		require.NoError(t, err)
-		s.Invalidate(token)
-		_, err = s.Token()
-		require.Error(t, err)
+		s.Invalidate(promptly(t, s))
+		_ = errorFrom(t, s)
 		synctest.Wait()
 		require.Equal(t, []string{"trace", "started", "request in span", "failed", "end true"}, events)
 
 		// What it returns may be nil.
 		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { return nil, nil }}
 		promptly(t, s)
-
-		// A panic in it changes nothing.
-		w.conf.Observer = &Observer{TraceRefresh: func(context.Context) (context.Context, func(error)) { panic("here") }}
-		promptly(t, w.conf.Source(w.ctx))
-		w.conf.Observer = &Observer{TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
-			return ctx, func(error) { panic("here") }
-		}}
-		promptly(t, w.conf.Source(w.ctx))
 	})
 }
 

@@ -13,11 +13,9 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -98,7 +96,7 @@ func TestParseRetryAfter(t *testing.T) {
 	} {
 		require.Equal(t, want, parseRetryAfter(value, now), value)
 	}
-	// By the server's clock, if it tells.
+	// A date counts by the server's clock, if the answer has one.
 	require.Equal(t, time.Minute, retryAfter(refusalWith(503, http.Header{
 		"Date":        {"Fri, 02 Jan 2026 13:04:05 GMT"},
 		"Retry-After": {"Fri, 02 Jan 2026 13:05:05 GMT"},
@@ -137,16 +135,13 @@ func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 		{"Retry-After beyond the total", clientcredentialstest.TooManyRequests(time.Minute), 1, RetryPolicy{}, 1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, call := range []func(w *world) (*oauth2.Token, error){
-				func(w *world) (*oauth2.Token, error) { return w.conf.Source(w.ctx).Token() },
-				func(w *world) (*oauth2.Token, error) { return w.conf.Token(w.ctx) },
-			} {
+			for _, kind := range []string{"Source", "TokenSource", "Token"} {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
 					w.conf.Retry = test.policy
 					for range test.times {
 						w.auth.Script(test.fault)
 					}
-					_, err := call(w)
+					_, err := w.sources()[kind].Token()
 					require.Equal(t, test.ok, err == nil, "%v", err)
 					requests := w.auth.Requests()
 					require.Len(t, requests, test.requests)
@@ -162,7 +157,7 @@ func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 						require.GreaterOrEqual(t, gap, least)
 						require.LessOrEqual(t, gap, max(maxRetryDelay, least))
 					}
-					time.Sleep(2 * time.Hour) // The server's hanging requests end.
+					time.Sleep(2 * time.Hour) // Until the server has answered the requests that hang.
 				})
 			}
 		})
@@ -172,19 +167,14 @@ func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 func TestRetriesEndWithTheTotalTimeout(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		w.conf.Retry = RetryPolicy{MaxAttempts: 100, TotalTimeout: 20 * time.Second}
-		fault := clientcredentialstest.Unavailable()
-		w.auth.SetFault(&fault)
-		for _, call := range []func() (*oauth2.Token, error){
-			w.conf.Source(w.ctx).Token,
-			func() (*oauth2.Token, error) { return w.conf.Token(w.ctx) },
-		} {
-			start := time.Now()
-			_, err := call()
-			require.Error(t, err)
+		w.outage(clientcredentialstest.Unavailable())
+		for _, source := range w.sources() {
+			start, before := time.Now(), w.auth.TokenRequests()
+			_ = errorFrom(t, source)
 			require.LessOrEqual(t, time.Since(start), 20*time.Second)
 			require.GreaterOrEqual(t, time.Since(start), 18*time.Second)
+			require.Less(t, w.auth.TokenRequests()-before, 20*10)
 		}
-		require.Less(t, w.auth.TokenRequests(), 2*20*10)
 	})
 }
 
@@ -221,215 +211,36 @@ func TestProbeAndRetry(t *testing.T) {
 	}
 }
 
-func TestF2_OneFailureForAll(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		w.conf.AuthStyle = oauth2.AuthStyleAutoDetect
-		w.conf.ClientSecret = "wrong"
-		w.auth.Latency = time.Millisecond
-		s := w.conf.Source(w.ctx)
-		var wg sync.WaitGroup
-		var first atomic.Value
-		for range 1000 {
-			wg.Go(func() {
-				_, err := s.Token()
-				require.Error(t, err)
-				first.CompareAndSwap(nil, err)
-				require.Same(t, first.Load(), err)
-			})
-		}
-		wg.Wait()
-		require.LessOrEqual(t, w.auth.TokenRequests(), 2)
-	})
-}
-
-func TestCallersThatRacedWithTheFailureShareIt(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		s := w.conf.Source(w.ctx)
-		w.auth.Latency = time.Second
-		w.auth.Script(clientcredentialstest.InvalidClient())
-		called := time.Now()
-		_, err := s.Token()
-		require.Error(t, err)
-		_, f, err2 := s.board(t.Context(), called, 0) // Called then, and got to the lock now.
-		require.Nil(t, f)
-		require.Same(t, err, err2)
-		promptlyAfter(t, s, time.Second) // Who calls now gets another try.
-	})
-}
-
-func promptlyAfter(t *testing.T, s *Source, wait time.Duration) {
-	t.Helper()
-	start := time.Now()
-	_, err := s.Token()
-	require.NoError(t, err)
-	require.Equal(t, wait, time.Since(start))
-}
-
-func TestF3_RetryAfterHoldsAllCallers(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		fault := clientcredentialstest.TooManyRequests(time.Minute)
-		w.auth.SetFault(&fault)
-		s := w.conf.Source(w.ctx)
-		for start := time.Now(); time.Since(start) < 5*time.Minute; time.Sleep(6 * time.Second) {
-			before := time.Now()
-			_, err := s.Token()
-			var refusal *oauth2.RetrieveError
-			require.ErrorAs(t, err, &refusal)
-			require.Zero(t, time.Since(before), "the last error is there at once")
-			require.Equal(t, Failed, s.Status().State)
-			require.Positive(t, time.Until(s.Status().NextRefresh))
-		}
-		require.Equal(t, 5, w.auth.TokenRequests())
-	})
-}
-
-func TestRetryAfterHoldsBackgroundRefresh(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		s := w.conf.Source(w.ctx)
-		promptly(t, s)
-		fault := clientcredentialstest.TooManyRequests(time.Minute)
-		w.auth.SetFault(&fault)
-		time.Sleep(57 * time.Minute)
-		for start := time.Now(); time.Since(start) < 170*time.Second; time.Sleep(time.Second) {
-			promptly(t, s)
-		}
-		require.Equal(t, 1+3, w.auth.TokenRequests())
-	})
-}
-
-func TestCooldownAfterABurst(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		fault := clientcredentialstest.InvalidClient()
-		w.auth.SetFault(&fault)
-		s := w.conf.Source(w.ctx)
-		start := time.Now()
-		var last error
-		for i := range 100 {
-			_, err := s.Token()
-			require.Error(t, err)
-			if i >= cooldownFree {
-				require.Same(t, last, err)
-			}
-			last = err
-		}
-		require.Equal(t, cooldownFree, w.auth.TokenRequests())
-		require.Zero(t, time.Since(start))
-		for time.Since(start) < 10*time.Minute {
-			time.Sleep(10 * time.Millisecond)
-			_, err := s.Token()
-			require.Error(t, err)
-		}
-		requests := w.auth.Requests()[cooldownFree-1:]
-		for i := 1; i < len(requests); i++ {
-			delay := min(time.Second<<(i-1), 30*time.Second)
-			gap := requests[i].Time.Sub(requests[i-1].Time)
-			require.GreaterOrEqual(t, gap, delay*3/4)
-			require.LessOrEqual(t, gap, delay+20*time.Millisecond)
-		}
-		require.Greater(t, len(requests), 15)
-
-		// Success ends it, and the burst is there again.
-		w.auth.SetFault(nil)
-		time.Sleep(time.Minute)
-		token := promptly(t, s)
-		w.auth.SetFault(&fault)
-		s.Invalidate(token)
-		before := w.auth.TokenRequests()
-		for range 100 {
-			_, err := s.Token()
-			require.Error(t, err)
-		}
-		require.Equal(t, before+cooldownFree, w.auth.TokenRequests())
-	})
-}
-
-func TestChangedCredentialsEndTheCooldown(t *testing.T) {
-	for name, change := range map[string]func(c *Config){
-		"ClientSecret":   func(c *Config) { c.ClientSecret = "another" },
-		"ClientID":       func(c *Config) { c.ClientID = "other" },
-		"TokenURL":       func(c *Config) { c.TokenURL = "https://auth.example/v2/token" },
-		"AuthStyle":      func(c *Config) { c.AuthStyle = oauth2.AuthStyleInParams },
-		"Scopes":         func(c *Config) { c.Scopes = []string{"x"} },
-		"EndpointParams": func(c *Config) { c.EndpointParams = url.Values{"audience": {"x"}} },
-	} {
-		bubble(t, time.Hour, func(t *testing.T, w *world) {
-			fault := clientcredentialstest.InvalidClient()
-			w.auth.SetFault(&fault)
-			s := w.conf.Source(w.ctx)
-			for range 100 {
-				_, err := s.Token()
-				require.Error(t, err)
-			}
-			require.Equal(t, cooldownFree, w.auth.TokenRequests())
-			change(w.conf)
-			_, err := s.Token()
-			require.Error(t, err)
-			require.Equal(t, cooldownFree+1, w.auth.TokenRequests(), name)
-		})
-	}
-}
-
 func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	bubble(t, time.Minute, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)
 		promptly(t, s)
-		w.auth.SetFault(&clientcredentialstest.Fault{Delay: 5 * time.Second, Status: 503})
+		w.outage(clientcredentialstest.Fault{Delay: 5 * time.Second, Status: 503})
 		time.Sleep(49 * time.Second)
 		promptly(t, s)
 		time.Sleep(6 * time.Second)
 		require.Equal(t, 2, w.auth.TokenRequests())
 
-		time.Sleep(3 * time.Second) // 58 s: a background flight that outlives the token.
+		time.Sleep(3 * time.Second) // After 58 seconds a flight starts in the background, and outlives the token.
 		promptly(t, s)
 		time.Sleep(2500 * time.Millisecond)
 		w.auth.SetFault(nil)
-		_, err := s.Token() // Waits for that flight, and for its retry.
-		require.NoError(t, err)
+		tokenFrom(t, s) // Waits for that flight, and for its retry.
 		require.Equal(t, 4, w.auth.TokenRequests())
 	})
 }
 
-func TestDeafRoundTripperCannotHoldTheSource(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		var calls atomic.Int32
-		answers, _ := answering(t.Context(), `{"access_token":"t"}`)
-		inner, _ := contextClient(answers)
-		conf := &Config{TokenURL: "https://auth.example/token", HTTPClient: &http.Client{
-			Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				if calls.Add(1) == 1 {
-					<-release // Whatever req.Context says.
-				}
-				return inner.Transport.RoundTrip(req)
-			}),
-		}}
-		s := conf.Source(t.Context())
-		start := time.Now()
-		_, err := s.Token()
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, defaultTotalTimeout, time.Since(start))
-		token := promptly(t, s)
-		close(release)
-		synctest.Wait()
-		require.Equal(t, token, promptly(t, s))
-	})
-}
-
-func TestF9_TokenRequestThroughTheClientThatNeedsTheToken(t *testing.T) {
-	for _, kind := range []string{"Client", "Transport"} {
-		bubble(t, time.Hour, func(t *testing.T, w *world) {
-			client := new(http.Client)
-			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
-			client.Transport = map[string]http.RoundTripper{
-				"Client":    w.conf.Client(ctx).Transport,
-				"Transport": w.conf.Transport(ctx),
-			}[kind]
-			start := time.Now()
-			_, err := client.Get(worldAPI)
-			require.ErrorIs(t, err, errReentered, kind)
-			require.Zero(t, time.Since(start))
-		})
-	}
+// http2Server starts a token endpoint with TLS and HTTP/2, which calls before for each request.
+func http2Server(t *testing.T, before func(*http.Request)) *httptest.Server {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		before(req)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"access_token":"t","expires_in":3600}`)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
 }
 
 // F24: oauth2.Transport asks its Source without a context, but the way back can be seen before
@@ -483,25 +294,17 @@ func TestTokenRequestThroughAnotherClient(t *testing.T) {
 	require.Len(t, endpoint.received(), 2)
 }
 
-// TestRetryAfterAResetHTTP2Stream: both the first and the fresh connection speak
-// HTTP/2 to a server that offers it.
+// Both the first and the next connection speak HTTP/2 to a server that offers it.
 func TestRetryAfterAResetHTTP2Stream(t *testing.T) {
 	var requests atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := http2Server(t, func(*http.Request) {
 		if requests.Add(1) == 2 {
-			panic(http.ErrAbortHandler) // RST_STREAM
+			panic(http.ErrAbortHandler) // This sends RST_STREAM.
 		}
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprint(w, `{"access_token":"t","expires_in":3600}`)
-	}))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	t.Cleanup(server.Close)
+	})
 	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	for _, transport := range []*http.Transport{
-		{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
-		{TLSClientConfig: &tls.Config{RootCAs: roots}},
-	} {
+	for _, attempt := range []bool{true, false} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: attempt}
 		requests.Store(0)
 		conf := &Config{TokenURL: server.URL + "/token", AuthStyle: oauth2.AuthStyleInParams, HTTPClient: &http.Client{Transport: transport}}
 		for range 2 {
@@ -513,245 +316,16 @@ func TestRetryAfterAResetHTTP2Stream(t *testing.T) {
 	}
 }
 
-// The API answers 401.
-
-func TestF11_RequestWithoutAToken(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		// The Base of Client's Transport, used by itself, sends no token at all, and
-		// not for the asking.
-		calls := 0
-		hostile := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			calls++
-			require.Empty(t, req.Header.Get("Authorization"))
-			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody}, nil
-		})}
-		w.conf.HTTPClient, _ = contextClient(w.ctx)
-		base := w.conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, hostile)).Transport.(*oauth2.Transport).Base
-		_, err := w.get(t, &http.Client{Transport: base})
-		require.NoError(t, err)
-		require.Equal(t, 1, calls)
-		require.Zero(t, w.auth.TokenRequests())
-	})
-}
-
-func TestF11_UnauthorizedWithoutEnd(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		reader, writer := io.Pipe()
-		defer writer.Close()
-		calls := 0
-		tr := w.conf.Transport(w.ctx)
-		tr.Base = roundTripFunc(func(*http.Request) (*http.Response, error) {
-			if calls++; calls == 2 {
-				return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
-			}
-			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, ContentLength: -1, Body: reader}, nil
-		})
-		resp, err := (&http.Client{Transport: tr}).Get(worldAPI)
-		require.NoError(t, err)
-		resp.Body.Close()
-		require.Equal(t, 200, resp.StatusCode)
-		_, err = writer.Write([]byte("x"))
-		require.ErrorIs(t, err, io.ErrClosedPipe, "the first answer is left open")
-	})
-}
-
-func TestF11_RevokedTokenIsReplaced(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		for name, client := range w.clients() {
-			_, err := w.get(t, client)
-			require.NoError(t, err)
-			before := w.auth.TokenRequests()
-			w.auth.RevokeAll()
-			w.auth.Latency = time.Second
-			var wg sync.WaitGroup
-			for range 20 {
-				wg.Go(func() {
-					resp, err := w.get(t, client)
-					require.NoError(t, err, name)
-					require.Equal(t, 200, resp.StatusCode, name)
-				})
-			}
-			wg.Wait()
-			require.Equal(t, before+1, w.auth.TokenRequests(), name)
-			w.auth.Latency = 0
-		}
-	})
-}
-
-func TestF11_Replay(t *testing.T) {
-	for _, test := range []struct {
-		name      string
-		challenge string
-		body      string // "", "GetBody", "stream"
-		drops     bool   // the token
-		replays   bool
-	}{
-		{"no body", `Bearer error="invalid_token"`, "", true, true},
-		{"GetBody", `Bearer error="invalid_token"`, "GetBody", true, true},
-		{"stream", `Bearer error="invalid_token"`, "stream", true, false},
-		{"no code", `Bearer realm="x"`, "", true, false},
-		{"no challenge", ``, "", true, false},
-		{"another scheme", `Basic realm="x"`, "", true, false},
-		{"insufficient_scope", `Bearer error="insufficient_scope"`, "", false, false},
-		{"invalid_request", `Bearer error="invalid_request"`, "", false, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			bubble(t, time.Hour, func(t *testing.T, w *world) {
-				for name := range w.clients() {
-					var bodies []string
-					var firstBody closeCounter
-					endless := new(zeros)
-					base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
-						body := ""
-						if req.Body != nil {
-							data, _ := io.ReadAll(req.Body)
-							req.Body.Close()
-							body = string(data)
-						}
-						bodies = append(bodies, body+" "+req.Header.Get("Authorization"))
-						resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
-						if len(bodies) == 1 {
-							firstBody = closeCounter{Reader: io.LimitReader(endless, 1<<30)}
-							resp = &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {test.challenge}}, Body: &firstBody}
-						}
-						return resp, nil
-					})
-					conf := *w.conf
-					conf.HTTPClient, _ = contextClient(w.ctx)
-					ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: base})
-					client := map[string]*http.Client{"Client": conf.Client(ctx), "Transport": {Transport: conf.Transport(ctx)}}[name]
-					before := w.auth.TokenRequests()
-
-					var reqBody io.Reader
-					switch test.body {
-					case "GetBody":
-						reqBody = strings.NewReader("data")
-					case "stream":
-						reqBody = io.MultiReader(strings.NewReader("data"))
-					}
-					req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, reqBody)
-					require.NoError(t, err)
-					resp, err := client.Do(req)
-					require.NoError(t, err)
-					if test.replays {
-						require.Equal(t, 200, resp.StatusCode)
-						require.Len(t, bodies, 2)
-						require.NotEqual(t, bodies[0], bodies[1], "the same token")
-						require.Equal(t, bodies[0][:1], bodies[1][:1], "another body")
-						require.EqualValues(t, 1, firstBody.closed.Load())
-						require.Positive(t, endless.read)
-						require.LessOrEqual(t, endless.read, 2*maxDrain)
-						require.Equal(t, before+2, w.auth.TokenRequests())
-						resp.Body.Close()
-						continue
-					}
-					require.Equal(t, 401, resp.StatusCode)
-					require.Len(t, bodies, 1)
-					require.Zero(t, firstBody.closed.Load(), "the caller has not read it yet")
-					resp.Body.Close()
-					resp, err = client.Get(worldAPI)
-					require.NoError(t, err)
-					resp.Body.Close()
-					want := before + 1
-					if test.drops {
-						want++
-					}
-					require.Equal(t, want, w.auth.TokenRequests())
-				}
-			})
-		})
-	}
-}
-
-func TestF11_ServerThatKeepsIssuingTheSameToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, requests := answering(t.Context(), `{"access_token":"same"}`)
-		conf := &Config{TokenURL: "https://auth.example/token"}
-		conf.HTTPClient, _ = contextClient(ctx)
-		calls := 0
-		tr := &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
-			calls++
-			return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}, Body: http.NoBody}, nil
-		})}
-		resp, err := (&http.Client{Transport: tr}).Get(worldAPI)
-		require.NoError(t, err)
-		resp.Body.Close()
-		require.Equal(t, 1, calls, "it was refused already")
-		require.EqualValues(t, 2, requests.Load())
-	})
-}
-
-func TestF11_Always401(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		w.api.Handler = http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			rw.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			rw.WriteHeader(http.StatusUnauthorized)
-		})
-		client := w.conf.Client(w.ctx)
-		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(500 * time.Millisecond) {
-			resp, err := w.get(t, client)
-			require.NoError(t, err)
-			require.Equal(t, 401, resp.StatusCode)
-		}
-		require.LessOrEqual(t, w.auth.TokenRequests(), 1+10*60/30)
-	})
-}
-
-func TestF11_NoNewTokenToBeHad(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		for name, client := range w.clients() {
-			_, err := w.get(t, client)
-			require.NoError(t, err)
-			w.auth.RevokeAll()
-			w.auth.Script(clientcredentialstest.InvalidClient())
-			resp, err := client.Get(worldAPI)
-			require.NoError(t, err, name)
-			require.Equal(t, 401, resp.StatusCode, "the API's answer, whole")
-			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NotEmpty(t, body)
-			resp.Body.Close()
-		}
-	})
-}
-
-func TestF11_TokenOfAnotherSource(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		client := w.conf.Client(w.ctx)
-		client.Transport.(*oauth2.Transport).Source = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "another"})
-		resp, err := w.get(t, client)
-		require.NoError(t, err)
-		require.Equal(t, 401, resp.StatusCode)
-		require.Zero(t, w.auth.TokenRequests())
-	})
-}
-
-func TestF11_GetBodyFails(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		client := w.conf.Client(w.ctx)
-		_, err := w.get(t, client)
-		require.NoError(t, err)
-		w.auth.RevokeAll()
-		req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, strings.NewReader("x"))
-		require.NoError(t, err)
-		req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
-		resp, err := client.Do(req)
-		require.NoError(t, err)
-		require.Equal(t, 401, resp.StatusCode)
-		resp.Body.Close()
-	})
-}
-
-// Who has left doesn't want another attempt, and nobody is told of one.
+// A caller that has left wants no other attempt, and the Observer isn't told of one.
 func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, leave := context.WithCancel(t.Context())
 	requests := 0
 	conf := &Config{
 		ClientID: "client", ClientSecret: "secret", TokenURL: "https://auth.example/token",
-		Observer: &Observer{Retry: func(info event.Retry) { t.Error("told of another attempt", info) }},
+		Observer: noRetries(t),
 		HTTPClient: &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
 			requests++
-			cancel()
+			leave()
 			return nil, errors.New("reset")
 		})},
 	}
@@ -760,31 +334,27 @@ func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
 	require.Equal(t, 1, requests)
 }
 
-// A token endpoint that speaks http where https is expected doesn't learn it in a second.
-func TestPlainServerIsNotTriedAgain(t *testing.T) {
-	server := clientcredentialstest.Start(t)
-	conf := &Config{
-		ClientID: clientcredentialstest.ClientID, ClientSecret: clientcredentialstest.ClientSecret,
-		TokenURL: strings.Replace(server.TokenURL, "http:", "https:", 1),
-		Observer: &Observer{Retry: func(info event.Retry) { t.Error("tried again after", info.Err) }},
-	}
-	_, err := conf.Source(t.Context()).Token()
-	require.ErrorIs(t, err, http.ErrSchemeMismatch)
-	require.False(t, IsTemporary(err))
+// noRetries returns an Observer that fails the test if a token request is tried again.
+func noRetries(t *testing.T) *Observer {
+	return &Observer{Retry: func(info event.Retry) { t.Error("tried again after", info.Err) }}
 }
 
-// A server that wants another client certificate doesn't change its mind in a second.
-func TestRefusedCertificateIsNotTriedAgain(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.StartTLS()
-	defer server.Close()
-	conf := &Config{
-		TokenURL: server.URL, HTTPClient: server.Client(), AuthStyle: oauth2.AuthStyleInHeader,
-		Observer: &Observer{Retry: func(info event.Retry) { t.Error("tried again after", info.Err) }},
-	}
-	_, err := conf.Source(t.Context()).Token()
+// Neither of these servers will behave differently in a second.
+func TestPermanentTLSErrorsAreNotTriedAgain(t *testing.T) {
+	plain := clientcredentialstest.Start(t)
+	wantsCertificate := httptest.NewUnstartedServer(http.NotFoundHandler())
+	wantsCertificate.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	wantsCertificate.Config.ErrorLog = log.New(io.Discard, "", 0)
+	wantsCertificate.StartTLS()
+	defer wantsCertificate.Close()
+
+	conf := &Config{ClientID: "id", ClientSecret: "secret", TokenURL: strings.Replace(plain.TokenURL, "http:", "https:", 1), Observer: noRetries(t)}
+	err := errorFrom(t, conf.Source(t.Context()))
+	require.ErrorIs(t, err, http.ErrSchemeMismatch)
+	require.False(t, IsTemporary(err))
+
+	conf = &Config{TokenURL: wantsCertificate.URL, HTTPClient: wantsCertificate.Client(), AuthStyle: oauth2.AuthStyleInHeader, Observer: noRetries(t)}
+	err = errorFrom(t, conf.Source(t.Context()))
 	require.ErrorContains(t, err, "certificate required")
 	require.False(t, IsTemporary(err))
 }

@@ -23,74 +23,71 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// TestSimulation plays random scenarios with one Source: callers of every kind,
-// an authorization server and an API that misbehave, invalidations, rotations of
-// the secret, contexts that end, clocks that jump. What happens is written down on
-// the fake clock of testing/synctest, and judged when all is over.
+// TestSimulation plays random scenarios with one Source: callers of every kind, an
+// authorization server and an API that misbehave, invalidations, rotations of the secret,
+// contexts that end, clocks that jump. It records what happens on the fake clock of
+// testing/synctest, and judges it at the end.
 //
-// The authorization server is the judge's only source for what a token is good for.
-// From the Source it takes when a flight starts and ends, and when a token is
-// dropped, which the Observer tells.
+// The judge learns only from the authorization server for how long a token is valid. From the
+// Source's Observer it learns when a flight starts and ends, and when a token is dropped.
 //
-// A token is surely there at a moment if it came with the last flight that landed,
-// has not been dropped, and has life left. What happens in the same nanosecond has
-// no order: there the judge believes either.
+// A token is surely there at a moment if it came with the last flight that landed, has not
+// been dropped, and has life left. Events in the same nanosecond have no order: the judge
+// accepts either.
 //
-//   - deadline: a call returns when its context ends, to the nanosecond. Without a
-//     context it waits no longer than TotalTimeout.
-//   - expired: no token is served when expires_in, counted from before the token
-//     request was sent, has passed. Each token may be used for 1 second, though.
-//   - provenance: what is served is what the server issued, and the API never gets
-//     a request without. No caller's context reaches a token request.
-//   - refused: no call fails while a token is surely there, at its start or its end,
-//     and none is dropped meanwhile.
-//   - wait: no call waits while a token is surely there, except in the last tenth of
-//     its life, 10 seconds at most, and then for 1 second at most. A TokenSource with
-//     a margin waits as soon as that is reached, and for half of what is left.
-//   - error: each error is that of the caller's own context, of the construction
-//     context once it is done, or of a failed flight: of one that ended during the
-//     call, or of the last one while it is cooling.
-//   - shared: callers that waited and got an error at the same moment got the same.
+//   - deadline: a call returns when its context ends, to the nanosecond. Without a context it
+//     waits no longer than TotalTimeout.
+//   - expired: no token is served when expires_in has passed, counted from before the token
+//     request was sent. Each token may be used for 1 second, though.
+//   - provenance: only what the server issued is served, and the API never gets a request
+//     without a token. No caller's context reaches a token request.
+//   - refused: no call fails if a token is surely there at its start or its end, unless a token
+//     is dropped during the call.
+//   - wait: no call waits while a token is surely there, except in the last tenth of its life,
+//     10 seconds at most, and then for 1 second at most. A TokenSource with a margin waits as
+//     soon as the margin is reached, and for half of what is left.
+//   - error: each error is that of the caller's own context, of the construction context once
+//     it is done, or of a failed flight: one that ended during the call, or the last one while
+//     it is cooling.
+//   - shared: callers that waited and got an error at the same moment got the same error.
 //   - single: there are never two token requests under way.
-//   - justified: a flight takes off only during a call; not while a fresh token is
-//     there, the first half of its life at the least; not before a Retry-After is
-//     over; after the nth failure in a row not for 0.75 of 1, 2, 4 ... 30 seconds
-//     while a token is there, and after the fifth failure neither while none is.
-//   - attempts: a flight makes MaxAttempts, and one more to find the auth style, at
-//     least 100 milliseconds apart and after a Retry-After. It makes only one while
-//     a token is there. It starts over when an invalidation has overtaken it.
-//   - refresh: a call with a stale token starts a flight, unless one is under way or
-//     the last one is cooling. However many have failed.
+//   - justified: a flight takes off only during a call. It doesn't take off while a fresh token
+//     is there, which includes at least the first half of the token's life, or before a
+//     Retry-After is over. After the nth failure in a row it waits at least 0.75 of 1, 2, 4
+//     ... 30 seconds while a token is there, and from the fifth failure on also while none is.
+//   - attempts: a flight makes MaxAttempts, and one more to find the auth style, at least 100
+//     milliseconds apart and after a Retry-After. It makes only one while a token is there. It
+//     starts over when an invalidation has overtaken it.
+//   - refresh: a call with a stale token starts a flight, unless one is under way or the last
+//     one is cooling, however many have failed.
 //   - dropped: a token issued before an invalidation is never served after it.
-//   - kept: a token is dropped only by Invalidate with that token, or after the API
-//     has answered 401 to it: at most once in 30 seconds, or in the token's life if that
-//     is less, unless it is in the last second of that life.
-//   - rejected: the first 401 in that time, without another reason than
-//     invalid_token, drops the token, unless it is the answer to a replay. The
-//     replay carries another.
+//   - kept: a token is dropped only by Invalidate with that token, or after the API has answered
+//     401 to it. The latter happens at most once in 30 seconds, or in the token's life if that is
+//     less, except in the last second of that life.
+//   - rejected: the first 401 in that time drops the token, unless it gives another reason than
+//     invalid_token or is the answer to a replay. The replay carries another token.
 //   - construction: no token is requested once the construction context is done.
-//   - recovery: when the server has recovered, a caller gets a token after what is
-//     under way has timed out and what is cooling is over.
-//   - status: Status tells whether a token is there.
+//   - recovery: when the server has recovered, a caller gets a token after what is under way has
+//     timed out and what is cooling is over.
+//   - status: Status reports whether a token is there.
 //   - closed: the body of each request is closed.
-//   - leak: no goroutine is left. This one is testing/synctest's.
+//   - leak: no goroutine is left. testing/synctest checks this one.
 //
-// The number of token requests follows from justified and attempts: in time D, with
-// tokens whose life is at least L, and with I invalidations and C changes of the
-// secret, S = 1 + I + D/max(L/2, 1s) flights succeed at most, and fail at most
-// (S+C)·(5 + 5) + D/22.5s: five at once, five while the pause grows, and then one
-// per pause. Each makes MaxAttempts+1 requests at most. That is checked as well:
+// The number of token requests follows from justified and attempts. In time D, with tokens
+// whose life is at least L, with I invalidations and C changes of the secret, at most S = 1 +
+// I + D/max(L/2, 1s) flights succeed. At most (S+C)·(5 + 5) + D/22.5s flights fail: five at
+// once, five while the pause grows, and then one per pause. Each makes at most MaxAttempts+1
+// requests. The judge checks that as well:
 //
 //   - bound: the number of token requests.
 //
-// A failure prints the seed and what happened. To play that scenario again, more
-// than once because the goroutines' order and the library's jitter come from
-// elsewhere:
+// A failure prints the seed and what happened. To play that scenario again, more than once
+// because the seed decides neither the order of goroutines nor the library's jitter:
 //
 //	go test -run TestSimulation -seed=N -scenarios=1 -count=100
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	met := new(encounters)
+	met := &encounters{count: make(map[string]int)}
 	t.Cleanup(func() {
 		t.Logf("met:\n%v", met)
 		if *simulationScenarios >= defaultScenarios && !t.Failed() {
@@ -118,15 +115,14 @@ var (
 // simulate plays the scenario of a seed and judges it.
 func simulate(t *testing.T, seed uint64, met *encounters) {
 	t.Helper()
-	s := newSimulation(generate(seed))
+	s := &simulation{scenario: generate(seed), rand: rand.New(rand.NewPCG(seed, 2)), notes: make(map[noteKind][]note)}
 	defer func() {
-		v := recover()
-		if v != nil {
+		if v := recover(); v != nil {
 			s.fail("leak", "%v", v)
 		}
 		if len(s.violations) > 0 || t.Failed() {
-			t.Errorf("go test -run TestSimulation -seed=%d -scenarios=1 -count=100\n%v\n%s\nVIOLATED:\n%s",
-				seed, &s.scenario, s.timeline(), strings.Join(s.violations, "\n"))
+			t.Errorf("go test -run TestSimulation -seed=%d -scenarios=1 -count=100\n%+v\n%s\nVIOLATED:\n%s",
+				seed, s.scenario, s.timeline(), strings.Join(s.violations, "\n"))
 		}
 	}()
 	synctest.Test(t, func(*testing.T) { s.play() })
@@ -136,31 +132,27 @@ func simulate(t *testing.T, seed uint64, met *encounters) {
 
 // A scenario is what is drawn from a seed before anything happens.
 type scenario struct {
-	seed uint64
-
 	// The Config.
 	style  oauth2.AuthStyle
-	post   bool // the server takes the secret in the body only
+	post   bool // the server accepts the secret in the body only
 	early  time.Duration
 	retry  RetryPolicy
 	margin time.Duration // of the TokenSource, if there is one; 0: its own
 
-	// The authorization server.
-	lives     []int         // what it gives as expires_in, one of these; 0: none
+	// The authorization server and the API.
+	lives     []int         // expires_in is one of these; 0: there is none
 	refreshIn int           // percent of tokens that come with refresh_in
-	latency   time.Duration // half to one and a half of it
+	latency   time.Duration // each answer takes half to one and a half of it
 	faults    []outage
-
-	// The API.
-	apiLatency time.Duration
-	apiFaults  []apiOutage
+	apiDelay  time.Duration // likewise
+	apiFaults []outage
 
 	callers []simCaller
 	events  []simEvent // in the order of time
-	leave   bool       // the construction context alone at the end
+	leave   bool       // the construction context isn't cancelled at the end
 }
 
-// An outage is a time in which the authorization server misbehaves.
+// An outage is a time in which a server misbehaves.
 type outage struct {
 	from, until time.Duration
 	percent     int // of the requests
@@ -173,7 +165,7 @@ type fault struct {
 	status     int
 	retryAfter int // seconds; 0: none
 	date       bool
-	body       string
+	body       string        // of the API: its WWW-Authenticate
 	latency    time.Duration // 0: the usual
 }
 
@@ -183,21 +175,14 @@ const (
 	faultSound     faultKind = "sound"
 	faultStatus    faultKind = "status"
 	faultReset     faultKind = "reset"
-	faultCut       faultKind = "cut"       // in the midst of the body
+	faultCut       faultKind = "cut"       // within the body
 	faultSlow      faultKind = "slow"      // the body takes as long again as the header
 	faultHang      faultKind = "hang"      // until the context ends
-	faultDeaf      faultKind = "deaf"      // to the context
+	faultDeaf      faultKind = "deaf"      // ignores the context
 	faultMalformed faultKind = "malformed" // with status 200
 	faultPanics    faultKind = "panics"
 	faultExits     faultKind = "exits" // by runtime.Goexit
 )
-
-// An apiOutage is a time in which the API misbehaves.
-type apiOutage struct {
-	from, until time.Duration
-	reset       bool   // else status 401
-	challenge   string // WWW-Authenticate
-}
 
 // A simEvent happens by itself, once.
 type simEvent struct {
@@ -209,13 +194,13 @@ type simEvent struct {
 type eventKind string
 
 const (
-	eventRevoke eventKind = "revoke"       // every token there is, at the server
+	eventRevoke eventKind = "revoke"       // all tokens, at the server
 	eventRotate eventKind = "rotate"       // the secret at the server
 	eventAssign eventKind = "assign"       // the server's secret to the Config
 	eventCancel eventKind = "cancel"       // the construction context
 	eventJump   eventKind = "jump"         // of the wall clock against the monotonic one
 	eventLook   eventKind = "status"       // ask for the Status
-	eventDrop   eventKind = "drop current" // Invalidate by whoever has just got a token
+	eventDrop   eventKind = "drop current" // Invalidate with the current token
 )
 
 // A simCaller makes its calls one after the other.
@@ -230,26 +215,19 @@ const (
 	bySource      callerKind = "Source"
 	byTransport   callerKind = "Transport"
 	byClient      callerKind = "Client"
-	byTokenSource callerKind = "TokenSource" // one at the most: a wait for the lock of oauth2's shell would stop the clock
+	byTokenSource callerKind = "TokenSource" // at most one: a wait for the lock of oauth2's cache would stop the clock
 )
 
-// A plan is what a call is going to be.
+// A plan describes a call in advance.
 type plan struct {
 	pause   time.Duration // before
 	timeout time.Duration // of its context; 0: already over; -1: none
 	cancel  time.Duration // likewise
-	body    bool          // has one
-	getBody bool          // which can be had again
-	drop    dropKind      // afterwards
+	body    bool          // the request has one
+	getBody bool          // and can produce it again
+	drop    bool          // call Invalidate afterwards
+	dropOld bool          // likewise, with a token that the caller got before
 }
-
-type dropKind string
-
-const (
-	dropNothing dropKind = ""
-	dropThis    dropKind = "drop this"
-	dropOld     dropKind = "drop old" // a token that the caller got before
-)
 
 // A generator draws the parts of a scenario.
 type generator struct {
@@ -267,13 +245,12 @@ type theme string
 const (
 	themeMixture theme = "mixture"
 	themeOutages theme = "outages" // the server fails for a while when tokens are stale
-	themeStorm   theme = "storm"   // and many callers give it no peace
+	themeStorm   theme = "storm"   // and many callers call all the time
 )
 
 // generate draws a scenario.
 func generate(seed uint64) scenario {
 	g := generator{Rand: rand.New(rand.NewPCG(seed, 1))}
-	g.seed = seed
 	g.theme = pick(g.Rand, themeMixture, themeMixture, themeMixture, themeOutages, themeOutages, themeStorm)
 	g.leave = g.percent(50)
 	g.drawConfig()
@@ -289,7 +266,7 @@ func (g *generator) percent(n int) bool { return g.IntN(100) < n }
 
 func (g *generator) upTo(d time.Duration) time.Duration { return 1 + time.Duration(g.Int64N(int64(d))) }
 
-// within draws one of several spans, and up to so much.
+// within draws one of several spans, and then a duration up to that.
 func (g *generator) within(spans ...time.Duration) time.Duration {
 	return g.upTo(pick(g.Rand, spans...))
 }
@@ -332,7 +309,7 @@ func (g *generator) drawServers() {
 		g.refreshIn = pick(g.Rand, 10, 100)
 	}
 	g.latency = pick(g.Rand, 1, 5*time.Millisecond, 5*time.Millisecond, 300*time.Millisecond, 2*time.Second, 8*time.Second)
-	g.apiLatency = pick(g.Rand, 1, 10*time.Millisecond, time.Second)
+	g.apiDelay = pick(g.Rand, 1, 10*time.Millisecond, time.Second)
 
 	switch {
 	case g.theme == themeOutages:
@@ -353,13 +330,10 @@ func (g *generator) drawServers() {
 	if g.theme == themeMixture && g.percent(40) {
 		for range 1 + g.IntN(2) {
 			from := g.upTo(g.horizon)
-			g.apiFaults = append(g.apiFaults, apiOutage{
-				from:  from,
-				until: from + g.within(time.Second, time.Minute, g.span),
-				reset: g.percent(20),
-				challenge: pick(g.Rand, "", `Bearer realm="x"`,
-					`Bearer error="invalid_token"`, `Bearer error="invalid_token"`, `Bearer error="insufficient_scope"`),
-			})
+			until := from + g.within(time.Second, time.Minute, g.span)
+			kind := pick(g.Rand, faultReset, faultStatus, faultStatus, faultStatus, faultStatus)
+			challenge := pick(g.Rand, "", `Bearer realm="x"`, invalidToken, invalidToken, `Bearer error="insufficient_scope"`)
+			g.apiFaults = append(g.apiFaults, outage{from, until, 100, fault{kind: kind, body: challenge}})
 		}
 	}
 }
@@ -433,13 +407,8 @@ func (g *generator) drawCall(patient, first bool) plan {
 	}
 	p.body = g.percent(30)
 	p.getBody = p.body && g.percent(60)
-	switch {
-	case g.theme != themeMixture:
-	case g.percent(5):
-		p.drop = dropThis
-	case g.percent(3):
-		p.drop = dropOld
-	}
+	p.drop = g.theme == themeMixture && g.percent(5)
+	p.dropOld = g.theme == themeMixture && !p.drop && g.percent(3)
 	return p
 }
 
@@ -464,7 +433,7 @@ func (g *generator) drawEvents() {
 	if g.percent(15) {
 		add(eventCancel, g.upTo(g.horizon), 0)
 	}
-	if g.percent(25) && !g.tokenSource { // Its shell looks at no clock but the wall's.
+	if g.percent(25) && !g.tokenSource { // The cache of oauth2 knows only the wall clock.
 		by := g.within(time.Second, g.span/2, 2*g.span)
 		if g.percent(50) {
 			by = -by
@@ -474,26 +443,7 @@ func (g *generator) drawEvents() {
 	slices.SortStableFunc(g.events, func(a, b simEvent) int { return cmp.Compare(a.at, b.at) })
 }
 
-func (sc *scenario) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: style=%d post=%v early=%v retry=%+v margin=%v lives=%v refresh_in=%d%% latency=%v api=%v\n",
-		sc.seed, sc.style, sc.post, sc.early, sc.retry, sc.margin, sc.lives, sc.refreshIn, sc.latency, sc.apiLatency)
-	for _, o := range sc.faults {
-		fmt.Fprintf(&b, "  %v to %v: %d%% %+v\n", o.from, o.until, o.percent, o.fault)
-	}
-	for _, o := range sc.apiFaults {
-		fmt.Fprintf(&b, "  API %v to %v: reset=%v 401 %s\n", o.from, o.until, o.reset, o.challenge)
-	}
-	for _, e := range sc.events {
-		fmt.Fprintf(&b, "  %v: %s %v\n", e.at, e.kind, e.by)
-	}
-	for i, c := range sc.callers {
-		fmt.Fprintf(&b, "  caller %d, %s: %+v\n", i, c.kind, c.calls)
-	}
-	return b.String()
-}
-
-// A simulation is a scenario under way, and what is written down of it.
+// A simulation is a scenario under way, and the record of it.
 type simulation struct {
 	scenario
 
@@ -503,9 +453,8 @@ type simulation struct {
 	client    http.RoundTripper
 	shell     oauth2.TokenSource
 
-	zero time.Time
-	over chan struct{} // closed at the end, for what is deaf to everything else
-
+	zero   time.Time
+	over   chan struct{}      // closed at the end, for what ignores everything else
 	cancel context.CancelFunc // of the construction context
 
 	mu           sync.Mutex // protects what follows
@@ -514,42 +463,39 @@ type simulation struct {
 	serverSecret int
 	configSecret int
 	revoked      time.Time // tokens issued before; zero: none
-	cancelled    time.Time // the construction context; zero: not
+	cancelled    time.Time // when the construction context was; zero: it wasn't
 
-	clock         int // a number for each thing that is written down
-	attempts      []*simAttempt
-	flights       []*simFlight
-	ended         int // how many of the flights
-	calls         []*simCall
-	drops         []simDrop
-	invalidations []cause // what Invalidate was called with
-	unauthorized  []cause // what the API has answered 401 to
-	jumps         []jump
-	looks         []look
-	finish        time.Time
-	violations    []string
+	clock      int // number of things that have been recorded
+	attempts   []*simAttempt
+	flights    []*simFlight
+	ended      int // how many of the flights
+	calls      []*simCall
+	notes      map[noteKind][]note
+	finish     time.Time
+	violations []string
 }
 
 // A simAttempt is one token request on the wire.
 type simAttempt struct {
-	flight   *simFlight
-	ctx      context.Context
-	sent     time.Time
-	end      time.Time // zero: not yet
-	style    oauth2.AuthStyle
-	fault    fault
-	hold     time.Time // what Retry-After says
-	issued   time.Time
-	token    string // "": none was issued
-	life     int    // seconds; 0: for ever
-	refresh  int
-	received bool // the whole answer
+	flight    *simFlight
+	ctx       context.Context
+	sent, end time.Time // end is zero until then
+	style     oauth2.AuthStyle
+	fault     fault
+	latency   time.Duration
+	early     bool      // the token is issued before the latency, not after it
+	accepted  bool      // the credentials are right
+	hold      time.Time // what Retry-After says
+	issued    time.Time
+	token     string // "": none was issued
+	life      int    // seconds; 0: forever
+	refresh   int
+	received  bool // the whole answer
 }
 
 // A simFlight is what the Observer tells of a flight.
 type simFlight struct {
 	start, end time.Time
-	number     int // of the start, by the clock
 	secret     int
 	background bool
 	err        error
@@ -571,47 +517,55 @@ type simCall struct {
 	secret     int       // of the Config
 	until      time.Time // its context ends; zero: it doesn't
 	err        error
-	serves     []serving // two if the request was replayed
+	serves     []note // tokens in the hands of the caller or the API; two if the request was replayed
 	body       *closeCounter
 	apiLatency time.Duration
 }
 
-// A serving is a token in the hands of a caller, or at the API.
-type serving struct {
-	token string
-	at    time.Time
-}
+// empty reports whether the call ended with an error and without a token.
+func (c *simCall) empty() bool { return c.err != nil && len(c.serves) == 0 }
 
-// A simDrop is a token that the Source has dropped.
-type simDrop struct {
+// A note records something that happens at one moment.
+type note struct {
 	at       time.Time
-	number   int
-	rejected bool
+	number   int // by the clock
+	token    string
+	rejected bool          // a token is dropped because the API has answered 401
+	replay   bool          // the API answers 401 to a replay
+	by       time.Duration // how far the clock jumps
+	state    State
 }
 
-// A cause is a token that ought to be dropped.
-type cause struct {
-	token  string
-	at     time.Time
-	replay bool
+type noteKind string
+
+const (
+	noteDrop         noteKind = "drop" // by the Source
+	noteInvalidate   noteKind = "Invalidate"
+	noteUnauthorized noteKind = "401"
+	noteJump         noteKind = "the wall clock jumps"
+	noteLook         noteKind = "status"
+)
+
+// lock locks s.mu and returns the function that unlocks it.
+func (s *simulation) lock() func() {
+	s.mu.Lock()
+	return s.mu.Unlock
 }
 
-type jump struct {
-	token string
-	at    time.Time
-	by    time.Duration
+// note records n, which happens now.
+func (s *simulation) note(kind noteKind, n note) {
+	defer s.lock()()
+	n.at, n.number = time.Now(), s.tick()
+	s.notes[kind] = append(s.notes[kind], n)
 }
 
-type look struct {
-	at    time.Time
-	state State
+// tick returns the number of what is recorded next. It requires that s.mu is held.
+func (s *simulation) tick() int {
+	s.clock++
+	return s.clock
 }
 
-func newSimulation(sc scenario) *simulation {
-	return &simulation{scenario: sc, rand: rand.New(rand.NewPCG(sc.seed, 2))}
-}
-
-// fail notes a violation.
+// fail records a violation.
 func (s *simulation) fail(invariant, format string, args ...any) {
 	s.violations = append(s.violations, invariant+": "+fmt.Sprintf(format, args...))
 }
@@ -622,13 +576,6 @@ func (s *simulation) at(t time.Time) string {
 		return "-"
 	}
 	return t.Sub(s.zero).String()
-}
-
-// tick returns the number of what is written down next. It requires that s.mu is
-// held.
-func (s *simulation) tick() int {
-	s.clock++
-	return s.clock
 }
 
 // play plays the scenario, in a bubble.
@@ -649,13 +596,11 @@ func (s *simulation) play() {
 			RefreshDone:    func(event.RefreshDone) { s.refreshEnded(nil) },
 			RefreshFailed:  func(info event.RefreshFailed) { s.refreshEnded(info.Err) },
 			Invalidated: func(info event.Invalidated) {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.drops = append(s.drops, simDrop{time.Now(), s.tick(), info.Reason == event.Rejected})
+				s.note(noteDrop, note{rejected: info.Reason == event.Rejected})
 			},
 		},
 	}
-	// As Config.TokenSource, Client and Transport make them, over one Source.
+	// Config.TokenSource, Client and Transport make them like this, but here over one Source.
 	s.source = s.conf.Source(ctx)
 	s.shell = newShelledSource(s.source)
 	if s.margin != 0 {
@@ -668,36 +613,36 @@ func (s *simulation) play() {
 	quiet := make(chan struct{})
 	events.Go(func() { s.playEvents(quiet) })
 	for i, c := range s.callers {
-		callers.Go(func() {
-			var old string
-			for _, p := range c.calls {
-				time.Sleep(p.pause)
-				token := s.call(i, c.kind, p)
-				switch p.drop {
-				case dropThis:
-					s.invalidate(token)
-				case dropOld:
-					s.invalidate(old)
-				case dropNothing:
-				}
-				if token != "" {
-					old = token
-				}
-			}
-		})
+		callers.Go(func() { s.playCaller(i, c) })
 	}
 	callers.Wait()
 	close(quiet)
 	events.Wait()
 	s.settle()
 	if s.leave {
-		time.Sleep(s.totalTimeout())
+		time.Sleep(s.policy().TotalTimeout)
 	} else {
 		s.cancel()
 	}
 	s.finish = time.Now()
 	close(s.over)
-	// The clock stops with this goroutine: what doesn't end by itself now, leaks.
+	// The clock stops with this goroutine. A goroutine that doesn't end by itself now leaks.
+}
+
+// playCaller makes the calls of a caller.
+func (s *simulation) playCaller(i int, c simCaller) {
+	var old string
+	for _, p := range c.calls {
+		time.Sleep(p.pause)
+		token := s.call(i, c.kind, p)
+		switch {
+		case p.drop:
+			s.invalidate(token)
+		case p.dropOld:
+			s.invalidate(old)
+		}
+		old = cmp.Or(token, old)
+	}
 }
 
 // playEvents makes the events happen until quiet is closed.
@@ -727,7 +672,7 @@ func (s *simulation) playEvents(quiet chan struct{}) {
 		case eventJump:
 			s.jump(e.by)
 		case eventLook:
-			s.look()
+			s.note(noteLook, note{state: s.source.Status().State})
 		case eventDrop:
 			if c := s.source.current.Load(); c != nil {
 				s.invalidate(c.token.AccessToken)
@@ -736,49 +681,34 @@ func (s *simulation) playEvents(quiet chan struct{}) {
 	}
 }
 
-// assignSecret gives the server's secret to the Config, with the lock that a
-// program that does so while tokens are requested has to have.
+// assignSecret gives the server's secret to the Config. A program that does so while tokens
+// are requested needs a lock.
 func (s *simulation) assignSecret() {
 	s.source.mu.Lock()
 	defer s.source.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.lock()()
 	s.configSecret = s.serverSecret
 	s.conf.ClientSecret = fmt.Sprintf("secret%d", s.configSecret)
 }
 
-// jump moves the wall clock, as seen by the current token. Forward it is also what
-// a machine does that wakes up: the monotonic clock has stood still.
+// jump moves the wall clock, as the current token sees it. A machine that wakes up sees a
+// jump forward too: its monotonic clock has stood still.
 func (s *simulation) jump(by time.Duration) {
 	s.source.mu.Lock()
 	defer s.source.mu.Unlock()
-	c := s.source.current.Load()
-	if c == nil {
-		return
+	if c := s.source.current.Load(); c != nil {
+		moved := *c
+		moved.sent = moved.sent.MoveWallClock(by)
+		s.source.current.Store(&moved)
+		s.note(noteJump, note{token: c.token.AccessToken, by: by})
 	}
-	moved := *c
-	moved.sent = moved.sent.MoveWallClock(by)
-	s.source.current.Store(&moved)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.jumps = append(s.jumps, jump{c.token.AccessToken, time.Now(), by})
-}
-
-func (s *simulation) look() {
-	state := s.source.Status().State
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.looks = append(s.looks, look{time.Now(), state})
 }
 
 func (s *simulation) invalidate(token string) {
-	if token == "" {
-		return
+	if token != "" {
+		s.note(noteInvalidate, note{token: token})
+		s.source.Invalidate(&oauth2.Token{AccessToken: token})
 	}
-	s.mu.Lock()
-	s.invalidations = append(s.invalidations, cause{token: token, at: time.Now()})
-	s.mu.Unlock()
-	s.source.Invalidate(&oauth2.Token{AccessToken: token})
 }
 
 // settle ends all misbehaviour and waits until a caller gets a token.
@@ -787,11 +717,11 @@ func (s *simulation) settle() {
 	s.mu.Lock()
 	s.healed = true
 	s.mu.Unlock()
-	limit := time.Now().Add(s.totalTimeout() + 30*time.Second)
+	limit := time.Now().Add(s.policy().TotalTimeout + 30*time.Second)
 	for {
 		token := s.call(-1, bySource, plan{timeout: -1, cancel: -1})
 		s.mu.Lock()
-		for _, a := range s.attempts { // Also of an answer that was under way.
+		for _, a := range s.attempts { // An answer may have been under way.
 			if a.hold.After(limit) {
 				limit = a.hold
 			}
@@ -809,10 +739,14 @@ func (s *simulation) settle() {
 	}
 }
 
-// call makes one call and returns the token that it got, or that the API got.
+// callKey is the key of the *simCall in its context.
+type callKey struct{}
+
+// call makes one call and returns the token that the caller or the API got.
 func (s *simulation) call(caller int, kind callerKind, p plan) string {
 	c := &simCall{caller: caller, kind: kind, plan: p, start: time.Now()}
-	ctx := context.WithValue(context.Background(), callKey{}, c)
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), callKey{}, c))
+	defer cancel()
 	if kind != byTokenSource {
 		for _, end := range []time.Duration{p.timeout, p.cancel} {
 			if end >= 0 && (c.until.IsZero() || c.start.Add(end).Before(c.until)) {
@@ -820,19 +754,15 @@ func (s *simulation) call(caller int, kind callerKind, p plan) string {
 			}
 		}
 		if p.timeout >= 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, p.timeout)
-			defer cancel()
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, p.timeout)
+			defer stop()
 		}
-		if p.cancel >= 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithCancel(ctx)
-			defer cancel()
-			if p.cancel == 0 {
-				cancel()
-			} else {
-				defer time.AfterFunc(p.cancel, cancel).Stop()
-			}
+		switch {
+		case p.cancel == 0:
+			cancel()
+		case p.cancel > 0:
+			defer time.AfterFunc(p.cancel, cancel).Stop()
 		}
 	}
 	s.mu.Lock()
@@ -849,20 +779,19 @@ func (s *simulation) call(caller int, kind callerKind, p plan) string {
 	case byTokenSource:
 		token, err = s.shell.Token()
 	case byTransport:
-		resp, err = s.transport.RoundTrip(s.request(ctx, c))
+		resp, err = s.transport.RoundTrip(c.request(ctx))
 	case byClient:
-		resp, err = s.client.RoundTrip(s.request(ctx, c))
+		resp, err = s.client.RoundTrip(c.request(ctx))
 	}
 	if resp != nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 	}
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.lock()()
 	c.end, c.err = time.Now(), err
 	if token != nil {
-		c.serves = append(c.serves, serving{token.AccessToken, c.end})
+		c.serves = append(c.serves, note{token: token.AccessToken, at: c.end})
 	}
 	if len(c.serves) == 0 {
 		return ""
@@ -870,11 +799,8 @@ func (s *simulation) call(caller int, kind callerKind, p plan) string {
 	return c.serves[len(c.serves)-1].token
 }
 
-// callKey is the key of the *simCall in its context.
-type callKey struct{}
-
-// request returns the request to the API that a call makes.
-func (s *simulation) request(ctx context.Context, c *simCall) *http.Request {
+// request returns the request to the API that the call makes.
+func (c *simCall) request(ctx context.Context) *http.Request {
 	var body io.Reader
 	if c.plan.body {
 		c.body = &closeCounter{Reader: strings.NewReader("x")}
@@ -891,16 +817,14 @@ func (s *simulation) request(ctx context.Context, c *simCall) *http.Request {
 }
 
 func (s *simulation) refreshStarted(info event.RefreshStarted) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.flights = append(s.flights, &simFlight{start: time.Now(), number: s.tick(), secret: s.configSecret, background: info.Background})
+	defer s.lock()()
+	s.flights = append(s.flights, &simFlight{start: time.Now(), secret: s.configSecret, background: info.Background})
 }
 
-// refreshEnded notes the end of a flight. Flights end in the order in which they
-// start, because each token request takes a nanosecond at least.
+// refreshEnded records the end of a flight. Flights end in the order in which they start,
+// because each token request takes at least a nanosecond.
 func (s *simulation) refreshEnded(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.lock()()
 	if s.ended == len(s.flights) {
 		s.fail("single", "a flight ends that hasn't started")
 		return
@@ -921,18 +845,14 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, accepted := s.receive(req, form)
-	defer s.attemptEnded(a)
-	latency := a.fault.latency
-	if latency == 0 {
-		latency = s.latency/2 + time.Duration(s.draw(int64(s.latency)))
-	}
-	if s.healthy() {
-		latency = time.Millisecond // Else it may be more than a timeout.
-	}
-	latency = max(latency, 1)
-	early := s.draw(2) == 0 // Whether the token is issued before the latency.
-	if early && accepted {
+	a := s.receive(req, form)
+	defer func() {
+		defer s.lock()()
+		if a.end.IsZero() {
+			a.end = time.Now()
+		}
+	}()
+	if a.early {
 		s.issue(a)
 	}
 	switch a.fault.kind {
@@ -941,23 +861,26 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 		return nil, req.Context().Err()
 	case faultDeaf:
 		select {
-		case <-time.After(latency):
+		case <-time.After(a.latency):
 		case <-s.over:
 		}
 	default:
-		if err := s.sleep(req.Context(), latency); err != nil {
+		if err := sleep(req.Context(), a.latency); err != nil {
 			return nil, err
 		}
 	}
-	if !early && accepted {
+	if !a.early {
 		s.issue(a)
 	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.lock()()
 	a.end = time.Now()
-	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header)}
-	resp.Header.Set("Content-Type", "application/json")
+	return s.answer(req.Context(), a)
+}
+
+// answer returns what the authorization server sends in the end. It requires that s.mu is
+// held.
+func (s *simulation) answer(ctx context.Context, a *simAttempt) (*http.Response, error) {
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}}
 	text := fmt.Sprintf(`{"access_token":%q,"token_type":"bearer"`, a.token)
 	if a.life != 0 {
 		text += fmt.Sprintf(`,"expires_in":%d`, a.life)
@@ -966,28 +889,20 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 		text += fmt.Sprintf(`,"refresh_in":%d`, a.refresh)
 	}
 	text += "}"
-	isToken := true
-	content := &answerBody{text: text, over: func(whole bool) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		a.end, a.received = time.Now(), whole && isToken
-	}}
-	resp.Body = io.NopCloser(content)
+	isToken, whole, end := a.accepted, true, io.EOF
 	switch a.fault.kind {
 	case faultReset:
 		return nil, errors.New("connection reset")
 	case faultCut:
-		content.text, content.err = text[:len(text)/2], io.ErrUnexpectedEOF
-	case faultSlow:
-		content.wait = func() error { return s.sleep(req.Context(), latency) }
+		text, whole, end = text[:len(text)/2], false, io.ErrUnexpectedEOF
 	case faultMalformed:
-		content.text, isToken = a.fault.body, false
+		text, isToken = a.fault.body, false
 	case faultPanics:
 		panic("as drawn")
 	case faultExits:
 		runtime.Goexit()
 	case faultStatus:
-		content.text, isToken = `{"error":"as_drawn"}`, false
+		text, isToken = `{"error":"as_drawn"}`, false
 		resp.StatusCode = a.fault.status
 		if a.fault.status == http.StatusFound {
 			resp.Header.Set("Location", "https://elsewhere.example/")
@@ -1001,19 +916,35 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 			}
 		}
 	default:
-		if !accepted {
-			content.text, isToken = `{"error":"invalid_client"}`, false
+		if !a.accepted {
+			text = `{"error":"invalid_client"}`
 			resp.StatusCode = http.StatusUnauthorized
 		}
 	}
+	ended := func(err error, whole bool) (int, error) {
+		defer s.lock()()
+		a.end, a.received = time.Now(), whole && isToken
+		return 0, err
+	}
+	resp.Body = io.NopCloser(io.MultiReader(
+		readerFunc(func([]byte) (int, error) {
+			if a.fault.kind == faultSlow {
+				if err := sleep(ctx, a.latency); err != nil {
+					return ended(err, false)
+				}
+			}
+			return 0, io.EOF
+		}),
+		strings.NewReader(text),
+		readerFunc(func([]byte) (int, error) { return ended(end, whole) }),
+	))
 	return resp, nil
 }
 
-// receive notes the arrival of a token request, and decides what to make of it.
-func (s *simulation) receive(req *http.Request, form url.Values) (a *simAttempt, accepted bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a = &simAttempt{ctx: req.Context(), sent: time.Now(), style: oauth2.AuthStyleInHeader}
+// receive records the arrival of a token request, and decides what the server does with it.
+func (s *simulation) receive(req *http.Request, form url.Values) *simAttempt {
+	defer s.lock()()
+	a := &simAttempt{ctx: req.Context(), sent: time.Now(), style: oauth2.AuthStyleInHeader}
 	_, secret, ok := req.BasicAuth()
 	if !ok {
 		a.style, secret = oauth2.AuthStyleInParams, form.Get("client_secret")
@@ -1034,37 +965,35 @@ func (s *simulation) receive(req *http.Request, form url.Values) (a *simAttempt,
 	if req.Context().Value(callKey{}) != nil {
 		s.fail("provenance", "the token request at %s has a caller's context", s.at(a.sent))
 	}
-
-	a.fault.kind = faultSound
-	for _, o := range s.faults {
-		now := a.sent.Sub(s.zero)
-		if !s.healed && o.from <= now && now < o.until && s.rand.IntN(100) < o.percent {
-			a.fault = o.fault
-			break
-		}
-	}
 	a.flight.attempts = append(a.flight.attempts, a)
 	s.attempts = append(s.attempts, a)
-	accepted = secret == fmt.Sprintf("secret%d", s.serverSecret) && (a.style == oauth2.AuthStyleInParams) == s.post
-	return a, accepted
+
+	a.accepted = secret == fmt.Sprintf("secret%d", s.serverSecret) && (a.style == oauth2.AuthStyleInParams) == s.post
+	a.fault = s.misbehaviour(s.faults, a.sent)
+	a.latency = cmp.Or(a.fault.latency, s.latency/2+time.Duration(s.rand.Int64N(int64(s.latency))), 1)
+	if s.healed {
+		a.latency = time.Millisecond // It might otherwise exceed a timeout.
+	}
+	a.early = s.rand.IntN(2) == 0
+	return a
 }
 
-// draw returns a number that is less than n, as the server draws it.
-func (s *simulation) draw(n int64) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.rand.Int64N(n)
+// misbehaviour returns what goes wrong with a request at t. It requires that s.mu is held.
+func (s *simulation) misbehaviour(outages []outage, t time.Time) fault {
+	for _, o := range outages {
+		if at := t.Sub(s.zero); !s.healed && o.from <= at && at < o.until && s.rand.IntN(100) < o.percent {
+			return o.fault
+		}
+	}
+	return fault{kind: faultSound}
 }
 
-func (s *simulation) healthy() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.healed
-}
-
+// issue issues a token if the credentials are right.
 func (s *simulation) issue(a *simAttempt) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.lock()()
+	if !a.accepted {
+		return
+	}
 	a.issued = time.Now()
 	a.token = fmt.Sprintf("t%d", s.tick())
 	a.life = pick(s.rand, s.lives...)
@@ -1073,56 +1002,15 @@ func (s *simulation) issue(a *simAttempt) {
 	}
 }
 
-// attemptEnded notes the end of a token request, however it ends.
-func (s *simulation) attemptEnded(a *simAttempt) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a.end.IsZero() {
-		a.end = time.Now()
-	}
-}
-
-// An answerBody is the body of an answer of the token endpoint.
-type answerBody struct {
-	text string
-	wait func() error     // before the first byte; may be nil
-	err  error            // after the last; nil: io.EOF
-	over func(whole bool) // at the end
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	if b.wait != nil {
-		if err := b.wait(); err != nil {
-			b.over(false)
-			return 0, err
-		}
-		b.wait = nil
-	}
-	if b.text != "" {
-		n := copy(p, b.text)
-		b.text = b.text[n:]
-		return n, nil
-	}
-	if b.err == nil {
-		b.over(true)
-		return 0, io.EOF
-	}
-	return 0, b.err
-}
-
-// sleep is time.Sleep, or returns ctx.Err() when ctx ends.
-func (s *simulation) sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// sleep is time.Sleep, but returns ctx.Err() when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
-
-var errAPI = errors.New("the API's connection was reset")
 
 // requestAPI is the API.
 func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
@@ -1133,79 +1021,67 @@ func (s *simulation) requestAPI(req *http.Request) (*http.Response, error) {
 	if !ok {
 		panic("a request that no call has made")
 	}
-	s.mu.Lock()
-	now := time.Now()
-	value := req.Header.Get("Authorization")
-	token, isBearer := strings.CutPrefix(value, "Bearer ")
-	var issued *simAttempt
-	for _, a := range s.attempts {
-		if a.token == token && token != "" {
-			issued = a
-		}
-	}
-	if !isBearer || issued == nil {
-		s.fail("provenance", "the API got %q at %s", value, s.at(now))
-	}
-	c.serves = append(c.serves, serving{token, now})
-	replay := len(c.serves) > 1
-	latency := s.apiLatency/2 + time.Duration(s.rand.Int64N(int64(s.apiLatency)))
-	c.apiLatency += latency
-
-	refused, challenge := false, `Bearer error="invalid_token"`
-	var err error
-	switch {
-	case issued == nil, issued.issued.Before(s.revoked):
-		refused = true
-	case issued.life != 0 && !now.Before(issued.issued.Add(time.Duration(issued.life)*time.Second)):
-		refused = true
-	}
-	for _, o := range s.apiFaults {
-		if at := now.Sub(s.zero); !s.healed && o.from <= at && at < o.until {
-			refused, challenge = true, o.challenge
-			if o.reset {
-				err = errAPI
-			}
-		}
-	}
-	s.mu.Unlock()
-	if ended := s.sleep(req.Context(), latency); ended != nil {
-		return nil, ended
-	}
-	if err != nil {
+	fault, latency, replay, refused := s.receiveAPI(req, c)
+	if err := sleep(req.Context(), latency); err != nil {
 		return nil, err
 	}
-	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}
-	if refused {
-		resp.StatusCode = http.StatusUnauthorized
-		if challenge != "" {
-			resp.Header.Set("WWW-Authenticate", challenge)
-		}
-		if !strings.Contains(challenge, "insufficient_scope") {
-			s.mu.Lock()
-			s.unauthorized = append(s.unauthorized, cause{token, time.Now(), replay})
-			s.mu.Unlock()
-		}
+	if fault.kind == faultReset {
+		return nil, errors.New("the API's connection was reset")
+	}
+	if !refused {
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	}
+	if !strings.Contains(fault.body, "insufficient_scope") {
+		s.note(noteUnauthorized, note{token: strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "), replay: replay})
+	}
+	resp := unauthorized(fault.body, http.NoBody)
+	if fault.body == "" {
+		resp.Header = nil
 	}
 	return resp, nil
 }
 
-func (s *simulation) totalTimeout() time.Duration {
-	if s.retry.TotalTimeout != 0 {
-		return s.retry.TotalTimeout
+// receiveAPI records the arrival of a request at the API, and decides what to do with it.
+func (s *simulation) receiveAPI(req *http.Request, c *simCall) (f fault, latency time.Duration, replay, refused bool) {
+	defer s.lock()()
+	now := time.Now()
+	value := req.Header.Get("Authorization")
+	token, isBearer := strings.CutPrefix(value, "Bearer ")
+	a := s.issuedAs(token)
+	if !isBearer || a == nil {
+		s.fail("provenance", "the API got %q at %s", value, s.at(now))
 	}
-	return 30 * time.Second
+	c.serves = append(c.serves, note{token: token, at: now})
+	latency = s.apiDelay/2 + time.Duration(s.rand.Int64N(int64(s.apiDelay)))
+	c.apiLatency += latency
+	f = s.misbehaviour(s.apiFaults, now)
+	if f.kind == faultSound && (a == nil || a.issued.Before(s.revoked) || a.life != 0 && !now.Before(a.issued.Add(time.Duration(a.life)*time.Second))) {
+		f = fault{kind: faultStatus, body: invalidToken}
+	}
+	return f, latency, len(c.serves) > 1, f.kind == faultStatus
 }
 
-func (s *simulation) maxAttempts() int {
-	if s.retry.MaxAttempts != 0 {
-		return s.retry.MaxAttempts
+// issuedAs returns the token request that token came from, or nil.
+func (s *simulation) issuedAs(token string) *simAttempt {
+	for _, a := range s.attempts {
+		if a.token == token && token != "" {
+			return a
+		}
 	}
-	return 3
+	return nil
 }
 
-// The judge. Nothing moves anymore, and no lock is needed.
+// policy returns the Config's RetryPolicy with its defaults.
+func (s *simulation) policy() RetryPolicy {
+	return RetryPolicy{
+		MaxAttempts:  cmp.Or(s.retry.MaxAttempts, 3),
+		TotalTimeout: cmp.Or(s.retry.TotalTimeout, 30*time.Second),
+	}
+}
 
-// imprecision is what the library may lose by calculating with float64.
+// The judge comes when nothing moves anymore, so it needs no lock.
+
+// imprecision is how much the library may lose because it calculates with float64.
 const imprecision = time.Microsecond
 
 func (s *simulation) judge() {
@@ -1216,7 +1092,7 @@ func (s *simulation) judge() {
 		for i := range c.serves {
 			s.judgeServing(c, i)
 		}
-		if c.err != nil && len(c.serves) == 0 {
+		if c.empty() {
 			s.judgeError(c)
 		}
 	}
@@ -1294,9 +1170,9 @@ func (s *simulation) hard(a *simAttempt) time.Duration {
 // age returns the age of a's token at t, by the clock that shows more.
 func (s *simulation) age(a *simAttempt, t time.Time) time.Duration {
 	var by time.Duration
-	for _, j := range s.jumps {
-		if j.token == a.token && !j.at.After(t) {
-			by += j.by
+	for _, jump := range s.notes[noteJump] {
+		if jump.token == a.token && !jump.at.After(t) {
+			by += jump.by
 		}
 	}
 	return t.Sub(a.sent) + max(by, 0)
@@ -1317,22 +1193,19 @@ func (s *simulation) current(t time.Time) (a *simAttempt, certain bool) {
 	if a == nil {
 		return nil, true
 	}
-	for _, j := range s.jumps {
-		if j.at.Equal(t) {
-			return nil, false
-		}
+	if s.any(noteJump, func(n note) bool { return n.at.Equal(t) }) ||
+		s.any(noteDrop, func(n note) bool { return n.at.Equal(t) || n.at.Equal(a.flight.end) }) {
+		return nil, false
 	}
-	dropped := false
-	for _, d := range s.drops {
-		if d.at.Equal(t) || d.at.Equal(a.flight.end) {
-			return nil, false
-		}
-		dropped = dropped || d.at.After(a.flight.end) && d.at.Before(t)
-	}
-	if dropped {
+	if s.any(noteDrop, func(n note) bool { return n.at.After(a.flight.end) && n.at.Before(t) }) {
 		return nil, true
 	}
 	return a, true
+}
+
+// any reports whether match is true for one of the notes of that kind.
+func (s *simulation) any(kind noteKind, match func(note) bool) bool {
+	return slices.ContainsFunc(s.notes[kind], match)
 }
 
 // there returns the token that is surely there at t, or nil.
@@ -1386,7 +1259,7 @@ func (s *simulation) judgeFlights() {
 			s.fail("construction", "a flight at %s", s.at(f.start))
 		}
 		if !slices.ContainsFunc(s.calls, func(c *simCall) bool { return !c.start.After(f.start) && !c.end.Before(f.start) }) {
-			s.fail("justified", "the flight of %s takes off by itself", s.at(f.start))
+			s.fail("justified", "the flight of %s takes off without a call", s.at(f.start))
 		}
 		a := s.there(f.start)
 		if a != nil {
@@ -1415,7 +1288,7 @@ func (s *simulation) judgeFlights() {
 }
 
 func (s *simulation) judgeAttempts(f *simFlight) {
-	limit := s.maxAttempts()
+	limit := s.policy().MaxAttempts
 	if s.style == oauth2.AuthStyleAutoDetect {
 		limit++
 	}
@@ -1425,8 +1298,8 @@ func (s *simulation) judgeAttempts(f *simFlight) {
 			before := f.attempts[i-1]
 			switch {
 			case before.received:
-				if !slices.ContainsFunc(s.drops, func(d simDrop) bool { return !d.at.Before(from) && !d.at.After(before.end) }) {
-					s.fail("attempts", "the flight of %s threw away %s, though nothing was dropped meanwhile", s.at(f.start), before.token)
+				if !s.any(noteDrop, func(n note) bool { return !n.at.Before(from) && !n.at.After(before.end) }) {
+					s.fail("attempts", "the flight of %s threw away %s, though no token was dropped during it", s.at(f.start), before.token)
 				}
 				count, from = 0, before.end
 			case a.style != before.style:
@@ -1435,9 +1308,9 @@ func (s *simulation) judgeAttempts(f *simFlight) {
 				}
 			default:
 				if a.sent.Before(before.end.Add(100*time.Millisecond)) || a.sent.Before(before.hold) {
-					s.fail("attempts", "the token request of %s comes too early after that which ended at %s, with Retry-After until %s", s.at(a.sent), s.at(before.end), s.at(before.hold))
+					s.fail("attempts", "the token request of %s comes too early after the one that ended at %s, with Retry-After until %s", s.at(a.sent), s.at(before.end), s.at(before.hold))
 				}
-				if there := s.there(before.end); there != nil && len(s.jumps) == 0 {
+				if there := s.there(before.end); there != nil && len(s.notes[noteJump]) == 0 {
 					s.fail("attempts", "the flight of %s tries again at %s though nobody needs a token: %s is there", s.at(f.start), s.at(a.sent), there.token)
 				}
 			}
@@ -1456,9 +1329,9 @@ func (s *simulation) described(c *simCall) string {
 func (s *simulation) judgeCall(c *simCall) {
 	limit := c.until
 	if limit.IsZero() {
-		limit = c.start.Add(s.totalTimeout())
+		limit = c.start.Add(s.policy().TotalTimeout)
 		if c.kind == byTransport || c.kind == byClient {
-			limit = limit.Add(s.totalTimeout() + c.apiLatency) // It may be replayed.
+			limit = limit.Add(s.policy().TotalTimeout + c.apiLatency) // It may be replayed.
 		}
 	}
 	if c.end.After(limit) {
@@ -1508,12 +1381,11 @@ func (s *simulation) judgeCall(c *simCall) {
 
 func (s *simulation) judgeServing(c *simCall, i int) {
 	v := c.serves[i]
-	n := slices.IndexFunc(s.attempts, func(a *simAttempt) bool { return a.token == v.token && a.token != "" })
-	if n < 0 {
+	a := s.issuedAs(v.token)
+	if a == nil {
 		s.fail("provenance", "%s got %q", s.described(c), v.token)
 		return
 	}
-	a := s.attempts[n]
 	if !a.received || a.end.After(v.at) {
 		s.fail("provenance", "%s got %s before it was there", s.described(c), v.token)
 	}
@@ -1524,9 +1396,9 @@ func (s *simulation) judgeServing(c *simCall, i int) {
 		s.fail("rejected", "%s was replayed with the same %s", s.described(c), v.token)
 	}
 	if c.kind == byTokenSource {
-		return // oauth2's shell keeps what it has.
+		return // The cache of oauth2 keeps what it has.
 	}
-	for _, d := range s.drops {
+	for _, d := range s.notes[noteDrop] {
 		if a.issued.Before(d.at) && (v.at.After(d.at) || i == 0 && c.number > d.number) {
 			s.fail("dropped", "%s got %s, issued at %s, in spite of the drop at %s", s.described(c), v.token, s.at(a.issued), s.at(d.at))
 		}
@@ -1535,9 +1407,8 @@ func (s *simulation) judgeServing(c *simCall, i int) {
 
 // disturbed reports whether a token was dropped, or the clock moved, during c.
 func (s *simulation) disturbed(c *simCall) bool {
-	during := func(t time.Time) bool { return t.After(c.start) && !t.After(c.end) }
-	return slices.ContainsFunc(s.drops, func(d simDrop) bool { return during(d.at) }) ||
-		slices.ContainsFunc(s.jumps, func(j jump) bool { return during(j.at) })
+	during := func(n note) bool { return n.at.After(c.start) && !n.at.After(c.end) }
+	return s.any(noteDrop, during) || s.any(noteJump, during)
 }
 
 func (s *simulation) judgeError(c *simCall) {
@@ -1557,14 +1428,14 @@ func (s *simulation) judgeError(c *simCall) {
 		return
 	}
 	for _, other := range s.calls {
-		if other.end.Equal(c.end) && other.start.Before(other.end) && c.start.Before(c.end) && other.err != nil && len(other.serves) == 0 &&
+		if other.end.Equal(c.end) && other.start.Before(other.end) && c.start.Before(c.end) && other.empty() &&
 			!errors.As(other.err, &own) && !isSame(other.err, c.err) {
 			s.fail("shared", "%s got %v, another call %v", s.described(c), c.err, other.err)
 		}
 	}
 	n := slices.IndexFunc(s.flights, func(f *simFlight) bool { return isSame(f.err, c.err) })
 	if n < 0 {
-		s.fail("error", "%s got an error that isn't a flight's: %v", s.described(c), c.err)
+		s.fail("error", "%s got an error that no flight has: %v", s.described(c), c.err)
 		return
 	}
 	f := s.flights[n]
@@ -1587,10 +1458,10 @@ func isSame(a, b error) bool { return any(a) == any(b) }
 
 func (s *simulation) judgeDrops() {
 	var rejected time.Time // the last
-	for _, d := range s.drops {
-		causes := s.invalidations
+	for _, d := range s.notes[noteDrop] {
+		causes := s.notes[noteInvalidate]
 		if d.rejected {
-			causes = s.unauthorized
+			causes = s.notes[noteUnauthorized]
 		}
 		var candidates []*simAttempt // for having been dropped
 		for _, f := range s.flights {
@@ -1603,7 +1474,7 @@ func (s *simulation) judgeDrops() {
 			candidates = append(candidates, f.token)
 		}
 		i := slices.IndexFunc(candidates, func(a *simAttempt) bool {
-			return slices.ContainsFunc(causes, func(u cause) bool { return u.at.Equal(d.at) && u.token == a.token })
+			return slices.ContainsFunc(causes, func(u note) bool { return u.at.Equal(d.at) && u.token == a.token })
 		})
 		if i < 0 {
 			s.fail("kept", "at %s the Source dropped one of %d tokens, of which nobody complained", s.at(d.at), len(candidates))
@@ -1618,18 +1489,18 @@ func (s *simulation) judgeDrops() {
 		}
 		rejected = d.at
 	}
-	for _, u := range s.unauthorized {
+	for _, u := range s.notes[noteUnauthorized] {
 		a, certain := s.current(u.at)
 		if u.replay || !certain || a == nil || a.token != u.token {
 			continue
 		}
-		if !slices.ContainsFunc(s.drops, func(d simDrop) bool {
+		if !s.any(noteDrop, func(d note) bool {
 			return d.rejected && d.at.After(u.at.Add(-min(30*time.Second, a.dead()))) && d.at.Before(u.at)
 		}) {
 			s.fail("rejected", "%s was kept at %s in spite of status 401", u.token, s.at(u.at))
 		}
 	}
-	for _, u := range s.invalidations {
+	for _, u := range s.notes[noteInvalidate] {
 		if a, certain := s.current(u.at); certain && a != nil && a.token == u.token {
 			s.fail("kept", "%s was kept at %s in spite of Invalidate", u.token, s.at(u.at))
 		}
@@ -1637,7 +1508,7 @@ func (s *simulation) judgeDrops() {
 }
 
 func (s *simulation) judgeStatus() {
-	for _, l := range s.looks {
+	for _, l := range s.notes[noteLook] {
 		a, certain := s.current(l.at)
 		if !certain {
 			continue
@@ -1659,7 +1530,7 @@ func (s *simulation) judgeStatus() {
 	}
 }
 
-// judgeBound checks the bound that stands at TestSimulation.
+// judgeBound checks the bound in the comment on TestSimulation.
 func (s *simulation) judgeBound() {
 	elapsed := s.finish.Sub(s.zero)
 	least := time.Second // that a token is used
@@ -1672,14 +1543,15 @@ func (s *simulation) judgeBound() {
 			changes++
 		}
 	}
-	successes := 1 + len(s.drops) + len(s.jumps)
+	drops := len(s.notes[noteDrop])
+	successes := 1 + drops + len(s.notes[noteJump])
 	if slices.Min(s.lives) != 0 || len(s.lives) > 1 {
 		successes += int(elapsed / least)
 	}
 	failures := (successes+changes)*(5+5) + int(elapsed/(22500*time.Millisecond))
-	bound := (successes + failures + len(s.drops)) * (s.maxAttempts() + 1)
+	bound := (successes + failures + drops) * (s.policy().MaxAttempts + 1)
 	if len(s.attempts) > bound {
-		s.fail("bound", "%d token requests, and not %d at most", len(s.attempts), bound)
+		s.fail("bound", "%d token requests, but at most %d are allowed", len(s.attempts), bound)
 	}
 }
 
@@ -1699,7 +1571,7 @@ func (s *simulation) timeline() string {
 	}
 	for _, a := range s.attempts {
 		add(a.sent, "  token request, %s %d", a.fault.kind, a.fault.status)
-		add(a.end, "  that of %s ends, received=%v token=%q issued at %s expires_in=%d refresh_in=%d hold=%s", s.at(a.sent), a.received, a.token, s.at(a.issued), a.life, a.refresh, s.at(a.hold))
+		add(a.end, "  the one of %s ends, received=%v token=%q issued at %s expires_in=%d refresh_in=%d hold=%s", s.at(a.sent), a.received, a.token, s.at(a.issued), a.life, a.refresh, s.at(a.hold))
 	}
 	for i, c := range s.calls {
 		add(c.start, "    call %d of caller %d, %s, until %s", i, c.caller, c.kind, s.at(c.until))
@@ -1708,20 +1580,10 @@ func (s *simulation) timeline() string {
 		}
 		add(c.end, "    call %d ends: %v", i, c.err)
 	}
-	for _, d := range s.drops {
-		add(d.at, "drop, rejected=%v", d.rejected)
-	}
-	for _, u := range s.invalidations {
-		add(u.at, "Invalidate %s", u.token)
-	}
-	for _, u := range s.unauthorized {
-		add(u.at, "401 for %s", u.token)
-	}
-	for _, j := range s.jumps {
-		add(j.at, "the wall clock jumps by %v", j.by)
-	}
-	for _, l := range s.looks {
-		add(l.at, "status %v", l.state)
+	for kind, notes := range s.notes {
+		for _, n := range notes {
+			add(n.at, "%s: token=%q rejected=%v replay=%v by=%v state=%v", kind, n.token, n.rejected, n.replay, n.by, n.state)
+		}
 	}
 	if !s.cancelled.IsZero() {
 		add(s.cancelled, "the construction context ends")
@@ -1734,8 +1596,8 @@ func (s *simulation) timeline() string {
 	return b.String()
 }
 
-// An encounters counts what the scenarios have met: a simulation in which nothing
-// happens would prove nothing.
+// An encounters counts what the scenarios have met. A simulation in which nothing happens
+// would prove nothing.
 type encounters struct {
 	mu    sync.Mutex // protects count
 	count map[string]int
@@ -1744,55 +1606,54 @@ type encounters struct {
 func (e *encounters) add(s *simulation) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.count == nil {
-		e.count = make(map[string]int)
-	}
-	note := func(what string, happened bool) {
-		n := e.count[what]
+	met := func(what string, happened bool) {
 		if happened {
-			n++
+			e.count[what]++
+		} else {
+			e.count[what] += 0 // requireAll must see it.
 		}
-		e.count[what] = n
 	}
-	note("scenarios", true)
+	met("scenarios", true)
 	for _, a := range s.attempts {
-		note("token requests", true)
-		note("fault "+string(a.fault.kind), true)
-		note("tokens that arrive with less than a second left", a.received && a.life != 0 && a.floor() > time.Duration(a.life)*time.Second)
+		met("token requests", true)
+		met("fault "+string(a.fault.kind), true)
+		met("tokens that arrive with less than a second left", a.received && a.life != 0 && a.floor() > time.Duration(a.life)*time.Second)
 	}
 	for _, f := range s.flights {
-		note("flights that succeed", f.err == nil)
-		note("flights that fail", f.err != nil)
-		note("flights in the background", f.background)
-		note("flights that try again", len(f.attempts) > 1)
-		note("flights that start over", slices.ContainsFunc(f.attempts, func(a *simAttempt) bool { return a.received && a != f.token }))
-		note("flights after more than five failures", f.failures > 5)
+		met("flights that succeed", f.err == nil)
+		met("flights that fail", f.err != nil)
+		met("flights in the background", f.background)
+		met("flights that try again", len(f.attempts) > 1)
+		met("flights that start over", slices.ContainsFunc(f.attempts, func(a *simAttempt) bool { return a.received && a != f.token }))
+		met("flights after more than five failures", f.failures > 5)
 	}
 	for _, c := range s.calls {
 		var own *waitError
-		waited := c.end.After(c.start)
-		note("calls", true)
-		note("calls by "+string(c.kind), true)
-		note("calls with a token at once", len(c.serves) > 0 && c.serves[0].at.Equal(c.start))
-		note("calls that wait for a token", len(c.serves) > 0 && c.serves[0].at.After(c.start))
-		note("calls that wait though a token is there", waited && len(c.serves) > 0 && c.serves[0].at.After(c.start) && s.there(c.start) != nil)
-		note("calls whose context ends", errors.As(c.err, &own))
-		note("calls with the error of a flight", waited && c.err != nil && len(c.serves) == 0 && !errors.As(c.err, &own))
-		note("calls with the last error", !waited && c.err != nil && len(c.serves) == 0 && !errors.As(c.err, &own))
-		note("calls after the construction context", !s.cancelled.IsZero() && c.start.After(s.cancelled))
-		note("calls with a stale token and a failed refresh", len(c.serves) > 0 && s.there(c.start) != nil && s.lastFlight(c.start) != nil && s.lastFlight(c.start).failures > 0)
-		note("replays", len(c.serves) > 1)
+		isOwn, waited := errors.As(c.err, &own), c.end.After(c.start)
+		served := len(c.serves) > 0
+		atOnce := served && c.serves[0].at.Equal(c.start)
+		met("calls", true)
+		met("calls by "+string(c.kind), true)
+		met("calls with a token at once", atOnce)
+		met("calls that wait for a token", served && !atOnce)
+		met("calls that wait though a token is there", served && !atOnce && s.there(c.start) != nil)
+		met("calls whose context ends", isOwn)
+		met("calls with the error of a flight", waited && c.empty() && !isOwn)
+		met("calls with the last error", !waited && c.empty() && !isOwn)
+		met("calls after the construction context", !s.cancelled.IsZero() && c.start.After(s.cancelled))
+		met("calls with a stale token and a failed refresh", served && s.there(c.start) != nil && s.lastFlight(c.start) != nil && s.lastFlight(c.start).failures > 0)
+		met("replays", len(c.serves) > 1)
 	}
-	for _, d := range s.drops {
-		note("drops by Invalidate", !d.rejected)
-		note("drops because of 401", d.rejected)
+	for _, d := range s.notes[noteDrop] {
+		met("drops by Invalidate", !d.rejected)
+		met("drops because of 401", d.rejected)
 	}
-	for _, u := range s.invalidations {
+	for _, u := range s.notes[noteInvalidate] {
 		a, _ := s.current(u.at)
-		note("late Invalidates", a != nil && a.token != u.token)
+		met("late Invalidates", a != nil && a.token != u.token)
 	}
-	note("jumps forward", len(s.jumps) > 0 && s.jumps[0].by > 0)
-	note("jumps back", len(s.jumps) > 0 && s.jumps[0].by < 0)
+	met("jumps forward", s.any(noteJump, func(n note) bool { return n.by > 0 }))
+	met("jumps back", s.any(noteJump, func(n note) bool { return n.by < 0 }))
 }
 
 // requireAll fails the test if something was never met.

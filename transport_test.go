@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +19,15 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// noMarker fails the test if anything but a token of the server got to the API.
+// status returns the status of the API's answer to client.
+func (w *world) status(t *testing.T, client *http.Client) int {
+	t.Helper()
+	resp, err := w.get(t, client)
+	require.NoError(t, err)
+	return resp.StatusCode
+}
+
+// noMarker fails the test if the API got anything but tokens of the server.
 func (w *world) noMarker(t *testing.T) {
 	t.Helper()
 	require.Zero(t, w.api.Rejected())
@@ -31,9 +38,7 @@ func TestClientAddsToken(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		for name, client := range w.clients() {
 			for range 10 {
-				resp, err := w.get(t, client)
-				require.NoError(t, err, name)
-				require.Equal(t, 200, resp.StatusCode, name)
+				require.Equal(t, 200, w.status(t, client), name)
 			}
 		}
 		require.Equal(t, 2, w.auth.TokenRequests())
@@ -46,26 +51,21 @@ func TestRequestContextBoundsTheColdWait(t *testing.T) {
 		w.auth.Latency = 2 * time.Second
 		for name, client := range w.clients() {
 			start := time.Now()
-			var wg sync.WaitGroup
-			for range 20 {
-				wg.Go(func() {
-					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-					defer cancel()
-					body := &closeCounter{Reader: strings.NewReader("x")}
-					req, err := http.NewRequestWithContext(ctx, "POST", worldAPI, body)
-					require.NoError(t, err)
-					_, err = client.Do(req)
-					require.ErrorIs(t, err, context.DeadlineExceeded, name)
-					require.Equal(t, 100*time.Millisecond, time.Since(start), name)
-					require.Positive(t, body.closed.Load(), name)
-				})
-			}
-			wg.Wait()
+			together(20, func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				body := &closeCounter{Reader: strings.NewReader("x")}
+				req, err := http.NewRequestWithContext(ctx, "POST", worldAPI, body)
+				require.NoError(t, err)
+				_, err = client.Do(req)
+				require.ErrorIs(t, err, context.DeadlineExceeded, name)
+				require.Equal(t, 100*time.Millisecond, time.Since(start), name)
+				require.Positive(t, body.closed.Load(), name)
+			})
 			time.Sleep(2 * time.Second)
 			start = time.Now()
-			_, err := w.get(t, client)
-			require.NoError(t, err, name)
-			require.Zero(t, time.Since(start), "the flight went on without the callers")
+			w.status(t, client)
+			require.Zero(t, time.Since(start), "the flight should have gone on without the callers")
 		}
 		require.Len(t, w.api.Requests(), 2, "a request was sent without a token")
 	})
@@ -85,49 +85,30 @@ func TestClientTimeoutBoundsTheColdWait(t *testing.T) {
 	})
 }
 
-// The marker: nobody but the guard may ever see one.
+// Only the guard may ever see the marker that represents a token.
 
 func TestSourceTakenFromTheTransport(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		base, _ := contextClient(w.ctx)
-		for name, use := range map[string]func(t *oauth2.Transport) error{
-			"asked": func(tr *oauth2.Transport) error {
-				token, err := tr.Source.Token()
-				if err == nil && strings.Contains(token.AccessToken, "\x00") {
-					return errors.New("got a marker")
-				}
-				return err
+		shared, _ := contextClient(w.ctx)
+		base := shared.Transport
+		require.NotContains(t, tokenFrom(t, w.conf.Client(w.ctx).Transport.(*oauth2.Transport).Source).AccessToken, "\x00")
+		for name, use := range map[string]func(tr *oauth2.Transport) http.RoundTripper{
+			"wrapped by NewClient": func(tr *oauth2.Transport) http.RoundTripper { return oauth2.NewClient(w.ctx, tr.Source).Transport },
+			"in another Transport": func(tr *oauth2.Transport) http.RoundTripper { return &oauth2.Transport{Source: tr.Source, Base: base} },
+			"in another Transport over the guard": func(tr *oauth2.Transport) http.RoundTripper {
+				return &oauth2.Transport{Source: tr.Source, Base: tr.Base}
 			},
-			"wrapped by NewClient": func(tr *oauth2.Transport) error {
-				_, err := w.get(t, oauth2.NewClient(w.ctx, tr.Source))
-				return err
-			},
-			"in another Transport": func(tr *oauth2.Transport) error {
-				_, err := w.get(t, &http.Client{Transport: &oauth2.Transport{Source: tr.Source, Base: base.Transport}})
-				return err
-			},
-			"in another Transport over the guard": func(tr *oauth2.Transport) error {
-				_, err := w.get(t, &http.Client{Transport: &oauth2.Transport{Source: tr.Source, Base: tr.Base}})
-				return err
-			},
-			"in our Transport": func(tr *oauth2.Transport) error {
-				_, err := w.get(t, &http.Client{Transport: &Transport{Source: tr.Source, Base: base.Transport}})
-				return err
-			},
-			"in a copy of the Transport": func(tr *oauth2.Transport) error {
+			"in our Transport": func(tr *oauth2.Transport) http.RoundTripper { return &Transport{Source: tr.Source, Base: base} },
+			"in a copy of the Transport": func(tr *oauth2.Transport) http.RoundTripper {
 				another := *tr
-				another.Base = base.Transport
-				_, err := w.get(t, &http.Client{Transport: &another})
-				return err
+				another.Base = base
+				return &another
 			},
-			"under a function of the same name": func(tr *oauth2.Transport) error {
-				_, err := w.get(t, &http.Client{Transport: Impostor{tr.Source, base.Transport}})
-				return err
-			},
+			"under a function of the same name": func(tr *oauth2.Transport) http.RoundTripper { return Impostor{tr.Source, base} },
 		} {
 			tr, ok := w.conf.Client(w.ctx).Transport.(*oauth2.Transport)
 			require.True(t, ok)
-			require.NoError(t, use(tr), name)
+			require.Equal(t, 200, w.status(t, &http.Client{Transport: use(tr)}), name)
 		}
 		w.noMarker(t)
 	})
@@ -151,30 +132,22 @@ func (i Impostor) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func TestBaseReplacedOrWrapped(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		base, _ := contextClient(w.ctx)
-		for name, change := range map[string]func(tr *oauth2.Transport, seen *string){
-			"replaced": func(tr *oauth2.Transport, seen *string) {
-				tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-					*seen = req.Header.Get("Authorization")
-					return base.Transport.RoundTrip(req)
-				})
-			},
-			"wrapped": func(tr *oauth2.Transport, seen *string) {
-				inner := tr.Base
-				tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-					*seen = req.Header.Get("Authorization")
-					return inner.RoundTrip(req)
-				})
-			},
-		} {
+		shared, _ := contextClient(w.ctx)
+		for name, inner := range map[string]http.RoundTripper{"replaced": shared.Transport, "wrapped": nil} {
 			client := w.conf.Client(w.ctx)
+			tr := client.Transport.(*oauth2.Transport)
+			if inner == nil {
+				inner = tr.Base
+			}
 			var seen string
-			change(client.Transport.(*oauth2.Transport), &seen)
+			tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				seen = req.Header.Get("Authorization")
+				return inner.RoundTrip(req)
+			})
 			for range 2 {
-				_, err := w.get(t, client)
-				require.NoError(t, err, name)
+				w.status(t, client)
 				require.NotContains(t, seen, "\x00", name)
-				require.NotEmpty(t, seen)
+				require.NotEmpty(t, seen, name)
 			}
 		}
 		w.noMarker(t)
@@ -198,10 +171,8 @@ func TestMarkerIsUsedWhenCold(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		client := w.conf.Client(w.ctx)
 		tr := client.Transport.(*oauth2.Transport)
-		source := tr.Source.(*clientSource)
-		tr.Source = tokenFunc(func() (*oauth2.Token, error) {
-			return nil, errors.New("not this one")
-		})
+		source := tr.Source
+		tr.Source = tokenFunc(func() (*oauth2.Token, error) { return nil, errors.New("not this one") })
 		_, err := client.Get(worldAPI)
 		require.ErrorContains(t, err, "not this one")
 
@@ -211,25 +182,18 @@ func TestMarkerIsUsedWhenCold(t *testing.T) {
 		req, err := http.NewRequestWithContext(ctx, "GET", worldAPI, nil)
 		require.NoError(t, err)
 		_, err = tr.RoundTrip(req)
-		require.ErrorIs(t, err, context.Canceled, "the stack trace didn't tell the receiver")
+		require.ErrorIs(t, err, context.Canceled, "the stack trace didn't show the receiver")
 		require.Zero(t, w.auth.TokenRequests())
 	})
 }
 
-type tokenFunc func() (*oauth2.Token, error)
-
-func (f tokenFunc) Token() (*oauth2.Token, error) { return f() }
-
 func TestF5_Transport(t *testing.T) {
 	for name, test := range map[string]struct {
-		transport http.RoundTripper
+		transport *Transport
 		want      string
 	}{
-		"nil Source": {&Transport{}, "oauth2: Transport's Source is nil"},
-		"nil *Source": {
-			&Transport{Source: (*Source)(nil)},
-			"oauth2: the Source is nil",
-		},
+		"nil Source":  {&Transport{}, "oauth2: Transport's Source is nil"},
+		"nil *Source": {&Transport{Source: (*Source)(nil)}, "oauth2: the Source is nil"},
 		"neither token nor error": {
 			&Transport{Source: tokenFunc(func() (*oauth2.Token, error) { return nil, nil })},
 			"oauth2: Transport's Source returned neither",
@@ -304,19 +268,20 @@ func TestF6_BodyIsClosedAndTheRequestLeftAlone(t *testing.T) {
 	})
 }
 
+// The base may write to the header field that Transport has set: the next request has its own.
 func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		tr := w.conf.Transport(w.ctx)
 		base := tr.Base
 		tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := base.RoundTrip(req)
-			req.Header["Authorization"][0] = "REDACTED" // As a careless logger does.
+			req.Header["Authorization"][0] = "REDACTED" // A careless logger does this.
 			return resp, err
 		})
 		for range 2 {
-			_, err := w.get(t, &http.Client{Transport: tr})
-			require.NoError(t, err)
+			require.Equal(t, 200, w.status(t, &http.Client{Transport: tr}))
 		}
+		require.Equal(t, 1, w.auth.TokenRequests())
 		w.noMarker(t)
 	})
 }
@@ -345,12 +310,11 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 		{"R7 there and back", []string{a, b, a, a}, nil, []bool{true, false, false, false}},
 	} {
 		for _, noChain := range []bool{false, true} { // R5
-			for kind := range newWorld(t, time.Hour).clients() {
+			for _, kind := range kinds {
 				name := fmt.Sprintf("%s/%s/R5=%v", test.name, kind, noChain)
 				network := &redirecting{noChain: noChain}
-				ctx, _ := answering(t.Context(), `{"access_token":"t"}`)
-				conf := &Config{TokenURL: "https://auth.example/token", Origins: test.origins}
-				conf.HTTPClient, _ = contextClient(ctx)
+				conf, _ := answeringConfig(t, `{"access_token":"t"}`)
+				conf.Origins = test.origins
 				client := &http.Client{Transport: &Transport{Source: conf.Source(t.Context()), Base: network, Origins: test.origins}}
 				if kind == "Client" {
 					client = conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network}))
@@ -428,11 +392,13 @@ func TestR8_HostsThatUnicodeFolds(t *testing.T) {
 
 // The list in the Config binds a Transport that a program makes itself, unless the Transport has
 // its own.
+// The list in the Config also binds a Transport that a program makes itself, unless the
+// Transport has its own.
 func TestR9_TransportObeysTheOriginsOfItsSource(t *testing.T) {
 	const listed, other = "https://listed.example", "https://other.example"
-	ctx, _ := answering(t.Context(), `{"access_token":"t"}`)
-	conf := &Config{TokenURL: "https://auth.example/token", Origins: []string{listed}}
-	for _, source := range []oauth2.TokenSource{conf.Source(ctx), conf.Client(ctx).Transport.(*oauth2.Transport).Source} {
+	conf, _ := answeringConfig(t, `{"access_token":"t"}`)
+	conf.Origins = []string{listed}
+	for _, source := range []oauth2.TokenSource{conf.Source(t.Context()), conf.Client(t.Context()).Transport.(*oauth2.Transport).Source} {
 		for name, test := range map[string]struct {
 			origins []string
 			allowed string
@@ -466,9 +432,7 @@ func TestClientCopiesTheContextsClient(t *testing.T) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { checked = true; return http.ErrUseLastResponse },
 	}
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hardened)
-	tokens, _ := answering(t.Context(), `{"access_token":"t"}`)
-	conf := &Config{TokenURL: "https://auth.example/token"}
-	conf.HTTPClient, _ = contextClient(tokens)
+	conf, _ := answeringConfig(t, `{"access_token":"t"}`)
 	client := conf.Client(ctx)
 	require.Equal(t, time.Minute, client.Timeout)
 	resp, err := client.Get("https://a.example/https://b.example")
@@ -478,4 +442,215 @@ func TestClientCopiesTheContextsClient(t *testing.T) {
 	require.Equal(t, 307, resp.StatusCode)
 	require.NotNil(t, hardened.CheckRedirect, "the context's client must be left alone")
 	require.NotNil(t, (&Config{}).Client(context.WithValue(ctx, oauth2.HTTPClient, (*http.Client)(nil))))
+}
+
+// The API answers 401.
+
+const invalidToken = `Bearer error="invalid_token"`
+
+// unauthorized returns an answer of an API with that challenge.
+func unauthorized(challenge string, body io.ReadCloser) *http.Response {
+	return &http.Response{StatusCode: 401, Header: http.Header{"Www-Authenticate": {challenge}}, Body: body}
+}
+
+// through returns a client of that kind whose API requests go to base, and whose token
+// requests go to w's server.
+func (w *world) through(t *testing.T, kind string, base http.RoundTripper) *http.Client {
+	conf := *w.conf
+	conf.HTTPClient, _ = contextClient(w.ctx)
+	other := &world{conf: &conf, ctx: context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: base})}
+	return other.clients()[kind]
+}
+
+// The Base of Client's Transport sends no token at all if it is used by itself. It requests
+// none either if it is asked for one.
+func TestF11_RequestWithoutAToken(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		calls := 0
+		client := w.through(t, "Client", roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			calls++
+			require.Empty(t, req.Header.Get("Authorization"))
+			return unauthorized(invalidToken, http.NoBody), nil
+		}))
+		w.status(t, &http.Client{Transport: client.Transport.(*oauth2.Transport).Base})
+		require.Equal(t, 1, calls)
+		require.Zero(t, w.auth.TokenRequests())
+	})
+}
+
+func TestF11_UnauthorizedWithoutEnd(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		reader, writer := io.Pipe()
+		defer writer.Close()
+		calls := 0
+		client := w.through(t, "Transport", roundTripFunc(func(*http.Request) (*http.Response, error) {
+			if calls++; calls == 2 {
+				return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+			}
+			resp := unauthorized(invalidToken, reader)
+			resp.ContentLength = -1
+			return resp, nil
+		}))
+		require.Equal(t, 200, w.status(t, client))
+		_, err := writer.Write([]byte("x"))
+		require.ErrorIs(t, err, io.ErrClosedPipe, "the first answer is left open")
+	})
+}
+
+func TestF11_RevokedTokenIsReplaced(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		for name, client := range w.clients() {
+			w.status(t, client)
+			before := w.auth.TokenRequests()
+			w.auth.RevokeAll()
+			w.auth.Latency = time.Second
+			together(20, func() { require.Equal(t, 200, w.status(t, client), name) })
+			require.Equal(t, before+1, w.auth.TokenRequests(), name)
+			w.auth.Latency = 0
+		}
+	})
+}
+
+func TestF11_Replay(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		challenge string
+		body      string // "", "GetBody", "stream"
+		drops     bool   // the token
+		replays   bool
+	}{
+		{"no body", invalidToken, "", true, true},
+		{"GetBody", invalidToken, "GetBody", true, true},
+		{"stream", invalidToken, "stream", true, false},
+		{"no code", `Bearer realm="x"`, "", true, false},
+		{"no challenge", ``, "", true, false},
+		{"another scheme", `Basic realm="x"`, "", true, false},
+		{"insufficient_scope", `Bearer error="insufficient_scope"`, "", false, false},
+		{"invalid_request", `Bearer error="invalid_request"`, "", false, false},
+	} {
+		for _, kind := range kinds {
+			t.Run(test.name+"/"+kind, func(t *testing.T) {
+				bubble(t, time.Hour, func(t *testing.T, w *world) {
+					var sent []string // body and Authorization of each request
+					endless := new(zeros)
+					refusal := &closeCounter{Reader: io.LimitReader(endless, 1<<30)}
+					client := w.through(t, kind, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+						body := ""
+						if req.Body != nil {
+							data, _ := io.ReadAll(req.Body)
+							req.Body.Close()
+							body = string(data)
+						}
+						sent = append(sent, body+" "+req.Header.Get("Authorization"))
+						if len(sent) == 1 {
+							return unauthorized(test.challenge, refusal), nil // It says that its length is 0.
+						}
+						return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+					}))
+
+					var body io.Reader
+					switch test.body {
+					case "GetBody":
+						body = strings.NewReader("data")
+					case "stream":
+						body = io.MultiReader(strings.NewReader("data"))
+					}
+					req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, body)
+					require.NoError(t, err)
+					resp, err := client.Do(req)
+					require.NoError(t, err)
+					defer resp.Body.Close()
+					if test.replays {
+						require.Equal(t, 200, resp.StatusCode)
+						require.Len(t, sent, 2)
+						require.NotEqual(t, sent[0], sent[1], "the same token")
+						require.Equal(t, sent[0][:1], sent[1][:1], "another body")
+						require.EqualValues(t, 1, refusal.closed.Load())
+						require.Positive(t, endless.read)
+						require.LessOrEqual(t, endless.read, 2*maxDrain)
+						require.Equal(t, 2, w.auth.TokenRequests())
+						return
+					}
+					require.Equal(t, 401, resp.StatusCode)
+					require.Len(t, sent, 1)
+					require.Zero(t, refusal.closed.Load(), "the caller hasn't read it yet")
+					w.status(t, client)
+					want := 1
+					if test.drops {
+						want++
+					}
+					require.Equal(t, want, w.auth.TokenRequests())
+				})
+			})
+		}
+	}
+}
+
+func TestF11_ServerThatKeepsIssuingTheSameToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conf, requests := answeringConfig(t, `{"access_token":"same"}`)
+		calls := 0
+		tr := &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+			calls++
+			return unauthorized(invalidToken, http.NoBody), nil
+		})}
+		resp, err := (&http.Client{Transport: tr}).Get(worldAPI)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 1, calls, "the API got a token that it had refused")
+		require.EqualValues(t, 2, requests.Load())
+	})
+}
+
+func TestF11_Always401(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		w.api.Handler = http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("WWW-Authenticate", invalidToken)
+			rw.WriteHeader(http.StatusUnauthorized)
+		})
+		client := w.conf.Client(w.ctx)
+		every(500*time.Millisecond, 10*time.Minute, func() { require.Equal(t, 401, w.status(t, client)) })
+		require.LessOrEqual(t, w.auth.TokenRequests(), 1+10*60/30)
+	})
+}
+
+func TestF11_NoNewTokenToBeHad(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		for name, client := range w.clients() {
+			w.status(t, client)
+			w.auth.RevokeAll()
+			w.auth.Script(clientcredentialstest.InvalidClient())
+			resp, err := client.Get(worldAPI)
+			require.NoError(t, err, name)
+			require.Equal(t, 401, resp.StatusCode, name)
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NotEmpty(t, body, "the caller must get the API's whole answer")
+			resp.Body.Close()
+		}
+	})
+}
+
+func TestF11_TokenOfAnotherSource(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		client := w.conf.Client(w.ctx)
+		client.Transport.(*oauth2.Transport).Source = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "another"})
+		require.Equal(t, 401, w.status(t, client))
+		require.Zero(t, w.auth.TokenRequests())
+	})
+}
+
+func TestF11_GetBodyFails(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		client := w.conf.Client(w.ctx)
+		w.status(t, client)
+		w.auth.RevokeAll()
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, strings.NewReader("x"))
+		require.NoError(t, err)
+		req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.Equal(t, 401, resp.StatusCode)
+		resp.Body.Close()
+	})
 }
