@@ -34,6 +34,8 @@ type cachedToken struct {
 	bound         binding         // what the client proved to have when it requested the token
 	issued        time.Time       // when it was requested, by the clock of the replica that did; zero: unknown
 
+	arrived time.Duration // how old it was when it arrived; 0: it came from the store
+
 	// Ages, counted from sent, at which the token becomes stale, at which callers wait for
 	// its replacement, and at which it is dead. forever if it doesn't expire.
 	soft, hard, dead time.Duration
@@ -56,6 +58,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		authorization: scheme + " " + token.AccessToken,
 		sent:          clock.At(response.sent),
 		bound:         response.bound,
+		arrived:       max(response.floor-minReuse, 0),
 		issued:        response.issued,
 		soft:          forever,
 		hard:          forever,

@@ -145,16 +145,18 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 // than TokenContext would. Otherwise it does what TokenContext does. A token that doesn't expire
 // lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
-	for {
+	for replaced := false; ; replaced = true {
 		c, err := s.get(ctx, max(least, 0))
 		if err != nil {
 			return nil, err
 		}
 		now := time.Now()
-		switch left := c.dead - c.age(now); {
-		case c.dead == forever || left >= least:
+		left := c.dead - c.age(now)
+		if c.dead == forever || left >= least {
 			return c.copy(), nil
-		case c.dead < least || c.age(now) < minReuse:
+		}
+		// If c didn't live that long when it arrived, the next token won't either.
+		if replaced || c.dead-c.arrived < least || c.age(now) < minReuse {
 			return nil, fmt.Errorf("oauth2: the token lives for another %v, and the server's tokens for %v: less than the %v that were asked for; have them live longer, or ask for less", left.Round(time.Second), c.dead.Round(time.Second), least)
 		}
 		if err := s.await(ctx, c, now); err != nil {
