@@ -51,6 +51,9 @@
 // TestAssertions, TestDPoP and TestMutualTLS are about the servers alone: what
 // they take and, so that it means something when they take ours, what they refuse.
 //
+// TestR14_Fetch runs a program in Node.js, where net/http uses the Fetch API, as in a browser.
+// The tests of P15 have the common decoders of configuration fill a Config.
+//
 // All that keeps the processor busy comes first, one test at a time, so that it is
 // out of the way of the load.
 //
