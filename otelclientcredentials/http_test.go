@@ -55,6 +55,7 @@ func (p *peer) config(tel *telemetry) *clientcredentials.Config {
 // the transport's CloseIdleConnections. Each attempt has a span, because it goes through the
 // program's own transport.
 func TestF25_BlackHoledConnectionsUnderOtelhttp(t *testing.T) {
+	t.Parallel()
 	for protocol, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -89,6 +90,7 @@ func TestF25_BlackHoledConnectionsUnderOtelhttp(t *testing.T) {
 
 // CloseIdleConnections of an http.Client reaches the transport below ours.
 func TestF35_CloseIdleConnections(t *testing.T) {
+	t.Parallel()
 	for protocol, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
