@@ -38,8 +38,10 @@ import (
 // Config or prints it while requests are under way, it must do its own locking.
 //
 // Printed by fmt or log/slog, a Config shows neither its secret nor its parameters.
-// Encoded as JSON it looks like upstream's, secret included, because programs save their
-// configuration that way.
+// Encoded as JSON, YAML or TOML it looks like upstream's, secret included, because programs
+// save their configuration that way. The common decoders of configuration see only the first
+// six fields, too. Package encoding/gob knows no tags: it carries what it can of the other
+// fields, and fails if one of them holds an interface, such as ClientAuth.
 type Config struct {
 	// ClientID is the client identifier, RFC 6749, Section 2.2.
 	ClientID string
@@ -72,17 +74,17 @@ type Config struct {
 	// Section 2.3: package clientauth has the methods. Nil: with ClientSecret, as
 	// AuthStyle says. Otherwise AuthStyle is ignored, and the method may use
 	// ClientSecret.
-	ClientAuth ClientAuth `json:"-" yaml:"-"`
+	ClientAuth ClientAuth `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Issuer is the issuer identifier of the authorization server, RFC 8414,
 	// Section 2, if it is known: the audience of client assertions.
-	Issuer string `json:"-" yaml:"-"`
+	Issuer string `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// HTTPClient sends the token requests. Nil: the client in the context under
 	// oauth2.HTTPClient, else http.DefaultClient. The library uses a private copy of
 	// it that follows no redirects. HTTPClient doesn't affect the requests made
 	// through Client or Transport.
-	HTTPClient *http.Client `json:"-" yaml:"-"`
+	HTTPClient *http.Client `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// EarlyRefresh is how long before its expiry a token is replaced in the
 	// background, while callers go on using it. Zero: 5 minutes or a quarter of
@@ -91,10 +93,10 @@ type Config struct {
 	// replicas don't all refresh at once. A token is never replaced in the first half
 	// of its life, however large EarlyRefresh is. A refresh_in in the token response
 	// takes precedence. Negative: an error.
-	EarlyRefresh time.Duration `json:"-" yaml:"-"`
+	EarlyRefresh time.Duration `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Retry says how hard to try for a token that somebody waits for.
-	Retry RetryPolicy `json:"-" yaml:"-"`
+	Retry RetryPolicy `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Origins are the origins ("https://api.example.com:8443") that may receive the
 	// token. Nil: the token goes to the origin of the request that the caller made,
@@ -102,7 +104,7 @@ type Config struct {
 	// first request to an origin that isn't listed is an error, before anything is
 	// sent, and so is every request if the list is empty. Redirects among the listed origins keep the token, except from https to
 	// http.
-	Origins []string `json:"-" yaml:"-"`
+	Origins []string `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// DPoP is a private key that tokens are bound to, RFC 9449, so that nobody
 	// without the key can use them: RSA of 2048 bits or more, ECDSA with P-256, P-384
@@ -110,7 +112,7 @@ type Config struct {
 	// and Transport prove with each request that they have the key; for other requests
 	// see Source.Authorize. A token that the server hasn't bound is refused. Nil:
 	// bearer tokens.
-	DPoP crypto.Signer `json:"-" yaml:"-"`
+	DPoP crypto.Signer `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Store shares tokens among the replicas of a service, so that one of them
 	// requests a token and the others use it. Replicas share if they ask for the same
@@ -123,10 +125,10 @@ type Config struct {
 	// needs a ClientID, and EndpointParams without credentials. The library can't see
 	// a certificate that HTTPClient presents by itself: use a CertificateAuth if
 	// tokens are bound to it. Nil: each Source has its own tokens.
-	Store *SharedStore `json:"-" yaml:"-"`
+	Store *SharedStore `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Observer is called when something happens to a token. Nil: none.
-	Observer *Observer `json:"-" yaml:"-"`
+	Observer *Observer `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Strict refuses what the RFCs don't allow but existing servers do, and what is
 	// therefore accepted by default:
@@ -136,7 +138,7 @@ type Config struct {
 	//   - a form-encoded token response that may have been cut off,
 	//   - a token request without client id and secret,
 	//   - http instead of https, except to this host.
-	Strict bool `json:"-" yaml:"-"`
+	Strict bool `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// styles holds a *authStyleCache. It is an atomic.Value because that may be copied
 	// with the struct, unlike an atomic.Pointer.

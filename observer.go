@@ -76,6 +76,13 @@ type Observer struct {
 	Insecure func(event.Insecure)
 }
 
+// GobEncode returns nothing: functions can't be sent elsewhere. It lets a Config be encoded with
+// encoding/gob.
+func (o *Observer) GobEncode() ([]byte, error) { return nil, nil }
+
+// GobDecode does nothing.
+func (o *Observer) GobDecode([]byte) error { return nil }
+
 // noObserver stands for a Config without an Observer. Nobody writes to it.
 var noObserver Observer
 

@@ -119,6 +119,13 @@ func (s *SharedStore) LogValue() slog.Value { return slog.StringValue(s.String()
 // MarshalText returns what String does, for encodings.
 func (s *SharedStore) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// GobEncode returns nothing: a store can't be sent elsewhere. It lets a Config be encoded with
+// encoding/gob.
+func (s *SharedStore) GobEncode() ([]byte, error) { return nil, nil }
+
+// GobDecode does nothing. A SharedStore that a decoder makes is as good as nil.
+func (s *SharedStore) GobDecode([]byte) error { return nil }
+
 // seal prepares text, a record's data or a note, for the store.
 func (s *SharedStore) seal(key, version string, text []byte) ([]byte, error) {
 	if s.keyring == nil {

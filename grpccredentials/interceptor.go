@@ -3,6 +3,7 @@ package grpccredentials
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/oauth2"
@@ -64,9 +65,12 @@ func (w *call) refused(err error) *oauth2.Token {
 // Unauthenticated, it drops the token, at most one in 30 seconds. Then it replays the call
 // if it can get another token, and if the server has sent no headers before the status
 // (gRFC A6 has the same rule for retries) or ReplayIf allows it. Without another token,
-// the caller gets the server's error.
+// the caller gets the server's error. Callbacks of grpc.OnFinish are called once, with the
+// last result.
 func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ctx, watched := c.watch(ctx)
+	finish, opts := holdFinish(opts)
+	defer finish.release()
 	err := invoker(ctx, method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&watched.header))...)
 	token := watched.refused(err)
 	if token == nil || !c.source.Reject(token) || !c.mayReplay(method, err, watched) {
@@ -76,6 +80,72 @@ func (c *Credentials) UnaryClientInterceptor(ctx context.Context, method string,
 		return err // It is more useful to the caller than failure.
 	}
 	return invoker(ctx, method, req, reply, cc, opts...)
+}
+
+// A finish calls the OnFinish callbacks of a call that may be made twice. grpc calls them at
+// the end of each RPC, so until release a finish only stores what grpc reports.
+type finish struct {
+	callbacks []func(error)
+
+	mu       sync.Mutex // protects what follows
+	reported bool       // an RPC has ended
+	err      error      // of the last RPC that ended
+	released bool
+}
+
+// holdFinish returns opts with a finish in place of the OnFinish callbacks. Without such
+// callbacks, the finish is nil.
+func holdFinish(opts []grpc.CallOption) (*finish, []grpc.CallOption) {
+	if !slices.ContainsFunc(opts, isOnFinish) {
+		return nil, opts
+	}
+	f := new(finish)
+	others := []grpc.CallOption{grpc.OnFinish(f.report)}
+	for _, opt := range opts {
+		if onFinish, ok := opt.(grpc.OnFinishCallOption); ok {
+			f.callbacks = append(f.callbacks, onFinish.OnFinish)
+		} else {
+			others = append(others, opt)
+		}
+	}
+	return f, others
+}
+
+func isOnFinish(opt grpc.CallOption) bool {
+	_, ok := opt.(grpc.OnFinishCallOption)
+	return ok
+}
+
+// report is the OnFinish callback that grpc calls. After release, it passes the first report
+// on at once: an interceptor may leave an RPC running.
+func (f *finish) report(err error) {
+	f.mu.Lock()
+	late := f.released && !f.reported
+	f.reported, f.err = true, err
+	f.mu.Unlock()
+	if late {
+		f.call(err)
+	}
+}
+
+// release calls the callbacks if an RPC has ended. On a nil finish it does nothing.
+func (f *finish) release() {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	f.released = true
+	reported, err := f.reported, f.err
+	f.mu.Unlock()
+	if reported {
+		f.call(err)
+	}
+}
+
+func (f *finish) call(err error) {
+	for _, callback := range f.callbacks {
+		callback(err)
+	}
 }
 
 // mayReplay reports whether a unary call that the server has refused with err may be

@@ -24,6 +24,12 @@ import (
 // The names of streams, subjects and headers are those of
 // https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md.
 
+// maxReply is the largest answer to a read that is decoded. The largest one that this package
+// causes has about 200 KiB: a note of 100 KiB, encoded twice in base64. The client has already
+// read an answer by then. What it reads at most is up to the server: see the package
+// documentation.
+const maxReply = 512 << 10
+
 // A message is what the bucket has at a key. The zero value means that there is nothing.
 type message struct {
 	Sequence uint64    `json:"seq"`
@@ -34,6 +40,7 @@ type message struct {
 var (
 	errNoBucket = errors.New("the Store needs a JetStream and the name of a Bucket")
 	errNoTime   = errors.New("the server doesn't report its time; NATS 2.10 or later is needed")
+	errLarge    = errors.New("it has a value that is larger than those of this package; delete the value, and give the bucket a max-value-size")
 	errName     = errors.New("keys and versions must consist of letters and digits")
 )
 
@@ -116,6 +123,9 @@ func (s *Store) get(ctx context.Context, key string) (message, error) {
 	reply, err := s.JetStream.Conn().RequestWithContext(ctx, s.apiPrefix()+"STREAM.MSG.GET."+name, request)
 	if err != nil {
 		return message{}, err
+	}
+	if len(reply.Data) > maxReply {
+		return message{}, errLarge
 	}
 	var response struct {
 		Message message             `json:"message"`

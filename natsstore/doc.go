@@ -35,11 +35,11 @@
 //
 // Create the bucket once, with
 //
-//	nats kv add tokens --ttl=25h --storage=memory --replicas=3
+//	nats kv add tokens --ttl=25h --storage=memory --replicas=3 --max-value-size=262144
 //
 // or in a program, with CreateOrUpdateKeyValue:
 //
-//	jetstream.KeyValueConfig{Bucket: "tokens", TTL: 25 * time.Hour, Storage: jetstream.MemoryStorage, Replicas: 3}
+//	jetstream.KeyValueConfig{Bucket: "tokens", TTL: 25 * time.Hour, Storage: jetstream.MemoryStorage, Replicas: 3, MaxValueSize: 256 << 10}
 //
 // It needs NATS 2.10 or later. The tests use NATS 2.15.
 //
@@ -56,7 +56,9 @@
 // to 11 KiB. It has up to 150 KiB for a while when an authorization server has refused a
 // request with a long text. The data of a token of more than 8 KiB is a separate value, so
 // that replicas that wait for the next token don't read it again and again. The servers'
-// limits (max_payload, and the bucket's max-value-size if it has one) must allow that.
+// limits, max_payload and the bucket's max-value-size, must allow that. A max-value-size of
+// 256 KiB is enough. It also keeps others who may write to the bucket from making every
+// replica read values as large as max_payload. Values that are too large aren't decoded.
 //
 // # Time
 //

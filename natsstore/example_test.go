@@ -34,9 +34,10 @@ func Example() {
 	}
 	// Create the bucket once, not in each replica, which would need more permissions.
 	_, err = js.CreateOrUpdateKeyValue(context.Background(), jetstream.KeyValueConfig{
-		Bucket:  "tokens",
-		TTL:     25 * time.Hour,
-		Storage: jetstream.MemoryStorage,
+		Bucket:       "tokens",
+		TTL:          25 * time.Hour,
+		Storage:      jetstream.MemoryStorage,
+		MaxValueSize: 256 << 10,
 	})
 	if err != nil {
 		log.Fatal(err)

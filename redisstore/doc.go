@@ -48,5 +48,6 @@
 // EVAL sends a script that the server doesn't know yet, or has forgotten. After that
 // EVALSHA is enough. Another user who may write to these keys can remove tokens and bring
 // outdated ones back, but without the keys of the [clientcredentials.Keyring] that user
-// can neither read nor forge tokens.
+// can neither read nor forge tokens. Nor can that user fill the memory of the replicas: the
+// script returns nothing that is larger than 128 KiB.
 package redisstore

@@ -37,16 +37,23 @@ local record, lease, cooldown = left(expiry), left(leased), left(cooling)
 local function expire(...) redis.call('PEXPIRE', KEYS[1], math.max(...)) end
 `
 
-// acquire takes the owner, the stale version, and the duration of the lease.
+// acquire takes the owner, the stale version, and the duration of the lease. It returns texts of
+// at most 128 KiB in all, so that a replica never reads a huge one that somebody else has put
+// there. It doesn't use HSTRLEN, for which existing users have no permission.
 var acquire = script{name: "acquire", source: prelude + `
-if record > 0 and version ~= ARGV[2] then return {'hit', record, version, (get('data'))} end
-if lease > 0 and owner ~= ARGV[1] then return {'wait', lease, owner, ''} end
-if lease == 0 and cooldown > 0 then return {'cooling', cooldown, (get('note')), ''} end
+local function found(state, time, first, second)
+	local size = #(first or '') + #(second or '')
+	if size > 131072 then return {'large', size, '', ''} end
+	return {state, time, first, second}
+end
+if record > 0 and version ~= ARGV[2] then return found('hit', record, version, (get('data'))) end
+if lease > 0 and owner ~= ARGV[1] then return found('wait', lease, owner, '') end
+if lease == 0 and cooldown > 0 then return found('cooling', cooldown, (get('note')), '') end
 lease = tonumber(ARGV[3])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease', now + lease)
 expire(record, lease)
 return {'lead', lease, '', ''}
-`, sha1: "0d14dcc6729cac0c1aea0e4cfa491a8b6094c9cf"}
+`, sha1: "ead55b75ee2e8518e52cccc5d71d788f725de823"}
 
 // renew takes the owner and the duration of the lease.
 var renew = script{name: "renew", source: prelude + `

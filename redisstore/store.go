@@ -49,6 +49,9 @@ func (s *Store) Acquire(ctx context.Context, key, stale, owner string, lease tim
 	if err != nil {
 		return tokenstore.Claim{}, err
 	}
+	if size, ok := largeOf(reply); ok {
+		return tokenstore.Claim{}, fmt.Errorf("oauth2: redisstore: %s: the hash at the key %q has a text of %d bytes, which doesn't come from this package; delete it", acquire.name, s.key(key), size)
+	}
 	claim, ok := claimOf(reply)
 	if !ok {
 		return tokenstore.Claim{}, acquire.unexpected(reply)
@@ -99,6 +102,17 @@ func (s *script) held(reply any) error {
 	return s.unexpected(reply)
 }
 
+// largeOf returns the size of what the script acquire has found and not returned, because it is
+// too large. It returns false for all other replies.
+func largeOf(reply any) (size int64, ok bool) {
+	values, _ := reply.([]any)
+	if len(values) != 4 || values[0] != "large" {
+		return 0, false
+	}
+	size, ok = values[1].(int64)
+	return size, ok
+}
+
 // claimOf returns the claim in a reply of the script acquire. It returns false if the
 // reply can't come from that script.
 func claimOf(reply any) (claim tokenstore.Claim, ok bool) {
@@ -137,11 +151,7 @@ func (s *Store) run(ctx context.Context, script *script, key string, args ...any
 	if s == nil || isNil(s.Client) {
 		return nil, errors.New("oauth2: the Store of redisstore has no Client; set it to a client of go-redis")
 	}
-	prefix := s.Prefix
-	if prefix == "" {
-		prefix = DefaultPrefix
-	}
-	keys := []string{prefix + key}
+	keys := []string{s.key(key)}
 	command := s.Client.EvalSha(ctx, script.sha1, keys, args...)
 	if redis.HasErrorPrefix(command.Err(), "NOSCRIPT") {
 		command = s.Client.Eval(ctx, script.source, keys, args...)
@@ -151,6 +161,14 @@ func (s *Store) run(ctx context.Context, script *script, key string, args ...any
 		return nil, fmt.Errorf("oauth2: redisstore: %s: %w", script.name, err)
 	}
 	return reply, nil
+}
+
+// key returns the key in Redis.
+func (s *Store) key(key string) string {
+	if s.Prefix == "" {
+		return DefaultPrefix + key
+	}
+	return s.Prefix + key
 }
 
 // isNil reports whether client is nil, or a nil pointer to a client.
