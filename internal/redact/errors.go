@@ -39,37 +39,31 @@ func isTrustworthy(err error, own []error) bool {
 	if contains(own, err) || isConstant(err) {
 		return true
 	}
-	wrapped := unwrap(err)
 	switch packageOf(err) {
 	case "context", "crypto/tls", "crypto/x509", "internal/poll", "net", "os", "syscall":
-	case "errors", "fmt":
-		if !beginsLikeTLS(err.Error()) {
-			return false
-		}
 	default:
-		return false
+		text := err.Error()
+		return isSentence(err) && (strings.HasPrefix(text, "tls: ") || strings.HasPrefix(text, "x509: "))
 	}
 	_, isOperation := err.(*net.OpError) //nolint:errorlint // What it wraps is looked at below.
-	for _, w := range wrapped {
-		if !isTrustworthy(w, own) && (!isOperation || !isPlainConstant(w)) {
+	for _, wrapped := range unwrap(err) {
+		if !isTrustworthy(wrapped, own) && !(isOperation && isSentence(wrapped)) {
 			return false
 		}
 	}
 	return true
 }
 
-// beginsLikeTLS reports whether a text is one of crypto/tls or crypto/x509. Many of
-// their errors have no types.
-func beginsLikeTLS(text string) bool {
+// isSentence reports whether err looks like one of the many errors of crypto/tls and net
+// that have no types of their own: words and nothing else. A copy of a request has other
+// characters, and so has a good secret.
+func isSentence(err error) bool {
 	const longest = 200
-	return len(text) <= longest && (strings.HasPrefix(text, "tls: ") || strings.HasPrefix(text, "x509: ")) && !strings.Contains(text, "\n")
-}
-
-// isPlainConstant reports whether err looks like a constant of package net: lower-case
-// words, which are no copy of a request.
-func isPlainConstant(err error) bool {
-	return packageOf(err) == "errors" && len(unwrap(err)) == 0 &&
-		!strings.ContainsFunc(err.Error(), func(r rune) bool { return r != ' ' && (r < 'a' || 'z' < r) })
+	text := err.Error()
+	return packageOf(err) == "errors" && len(unwrap(err)) == 0 && len(text) <= longest &&
+		!strings.ContainsFunc(text, func(r rune) bool {
+			return (r < 'a' || 'z' < r) && (r < 'A' || 'Z' < r) && !strings.ContainsRune(" :;,.'()-", r)
+		})
 }
 
 // packageOf returns the path of the package that declares the type of err.
