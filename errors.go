@@ -132,10 +132,8 @@ func withoutCredentials(req *http.Request, mask *redact.Masker) *http.Request {
 			continue
 		}
 		for _, value := range values {
-			if name != "Content-Type" { // Our own word.
-				value = mask.Mask(value, maxErrorText)
-			}
-			clone.Header[name] = append(clone.Header[name], value)
+			own := []string{"application/x-www-form-urlencoded"}
+			clone.Header[name] = append(clone.Header[name], mask.MaskExcept(value, maxErrorText, own))
 		}
 	}
 	if req.URL != nil {

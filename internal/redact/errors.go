@@ -47,7 +47,7 @@ func isTrustworthy(err error, own []error) bool {
 	}
 	_, isOperation := err.(*net.OpError) //nolint:errorlint // What it wraps is looked at below.
 	for _, wrapped := range unwrap(err) {
-		if !isTrustworthy(wrapped, own) && !(isOperation && isSentence(wrapped)) {
+		if !isTrustworthy(wrapped, own) && (!isOperation || !isSentence(wrapped)) {
 			return false
 		}
 	}

@@ -407,8 +407,9 @@ func shows(text, encoded, secret string) bool {
 		at += i
 		before, _ := utf8.DecodeLastRuneInString(text[:at])
 		after, _ := utf8.DecodeRuneInString(text[at+len(encoded):])
-		if at > 0 && at+len(encoded) < len(text) &&
-			!(inWord(string(first)) && inWord(string(before))) && !(inWord(string(last)) && inWord(string(after))) {
+		begins := !inWord(string(first)) || !inWord(string(before))
+		ends := !inWord(string(last)) || !inWord(string(after))
+		if at > 0 && at+len(encoded) < len(text) && begins && ends {
 			return true
 		}
 	}
