@@ -307,7 +307,7 @@ func (c *Config) checkStore() error {
 	for name := range c.EndpointParams {
 		// Two clients that differ in it get different tokens, and a key made of it would
 		// help to guess it.
-		if redact.IsCredentialName(name) {
+		if redact.ForbidsSharing(name) {
 			return fmt.Errorf("oauth2: EndpointParams contains %s, which looks like a credential: such tokens can't be shared; remove Store", name)
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -66,7 +68,9 @@ func retrieveError(resp *http.Response, body []byte, parsed *tokenresponse.Respo
 
 	clone := new(http.Response)
 	*clone = *resp
-	clone.Status = redact.Neutralise(text(resp.Status))
+	if resp.Status != fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)) {
+		clone.Status = redact.Neutralise(text(resp.Status))
+	}
 	clone.Body = http.NoBody
 	clone.Trailer = nil
 	clone.Header = make(http.Header, len(resp.Header))
@@ -87,12 +91,12 @@ func retrieveError(resp *http.Response, body []byte, parsed *tokenresponse.Respo
 		}
 	}
 	if resp.Request != nil {
-		clone.Request = withoutCredentials(resp.Request)
+		clone.Request = withoutCredentials(resp.Request, mask)
 	}
 	code := parsed.ErrorCode
-	switch code { // The codes of RFC 6749, Section 5.2, of RFC 9449, and two more that servers send.
+	switch code { // The codes of RFC 6749, Section 5.2, of RFC 8707, of RFC 9449, and two more that servers send.
 	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
-		"invalid_scope", "server_error", "temporarily_unavailable", "use_dpop_nonce", "invalid_dpop_proof":
+		"invalid_scope", "server_error", "temporarily_unavailable", "invalid_target", "use_dpop_nonce", "invalid_dpop_proof":
 	default:
 		code = text(code)
 	}
@@ -111,19 +115,27 @@ func isTime(value string) bool {
 	return err == nil || value != "" && strings.Trim(value, "0123456789") == ""
 }
 
-// withoutCredentials returns a request that says where req went, and no more.
-func withoutCredentials(req *http.Request) *http.Request {
+// withoutCredentials returns a request that says where req went, and no more. Of the
+// header it keeps only fields that hold no credentials, without secrets that are there
+// all the same.
+func withoutCredentials(req *http.Request, mask *redact.Masker) *http.Request {
 	clone := &http.Request{
 		Method:     req.Method,
 		Proto:      req.Proto,
 		ProtoMajor: req.ProtoMajor,
 		ProtoMinor: req.ProtoMinor,
 		Host:       req.Host,
-		Header:     req.Header.Clone(),
+		Header:     make(http.Header),
 	}
-	clone.Header.Del("Authorization")
-	clone.Header.Del("DPoP")
-	clone.Header.Del("Cookie")
+	for name, values := range req.Header {
+		if !redact.IsPublicField(name) {
+			continue
+		}
+		for _, value := range values {
+			own := []string{"application/x-www-form-urlencoded"}
+			clone.Header[name] = append(clone.Header[name], mask.MaskExcept(value, maxErrorText, own))
+		}
+	}
 	if req.URL != nil {
 		clone.URL = redact.BareURL(req.URL)
 	}
@@ -132,46 +144,81 @@ func withoutCredentials(req *http.Request) *http.Request {
 
 // withoutSecrets returns err, an error of net/http, without the query of the
 // address that it quotes. Such an error may also quote an answer that isn't HTTP. If that
-// is long or echoes the request, a maskedError replaces what err wraps.
-func withoutSecrets(err error, mask *redact.Masker) error {
-	var outer *url.Error
-	if !errors.As(err, &outer) {
-		return harmless(err, mask)
+// is long or echoes the request, a maskedError replaces what err wraps. The texts of own
+// errors are never masked. IsTemporary says the same of the result as of err.
+func withoutSecrets(err error, mask *redact.Masker, own ...error) error {
+	temporary := IsTemporary(err)
+	dropQueries(err)
+	if outer, ok := err.(*url.Error); ok { //nolint:errorlint // What wraps a *url.Error may quote an answer, too.
+		outer.Err = harmless(outer.Err, temporary, mask, own...)
+		return err
 	}
-	for quoted := outer; quoted != nil; {
+	return harmless(err, temporary, mask, own...)
+}
+
+// dropQueries removes the queries of the addresses that err quotes. There may be several: a
+// RoundTripper may be a client itself.
+func dropQueries(err error) {
+	var quoted *url.Error
+	for errors.As(err, &quoted) {
 		quoted.URL = redact.AddressText(quoted.URL)
-		var inner *url.Error // of a RoundTripper that is a client itself
-		errors.As(quoted.Err, &inner)
-		quoted = inner
+		err = quoted.Err
 	}
-	outer.Err = harmless(outer.Err, mask)
-	return err
+}
+
+// endedEarly returns the error for an answer of which only a part arrived. Reading the rest ended
+// with err.
+func endedEarly(err error, mask *redact.Masker, own ...error) error {
+	dropQueries(err)
+	return withoutSecrets(fmt.Errorf("%w: %w", errEndedEarly, err), mask, append(own, errEndedEarly)...)
+}
+
+// wordsOfHTTP are what net/http writes around what an answer said.
+var wordsOfHTTP = [...]string{
+	"net/http: HTTP/1.x transport connection broken: ",
+	"malformed HTTP response ",
+	"net/http: Transport failed to read from server: ",
+	"net/http: TLS handshake timeout",
+	"net/http: timeout awaiting response headers",
+	"http: server closed idle connection",
+	"context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+	"context deadline exceeded (Client.Timeout or context cancellation while reading body)",
 }
 
 // harmless returns err, or a maskedError if the text of err can't be shown as it is.
-func harmless(err error, mask *redact.Masker) error {
+func harmless(err error, temporary bool, mask *redact.Masker, own ...error) error {
+	words := wordsOfHTTP[:]
+	trustworthy := redact.Trustworthy(err, own...)
+	for _, e := range trustworthy {
+		words = append(words, e.Error())
+	}
 	whole := err.Error()
-	masked := mask.Mask(whole, maxErrorText)
+	masked := mask.MaskExcept(whole, maxErrorText, words)
 	text := redact.Clip(redact.Neutralise(masked), maxErrorText)
 	if text == whole {
 		return err
 	}
 	return &maskedError{
-		text: text,
-		is:   func(target error) bool { return errors.Is(err, target) },
+		text:      text,
+		temporary: temporary,
+		is:        func(target error) bool { return errors.Is(err, target) },
 		as: func(target any) bool {
-			return masked == redact.Clip(whole, maxErrorText) && errors.As(err, target)
+			if masked == redact.Clip(whole, maxErrorText) {
+				return errors.As(err, target)
+			}
+			return slices.ContainsFunc(trustworthy, func(e error) bool { return errors.As(e, target) })
 		},
 	}
 }
 
 // A maskedError stands for an error whose text, and that of what it wraps, can't be shown.
-// errors.Is still finds what the error wraps, and so does errors.As if there is no secret in
-// it.
+// errors.Is still finds what the error wraps. errors.As finds what can't have a secret in
+// it, like an error of package net.
 type maskedError struct {
-	text string
-	is   func(target error) bool
-	as   func(target any) bool
+	text      string
+	temporary bool // whether IsTemporary is true of the error that the program gets
+	is        func(target error) bool
+	as        func(target any) bool
 }
 
 func (e *maskedError) Error() string        { return e.text }
@@ -180,7 +227,8 @@ func (e *maskedError) As(target any) bool   { return e.as(target) }
 
 // Timeout is for url.Error, which asks the error that it wraps.
 func (e *maskedError) Timeout() bool {
-	return e.is(context.DeadlineExceeded) || e.is(os.ErrDeadlineExceeded)
+	var network net.Error
+	return e.is(context.DeadlineExceeded) || e.is(os.ErrDeadlineExceeded) || e.as(&network) && network.Timeout()
 }
 
 // redirectError returns the error for an answer that points elsewhere.
@@ -195,21 +243,47 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 }
 
 // masker returns what masks the secrets of an attempt in a text of the server, which may echo
-// them in any encoding.
-func (r *tokenRequest) masker(attempt *Attempt) *redact.Masker {
-	secrets := []string{r.conf.ClientSecret}
-	for _, parameters := range []url.Values{attempt.Form, r.endpoint.Query()} {
+// them in any encoding: the secret of the Config, the values of parameters that are named like
+// credentials, and everything that a ClientAuth has added. sent is the request as a RoundTripper
+// has sent it, which may have added more; nil: unknown.
+func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Masker {
+	id, secret := r.conf.ClientID, r.conf.ClientSecret
+	secrets := []string{secret}
+	if secret != "" {
+		secrets = append(secrets, id+":"+secret, url.QueryEscape(id)+":"+url.QueryEscape(secret)) // Basic, decoded.
+	}
+	add := func(values, known []string) {
+		for _, value := range values {
+			if !slices.Contains(known, value) && value != id {
+				secrets = append(secrets, value)
+			}
+		}
+	}
+	query := r.endpoint.Query()
+	for _, parameters := range []url.Values{attempt.Form, query} {
 		for name, values := range parameters {
 			if redact.IsCredentialName(name) {
-				secrets = append(secrets, values...)
+				add(values, nil)
+			}
+		}
+	}
+	if r.conf.ClientAuth != nil {
+		for name, values := range attempt.Form {
+			if name != "client_id" && name != "client_assertion_type" {
+				add(values, r.form[name])
 			}
 		}
 	}
 	secrets = append(secrets, redact.HeaderSecrets(attempt.Header)...)
-	if r.conf.ClientSecret != "" {
-		secrets = append(secrets,
-			redact.BasicCredentials(url.QueryEscape(r.conf.ClientID), url.QueryEscape(r.conf.ClientSecret)),
-			redact.BasicCredentials(r.conf.ClientID, r.conf.ClientSecret))
+	if sent != nil {
+		secrets = append(secrets, redact.HeaderSecrets(sent.Header)...)
+		if sent.URL != nil {
+			for name, values := range sent.URL.Query() {
+				add(values, query[name])
+			}
+			password, _ := sent.URL.User.Password()
+			secrets = append(secrets, password)
+		}
 	}
 	return redact.NewMasker(secrets...)
 }

@@ -267,7 +267,7 @@ func TestL1_WithoutCredentials(t *testing.T) {
 	req.SetBasicAuth("id", plainSecret)
 	req.Header.Set("Cookie", "CookieCanary")
 	req.Header.Set("Accept", "x")
-	clone := withoutCredentials(req)
+	clone := withoutCredentials(req, new(redact.Masker))
 	require.Equal(t, "https://auth.example/token", clone.URL.String())
 	require.Equal(t, http.Header{"Accept": {"x"}}, clone.Header)
 	require.Nil(t, clone.Body)
@@ -277,7 +277,7 @@ func TestL1_WithoutCredentials(t *testing.T) {
 	require.NotNil(t, req.URL.User)
 	require.NotNil(t, req.Body)
 
-	require.NotPanics(t, func() { withoutCredentials(&http.Request{}) })
+	require.NotPanics(t, func() { withoutCredentials(&http.Request{}, new(redact.Masker)) })
 }
 
 // net/http quotes the token URL in its errors.

@@ -209,7 +209,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	sent := time.Now()
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, withoutSecrets(err, r.masker(attempt))
+		return nil, withoutSecrets(err, r.masker(attempt, nil), context.Cause(ctx))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
@@ -220,7 +220,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	r.adoptNonce(resp.Header)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errEndedEarly, withoutSecrets(err, r.masker(attempt)))
+		return nil, endedEarly(err, r.masker(attempt, resp.Request), context.Cause(ctx))
 	}
 	parsed, err := r.interpret(resp, body, attempt)
 	if err != nil {
@@ -241,9 +241,11 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Attempt) (*tokenresponse.Response, error) {
 	mediaType := tokenresponse.MediaType(resp)
 	parsed, prefix, err := tokenresponse.Parse(body, mediaType, r.conf.Strict)
-	masker := func() *redact.Masker { return r.masker(attempt).Literal(parsed.AccessToken, parsed.RefreshToken) }
+	masker := func() *redact.Masker {
+		return r.masker(attempt, resp.Request).Literal(parsed.AccessToken, parsed.RefreshToken)
+	}
 	fault := func(prefix string, err error) error {
-		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt).Mask(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
+		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
 	}
 
 	switch {

@@ -178,6 +178,7 @@ func IsTemporary(err error) bool {
 		certificate    *tls.CertificateVerificationError
 		notTLS         tls.RecordHeaderError
 		network        net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
+		masked         *maskedError
 	)
 	switch {
 	case isAnswer(err), errors.Is(err, errReentered), errors.As(err, &authentication):
@@ -186,6 +187,8 @@ func IsTemporary(err error) bool {
 		return false
 	case errors.As(err, &certificate), tlsalert.Is(err), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return false // The server will be the same in a second.
+	case errors.As(err, &masked):
+		return masked.temporary // It was judged before it was masked.
 	}
 	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
 }

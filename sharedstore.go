@@ -13,6 +13,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -181,7 +182,7 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 	}, func(_ struct{}, err error) func() {
 		cancel()
 		s.breaker.record(probe, err, ctx.Err() != nil)
-		e := event.StoreOperation{Operation: operation, Duration: time.Since(start), Err: nameStoreFailure(err)}
+		e := event.StoreOperation{Operation: operation, Duration: time.Since(start), Err: observedStoreError(err)}
 		if err == nil {
 			e.State = state
 		}
@@ -189,15 +190,27 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 	})
 }
 
-// nameStoreFailure adds the store's name to the error for a call that panicked or ended its
-// goroutine.
-func nameStoreFailure(err error) error {
+// observedStoreError returns err for an Observer, or nil if err is nil. It says that it was the
+// store that panicked or ended its goroutine, if that is what err stands for. The text of a
+// store's error may be long, and hold what a peer of the store has sent.
+func observedStoreError(err error) (observed error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if recover() != nil {
+			observed = errUnprintable
+		}
+	}()
 	var failure *bounded.Failure
 	if errors.As(err, &failure) {
-		return fmt.Errorf("oauth2: the store of shared tokens %w", err)
+		err = fmt.Errorf("oauth2: the store of shared tokens %w", err)
 	}
-	return err
+	return harmless(err, IsTemporary(err), new(redact.Masker))
 }
+
+// errUnprintable is for an error of a store whose methods panic.
+const errUnprintable = constantError("oauth2: the store of shared tokens failed with an error that can't be printed")
 
 // admit reports whether a call may be made now, and whether it is the first after a pause.
 // There is no other call until the first one has succeeded.

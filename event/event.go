@@ -123,7 +123,7 @@ type StoreOperation struct {
 	Operation Operation
 	State     tokenstore.ClaimState // the result of Acquire; 0: it failed, or this is another operation
 	Duration  time.Duration         // at most 250 milliseconds: nobody waits longer
-	Err       error                 // tokenstore.ErrLeaseLost is not a failure of the store
+	Err       error                 // tokenstore.ErrLeaseLost is not a failure of the store; a long text is cut, and has no control characters
 }
 
 // Operation names what was done with Config.Store.

@@ -23,6 +23,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 const (
@@ -30,6 +31,7 @@ const (
 	closeClocks = 5 * time.Second  // two clocks agree if they differ by this or less
 	postdated   = 30 * time.Second // how far in the future the assertion of probeClock is
 	shortLife   = time.Minute      // doctor warns of a token that lives shorter
+	maxListed   = 1 << 10          // what doctor shows of a list from the server, in bytes
 )
 
 // discover requests the metadata.
@@ -490,7 +492,8 @@ func (e *examination) reportToken() {
 	parsed := parseToken(token.AccessToken)
 	format := map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format]
 	if parsed.Format == "jwt" {
-		format += "; audience " + list(texts(parsed.Claims["aud"]), "none") + "; binding: " + parsed.binding()
+		w, _ := e.route(e.method)
+		format += "; audience " + w.printable(token)(clippedList(texts(parsed.Claims["aud"]), "none")) + "; binding: " + parsed.binding()
 	}
 	e.say(good, "token", "type %s, %s", token.Type(), format)
 	e.reportScope(strings.Fields(grantedScope(token, e.settings.scopes)), e.settings.scopeList())
@@ -501,12 +504,21 @@ func (e *examination) reportScope(granted, requested []string) {
 	lacking, more := without(requested, granted), without(granted, requested)
 	switch {
 	case len(lacking) > 0:
-		e.say(warn, "scope", "requested but not granted: %s; check which scopes the client is allowed to request", list(lacking, ""))
+		e.say(warn, "scope", "requested but not granted: %s; check which scopes the client is allowed to request", clippedList(lacking, ""))
 	case len(more) > 0:
-		e.say(note, "scope", "granted but not requested: %s", list(more, ""))
+		e.say(note, "scope", "granted but not requested: %s", clippedList(more, ""))
 	default:
-		e.say(good, "scope", "granted as requested: %s", list(granted, "none"))
+		e.say(good, "scope", "granted as requested: %s", clippedList(granted, "none"))
 	}
+}
+
+// clippedList is list with an end for lists that are long.
+func clippedList(texts []string, none string) string {
+	whole := list(texts, none)
+	if clipped := redact.Clip(whole, maxListed); clipped != whole {
+		return clipped + " and more"
+	}
+	return whole
 }
 
 // without returns the elements of all that aren't in some.

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +20,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
+// maxSaid bounds what is kept of a text in a token response.
+const maxSaid = 4 << 10
+
 // A wire sends requests and records how each went, without its content. It is safe for
 // concurrent use.
 type wire struct {
@@ -23,7 +30,8 @@ type wire struct {
 
 	mu        sync.Mutex // protects the rest
 	exchanges []exchange
-	left      int // how many more requests may be sent
+	secrets   []string // the credentials that were sent, to mask them where the server repeats them
+	left      int      // how many more requests may be sent
 }
 
 // An exchange is one request and its answer.
@@ -68,7 +76,15 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { e.reused = info.Reused },
 	})
-	resp, err := w.base.RoundTrip(req.WithContext(ctx))
+	req = req.WithContext(ctx)
+	secrets, err := secretsOf(req)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.secrets = append(w.secrets, secrets...)
+	w.mu.Unlock()
+	resp, err := w.base.RoundTrip(req)
 	e.answered = time.Now()
 	if err == nil {
 		e.status, e.date, e.tls, e.proto = resp.StatusCode, resp.Header.Get("Date"), resp.TLS, resp.Proto
@@ -79,6 +95,24 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// secretsOf returns the credentials in a token request. It gives req a new body.
+func secretsOf(req *http.Request) ([]string, error) {
+	secrets := redact.HeaderSecrets(req.Header)
+	if req.Body == nil {
+		return secrets, nil
+	}
+	body, err := io.ReadAll(req.Body)
+	req.Body.Close()
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	form, _ := url.ParseQuery(string(body)) // It is the library's.
+	for name, values := range form {
+		if redact.IsCredentialName(name) {
+			secrets = append(secrets, values...)
+		}
+	}
+	return secrets, err
+}
+
 // sent returns the exchanges so far, oldest first.
 func (w *wire) sent() []exchange {
 	w.mu.Lock()
@@ -86,12 +120,36 @@ func (w *wire) sent() []exchange {
 	return slices.Clone(w.exchanges)
 }
 
-// token requests a token with conf. Its error is a failure.
+// token requests a token with conf. Its error is a failure. The token's type and scope
+// can be printed.
 func (w *wire) token(ctx context.Context, conf *clientcredentials.Config) (*oauth2.Token, error) {
 	before := len(w.sent())
 	conf.HTTPClient = w.client()
 	token, err := conf.Token(ctx)
-	return token, w.fail(before, err)
+	if err != nil {
+		return nil, w.fail(before, err)
+	}
+	printable := w.printable(token, conf.Scopes...)
+	if typ := token.Type(); typ != "Bearer" && typ != "DPoP" {
+		token.TokenType = printable(typ)
+	}
+	if scope, ok := token.Extra("scope").(string); ok {
+		token = token.WithExtra(map[string]any{"scope": printable(scope)})
+	}
+	return token, nil
+}
+
+// printable returns a function for the texts of the server in a token response. It masks
+// the credentials and the tokens in a text, cuts it, and makes it one line without what
+// could rewrite a terminal. Our own words stay, even if the secret is one of them.
+func (w *wire) printable(token *oauth2.Token, own ...string) func(said string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	mask := redact.NewMasker(w.secrets...).Literal(token.AccessToken, token.RefreshToken)
+	return func(said string) string {
+		said = redact.Neutralise(mask.MaskExcept(said, maxSaid, own))
+		return redact.Clip(strings.NewReplacer("\n", " ", "\t", " ").Replace(said), maxSaid)
+	}
 }
 
 // discover requests the metadata of the issuer. Its error is a failure.

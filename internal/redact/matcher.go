@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -22,11 +23,27 @@ import (
 // lengths if a server fills a page with what is almost a secret.
 type matcher struct {
 	words int             // in a set of states
-	first states          // where a secret begins
-	last  states          // where one ends
+	first edges           // where a secret begins
+	last  edges           // where one ends
 	odd   states          // where a character comes next before which JSON may put a backslash
 	ascii [128]states     // where this character comes next
 	other map[rune]states // the same for the rest of Unicode
+}
+
+// edges are states at which secrets begin, or at which they end. A short secret is
+// found only as a whole word: its own edge is only where a word has one.
+type edges struct {
+	all      states
+	anywhere states // without the edges of short secrets
+}
+
+func newEdges(words int) edges { return edges{make(states, words), make(states, words)} }
+
+func (e edges) add(state int, onlyOfWords bool) {
+	e.all.add(state)
+	if !onlyOfWords {
+		e.anywhere.add(state)
+	}
 }
 
 // states is a set of states.
@@ -61,18 +78,23 @@ func newMatcher(secrets []string) matcher {
 		}
 	}
 	m.words = (size + 63) / 64
-	m.first, m.last, m.odd = make(states, m.words), make(states, m.words), make(states, m.words)
+	m.first, m.last, m.odd = newEdges(m.words), newEdges(m.words), make(states, m.words)
 	state := 0
 	for i, pattern := range patterns {
-		m.first.add(state)
-		for _, r := range pattern {
+		if len(pattern) == 0 {
+			continue
+		}
+		inBase64 := i%2 == 1
+		short := isShort(secrets[i/2])
+		unpadded := withoutPadding(pattern)
+		m.first.add(state, short && isWord(pattern[0]))
+		for j, r := range pattern {
 			m.expect(r, state)
-			inBase64 := i%2 == 1
-			switch {
-			case inBase64 && r == '=': // Padding may be missing.
-				m.last.add(state)
-			case !isPlain(r):
+			if !isPlain(r) {
 				m.odd.add(state)
+			}
+			if 0 < len(unpadded) && len(unpadded) <= j { // Padding may be missing.
+				m.last.add(state, short && isWord(pattern[j-1]))
 			}
 			switch {
 			case inBase64 && r == '+': // The alphabet for URLs has two other characters.
@@ -84,10 +106,56 @@ func newMatcher(secrets []string) matcher {
 			}
 			state++
 		}
-		m.last.add(state)
+		m.last.add(state, short && isWord(pattern[len(pattern)-1]))
 		state++
 	}
 	return m
+}
+
+// withoutPadding returns pattern without the padding of base64.
+func withoutPadding(pattern []rune) []rune {
+	for len(pattern) > 0 && pattern[len(pattern)-1] == '=' {
+		pattern = pattern[:len(pattern)-1]
+	}
+	return pattern
+}
+
+// minAnywhere is how many characters a secret has that is found also inside words.
+// Shorter ones are parts of ordinary words, like "test" or "x".
+const minAnywhere = 8
+
+func isShort(secret string) bool { return utf8.RuneCountInString(secret) < minAnywhere }
+
+// isWord reports whether r belongs to a word. Names like client_disabled and
+// invalid-client are one word.
+func isWord(r rune) bool {
+	return r == '_' || r == '-' || r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
+}
+
+// isWordEnd reports whether no word goes on at a position in text.
+func isWordEnd(text string, position int) bool {
+	r, _ := utf8.DecodeRuneInString(text[position:])
+	return !isWord(r)
+}
+
+// isWordBegin reports whether no word goes on until a position in text. A character
+// that ends there may be encoded: in client_secret%3Dx the secret is the last word.
+func isWordBegin(text string, position int) bool {
+	if r, _ := utf8.DecodeLastRuneInString(text[:position]); !isWord(r) {
+		return true
+	}
+	for i := position - 1; i >= max(position-maxEntity, 0); i-- {
+		if strings.IndexByte(`%&\`, text[i]) < 0 {
+			continue
+		}
+		var buffer [maxReadings]reading
+		for _, reading := range readings(buffer[:0], text[i:]) {
+			if i+reading.size == position && !isWord(reading.char) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // expect has r lead from state to the next.
@@ -160,10 +228,10 @@ func (r *run) at(position int) states {
 // leads to the end of a secret.
 func (r *run) starts(limit int) []start {
 	var starts []start
-	copy(r.at(len(r.text)), r.last)
+	copy(r.at(len(r.text)), r.last.all)
 	for i := len(r.text) - 1; i >= 0; i-- {
 		now := r.at(i)
-		copy(now, r.last)
+		copy(now, r.ends(i))
 		var buffer [maxReadings]reading
 		for _, reading := range readings(buffer[:0], r.text[i:]) {
 			if from := r.from(reading.char); from != nil {
@@ -180,9 +248,13 @@ func (r *run) starts(limit int) []start {
 				now[w] |= next & r.odd[w]
 			}
 		}
-		if i < limit && now.meets(r.first) {
+		if i < limit && now.meets(r.first.all) {
+			first := r.first.all
+			if !isWordBegin(r.text, i) {
+				first = r.first.anywhere
+			}
 			for w := range now {
-				for found := now[w] & r.first[w]; found != 0; found &= found - 1 {
+				for found := now[w] & first[w]; found != 0; found &= found - 1 {
 					starts = append(starts, start{i, w*64 + bits.TrailingZeros64(found)})
 				}
 			}
@@ -193,6 +265,14 @@ func (r *run) starts(limit int) []start {
 	return starts
 }
 
+// ends returns the states at which a secret may end at a position in the text.
+func (r *run) ends(position int) states {
+	if isWordEnd(r.text, position) {
+		return r.last.all
+	}
+	return r.last.anywhere
+}
+
 // end returns where the secrets that begin at starts have all ended. It goes from
 // the first start towards the end of the text. The states of a position are those
 // that have been reached there.
@@ -200,7 +280,7 @@ func (r *run) end(starts []start) (end int) {
 	live := starts[len(starts)-1].at // where the last set is that isn't empty
 	for i := starts[0].at; i <= live; i++ {
 		now := r.at(i)
-		if now.meets(r.last) {
+		if now.meets(r.ends(i)) {
 			end = i
 		}
 		for len(starts) > 0 && starts[0].at == i {

@@ -4,8 +4,7 @@
 // Two questions about the name of a parameter look alike and are separate:
 //
 //   - Is its value hidden in texts? [IsCredentialName] answers that.
-//   - Does it forbid sharing a token between replicas? That answer belongs in
-//     names.go too, as a predicate of its own.
+//   - Does it forbid sharing a token between replicas? [ForbidsSharing] does.
 //
 // The package does nothing when a program starts, and imports neither regexp nor
 // html: they would make every program that uses this library 324 kB larger.
@@ -14,14 +13,11 @@ package redact
 import (
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 )
 
 // Redacted replaces a secret.
@@ -53,7 +49,9 @@ type Masker struct {
 }
 
 // NewMasker returns a Masker for secrets. It skips empty ones. It finds each
-// secret as it is, encoded for forms, URLs, JSON, HTML and Go, and in base64.
+// secret as it is, encoded for forms, URLs, JSON, HTML and Go, and in base64, with or
+// without padding. It finds a secret of fewer than 8 characters only as a whole word,
+// and so its base64.
 func NewMasker(secrets ...string) *Masker {
 	m := new(Masker)
 	for _, secret := range secrets {
@@ -125,7 +123,12 @@ func isPlain(r rune) bool {
 // Redacted, which may make the result longer than limit. A secret is hidden if it
 // begins within these bytes, even if it ends after them. Mask reads little more of
 // text than it returns, and its cost doesn't depend on what text says.
-func (m *Masker) Mask(text string, limit int) string {
+func (m *Masker) Mask(text string, limit int) string { return m.MaskExcept(text, limit, nil) }
+
+// MaskExcept is Mask for a text in which others than the peer have words of their own.
+// It leaves the last occurrence of each of these words as it is, unless that is only a
+// part of a secret.
+func (m *Masker) MaskExcept(text string, limit int, words []string) string {
 	if m.opaque {
 		if text == "" {
 			return ""
@@ -145,6 +148,12 @@ func (m *Masker) Mask(text string, limit int) string {
 			at += i + len(literal)
 		}
 	}
+	found = slices.DeleteFunc(found, func(s span) bool {
+		return slices.ContainsFunc(words, func(own string) bool {
+			begin := strings.LastIndex(text, own)
+			return 0 <= begin && begin <= s.begin && s.end <= begin+len(own)
+		})
+	})
 	slices.SortFunc(found, func(a, b span) int { return a.begin - b.begin })
 
 	var masked strings.Builder
@@ -194,26 +203,6 @@ func IsControl(r rune) bool { return unicode.IsControl(r) }
 // Quote returns what a peer said, a string or several, as Go literals, in which no
 // character can rewrite a terminal or a log line. It cuts them to limit bytes.
 func Quote(said any, limit int) string { return Clip(fmt.Sprintf("%q", said), limit) }
-
-// HeaderSecrets returns the secrets in the Authorization and DPoP header fields:
-// the credentials as they are, and the password in Basic credentials.
-func HeaderSecrets(header http.Header) []string {
-	secrets := slices.Clone(header.Values("DPoP"))
-	for _, value := range header.Values("Authorization") {
-		scheme, credentials, _ := strings.Cut(value, " ")
-		secrets = append(secrets, credentials)
-		if !ascii.EqualFold(scheme, "Basic") {
-			continue
-		}
-		pair, _ := base64.StdEncoding.DecodeString(credentials)
-		_, password, _ := strings.Cut(string(pair), ":")
-		secrets = append(secrets, password)
-		if decoded, err := url.QueryUnescape(password); err == nil {
-			secrets = append(secrets, decoded)
-		}
-	}
-	return secrets
-}
 
 // BasicCredentials returns what follows "Basic " in an Authorization header field
 // (RFC 7617, Section 2).
