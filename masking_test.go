@@ -28,12 +28,16 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// repeatingAll answers each request with all that is in it, and with the same as form and base64.
+// repeatingAll answers each request with all that is in it, with its header values as in forms, and
+// with their words in base64.
 func repeatingAll(req *http.Request) *http.Response {
 	dump := hostile.Dump(req)
 	var words strings.Builder
 	for _, values := range req.Header {
-		for _, value := range append(values, strings.FieldsFunc(strings.Join(values, " "), func(r rune) bool { return strings.ContainsRune(` ,;="`, r) })...) {
+		for _, value := range values {
+			fmt.Fprintln(&words, url.QueryEscape(value))
+		}
+		for _, value := range strings.FieldsFunc(strings.Join(values, " "), func(r rune) bool { return strings.ContainsRune(` ,;="`, r) }) {
 			fmt.Fprintf(&words, "%s %s %s\n", url.QueryEscape(value), base64.StdEncoding.EncodeToString([]byte(value)), base64.RawURLEncoding.EncodeToString([]byte(value)))
 		}
 	}
