@@ -150,6 +150,7 @@ func TestErrorType(t *testing.T) {
 		"deadline of a file":      {os.ErrDeadlineExceeded, "timeout"},
 		"TLS handshake timeout":   {inURL(timeoutError{}), "timeout"},
 		"canceled":                {inURL(context.Canceled), "canceled"},
+		"TLS record":              {inURL(tls.RecordHeaderError{Msg: "not TLS"}), "tls"},
 		"damaged TLS record":      {inURL(&net.OpError{Op: "local error", Err: errors.New("tls: bad record MAC")}), "tls"},
 		"reset of a store":        {&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "connection"},
 		"file":                    {&os.PathError{Op: "open", Path: "key.pem", Err: syscall.ENOENT}, "_OTHER"},
