@@ -93,7 +93,11 @@ func everything(t *testing.T) (collected []metricdata.Metrics, tel *telemetry) {
 
 // This compares the tables in doc.go with what the SDK got. With -update it writes them.
 func TestDocumentation(t *testing.T) {
-	kinds := map[string]string{"metricdata.Sum[int64]": "counter", "metricdata.Gauge[float64]": "gauge", "metricdata.Histogram[float64]": "histogram"}
+	kinds := map[string]string{
+		"metricdata.Sum[int64]":         "counter",
+		"metricdata.Gauge[float64]":     "gauge",
+		"metricdata.Histogram[float64]": "histogram",
+	}
 	collected, _ := everything(t)
 	var metrics, attributes []string
 	all := map[string]map[string]bool{} // the values of each attribute
