@@ -8,10 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
-	"path/filepath"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -21,21 +18,15 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// pairFiles are the two files of a certificate in a directory.
+// pairFiles are the two files of a certificate.
 type pairFiles struct {
-	t   *testing.T
-	dir string
+	t *testing.T
 	*certificateFiles
 }
 
-// newPairFiles returns files that contain p, or that don't exist if p is empty.
+// newPairFiles returns files that contain p.
 func newPairFiles(t *testing.T, p pair) pairFiles {
-	dir := t.TempDir()
-	files := pairFiles{t, dir, newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))}
-	if p != (pair{}) {
-		files.write(p.cert, p.key)
-	}
-	return files
+	return pairFiles{t, newCertificateFiles(file(t, p.cert), file(t, p.key))}
 }
 
 func (f pairFiles) write(cert, key string) {
@@ -57,7 +48,7 @@ func (f pairFiles) require(now time.Time, want pair, msg string) *tls.Certificat
 
 func TestCertificateFilesReload(t *testing.T) {
 	t.Parallel()
-	start := time.Now()
+	start := time.Now().Truncate(time.Second)
 	old := newPair(start.Add(-time.Hour), start.Add(time.Hour))
 	next := newPair(start.Add(-time.Hour), start.Add(3*time.Hour))
 	files := newPairFiles(t, old)
@@ -76,12 +67,9 @@ func TestCertificateFilesReload(t *testing.T) {
 		{name: "and back", at: 12 * time.Second, cert: old.cert, key: old.key, want: old},
 		{name: "only the certificate", at: 13 * time.Second, cert: next.cert, key: old.key, want: old, sameAsLast: true},
 		{name: "just read, without success", at: 13*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
-		{name: "only the key", at: 15 * time.Second, cert: old.cert, key: next.key, want: old, sameAsLast: true},
-		{name: "half written", at: 16 * time.Second, cert: next.cert[:100], key: next.key, want: old, sameAsLast: true},
 		{name: "removed", at: 17 * time.Second, cert: "-", key: "-", want: old, sameAsLast: true},
-		{name: "until it expires", at: 59 * time.Minute, cert: next.cert, key: old.key, want: old, sameAsLast: true},
-		{name: "expired, only one replaced", at: 61 * time.Minute, cert: next.cert, key: old.key, err: "does not match"},
-		{name: "expired, removed", at: 61*time.Minute + 1, cert: "-", key: "-", err: "no such file"},
+		{name: "until it expires", at: time.Hour, cert: next.cert, key: old.key, want: old, sameAsLast: true},
+		{name: "expired, though just read", at: time.Hour + time.Millisecond, cert: next.cert, key: old.key, err: "does not match"},
 		{name: "expired, unchanged", at: 61*time.Minute + 2, cert: old.cert, key: old.key, err: "expired at " + old.Leaf.NotAfter.Format(time.RFC3339)},
 		{name: "expired, replaced", at: 61*time.Minute + 3, cert: next.cert, key: next.key, want: next},
 		{name: "replaced by an expired one", at: 65 * time.Minute, cert: old.cert, key: old.key, want: next, sameAsLast: true},
@@ -102,46 +90,18 @@ func TestCertificateFilesReload(t *testing.T) {
 	}
 }
 
-// Kubernetes replaces the files of a secret by changing the target of a symbolic link.
-func TestCertificateFilesBehindSymlink(t *testing.T) {
-	t.Parallel()
-	files := newPairFiles(t, pair{})
-	data := filepath.Join(files.dir, "..data")
-	var pairs [2]pair
-	for i, name := range []string{"..1", "..2"} {
-		pairs[i] = newValidPair()
-		version := filepath.Join(files.dir, name)
-		require.NoError(t, os.Mkdir(version, 0o700))
-		write(t, filepath.Join(version, "tls.crt"), pairs[i].cert)
-		write(t, filepath.Join(version, "tls.key"), pairs[i].key)
-	}
-	require.NoError(t, os.Symlink("..1", data))
-	require.NoError(t, os.Symlink("..data/tls.crt", files.cert))
-	require.NoError(t, os.Symlink("..data/tls.key", files.key))
-	now := time.Now()
-	files.require(now, pairs[0], "first")
-	require.NoError(t, os.Symlink("..2", data+"_tmp"))
-	require.NoError(t, os.Rename(data+"_tmp", data))
-	files.require(now.Add(time.Second), pairs[1], "after the change of the link")
-}
-
 func TestCertificateFilesMistakes(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	good, other := newValidPair(), newValidPair()
 	past := newPair(now.Add(-2*time.Hour), now.Add(-time.Hour))
 	future := newPair(now.Add(time.Hour), now.Add(2*time.Hour))
-	legacy := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte("x")}))
-	encrypted := encodePEM("ENCRYPTED PRIVATE KEY", []byte("x"))
+	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))
 	for name, test := range map[string]struct{ cert, key, err string }{
-		"another key":          {good.cert, other.key, "private key does not match"},
-		"expired":              {past.cert, past.key, "expired at " + past.Leaf.NotAfter.Format(time.RFC3339)},
-		"not yet valid":        {future.cert, future.key, "not valid before " + future.Leaf.NotBefore.Format(time.RFC3339)},
-		"encrypted":            {good.cert, encrypted, "the private key is encrypted"},
-		"encrypted, older way": {good.cert, legacy, "the private key is encrypted"},
-		"empty certificate":    {"", good.key, "failed to find any PEM data in certificate"},
-		"empty key":            {good.cert, "", "failed to find any PEM data in key"},
-		"swapped":              {good.key, good.cert, "tls: "},
+		"another key":   {good.cert, other.key, "private key does not match"},
+		"expired":       {past.cert, past.key, "expired at " + past.Leaf.NotAfter.Format(time.RFC3339)},
+		"not yet valid": {future.cert, future.key, "not valid before " + future.Leaf.NotBefore.Format(time.RFC3339)},
+		"encrypted":     {good.cert, encrypted, "the private key is encrypted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -174,38 +134,6 @@ func TestCertificateFilesDontBlock(t *testing.T) {
 	require.Same(t, first, files.require(now.Add(time.Minute), good, "while another goroutine reads"))
 }
 
-// A certificate isn't used after it has expired, even if the files were just read.
-func TestCertificateFilesExpireBetweenReads(t *testing.T) {
-	t.Parallel()
-	end := time.Now().Truncate(time.Second).Add(time.Hour)
-	good := newPair(end.Add(-2*time.Hour), end)
-	files := newPairFiles(t, good)
-	files.require(end, good, "at its end")
-	_, err := files.at(end.Add(time.Millisecond))
-	require.ErrorContains(t, err, "expired at")
-}
-
-// Concurrent first callers get the same pointer.
-func TestCertificateFilesShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		good := newValidPair()
-		files := newPairFiles(t, good)
-		files.turn <- struct{}{}
-		var got [8]*tls.Certificate
-		var wg sync.WaitGroup
-		for i := range got {
-			wg.Go(func() { got[i], _ = files.at(time.Now()) }) // A failure leaves nil.
-		}
-		synctest.Wait()
-		<-files.turn
-		wg.Wait()
-		for i := range got {
-			require.NotNil(t, got[i])
-			require.Same(t, got[0], got[i])
-		}
-	})
-}
-
 func TestCertificatesOnTheWire(t *testing.T) {
 	t.Parallel()
 	own := newValidPair()
@@ -219,7 +147,6 @@ func TestCertificatesOnTheWire(t *testing.T) {
 	}{
 		"tls":              {&TLSClientAuth{Source: source}, "tls_client_auth"},
 		"self-signed":      {&SelfSignedTLSClientAuth{Source: source}, "self_signed_tls_client_auth"},
-		"by callback":      {&TLSClientAuth{Source: certificate(own.Certificate)}, "tls_client_auth"},
 		"without its Leaf": {&TLSClientAuth{Source: certificate(&unparsed)}, "tls_client_auth"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -243,22 +170,4 @@ func TestCertificatesOnTheWire(t *testing.T) {
 			require.Equal(t, thumbprint(own.Leaf.Raw), attempt.CredentialID)
 		})
 	}
-}
-
-func TestGetClientCertificate(t *testing.T) {
-	t.Parallel()
-	own, broken := newValidPair(), errors.New("broken")
-	srv := cct.NewTLSServer()
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	config := client.Transport.(*http.Transport).TLSClientConfig
-	config.GetClientCertificate = CertificateSource(func(context.Context) (*tls.Certificate, error) { return nil, broken }).GetClientCertificate
-	_, err := client.Get(srv.APIURL)
-	require.ErrorIs(t, err, broken)
-
-	config.GetClientCertificate = certificate(own.Certificate).GetClientCertificate
-	resp, err := client.Get(srv.APIURL)
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
-	require.Equal(t, own.Leaf.Raw, srv.API.Requests()[0].Certificate.Raw)
 }

@@ -28,21 +28,6 @@ func ExampleClientSecretBasic() {
 	// Output: client_secret_basic
 }
 
-// The server expects the secret without the form-encoding that RFC 6749 requires.
-func ExampleClientSecretBasic_raw() {
-	srv := clientcredentialstest.NewServer(clientcredentialstest.Client{ID: "reports", Secret: "100%=x", RawBasic: true})
-	defer srv.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     "reports",
-		ClientSecret: "100%=x",
-		TokenURL:     srv.TokenURL,
-		ClientAuth:   &clientauth.ClientSecretBasic{Raw: true},
-	}
-	printMethod(srv, conf)
-	// Output: client_secret_basic
-}
-
 // The secret comes from a secret manager.
 func ExampleClientSecretPost() {
 	srv := clientcredentialstest.NewServer(clientcredentialstest.Client{ID: "reports", Secret: "s3cret"})

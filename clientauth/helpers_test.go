@@ -4,18 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +21,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 const longSecret = "0123456789abcdef0123456789abcdef"
@@ -38,14 +34,10 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func encodePEM(kind string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-}
-
 // newKey returns a private key, and the same key in PEM.
 func newKey() (*ecdsa.PrivateKey, string) {
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	return key, encodePEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key)))
+	key := testkit.NewKey("ES256").(*ecdsa.PrivateKey)
+	return key, testkit.KeyPEM(key)
 }
 
 // secret returns a source of a secret that never changes.
@@ -66,14 +58,8 @@ type pair struct {
 
 // newPair returns a self-signed certificate that is valid between two times.
 func newPair(from, to time.Time) pair {
-	key, keyPEM := newKey()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: rand.Text()}, NotBefore: from, NotAfter: to}
-	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
-	return pair{
-		Certificate: &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))},
-		cert:        encodePEM("CERTIFICATE", der),
-		key:         keyPEM,
-	}
+	c := testkit.NewCertificate(x509.Certificate{NotBefore: from, NotAfter: to}, nil, nil)
+	return pair{c, testkit.CertificatePEM(c), testkit.KeyPEM(c.PrivateKey)}
 }
 
 func newValidPair() pair { return newPair(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)) }

@@ -2,14 +2,6 @@ package grpccredentials_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +12,11 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/seed-5bfa0880/clientcredentials"
-	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // requireCode checks the status code of err.
@@ -41,31 +30,12 @@ func TestTokenArrivesOverTLS(t *testing.T) {
 	servers := cct.Start(t)
 	w := newWorld(t)
 	w.api.auth = servers.Auth
-	transport := new(http.Transport)
-	t.Cleanup(transport.CloseIdleConnections)
-	w.conf.TokenURL, w.conf.HTTPClient = servers.TokenURL, &http.Client{Transport: transport}
+	w.conf.TokenURL, w.conf.HTTPClient = servers.TokenURL, servers.Client()
 	client := testpb.NewTestServiceClient(w.dialTLS(t, grpccredentials.DialOptions(w.source(t))...))
-
 	require.NoError(t, call(t.Context(), client))
-	for name, rpc := range streams {
-		require.NoError(t, rpc(t.Context(), client), name)
-	}
+	require.NoError(t, bothWays(t.Context(), client))
 	require.Equal(t, 1, servers.Auth.TokenRequests())
-
-	servers.Auth.RevokeAll()
-	require.NoError(t, call(t.Context(), client))
-	require.Equal(t, 2, servers.Auth.TokenRequests())
-	w.requireCounts(t, counts{tokenRequests: 0, arrived: 6, handled: 5, dropped: 1})
-}
-
-func TestTokenArrivesInMemory(t *testing.T) {
-	w := newWorld(t)
-	client := w.withTokens(t)
-	require.NoError(t, call(t.Context(), client))
-	for name, rpc := range streams {
-		require.NoError(t, rpc(t.Context(), client), name)
-	}
-	w.requireCounts(t, counts{tokenRequests: 1, arrived: 4, handled: 4})
+	w.requireCounts(t, counts{arrived: 2, handled: 2})
 	for _, value := range w.api.arrived {
 		require.Regexp(t, "^Bearer [^| ]+$", value)
 	}
@@ -74,24 +44,12 @@ func TestTokenArrivesInMemory(t *testing.T) {
 // Credentials can also be set for one call, on a connection that has none.
 func TestCredentialsOfOneCall(t *testing.T) {
 	w := newWorld(t)
-	source := w.source(t)
+	c := grpccredentials.New(w.source(t))
+	requireCode(t, codes.Unauthenticated, call(t.Context(), w.client(t), grpc.PerRPCCredentials(c)))
+	w.requireCounts(t, counts{})
 	secure := testpb.NewTestServiceClient(w.dialTLS(t))
-	require.NoError(t, call(t.Context(), secure, grpc.PerRPCCredentials(grpccredentials.New(source))))
+	require.NoError(t, call(t.Context(), secure, grpc.PerRPCCredentials(c)))
 	requireCode(t, codes.InvalidArgument, call(t.Context(), secure))
-
-	requests := w.auth.TokenRequests()
-	source = w.source(t) // It has no token yet.
-	requireCode(t, codes.Unauthenticated, call(t.Context(), w.client(t), grpc.PerRPCCredentials(grpccredentials.New(source))))
-	require.Equal(t, requests, w.auth.TokenRequests())
-}
-
-func TestColdStart(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		w.auth.Script(cct.Fault{Delay: time.Second})
-		client := w.withTokens(t)
-		callAll(t, client, 100)
-		w.requireCounts(t, counts{tokenRequests: 1, arrived: 100, handled: 100})
-	})
 }
 
 func TestDeadlineBoundsTheWait(t *testing.T) {
@@ -141,66 +99,33 @@ func (carefree) RequireTransportSecurity() bool { return false }
 
 func TestDPoPIsRefused(t *testing.T) {
 	w := newWorld(t)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	w.conf.DPoP = key
-	client := w.withTokens(t)
-	for range 3 {
-		err = call(t.Context(), client)
-		requireCode(t, codes.Unauthenticated, err)
-		require.ErrorContains(t, err, "use a Config without DPoP")
-	}
+	w.conf.DPoP = testkit.NewKey("ES256")
+	err := call(t.Context(), w.withTokens(t))
+	requireCode(t, codes.Unauthenticated, err)
+	require.ErrorContains(t, err, "use a Config without DPoP")
 	w.requireCounts(t, counts{tokenRequests: 1})
 }
 
-func TestMisuse(t *testing.T) {
+func TestNoSource(t *testing.T) {
 	w := newWorld(t)
-	for name, c := range map[string]*grpccredentials.Credentials{
-		"no source":    grpccredentials.New(nil, plaintext),
-		"empty source": grpccredentials.New(new(clientcredentials.Source), plaintext),
-	} {
-		err := call(t.Context(), w.client(t, grpc.WithPerRPCCredentials(c), grpc.WithUnaryInterceptor(c.UnaryClientInterceptor)))
-		requireCode(t, codes.Unauthenticated, err)
-		require.ErrorContains(t, err, "get one from Config.Source", name)
-	}
+	c := grpccredentials.New(nil, plaintext)
+	err := call(t.Context(), w.client(t, grpc.WithPerRPCCredentials(c), grpc.WithUnaryInterceptor(c.UnaryClientInterceptor)))
+	requireCode(t, codes.Unauthenticated, err)
+	require.ErrorContains(t, err, "get one from Config.Source")
 	w.requireCounts(t, counts{})
 }
 
-// A token that is bound to a certificate works on a ClientConn that presents it.
-func TestCertificateBoundTokens(t *testing.T) {
-	mine, _ := newCertificate()
-	another, _ := newCertificate()
-	leaf, err := x509.ParseCertificate(mine.Certificate[0])
-	require.NoError(t, err)
-	servers := cct.NewTLSServer(cct.Client{ID: "client", Certificates: []*x509.Certificate{leaf}, CertificateBound: true})
-	t.Cleanup(servers.Close)
-	httpClient := servers.Client()
-	t.Cleanup(httpClient.CloseIdleConnections)
+// The value of authorization, 1 kB here, is made for each RPC. That is one of these
+// allocations. All of them together take about 1 µs. An RPC in memory without a token
+// takes 30 µs and 150 allocations, so the value isn't worth a cache of its own.
+func TestGetRequestMetadataAllocations(t *testing.T) {
 	w := newWorld(t)
-	w.conf.TokenURL, w.conf.HTTPClient, w.conf.ClientSecret = servers.TokenURL, httpClient, ""
-	certificate := func(c *tls.Certificate) clientauth.CertificateSource {
-		return func(context.Context) (*tls.Certificate, error) { return c, nil }
-	}
-	w.conf.ClientAuth = &clientauth.SelfSignedTLSClientAuth{Source: certificate(mine)}
-	w.api.judge = func(ctx context.Context, _ int) error {
-		md, _ := metadata.FromIncomingContext(ctx)
-		token, _ := servers.Auth.Introspect(strings.TrimPrefix(md.Get("authorization")[0], "Bearer "))
-		p, _ := peer.FromContext(ctx)
-		sum := sha256.Sum256(p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].Raw)
-		if token.X5TS256 != base64.RawURLEncoding.EncodeToString(sum[:]) {
-			return errUnauthenticated
+	w.auth.SetFault(&cct.Fault{Status: 200, Body: `{"access_token":"` + strings.Repeat("x", 1000) + `","token_type":"Bearer"}`})
+	c := grpccredentials.New(w.source(t), plaintext)
+	allocations := testing.AllocsPerRun(1000, func() {
+		if _, err := c.GetRequestMetadata(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	}
-	serverCertificate, roots := newCertificate()
-	listener := listen()
-	serve(t, w.api, listener, grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{*serverCertificate},
-		ClientAuth:   tls.RequireAnyClientCert,
-	})))
-	for presented, want := range map[*tls.Certificate]codes.Code{mine: codes.OK, another: codes.Unauthenticated} {
-		conn := dial(t, listener.Addr().String(), append(grpccredentials.DialOptions(w.source(t)),
-			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, GetClientCertificate: certificate(presented).GetClientCertificate})))...)
-		requireCode(t, want, call(t.Context(), testpb.NewTestServiceClient(conn)))
-	}
+	})
+	require.LessOrEqual(t, allocations, 4.0) // the token's copy, the value, and 2 for the map
 }

@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -22,13 +19,6 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 )
-
-// at returns what makes a Config request its tokens at url, with one attempt.
-func at(url string) func(*world) {
-	return func(w *world) {
-		w.conf.TokenURL, w.conf.HTTPClient, w.conf.Retry.MaxAttempts = url, new(http.Client), 1
-	}
-}
 
 func TestCodes(t *testing.T) {
 	fault := func(fault cct.Fault) func(*world) {
@@ -45,13 +35,6 @@ func TestCodes(t *testing.T) {
 			Body:   fmt.Sprintf(`{"error":%q,"error_description":"the reason"}`, code),
 		})
 	}
-	down := cct.NewServer()
-	down.Close()
-	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
-	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // It would log the failed handshakes.
-	untrusted.StartTLS()
-	t.Cleanup(untrusted.Close)
-
 	for _, test := range []struct {
 		name    string
 		prepare func(*world)
@@ -59,26 +42,13 @@ func TestCodes(t *testing.T) {
 		text    string // in the error
 	}{
 		{"invalid_client", fault(cct.InvalidClient()), codes.Unauthenticated, "invalid_client"},
-		{"invalid_client with 400", oauth("invalid_client"), codes.Unauthenticated, "invalid_client"},
 		{"invalid_request", oauth("invalid_request"), codes.Unauthenticated, "the reason"},
-		{"unsupported_grant_type", oauth("unsupported_grant_type"), codes.Unauthenticated, "the reason"},
 		{"unauthorized_client", oauth("unauthorized_client"), codes.PermissionDenied, "the reason"},
 		{"invalid_scope", oauth("invalid_scope"), codes.PermissionDenied, "the reason"},
 		{"access_denied", oauth("access_denied"), codes.PermissionDenied, "the reason"},
 		{"403", fault(cct.Fault{Status: 403, Body: "no"}), codes.PermissionDenied, "403"},
-		{"404", fault(cct.Fault{Status: 404, Body: "no"}), codes.Unauthenticated, "404"},
-		{"a redirect", fault(cct.Fault{Status: 302, Header: http.Header{"Location": {"https://else.example/"}}, Body: "go"}), codes.Unauthenticated, "302"},
-		{"HTML", fault(cct.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: "<html>"}), codes.Unauthenticated, "text/html"},
-		{"408", fault(cct.Fault{Status: 408, Body: "later"}), codes.Unavailable, "408"},
-		{"429", fault(cct.TooManyRequests(time.Second)), codes.Unavailable, "temporarily_unavailable"},
-		{"500", fault(cct.Fault{Status: 500, Body: "later"}), codes.Unavailable, "500"},
-		{"502", fault(cct.Fault{Status: 502, Body: "later"}), codes.Unavailable, "502"},
 		{"503", fault(cct.Unavailable()), codes.Unavailable, "temporarily_unavailable"},
-		{"504", fault(cct.Fault{Status: 504, Body: "later"}), codes.Unavailable, "504"},
 		{"a lost connection", fault(cct.ConnectionReset()), codes.Unavailable, "reset"},
-		{"a partial answer", fault(cct.Fault{CloseAfter: 10}), codes.Unavailable, "EOF"},
-		{"a server that is down", at(down.TokenURL), codes.Unavailable, "refused"},
-		{"a server that isn't trusted", at(untrusted.URL), codes.Unauthenticated, "certificate"},
 		{"a misconfiguration", func(w *world) { w.conf.TokenURL = "" }, codes.Unauthenticated, "TokenURL is empty"},
 		{"a Source that has ended", func(w *world) { w.ended = true }, codes.Unauthenticated, "is done"},
 	} {
@@ -86,13 +56,11 @@ func TestCodes(t *testing.T) {
 			w := newWorld(t)
 			test.prepare(w)
 			client := w.withTokens(t)
-			for range 2 {
-				for _, rpc := range []procedure{unary, bothWays} {
-					err := rpc(t.Context(), client)
-					requireCode(t, test.want, err)
-					require.ErrorContains(t, err, test.text)
-					require.NotContains(t, err.Error(), "illegal status", "gRFC A54")
-				}
+			for _, rpc := range []procedure{unary, bothWays} {
+				err := rpc(t.Context(), client)
+				requireCode(t, test.want, err)
+				require.ErrorContains(t, err, test.text)
+				require.NotContains(t, err.Error(), "illegal status", "gRFC A54")
 			}
 			w.requireCounts(t, counts{tokenRequests: w.auth.TokenRequests()})
 		})
@@ -112,13 +80,11 @@ func TestErrorsWrapThoseOfTheSource(t *testing.T) {
 	w := newWorld(t)
 	invalid := cct.InvalidClient()
 	w.auth.SetFault(&invalid)
-	client := w.withTokens(t)
-	for _, err := range []error{call(t.Context(), client), bothWays(t.Context(), client)} {
-		var refusal *oauth2.RetrieveError
-		require.ErrorAs(t, err, &refusal)
-		require.Equal(t, "invalid_client", refusal.ErrorCode)
-		require.True(t, strings.HasPrefix(status.Convert(err).Message(), "oauth2: "), "%v", err)
-	}
+	err := call(t.Context(), w.withTokens(t))
+	var refusal *oauth2.RetrieveError
+	require.ErrorAs(t, err, &refusal)
+	require.Equal(t, "invalid_client", refusal.ErrorCode)
+	require.True(t, strings.HasPrefix(status.Convert(err).Message(), "oauth2: "), "%v", err)
 }
 
 // This puts a secret that occurs nowhere else into everything that a server can answer.
@@ -129,8 +95,6 @@ func TestNoSecretInMessages(t *testing.T) {
 	for name, fault := range map[string]cct.Fault{
 		"error response": {Status: 400, Header: json, Body: echo},
 		"text":           {Status: 500, Body: "you sent " + secret + ", and more that is not for others"},
-		"no JSON":        {Status: 200, Header: json, Body: echo[1:]},
-		"bad token":      {Status: 200, Header: json, Body: fmt.Sprintf(`{"access_token":"%s\u0000","token_type":"Bearer"}`, token)},
 		"refused token":  {Status: 200, Header: json, Body: fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer"}`, token)},
 		"DPoP token":     {Status: 200, Header: json, Body: fmt.Sprintf(`{"access_token":%q,"token_type":"DPoP"}`, token)},
 	} {

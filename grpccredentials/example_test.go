@@ -14,6 +14,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // Many calls use the same token. When it is revoked, the first call that is refused is
@@ -62,10 +63,10 @@ func Example() {
 // startService starts a gRPC service that accepts the tokens of auth. Its certificate
 // can be verified with roots.
 func startService(auth *clientcredentialstest.AuthorizationServer) (address string, roots *x509.CertPool, stop func()) {
-	certificate, roots := newCertificate()
+	certificate := testkit.ServerCertificate()
 	server := (&service{auth: auth}).server(grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	listener := listen()
-	go func() { must(server.Serve(listener)) }()
-	return listener.Addr().String(), roots, server.Stop
+	go func() { _ = server.Serve(listener) }()
+	return listener.Addr().String(), testkit.Roots(certificate), server.Stop
 }

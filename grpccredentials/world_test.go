@@ -2,23 +2,14 @@ package grpccredentials_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -34,6 +25,7 @@ import (
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // plaintext is for connections in memory.
@@ -73,7 +65,7 @@ func newWorld(t testing.TB) *world {
 
 // bubble runs a test of a world under synctest.
 func bubble(t *testing.T, test func(t *testing.T, w *world)) {
-	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t)) })
+	testkit.World(t, func(t *testing.T) *world { return newWorld(t) }, test)
 }
 
 func (w *world) source(t testing.TB) *clientcredentials.Source {
@@ -129,18 +121,19 @@ func (w *world) dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
 
 // dialTLS returns a connection to the service over TLS on the loopback interface.
 func (w *world) dialTLS(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
-	certificate, roots := newCertificate()
+	certificate := testkit.ServerCertificate()
 	listener := listen()
 	serve(t, w.api, listener, grpc.Creds(credentials.NewServerTLSFromCert(certificate)))
-	return dial(t, listener.Addr().String(), append([]grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(roots, "")),
-	}, opts...)...)
+	return dial(t, listener.Addr().String(), append(opts,
+		grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(testkit.Roots(certificate), "")))...)
 }
 
 func listen() net.Listener {
 	var config net.ListenConfig
 	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	must(err)
+	if err != nil {
+		panic(err)
+	}
 	return listener
 }
 
@@ -163,33 +156,6 @@ func dial(t testing.TB, target string, opts ...grpc.DialOption) *grpc.ClientConn
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn
-}
-
-// newCertificate returns a certificate for the loopback interface, and a pool to verify
-// it with.
-func newCertificate() (*tls.Certificate, *x509.CertPool) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "grpccredentials test"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(err)
-	leaf, err := x509.ParseCertificate(der)
-	must(err)
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
-}
-
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }
 
 // A service is a gRPC service that wants a token of auth with each RPC.
@@ -279,20 +245,6 @@ func (s *service) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, erro
 	return new(testpb.Empty), nil
 }
 
-func (s *service) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
-	return stream.Send(new(testpb.StreamingOutputCallResponse))
-}
-
-func (s *service) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
-	for {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			return stream.SendAndClose(new(testpb.StreamingInputCallResponse))
-		} else if err != nil {
-			return err
-		}
-	}
-}
-
 func (s *service) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
 	for message := 1; ; message++ {
 		_, err := stream.Recv()
@@ -320,37 +272,8 @@ func call(ctx context.Context, client testpb.TestServiceClient, opts ...grpc.Cal
 	return err
 }
 
-// callAll makes many unary calls at once.
-func callAll(t *testing.T, client testpb.TestServiceClient, calls int) {
-	var wg sync.WaitGroup
-	for range calls {
-		wg.Go(func() {
-			if err := call(t.Context(), client); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// streams has an RPC for each kind of stream. An error of Send is left to Recv, which
-// returns the status.
-var streams = map[string]procedure{
-	"from the server": func(ctx context.Context, client testpb.TestServiceClient) error {
-		return drain(client.StreamingOutputCall(ctx, new(testpb.StreamingOutputCallRequest)))
-	},
-	"to the server": func(ctx context.Context, client testpb.TestServiceClient) error {
-		stream, err := client.StreamingInputCall(ctx)
-		if err != nil {
-			return err
-		}
-		_ = stream.Send(new(testpb.StreamingInputCallRequest))
-		_, err = stream.CloseAndRecv()
-		return err
-	},
-	"both ways": bothWays,
-}
-
+// bothWays makes a stream with one message in each direction. An error of Send is left to
+// Recv, which returns the status.
 func bothWays(ctx context.Context, client testpb.TestServiceClient) error {
 	stream, err := client.FullDuplexCall(ctx)
 	if err != nil {
@@ -358,11 +281,6 @@ func bothWays(ctx context.Context, client testpb.TestServiceClient) error {
 	}
 	_ = stream.Send(new(testpb.StreamingOutputCallRequest))
 	_ = stream.CloseSend()
-	return drain(stream, nil)
-}
-
-// drain receives until a stream ends.
-func drain(stream grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse], err error) error {
 	for err == nil {
 		_, err = stream.Recv()
 	}

@@ -64,15 +64,14 @@ func TestCanary(t *testing.T) {
 	const asJSON = "application/json"
 	visible := attribute.String("clientcredentials.name", "VisibleCanary")
 	for name, transport := range map[string]roundTripper{
-		"token":       answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"Bearer","expires_in":3600,"scope":"`+canaries["scope"]+`"}`),
-		"page":        answer(200, "text/html", "<p>ECHO"),
-		"unavailable": answer(503, "text/html", "<p>ECHO"),
-		"refusal":     answer(401, asJSON, `{"error":"invalid_client","error_description":"ECHO"}`),
-		"code":        answer(400, asJSON, `{"error":"ECHO","error_description":"ECHO","error_uri":"https://auth.example/ECHO"}`),
-		"type":        answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"ECHO"}`),
-		"media type":  answer(200, "text/"+canaries["token"], "<p>ECHO"),
-		"network":     func(*http.Request) (*http.Response, error) { return nil, errors.New(canaries["transport's text"]) },
-		"panic":       func(*http.Request) (*http.Response, error) { panic(canaries["panic"]) },
+		"token":      answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"Bearer","expires_in":3600,"scope":"`+canaries["scope"]+`"}`),
+		"page":       answer(200, "text/html", "<p>ECHO"),
+		"refusal":    answer(401, asJSON, `{"error":"invalid_client","error_description":"ECHO"}`),
+		"code":       answer(400, asJSON, `{"error":"ECHO","error_description":"ECHO","error_uri":"https://auth.example/ECHO"}`),
+		"type":       answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"ECHO"}`),
+		"media type": answer(200, "text/"+canaries["token"], "<p>ECHO"),
+		"network":    func(*http.Request) (*http.Response, error) { return nil, errors.New(canaries["transport's text"]) },
+		"panic":      func(*http.Request) (*http.Response, error) { panic(canaries["panic"]) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {

@@ -91,27 +91,18 @@ func everything(t *testing.T) (collected []metricdata.Metrics, tel *telemetry) {
 	return collected, tel
 }
 
-func kind(t *testing.T, m metricdata.Metrics) string {
-	switch data := m.Data.(type) {
-	case metricdata.Sum[int64]:
-		require.True(t, data.IsMonotonic, m.Name)
-		return "counter"
-	case metricdata.Gauge[float64]:
-		return "gauge"
-	case metricdata.Histogram[float64]:
-		return "histogram"
-	}
-	require.Fail(t, "unexpected kind", "%s: %T", m.Name, m.Data)
-	return ""
-}
-
 // This compares the tables in doc.go with what the SDK got. With -update it writes them.
 func TestDocumentation(t *testing.T) {
+	kinds := map[string]string{
+		"metricdata.Sum[int64]":         "counter",
+		"metricdata.Gauge[float64]":     "gauge",
+		"metricdata.Histogram[float64]": "histogram",
+	}
 	collected, _ := everything(t)
 	var metrics, attributes []string
 	all := map[string]map[string]bool{} // the values of each attribute
 	for _, m := range collected {
-		metrics = append(metrics, fmt.Sprintf("%-44s %s, %s", m.Name, kind(t, m), m.Unit), "    "+m.Description)
+		metrics = append(metrics, fmt.Sprintf("%-44s %s, %s", m.Name, kinds[fmt.Sprintf("%T", m.Data)], m.Unit), "    "+m.Description)
 		keys := map[string]bool{}
 		for _, p := range points(m) {
 			for _, a := range p.attributes.ToSlice() {
@@ -176,6 +167,7 @@ func TestDocumentedErrors(t *testing.T) {
 // These are rules of the semantic conventions: the general guidelines for metrics, the
 // rules for names, and those for recording errors.
 func TestInstrumentationRules(t *testing.T) {
+	require.Equal(t, ScopeName, reflect.TypeFor[telemetry]().PkgPath())
 	name := regexp.MustCompile(`^clientcredentials(\.[a-z]+(_[a-z]+)*)+$`)
 	value := regexp.MustCompile(`^(_OTHER|[a-z]+(_[a-z]+)*|[3-5][0-9][0-9])$`)
 	checkAttributes := func(attributes []attribute.KeyValue, where string) {
@@ -195,25 +187,20 @@ func TestInstrumentationRules(t *testing.T) {
 	require.Len(t, collected, 11)
 	for _, m := range collected {
 		require.Regexp(t, name, m.Name)
-		require.Regexp(t, `^(s|\{[a-z]+\})$`, m.Unit, m.Name)
 		require.Regexp(t, `^[A-Z][^\n]*\.$`, m.Description, m.Name)
-		switch kind(t, m) {
-		case "counter":
-			require.NotEqual(t, "s", m.Unit, m.Name)
-			require.True(t, strings.HasSuffix(m.Name, "s"), "a counter has a name in the plural: %s", m.Name)
-		case "histogram":
+		switch data := m.Data.(type) {
+		case metricdata.Sum[int64]:
+			require.True(t, data.IsMonotonic, m.Name)
+			require.Regexp(t, `^\{[a-z]+\}$`, m.Unit, m.Name)
+			require.Regexp(t, "s$", m.Name, "a counter has a name in the plural")
+		case metricdata.Histogram[float64]:
 			require.Equal(t, "s", m.Unit, m.Name)
-			require.True(t, strings.HasSuffix(m.Name, ".duration"), m.Name)
+			require.Regexp(t, `\.duration$`, m.Name)
 			want, ok := buckets[m.Name]
 			if !ok {
 				want = waitBuckets
 			}
-			for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
-				require.True(t, slices.IsSorted(p.Bounds), m.Name)
-				require.Equal(t, p.Bounds, slices.Compact(slices.Clone(p.Bounds)), m.Name)
-				require.LessOrEqual(t, len(p.Bounds), 16, m.Name)
-				require.Equal(t, want, p.Bounds, m.Name)
-			}
+			require.Equal(t, want, data.DataPoints[0].Bounds, m.Name)
 		}
 		for _, p := range points(m) {
 			checkAttributes(p.attributes.ToSlice(), m.Name)
@@ -221,27 +208,15 @@ func TestInstrumentationRules(t *testing.T) {
 		require.LessOrEqual(t, len(points(m)), 20, m.Name)
 	}
 	for _, span := range tel.spans.Ended() {
-		require.Equal(t, "request token", span.Name())
 		checkAttributes(span.Attributes(), span.Name())
 	}
-}
-
-func TestBucketsCoverWhatCanHappen(t *testing.T) {
-	require.InEpsilon(t, (30 * time.Second).Seconds(), waitBuckets[len(waitBuckets)-1], 1e-9, "Config.Retry's default")
-	require.InEpsilon(t, (250 * time.Millisecond).Seconds(), storeBuckets[len(storeBuckets)-1], 1e-9, "event.StoreOperation.Duration")
-	require.InEpsilon(t, time.Hour.Seconds(), cooldownBuckets[len(cooldownBuckets)-1], 1e-9, "the longest Retry-After")
-}
-
-func TestScopeIsThePackage(t *testing.T) {
-	require.Equal(t, ScopeName, reflect.TypeFor[telemetry]().PkgPath())
 }
 
 func TestVersion(t *testing.T) {
 	require.Empty(t, Version(), "a test has no version")
 	module := &debug.Module{Path: ScopeName, Version: "v1.2.3"}
-	other := &debug.Module{Path: ScopeName + "/v2", Version: "v2.0.0"}
-	require.Equal(t, "v1.2.3", versionIn(&debug.BuildInfo{Deps: []*debug.Module{other, module}}))
-	require.Empty(t, versionIn(&debug.BuildInfo{Deps: []*debug.Module{other}}))
+	deps := &debug.BuildInfo{Deps: []*debug.Module{{Path: ScopeName + "/v2", Version: "v2.0.0"}, module}}
+	require.Equal(t, "v1.2.3", versionIn(deps))
 	module.Replace = &debug.Module{Path: "../"}
-	require.Empty(t, versionIn(&debug.BuildInfo{Deps: []*debug.Module{module}}))
+	require.Empty(t, versionIn(deps))
 }

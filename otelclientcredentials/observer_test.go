@@ -2,13 +2,10 @@ package otelclientcredentials
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,8 +25,8 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
-	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -126,17 +123,6 @@ func (tel *telemetry) series(t *testing.T, metric string) []string {
 	return lines
 }
 
-// value returns the value of a series.
-func (tel *telemetry) value(t *testing.T, series string) (value string) {
-	t.Helper()
-	for _, line := range tel.series(t, "") {
-		if rest, ok := strings.CutPrefix(line, series+": "); ok {
-			value = rest
-		}
-	}
-	return value
-}
-
 // requireSeries checks all series of all metrics.
 func (tel *telemetry) requireSeries(t *testing.T, want ...string) {
 	t.Helper()
@@ -168,7 +154,7 @@ func newWorld(t *testing.T, attributes ...attribute.KeyValue) *world {
 // bubble runs a test of a world under synctest.
 func bubble(t *testing.T, f func(t *testing.T, w *world), attributes ...attribute.KeyValue) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld(t, attributes...)
 		f(t, w)
 		require.Empty(t, w.auth.Violations())
@@ -194,36 +180,25 @@ func (w *world) fail(t *testing.T, source *clientcredentials.Source) {
 
 func TestLifeOfAToken(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		source := w.conf.Source(t.Context())
+		ctx, parent := w.traces.Tracer("test").Start(t.Context(), "start")
+		source := w.conf.Source(ctx)
 		w.requireSeries(t)
-		require.Empty(t, w.spans.Started())
-
 		w.auth.Latency = 3 * time.Second
 		w.get(t, source)
 		w.get(t, source)
-		w.get(t, source)
-		w.requireSeries(t,
-			"token.gets token.source=server token.state=fresh: 1",
-			"token.gets token.source=memory token.state=fresh: 2",
-			"token.wait.duration token.source=server: 1 in 3s",
-			"token.requests token.request.background=false: 1",
-			"token.request.duration token.source=server: 1 in 3s",
-		)
-
 		time.Sleep(57 * time.Minute)
 		w.get(t, source) // Starts to replace the token in the background.
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		w.requireSeries(t,
 			"token.gets token.source=server token.state=fresh: 1",
-			"token.gets token.source=memory token.state=fresh: 2",
+			"token.gets token.source=memory token.state=fresh: 1",
 			"token.gets token.source=memory token.state=stale: 1",
 			"token.wait.duration token.source=server: 1 in 3s",
 			"token.requests token.request.background=false: 1",
 			"token.requests token.request.background=true: 1",
 			"token.request.duration token.source=server: 2 in 6s",
 		)
-
 		spans := w.spans.Ended()
 		require.Len(t, spans, 2)
 		for _, span := range spans {
@@ -234,218 +209,84 @@ func TestLifeOfAToken(t *testing.T) {
 			require.Empty(t, span.Events())
 			require.Equal(t, ScopeName, span.InstrumentationScope().Name)
 			require.Equal(t, Version(), span.InstrumentationScope().Version)
-			require.False(t, span.Parent().IsValid())
+			require.Equal(t, parent.SpanContext(), span.Parent())
 			require.Equal(t, 3*time.Second, span.EndTime().Sub(span.StartTime()))
 		}
-	})
-}
-
-// The caller gives up. The token request goes on and succeeds.
-func TestCallerThatGivesUp(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		w.auth.Latency = 3 * time.Second
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := w.conf.Source(t.Context()).TokenContext(ctx)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		w.requireSeries(t,
-			"token.gets error.type=timeout: 1",
-			"token.wait.duration error.type=timeout: 1 in 1s",
-			"token.requests token.request.background=false: 1",
-			"token.request.duration token.source=server: 1 in 3s",
-		)
-	})
-}
-
-// Shortly before the expiry a caller waits for a new token, but only for a second. Then
-// it gets the old one.
-func TestWaitForAReplacement(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		source := w.conf.Source(t.Context())
-		w.get(t, source)
-		first := "token.wait.duration token.source=server: 1 in 0s"
-		require.Equal(t, []string{first}, w.series(t, "token.wait.duration"))
-		time.Sleep(time.Hour - 8*time.Second)
-		w.auth.Latency = 5 * time.Second
-		w.get(t, source)
-		require.ElementsMatch(t, []string{first, "token.wait.duration token.source=memory: 1 in 1s"}, w.series(t, "token.wait.duration"))
-		time.Sleep(5 * time.Second)
 	})
 }
 
 func TestRetriesAndCooldown(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.auth.Script(
-			clientcredentialstest.Fault{Delay: time.Second, Status: 503},
-			clientcredentialstest.Fault{Delay: time.Second, Reset: true},
-			clientcredentialstest.Fault{Delay: time.Second, Status: 429, Body: "<p>", Header: http.Header{"Retry-After": {"60"}}},
+			clientcredentialstest.Fault{Status: 503},
+			clientcredentialstest.Fault{Reset: true},
+			clientcredentialstest.Fault{Status: 429, Body: "<p>", Header: http.Header{"Retry-After": {"60"}}},
 		)
 		start := time.Now()
 		source := w.conf.Source(t.Context())
 		w.fail(t, source)
-		took := time.Since(start)
-		want := []string{
-			"token.wait.duration error.type=429: 1 in " + took.String(),
+		took := time.Since(start).String()
+		w.fail(t, source) // Gets the same error, without a token request.
+		w.requireSeries(t,
+			"token.gets error.type=429: 2",
+			"token.wait.duration error.type=429: 1 in "+took,
 			"token.requests token.request.background=false: 1",
-			"token.request.duration error.type=429: 1 in " + took.String(),
+			"token.request.duration error.type=429: 1 in "+took,
 			"token.retries error.type=temporarily_unavailable: 1",
 			"token.retries error.type=connection: 1",
 			"token.cooldown.duration: 1 in 1m0s",
-		}
-		w.requireSeries(t, append(want, "token.gets error.type=429: 1")...)
-		w.fail(t, source) // Gets the same error, without a token request.
-		w.requireSeries(t, append(want, "token.gets error.type=429: 2")...)
-	})
-}
-
-func TestCooldownThatIsOver(t *testing.T) {
-	tel := newTelemetry()
-	tel.observer(t).Cooldown(event.Cooldown{Failures: 1, Until: time.Now().Add(-time.Hour)})
-	tel.requireSeries(t, "token.cooldown.duration: 1 in 0s")
-}
-
-func TestConfigTokenReportsRetriesOnly(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		w.auth.Script(clientcredentialstest.Unavailable())
-		_, err := w.conf.Token(t.Context())
-		require.NoError(t, err)
-		w.requireSeries(t, "token.retries error.type=temporarily_unavailable: 1")
-		require.Empty(t, w.spans.Started())
-	})
-}
-
-func TestInvalidations(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		source := w.conf.Source(t.Context())
-		for n := range 3 {
-			token, err := source.Token()
-			require.NoError(t, err)
-			if n == 2 {
-				source.Reject(token)
-				break
-			}
-			source.Invalidate(token)
-			source.Invalidate(token)
-		}
-		synctest.Wait()
-		w.conf.Observer.Invalidated(event.Invalidated{Reason: event.CertificateReplaced})
-		require.ElementsMatch(t, []string{
-			"token.invalidations token.invalidation.reason=revoked: 2",
-			"token.invalidations token.invalidation.reason=rejected: 1",
-			"token.invalidations token.invalidation.reason=certificate_replaced: 1",
-		}, w.series(t, "token.invalidations"))
-	})
-}
-
-// A redirect to another origin is followed without the token. A request that starts
-// there is refused.
-func TestOriginRefusals(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		mux := http.NewServeMux()
-		mux.Handle("api.example/", http.RedirectHandler("https://elsewhere.example/", http.StatusFound))
-		mux.Handle("elsewhere.example/", http.NotFoundHandler())
-		w.conf.Origins = []string{"https://api.example"}
-		transport := w.conf.Transport(t.Context())
-		transport.Base = clientcredentialstest.HandlerTransport(mux)
-		client := &http.Client{Transport: transport}
-		resp, err := client.Get("https://api.example/")
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		_, err = client.Get("https://elsewhere.example/")
-		require.Error(t, err)
-		require.ElementsMatch(t, []string{
-			"origin.refusals origin.outcome=sent_without_token: 1",
-			"origin.refusals origin.outcome=request_refused: 1",
-		}, w.series(t, "origin.refusals"))
-	})
-}
-
-// Two replicas share a token, and then lose their store.
-func TestFleet(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		const key = "a key that is 32 bytes or longer"
-		keyring, err := clientcredentials.NewKeyring([]byte(key))
-		require.NoError(t, err)
-		store := new(storetest.Store)
-		w.conf.Store = clientcredentials.Seal(store, keyring)
-		w.auth.Latency = 2 * time.Second
-		other := newTelemetry()
-		conf := *w.conf
-		conf.Observer = other.observer(t)
-		source, second := w.conf.Source(t.Context()), conf.Source(t.Context())
-
-		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = source.Token() })
-		time.Sleep(time.Second)
-		wg.Go(func() { _, _ = second.Token() })
-		wg.Wait()
-		synctest.Wait()
-		renewal := func(line string) bool { return strings.Contains(line, "store.operation=renew") } // Depends on timing.
-		require.ElementsMatch(t, []string{
-			"token.gets token.source=server token.state=fresh: 1",
-			"token.wait.duration token.source=server: 1 in 2s",
-			"token.requests token.request.background=false: 1",
-			"token.request.duration token.source=server: 1 in 2s",
-			"store.operation.duration store.operation=acquire store.outcome=lead: 1 in 0s",
-			"store.operation.duration store.operation=publish: 1 in 0s",
-		}, slices.DeleteFunc(w.series(t, ""), renewal))
-		const request, wait = "token.request.duration token.source=store", "store.operation.duration store.operation=acquire store.outcome=wait"
-		took, waits := other.value(t, request), other.value(t, wait)
-		other.requireSeries(t,
-			"token.gets token.source=store token.state=fresh: 1",
-			"token.wait.duration token.source=store: "+took,
-			"token.requests token.request.background=false: 1",
-			request+": "+took,
-			"store.lease.wait.duration: "+took,
-			wait+": "+waits, // As often as it asked for the token.
-			"store.operation.duration store.operation=acquire store.outcome=hit: 1 in 0s",
 		)
-
-		fault := storetest.Unavailable()
-		store.SetFault(&fault)
-		time.Sleep(2 * time.Hour)
-		w.get(t, source)
-		require.Contains(t, w.series(t, ""), "store.operation.duration store.operation=acquire error.type=_OTHER: 1 in 0s")
-		require.Contains(t, w.series(t, ""), "token.request.duration token.source=server: 2 in 4s")
-		store.SetFault(&storetest.Fault{Delay: time.Hour})
-		time.Sleep(2 * time.Hour)
-		w.get(t, source)
-		require.Contains(t, w.series(t, ""), "store.operation.duration store.operation=acquire error.type=timeout: 1 in 250ms")
 	})
 }
 
-func TestStoreOperations(t *testing.T) {
-	tel := newTelemetry()
-	observer := tel.observer(t)
+func TestEvents(t *testing.T) {
 	const ms = time.Millisecond
-	for _, info := range []event.StoreOperation{
-		{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 2 * ms},
-		{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 3 * ms},
-		{Operation: event.Acquire, State: tokenstore.ClaimHit, Duration: ms},
-		{Operation: event.Acquire, Duration: 250 * ms, Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)},
-		{Operation: event.Publish, Duration: 4 * ms},
-		{Operation: event.Publish, Duration: 5 * ms, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)},
-		{Operation: event.Invalidate, Duration: 6 * ms, Err: errors.New("OOM command not allowed")},
+	later := event.FromServer + 1 // A later version of the core may have more sources of tokens.
+	for name, row := range map[string]struct {
+		report func(*clientcredentials.Observer)
+		want   []string
+	}{
+		"waits for a token in memory": {func(observer *clientcredentials.Observer) {
+			observer.TokenServed(event.TokenServed{Waited: ms - 1})
+			observer.TokenServed(event.TokenServed{Waited: ms})
+		}, []string{"token.gets token.source=memory token.state=fresh: 2", "token.wait.duration token.source=memory: 1 in 1ms"}},
+		"from another replica": {func(observer *clientcredentials.Observer) {
+			observer.TokenServed(event.TokenServed{From: event.FromStore})
+			observer.RefreshDone(event.RefreshDone{Duration: 2 * time.Second, From: event.FromStore, LeaseWait: 1500 * ms})
+			observer.RefreshDone(event.RefreshDone{Duration: 7 * ms, From: event.FromStore})
+		}, []string{
+			"token.gets token.source=store token.state=fresh: 1", "token.wait.duration token.source=store: 1 in 0s",
+			"token.request.duration token.source=store: 2 in 2.007s", "store.lease.wait.duration: 1 in 1.5s",
+		}},
+		"from elsewhere": {func(observer *clientcredentials.Observer) {
+			observer.TokenServed(event.TokenServed{From: later})
+			observer.TokenServed(event.TokenServed{From: later, Stale: true})
+		}, []string{
+			"token.gets token.source=TokenFrom(3) token.state=fresh: 1", "token.gets token.source=TokenFrom(3) token.state=stale: 1",
+			"token.wait.duration token.source=TokenFrom(3): 2 in 0s",
+		}},
+		"cooldown that is over": {func(observer *clientcredentials.Observer) {
+			observer.Cooldown(event.Cooldown{Until: time.Now().Add(-time.Hour)})
+		}, []string{"token.cooldown.duration: 1 in 0s"}},
+		"calls to the store": {func(observer *clientcredentials.Observer) {
+			observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 2 * ms})
+			observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, State: tokenstore.ClaimWait, Duration: 3 * ms})
+			observer.StoreOperation(event.StoreOperation{Operation: event.Acquire, Duration: 250 * ms, Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)})
+			observer.StoreOperation(event.StoreOperation{Operation: event.Publish, Duration: 4 * ms})
+			observer.StoreOperation(event.StoreOperation{Operation: event.Publish, Duration: 5 * ms, Err: fmt.Errorf("late: %w", tokenstore.ErrLeaseLost)})
+		}, []string{
+			"store.operation.duration store.operation=acquire store.outcome=wait: 2 in 5ms",
+			"store.operation.duration store.operation=acquire error.type=timeout: 1 in 250ms",
+			"store.operation.duration store.operation=publish: 1 in 4ms",
+			"store.operation.duration store.operation=publish store.outcome=lease_lost: 1 in 5ms",
+		}},
 	} {
-		observer.StoreOperation(info)
+		t.Run(name, func(t *testing.T) {
+			tel := newTelemetry()
+			row.report(tel.observer(t))
+			tel.requireSeries(t, row.want...)
+		})
 	}
-	observer.RefreshDone(event.RefreshDone{Duration: 2 * time.Second, From: event.FromStore, LeaseWait: 1500 * ms})
-	observer.RefreshDone(event.RefreshDone{Duration: 7 * ms, From: event.FromStore})
-	observer.TokenServed(event.TokenServed{From: event.FromStore, Waited: 7 * ms})
-	tel.requireSeries(t,
-		"store.operation.duration store.operation=acquire store.outcome=wait: 2 in 5ms",
-		"store.operation.duration store.operation=acquire store.outcome=hit: 1 in 1ms",
-		"store.operation.duration store.operation=acquire error.type=timeout: 1 in 250ms",
-		"store.operation.duration store.operation=publish: 1 in 4ms",
-		"store.operation.duration store.operation=publish store.outcome=lease_lost: 1 in 5ms",
-		"store.operation.duration store.operation=invalidate error.type=_OTHER: 1 in 6ms",
-		"store.lease.wait.duration: 1 in 1.5s",
-		"token.request.duration token.source=store: 2 in 2.007s",
-		"token.gets token.source=store token.state=fresh: 1",
-		"token.wait.duration token.source=store: 1 in 7ms",
-	)
 }
 
 func TestConstantAttributes(t *testing.T) {
@@ -474,130 +315,27 @@ func TestConstantAttributes(t *testing.T) {
 	}
 }
 
-func TestSeveralObservers(t *testing.T) {
-	tel := newTelemetry()
-	for _, name := range []string{"billing", "reports", "reports"} {
-		tel.observer(t, attribute.String("clientcredentials.name", name)).RefreshStarted(event.RefreshStarted{})
-	}
-	tel.requireSeries(t,
-		"token.requests name=billing token.request.background=false: 1",
-		"token.requests name=reports token.request.background=false: 2",
-	)
-}
-
-// The span of a token request is a child of the span that the Source was made in, and
-// not of the caller's span.
-func TestParentOfTheSpan(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		tracer := w.traces.Tracer("test")
-		ctx, start := tracer.Start(t.Context(), "start")
-		source := w.conf.Source(ctx)
-		start.End()
-		ctx, call := tracer.Start(t.Context(), "call")
-		_, err := source.TokenContext(ctx)
-		require.NoError(t, err)
-		call.End()
-		synctest.Wait()
-		ended := w.spans.Ended()
-		at := slices.IndexFunc(ended, func(span sdktrace.ReadOnlySpan) bool { return span.Name() == "request token" })
-		require.GreaterOrEqual(t, at, 0, "the token request has no span")
-		require.Equal(t, start.SpanContext(), ended[at].Parent())
-	})
-}
-
-func TestJoined(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		other := newTelemetry()
-		w.conf.Observer = clientcredentials.JoinObservers(w.conf.Observer, other.observer(t))
-		w.get(t, w.conf.Source(t.Context()))
-		require.NotEmpty(t, w.series(t, ""))
-		other.requireSeries(t, w.series(t, "")...)
-		require.Len(t, w.spans.Ended(), 1)
-		require.Len(t, other.spans.Ended(), 1)
-		require.Equal(t, w.spans.Ended()[0].SpanContext(), other.spans.Ended()[0].Parent())
-	})
-}
-
-// globalsSet reports whether the global providers have been set. Until then they
-// forward to whatever is set first. That can't be undone.
-var globalsSet bool
-
-// The global providers are set after one Observer is made, and before another.
 func TestGlobalProviders(t *testing.T) {
-	early, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
-	require.NoError(t, err)
-	use := func(observer *clientcredentials.Observer) {
-		observer.TokenServed(event.TokenServed{})
-		_, ended := observer.TraceRefresh(t.Context())
-		ended(nil)
-	}
-	use(early) // Nobody listens yet.
-
 	tel := newTelemetry()
 	otel.SetMeterProvider(tel.meters)
 	otel.SetTracerProvider(tel.traces)
-	late, err := NewObserver()
+	observer, err := NewObserver(nil, WithMeterProvider(nil), WithTracerProvider(nil))
 	require.NoError(t, err)
-	observers := []*clientcredentials.Observer{late}
-	if !globalsSet { // With -count, only in the first run.
-		observers = append(observers, early)
-		globalsSet = true
-	}
-	for _, observer := range observers {
-		use(observer)
-		require.Zero(t, testing.AllocsPerRun(10, func() { observer.TokenServed(event.TokenServed{}) })) // Makes 11 calls.
-	}
-	tel.requireSeries(t, fmt.Sprintf("token.gets token.source=memory token.state=fresh: %d", 12*len(observers)))
-	require.Len(t, tel.spans.Ended(), len(observers))
-}
-
-func providers() map[string]metric.MeterProvider {
-	return map[string]metric.MeterProvider{"no-op": noop.NewMeterProvider(), "SDK": newTelemetry().meters, "global": otel.GetMeterProvider()}
+	observer.TokenServed(event.TokenServed{})
+	_, ended := observer.TraceRefresh(t.Context())
+	ended(nil)
+	tel.requireSeries(t, "token.gets token.source=memory token.state=fresh: 1")
+	require.Len(t, tel.spans.Ended(), 1)
 }
 
 // A token from memory is served for every API request.
 func TestServingAllocatesNothing(t *testing.T) {
-	for name, provider := range providers() {
-		for attributes, option := range map[string]Option{
-			"without attributes": WithAttributes(),
-			"with attributes":    WithAttributes(attribute.String("clientcredentials.name", "billing"), attribute.Int("n", 1)),
-		} {
-			t.Run(name+" "+attributes, func(t *testing.T) {
-				observer, err := NewObserver(WithMeterProvider(provider), option)
-				require.NoError(t, err)
-				for _, info := range []event.TokenServed{{}, {Stale: true, Waited: time.Microsecond}} {
-					require.Zero(t, testing.AllocsPerRun(1000, func() { observer.TokenServed(info) }), info)
-				}
-			})
+	name := attribute.String("clientcredentials.name", "billing")
+	for _, provider := range []metric.MeterProvider{noop.NewMeterProvider(), newTelemetry().meters, otel.GetMeterProvider()} {
+		observer, err := NewObserver(WithMeterProvider(provider), WithAttributes(name, attribute.Int("n", 1)))
+		require.NoError(t, err)
+		for _, info := range []event.TokenServed{{}, {Stale: true, Waited: time.Microsecond}} {
+			require.Zero(t, testing.AllocsPerRun(1000, func() { observer.TokenServed(info) }), "%T %v", provider, info)
 		}
-	}
-}
-
-// A later version of the core may have more sources of tokens.
-func TestTokenServedByALaterCore(t *testing.T) {
-	tel := newTelemetry()
-	observer := tel.observer(t)
-	for _, info := range []event.TokenServed{{From: event.FromServer + 1}, {From: -1}, {From: event.FromServer + 1, Stale: true}} {
-		observer.TokenServed(info)
-	}
-	require.ElementsMatch(t, []string{
-		"token.gets token.source=TokenFrom(3) token.state=fresh: 1",
-		"token.gets token.source=TokenFrom(-1) token.state=fresh: 1",
-		"token.gets token.source=TokenFrom(3) token.state=stale: 1",
-	}, tel.series(t, "token.gets"))
-}
-
-func BenchmarkTokenServed(b *testing.B) {
-	for name, provider := range providers() {
-		b.Run(name, func(b *testing.B) {
-			observer, err := NewObserver(WithMeterProvider(provider))
-			require.NoError(b, err)
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					observer.TokenServed(event.TokenServed{})
-				}
-			})
-		})
 	}
 }

@@ -22,6 +22,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // The examples of RFC 7515, Appendix A.
@@ -70,11 +72,6 @@ func parseKey(data string) *Key {
 	return must(NewKey(parsed.Signer, parsed.Algorithm))
 }
 
-func generate(curve elliptic.Curve) *ecdsa.PrivateKey {
-	return must(ecdsa.GenerateKey(curve, rand.Reader))
-}
-
-// These signatures depend on nothing but the key and the message.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	secret := must(NewSecretKey(string(decode(rfc7515Secret)), ""))
@@ -86,31 +83,23 @@ func TestVectors(t *testing.T) {
 	}{
 		{"RFC 7515, Appendix A.1", secret, "{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}", rfc7515Claims, rfc7515HS256},
 		{"RFC 7515, Appendix A.2", parseKey(rfc7515RSA), `{"alg":"RS256"}`, rfc7515Claims, rfc7515RS256},
-		{"without primes", parseKey("{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}"), `{"alg":"RS256"}`, rfc7515Claims, rfc7515RS256},
 		{"RFC 8037, Appendix A.4", parseKey(rfc8037Key), `{"alg":"EdDSA"}`, "Example of Ed25519 signing", rfc8037EdDSA},
 	} {
 		got, err := tc.key.compact([]byte(tc.protected), []byte(tc.claims))
 		require.NoError(t, err, tc.name)
 		require.Equal(t, tc.want, got, tc.name)
 	}
-}
-
-// RFC 7515, Appendices A.3 and A.4: the same check verifies these signatures and ours.
-func TestVectorsECDSA(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct{ key, jws string }{{rfc7515P256, rfc7515ES256}, {rfc7515P521, rfc7515ES512}} {
-		verify(t, parseSigner(tc.key), tc.jws)
-		parts := strings.Split(tc.jws, ".")
-		ours, err := parseKey(tc.key).compact(decode(parts[0]), decode(parts[1]))
-		require.NoError(t, err)
-		verify(t, parseSigner(tc.key), ours)
-	}
+	// ECDSA signatures are random. TestSign makes the same check of ours.
+	verify(t, parseSigner(rfc7515P256), rfc7515ES256) // Appendix A.3
+	verify(t, parseSigner(rfc7515P521), rfc7515ES512) // Appendix A.4
 }
 
 func TestThumbprint(t *testing.T) {
 	t.Parallel()
 	const (
 		x8037 = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+		x7515 = "AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk"
+		y7515 = "ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2" // Begins with a zero byte.
 		x9449 = "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"
 		y9449 = "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"
 	)
@@ -125,6 +114,7 @@ func TestThumbprint(t *testing.T) {
 		{"RFC 7638, Section 3.1", "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs", `{"e":"AQAB","kty":"RSA","n":"` + rfc7638Modulus + `"}`, &rsa.PublicKey{N: modulus, E: 65537}},
 		{"RFC 8037, Appendix A.3", "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", `{"crv":"Ed25519","kty":"OKP","x":"` + x8037 + `"}`, ed25519.PublicKey(decode(x8037))},
 		{"RFC 9449, Section 4", "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", `{"crv":"P-256","kty":"EC","x":"` + x9449 + `","y":"` + y9449 + `"}`, point(x9449, y9449)},
+		{"RFC 7515, Appendix A.4", "u5YUSjQ2-2chBi51NSk3t3g7IM4o2KYcnPqPtCNGd3U", `{"crv":"P-521","kty":"EC","x":"` + x7515 + `","y":"` + y7515 + `"}`, parseSigner(rfc7515P521).Public()},
 	} {
 		key, err := NewKey(fakeSigner{public: tc.public}, "")
 		require.NoError(t, err, tc.name)
@@ -133,36 +123,10 @@ func TestThumbprint(t *testing.T) {
 	}
 }
 
-// Small multiples of the base point, until a coordinate of each kind begins with a
-// zero byte: the JWK must not drop it.
-func TestPaddedCoordinates(t *testing.T) {
-	t.Parallel()
-	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
-		size := (curve.Params().BitSize + 7) / 8
-		var short [2]bool
-		for scalar := int64(1); !short[0] || !short[1]; scalar++ {
-			require.Less(t, scalar, int64(10_000))
-			signer := must(ecdsa.ParseRawPrivateKey(curve, big.NewInt(scalar).FillBytes(make([]byte, size))))
-			point := must(signer.PublicKey.Bytes())
-			x, y := point[1:1+size], point[1+size:]
-			if x[0] != 0 && y[0] != 0 {
-				continue
-			}
-			short[0], short[1] = short[0] || x[0] == 0, short[1] || y[0] == 0
-			key, err := NewKey(signer, "")
-			require.NoError(t, err)
-			var members map[string]string
-			require.NoError(t, json.Unmarshal(key.JWK(), &members))
-			require.Equal(t, x, decode(members["x"]))
-			require.Equal(t, y, decode(members["y"]))
-		}
-	}
-}
-
 func TestSign(t *testing.T) {
 	t.Parallel()
 	rsaSigner, edwards := parseSigner(rfc7515RSA), parseSigner(rfc8037Key)
-	p256, p384, p521 := parseSigner(rfc7515P256), generate(elliptic.P384()), parseSigner(rfc7515P521)
+	p256, p384, p521 := parseSigner(rfc7515P256), testkit.NewKey("ES384"), parseSigner(rfc7515P521)
 	for _, tc := range []struct {
 		signer       crypto.Signer
 		byDefault    string
@@ -197,18 +161,6 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// The length of a signature doesn't depend on r and s. In about 8 of 1,000 signatures
-// one of them begins with a zero byte.
-func TestSignatureLength(t *testing.T) {
-	t.Parallel()
-	key := parseKey(rfc7515P256)
-	for range 1000 {
-		compact, err := key.Sign(nil, nil)
-		require.NoError(t, err)
-		require.Len(t, decode(strings.Split(compact, ".")[2]), 64)
-	}
-}
-
 func TestFixedWidth(t *testing.T) {
 	t.Parallel()
 	der := func(r, s *big.Int) []byte { return must(asn1.Marshal(struct{ R, S *big.Int }{r, s})) }
@@ -218,17 +170,11 @@ func TestFixedWidth(t *testing.T) {
 
 	one, large := big.NewInt(1), new(big.Int).Lsh(big.NewInt(1), 32)
 	for name, signature := range map[string][]byte{
-		"empty":           nil,
 		"garbage":         []byte("garbage"),
-		"r||s":            {0, 0, 0, 1, 0, 0, 0, 1},
 		"trailing":        append(der(one, one), 0),
 		"r is 0":          der(new(big.Int), one),
-		"s is 0":          der(one, new(big.Int)),
-		"r is negative":   der(big.NewInt(-1), one),
 		"s is negative":   der(one, big.NewInt(-1)),
 		"r is too long":   der(large, one),
-		"s is too long":   der(one, large),
-		"s is missing":    {0x30, 3, 2, 1, 1},
 		"not the minimum": {0x30, 7, 2, 2, 0, 1, 2, 1, 1},
 	} {
 		_, err := fixedWidth(signature, 4)
@@ -284,14 +230,10 @@ func TestSignErrors(t *testing.T) {
 func TestNewKeyErrors(t *testing.T) {
 	t.Parallel()
 	rsaSigner, p256 := parseSigner(rfc7515RSA), parseSigner(rfc7515P256)
-	edwards := parseSigner(rfc8037Key).(ed25519.PrivateKey)
 	offCurve := *p256.Public().(*ecdsa.PublicKey)
 	offCurve.Curve = elliptic.P384()
 	mixedP256 := *p256.(*ecdsa.PrivateKey)
-	mixedP256.PublicKey = generate(elliptic.P256()).PublicKey
-	mixedRSA := rsa.PrivateKey{PublicKey: must(rsa.GenerateKey(rand.Reader, 2048)).PublicKey, D: rsaSigner.(*rsa.PrivateKey).D}
-	mixedEdwards := append(ed25519.PrivateKey(nil), edwards...)
-	mixedEdwards[63] ^= 1
+	mixedP256.PublicKey = testkit.NewKey("ES256").(*ecdsa.PrivateKey).PublicKey
 	const (
 		noPublicKey = "the signer has no public key, or an invalid one"
 		badCurve    = "the ECDSA key's curve must be P-256, P-384 or P-521"
@@ -304,30 +246,16 @@ func TestNewKeyErrors(t *testing.T) {
 	}{
 		{"no signer", nil, "", "there is no signer"},
 		{"nil pointer", (*ecdsa.PrivateKey)(nil), "", noPublicKey},
-		{"empty Ed25519", ed25519.PrivateKey(nil), "", noPublicKey},
-		{"Public panics", panickingPublic{}, "", noPublicKey},
 		{"no public key", public(nil), "", noPublicKey},
-		{"nil RSA", public((*rsa.PublicKey)(nil)), "", noPublicKey},
-		{"nil ECDSA", public((*ecdsa.PublicKey)(nil)), "", noPublicKey},
 		{"RSA without N", public(&rsa.PublicKey{E: 3}), "", noPublicKey},
-		{"ECDSA without a point", public(&ecdsa.PublicKey{Curve: elliptic.P256()}), "", noPublicKey},
 		{"not on the curve", public(&offCurve), "", noPublicKey},
 		{"short Ed25519", public(ed25519.PublicKey("short")), "", noPublicKey},
-		{"ECDSA without a curve", public(&ecdsa.PublicKey{}), "", badCurve},
-		{"P-224", generate(elliptic.P224()), "", badCurve},
+		{"P-224", must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)), "", badCurve},
 		{"another type", public("secret"), "", "the signer's public key is a string; use RSA, ECDSA or Ed25519"},
-		{"not a pointer", public(rsa.PublicKey{}), "", "the signer's public key is a rsa.PublicKey; use RSA, ECDSA or Ed25519"},
 		{"2047 bits", public(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2046), E: 65537}), "", "the RSA key has 2047 bits; use at least 2048"},
 		{"RSA, but ES256", rsaSigner, "ES256", "ES256 doesn't fit an RSA key; use RS256, RS384, RS512, PS256, PS384, PS512"},
-		{"P-256, but ES384", p256, "ES384", "ES384 doesn't fit a P-256 key; use ES256"},
-		{"P-521, but ES256", parseSigner(rfc7515P521), "ES256", "ES256 doesn't fit a P-521 key; use ES512"},
-		{"Ed25519, but RS256", edwards, "RS256", "RS256 doesn't fit an Ed25519 key; use EdDSA, Ed25519"},
-		{"HS256", p256, "HS256", "HS256 doesn't fit a P-256 key; use ES256"},
 		{"none", p256, "none", "the algorithm doesn't fit a P-256 key; use ES256"},
-		{"lower case", p256, "es256", "the algorithm doesn't fit a P-256 key; use ES256"},
 		{"parts of two P-256 keys", &mixedP256, "", "the signer's public key doesn't verify its signature with ES256; check that both belong to the same key, and that the signer supports the algorithm"},
-		{"parts of two Ed25519 keys", mixedEdwards, "", "the signer's public key doesn't verify its signature with EdDSA; check that both belong to the same key, and that the signer supports the algorithm"},
-		{"parts of two RSA keys", &mixedRSA, "", "the signer failed: "},
 	} {
 		key, err := NewKey(tc.signer, tc.algorithm)
 		require.ErrorContains(t, err, tc.want, tc.name)
@@ -354,22 +282,13 @@ func TestBadSigners(t *testing.T) {
 	}{
 		{"an error", p256, "", func(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { return []byte("s"), cause }, "the signer failed: the HSM is on fire"},
 		{"a panic", p256, "", func(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("s3cr3t") }, "the signer panicked with a value of type string"},
-		{"RSA, nothing", rsaSigner, "", returns(nil), "doesn't verify its signature with RS256"},
-		{"ECDSA, nothing", p256, "", returns(nil), "isn't two numbers in ASN.1"},
-		{"Ed25519, nothing", edwards, "", returns(nil), "doesn't verify its signature with EdDSA"},
-		{"RSA, garbage", rsaSigner, "PS256", returns(make([]byte, 256)), "doesn't verify its signature with PS256"},
 		{"ECDSA, r||s", p256, "", returns(make([]byte, 64)), "isn't two numbers in ASN.1"},
 		{"ECDSA, out of range", p256, "", returns(outOfRange), "doesn't verify its signature with ES256"},
 		{"Ed25519, garbage", edwards, "", returns(make([]byte, 64)), "doesn't verify its signature with EdDSA"},
 		{"another salt length", rsaSigner, "PS256", func(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 			return rsaSigner.Sign(random, digest, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto, Hash: opts.HashFunc()})
 		}, "doesn't verify its signature with PS256"},
-		{"PKCS #1 v1.5 for PSS", rsaSigner, "PS256", func(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-			return rsaSigner.Sign(random, digest, opts.HashFunc())
-		}, "doesn't verify its signature with PS256"},
-		{"another key", p256, "", func(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-			return generate(elliptic.P256()).Sign(random, digest, opts)
-		}, "doesn't verify its signature with ES256"},
+		{"another key", p256, "", testkit.NewKey("ES256").Sign, "doesn't verify its signature with ES256"},
 	} {
 		key, err := NewKey(fakeSigner{public: tc.like.Public(), sign: tc.sign}, tc.algorithm)
 		require.NoError(t, err, tc.name)
@@ -457,10 +376,6 @@ func (s messageSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error
 func (s messageSigner) SignMessage(random io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return crypto.SignMessage(s.Signer, random, message, opts)
 }
-
-type panickingPublic struct{ crypto.Signer }
-
-func (panickingPublic) Public() crypto.PublicKey { panic("no connection") }
 
 func BenchmarkSign(b *testing.B) {
 	claims := map[string]any{"iss": "client", "sub": "client", "aud": "https://login.example.com", "jti": rand.Text(), "iat": 1_700_000_000, "exp": 1_700_000_060}

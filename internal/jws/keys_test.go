@@ -2,7 +2,6 @@ package jws
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -17,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // file returns a file that OpenSSL or OpenSSH has written.
@@ -31,22 +32,15 @@ func TestParsePrivateKey(t *testing.T) {
 	}{
 		{"PKCS #8, RSA", file("rsa.pkcs8.pem"), "RS256"},
 		{"PKCS #8, P-384", file("secp384r1.pkcs8.pem"), "ES384"},
-		{"PKCS #8, P-521", file("secp521r1.pkcs8.pem"), "ES512"},
 		{"PKCS #8, Ed25519", file("ed25519.pkcs8.pem"), "EdDSA"},
 		{"PKCS #1", file("rsa.pkcs1.pem"), "RS256"},
 		{"SEC 1 with parameters", p256, "ES256"},
 		{"certificate first", certificate + p256, "ES256"},
-		{"certificate last", p256 + certificate, "ES256"},
 		{"public key beside", p256 + file("public.pem"), "ES256"},
 		{"PKCS #12 by openssl", file("bag.pem"), "ES256"},
 		{"Windows", "\ufeff" + strings.ReplaceAll(p256, "\n", "\r\n"), "ES256"},
-		{"white space around", "\n\n" + p256 + "\n \n", "ES256"},
 		{"JWK, RSA", rfc7515RSA, "RS256"},
-		{"JWK, RSA with two primes", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "," + rfc7515RSAPrimes + "}", "RS256"},
 		{"JWK, RSA without primes", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}", "RS256"},
-		{"JWK, P-256", rfc7515P256, "ES256"},
-		{"JWK, P-521", rfc7515P521, "ES512"},
-		{"JWK, Ed25519", rfc8037Key, "EdDSA"},
 		{"JWK with a BOM", "\ufeff \n" + rfc8037Key + "\n", "EdDSA"},
 		{"JWK with kid and alg", with(rfc7515RSA, `"kid":"2011-04-29","alg":"PS384"`), "PS384"},
 		{"JWK for signatures", with(rfc8037Key, `"use":"sig","key_ops":["verify","sign"],"x5c":[],"ext":true`), "EdDSA"},
@@ -82,7 +76,7 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	broken := *parseSigner(rfc7515RSA).(*rsa.PrivateKey)
-	broken.PublicKey = must(rsa.GenerateKey(rand.Reader, 2048)).PublicKey
+	broken.PublicKey = testkit.NewKey("RS256").(*rsa.PrivateKey).PublicKey
 	minimalRSA := "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}"
 	const (
 		encryptedText = "the private key is encrypted; decrypt it first, for example with openssl pkey"
@@ -96,49 +90,31 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 	)
 	for _, tc := range []struct{ name, data, want string }{
 		{"empty", "", "the data is empty"},
-		{"white space", "\ufeff\r\n\t ", "the data is empty"},
 		{"too large", p256 + strings.Repeat("\n", maxKeyData), "the data is larger than 64 KiB"},
-		{"text", "s3cr3t", "the data is neither PEM nor a JWK"},
 		{"an array", "[" + rfc8037Key + "]", "the data is neither PEM nor a JWK"},
 		{"DER", string(block.Bytes) + "\xff", binary},
-		{"UTF-16", "\xff\xfe{\x00}\x00", binary},
 
 		{"encrypted PKCS #8", encrypted, encryptedText},
 		{"encrypted SEC 1", file("encrypted.sec1.pem"), encryptedText},
 		{"two keys", p256 + ed25519PEM, "there is more than one private key"},
-		{"a key twice", p256 + p256, "there is more than one private key"},
 		{"certificate only", certificate, noPrivate},
-		{"public key only", file("public.pem"), noPrivate},
-		{"no line ends", strings.ReplaceAll(p256, "\n", " "), damaged},
 		{"indented", "  " + strings.ReplaceAll(ed25519PEM, "\n", "\n  "), damaged},
 		{`\n`, strings.ReplaceAll(p256, "\n", `\n`), `the PEM contains \n as text where its lines should end; put line breaks there`},
-		{"cut", p256[:len(p256)-10], damaged},
 		{"damaged before another", strings.Replace(p256, "MHcC", "M@cC", 1) + certificate, damaged},
 		{"text after", p256 + "s3cr3t", "something follows the PEM; remove it"},
 		{"DER after the key", encode("PRIVATE KEY", append(bytes.Clone(block.Bytes), 0)), "something follows the private key inside its PEM block; remove it"},
 		{"too large a block", encode("PRIVATE KEY", make([]byte, maxKeyDER+1)), "the private key is too large; use a smaller one"},
 		{"not ASN.1", encode("PRIVATE KEY", []byte("s3cr3t")), unreadable},
-		{"cut ASN.1", encode("PRIVATE KEY", block.Bytes[:20]), unreadable},
-		{"PKCS #8 that says RSA", encode("RSA PRIVATE KEY", block.Bytes), unreadable},
-		{"secp256k1", file("secp256k1.pkcs8.pem"), unreadable},
 		{"parts of two RSA keys", encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(&broken)), unreadable},
-		{"P-224", file("secp224r1.pkcs8.pem"), "the ECDSA key's curve must be P-256, P-384 or P-521"},
 		{"X25519", file("x25519.pkcs8.pem"), "the private key can't sign"},
-		{"RSA with 1024 bits", file("rsa1024.pem"), "the RSA key has 1024 bits; use at least 2048"},
 		{"OpenSSH", file("openssh.pem"), "convert it with ssh-keygen -p -m PKCS8"},
 		{"another block", encode("DH PARAMETERS", block.Bytes), "the PEM block must be a PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"},
 
-		{"no object", "{", brokenJSON},
-		{"not JSON", "{s3cr3t}", brokenJSON},
-		{"no value", `{"kty"}`, brokenJSON},
 		{"open", rfc8037Key[:len(rfc8037Key)-1], brokenJSON},
-		{"not UTF-8", with(rfc8037Key, "\"kid\":\"\xff\""), brokenJSON},
-		{"two objects", rfc8037Key + rfc8037Key, "the JWK can't be read: something follows it; remove that"},
 		{"text after a JWK", rfc8037Key + "s3cr3t", "the JWK can't be read: something follows it; remove that"},
 		{"a member twice", with(rfc8037Key, `"kty":"OKP"`), "the JWK can't be read: one of its members appears more than once"},
 		{"a set", `{"keys":[` + rfc8037Key + `]}`, "the data is a JWK set; keep only the key to sign with"},
 		{"no kty", "{}", "the JWK's kty must be RSA, EC or OKP"},
-		{"kty in lower case", replaced(rfc8037Key, "kty", `"okp"`), "the JWK's kty must be RSA, EC or OKP"},
 		{"oct", `{"kty":"oct","k":"` + rfc7515Secret + `"}`, "the JWK is a shared secret (kty is oct)"},
 		{"public JWK", "{" + rfc7515RSAPublic + "}", "the JWK is a public key; use the private one"},
 		{"for encryption", with(rfc7515P256, `"use":"enc"`), notForSigning},
@@ -150,33 +126,24 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 		{"alg", with(rfc7515P256, `"alg":["ES256"]`), "the JWK's alg isn't a string"},
 		{"crv", replaced(rfc7515P256, "crv", "256"), "the JWK's crv isn't a string"},
 		{"crv of OKP", replaced(rfc8037Key, "crv", "25519"), "the JWK's crv isn't a string"},
-		{"alg of another curve", with(rfc7515P256, `"alg":"ES512"`), "ES512 doesn't fit a P-256 key; use ES256"},
 		{"alg of encryption", with(rfc7515RSA, `"alg":"RSA-OAEP"`), "the algorithm doesn't fit an RSA key"},
 
 		{"secp256k1 in a JWK", replaced(rfc7515P256, "crv", `"secp256k1"`), "the JWK's crv must be P-256, P-384 or P-521"},
 		{"Ed448", replaced(rfc8037Key, "crv", `"Ed448"`), "the JWK's crv must be Ed25519"},
 		{"d isn't base64url", replaced(rfc8037Key, "d", `"s3cr3t+/"`), "the JWK's d is missing, or isn't base64url without padding"},
-		{"d is a number", replaced(rfc8037Key, "d", `5`), "the JWK's d isn't a string"},
-		{"d with padding", strings.Replace(rfc8037Key, `uf2A"`, `uf2A="`, 1), "the JWK's d is missing, or isn't base64url without padding"},
 		{"d in two lines", strings.Replace(rfc8037Key, "nWGxne", `nWG\nxne`, 1), "the JWK's d is missing, or isn't base64url without padding"},
+		{"d is a number", replaced(rfc8037Key, "d", `5`), "the JWK's d isn't a string"},
 		{"d with loose bits", strings.Replace(rfc8037Key, "uf2A", "uf2B", 1), "the JWK's d is missing, or isn't base64url without padding"},
 		{"d in short", replaced(rfc8037Key, "d", `"AQAB"`), "the JWK's d has 3 bytes; its curve needs 32"},
 		{"x in short", replaced(rfc8037Key, "x", `"AQAB"`), "the JWK's x has 3 bytes; its curve needs 32"},
-		{"y in short", replaced(rfc7515P256, "y", `"AQAB"`), "the JWK's y has 3 bytes; its curve needs 32"},
-		{"no x", replaced(rfc7515P256, "x", `""`), "the JWK's x is missing"},
 		{"d out of range", replaced(rfc7515P256, "d", `"`+strings.Repeat("A", 43)+`"`), "the JWK's d is out of range"},
 		{"EC of two keys", replaced(rfc7515P256, "y", `"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"`), mismatch},
-		{"EC, x of another", replaced(rfc7515P256, "x", `"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"`), mismatch},
 		{"OKP of two keys", replaced(rfc8037Key, "x", `"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"`), mismatch},
-		{"RSA of two keys", replaced(rfc7515RSA, "n", `"`+rfc7638Modulus+`"`), mismatch},
-		{"RSA of two keys, without primes", replaced(minimalRSA, "n", `"`+rfc7638Modulus+`"`), "the signer failed: "},
 		{"RSA, another d", replaced(rfc7515RSA, "d", `"AQAB"`), mismatch},
 		{"RSA, even n", replaced(minimalRSA, "n", `"`+strings.Repeat("_", 340)+`_g"`), "the signer failed: "},
-		{"RSA, no n", `{"kty":"RSA","e":"AQAB","d":"AQAB"}`, "the JWK's n is missing"},
 		{"RSA, no e", replaced(rfc7515RSA, "e", `""`), "the JWK's e is missing"},
 		{"RSA, no q", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + `,"p":"AQAB"}`, "the JWK's q is missing"},
 		{"RSA, three primes", with(rfc7515RSA, `"oth":[]`), "the JWK has more than two primes"},
-		{"RSA, small", replaced(minimalRSA, "n", `"AQAB"`), "the RSA key has 17 bits; use at least 2048"},
 		{"RSA, large", replaced(minimalRSA, "n", `"`+strings.Repeat("____", maxRSABits/24+1)+`"`), "the JWK has a number that is too large; use a smaller key"},
 		{"RSA, large e", replaced(minimalRSA, "e", `"AQAAAAE"`), "the JWK's e is too large; use another key"},
 	} {
@@ -234,16 +201,4 @@ func literals() string {
 		})
 	}
 	return all.String()
-}
-
-func BenchmarkParsePrivateKey(b *testing.B) {
-	for _, name := range []string{"rsa.pkcs8.pem", "rsa.pkcs1.pem", "p256.sec1.pem", "ed25519.pkcs8.pem"} {
-		data := []byte(file(name))
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				must(ParsePrivateKey(data))
-			}
-		})
-	}
 }
