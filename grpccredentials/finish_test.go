@@ -2,6 +2,8 @@ package grpccredentials_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"testing"
 
@@ -124,4 +126,15 @@ func TestF36_OnFinishOfALateRPC(t *testing.T) {
 	close(proceed)
 	<-ended
 	finished.require(t, codes.OK)
+}
+
+// drain receives until a stream ends.
+func drain(stream grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse], err error) error {
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
