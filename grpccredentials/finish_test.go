@@ -2,8 +2,6 @@ package grpccredentials_test
 
 import (
 	"context"
-	"errors"
-	"io"
 	"sync"
 	"testing"
 
@@ -133,8 +131,5 @@ func drain(stream grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
+	return withoutEOF(err)
 }
