@@ -24,6 +24,7 @@ func (w wrapper) RoundTrip(req *http.Request) (*http.Response, error) { return w
 // however the transport is wrapped. Real time and real sockets, but nothing is measured: the
 // attempts only have to end.
 func TestF25_BlackHoledConnections(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, wrapped := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, wrapped=%v", protocol, wrapped), func(t *testing.T) {

@@ -274,7 +274,7 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 	for {
 		claim, asked, err := s.ask(ctx)
 		if err != nil {
-			if !errors.Is(err, errStoreSlow{}) {
+			if !errors.Is(err, slowStoreError{}) {
 				s.abort(ctx, nil) // The lease may have been granted and only the reply lost: release it.
 			}
 			return nil, false, ctx.Err() // Nil: it is the store that fails.
@@ -388,7 +388,7 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 		ended = true
 		return response, tokenstore.ErrLeaseLost
 	}
-	ended = err == nil || errors.Is(err, errStoreSlow{}) // A slow record may still arrive.
+	ended = err == nil || errors.Is(err, slowStoreError{}) // A slow record may still arrive.
 	return response, nil
 }
 
@@ -449,7 +449,7 @@ func (s *sharing) call(ctx context.Context, operation event.Operation, f func(co
 // await waits for the end of a call, no longer than the budget allows.
 func (s *sharing) await(ctx context.Context, call *storeCall) error {
 	start := time.Now()
-	limited, cancel := context.WithTimeoutCause(ctx, s.left, errStoreSlow{})
+	limited, cancel := context.WithTimeoutCause(ctx, s.left, slowStoreError{})
 	defer cancel()
 	_, err := call.Wait(limited)
 	s.left -= time.Since(start)

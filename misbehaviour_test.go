@@ -110,18 +110,18 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // returned.
 func TestF19_NoCallOutlivesItsContext(t *testing.T) {
 	const patience = 7 * time.Second
-	doors := map[string]func(c *Config, ctx context.Context) error{
-		"Config.Token": func(c *Config, ctx context.Context) error {
+	doors := map[string]func(ctx context.Context, c *Config) error{
+		"Config.Token": func(ctx context.Context, c *Config) error {
 			_, err := c.Token(ctx)
 			return err
 		},
-		"Source": func(c *Config, ctx context.Context) error {
-			_, err := c.Source(context.Background()).TokenContext(ctx)
+		"Source": func(ctx context.Context, c *Config) error {
+			_, err := c.Source(context.WithoutCancel(ctx)).TokenContext(ctx)
 			return err
 		},
-		"Client": func(c *Config, ctx context.Context) error { return get(c.Client(apiContext()), ctx) },
-		"Transport": func(c *Config, ctx context.Context) error {
-			return get(&http.Client{Transport: c.Transport(apiContext())}, ctx)
+		"Client": func(ctx context.Context, c *Config) error { return get(ctx, c.Client(apiContext())) },
+		"Transport": func(ctx context.Context, c *Config) error {
+			return get(ctx, &http.Client{Transport: c.Transport(apiContext())})
 		},
 	}
 	for who, misbehave := range foreign {
@@ -137,7 +137,7 @@ func TestF19_NoCallOutlivesItsContext(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), patience)
 						defer cancel()
 						start := time.Now()
-						err := call(c, ctx)
+						err := call(ctx, c)
 						require.LessOrEqual(t, time.Since(start), patience+50*time.Millisecond, "%v", err)
 						if err != nil {
 							require.NotContains(t, err.Error(), `"secret"`)
@@ -157,7 +157,7 @@ func apiContext() context.Context {
 	})})
 }
 
-func get(client *http.Client, ctx context.Context) error {
+func get(ctx context.Context, client *http.Client) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example/", http.NoBody)
 	if err != nil {
 		return err

@@ -295,7 +295,7 @@ func (r *tokenRequest) explain(ctx context.Context, err error) error {
 // nameFailure says that it was the token request that panicked or ended its goroutine, if
 // that is what err stands for.
 func nameFailure(err error) error {
-	var failure *bounded.Failure
+	var failure *bounded.FailureError
 	if errors.As(err, &failure) {
 		return fmt.Errorf("oauth2: cannot fetch token: the token request %w", err)
 	}

@@ -145,14 +145,14 @@ func (s *SharedStore) unseal(key, version string, sealed []byte) ([]byte, error)
 
 const errStoreSkipped = constantError("oauth2: the store of shared tokens has failed, and is left alone for a while")
 
-// errStoreSlow is the error for a call of a store that took too long. It is a timeout.
-type errStoreSlow struct{}
+// slowStoreError is the error for a call of a store that took too long. It is a timeout.
+type slowStoreError struct{}
 
-func (errStoreSlow) Error() string {
+func (slowStoreError) Error() string {
 	return fmt.Sprintf("oauth2: the store of shared tokens took longer than %v: %v", storeBudget, context.DeadlineExceeded)
 }
 
-func (errStoreSlow) Unwrap() error { return context.DeadlineExceeded }
+func (slowStoreError) Unwrap() error { return context.DeadlineExceeded }
 
 // A storeCall is one call of a Store.
 type storeCall = bounded.Call[struct{}]
@@ -165,7 +165,7 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 	if !ok {
 		return bounded.Ended[struct{}](errStoreSkipped)
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, storeBudget, errStoreSlow{})
+	limited, cancel := context.WithTimeoutCause(ctx, storeBudget, slowStoreError{})
 	var state tokenstore.ClaimState // Read only after success: a late call may still write to it.
 	return bounded.Start(limited, func(ctx context.Context) (_ struct{}, err error) {
 		select {
@@ -202,7 +202,7 @@ func observedStoreError(err error) (observed error) {
 			observed = errUnprintable
 		}
 	}()
-	var failure *bounded.Failure
+	var failure *bounded.FailureError
 	if errors.As(err, &failure) {
 		err = fmt.Errorf("oauth2: the store of shared tokens %w", err)
 	}

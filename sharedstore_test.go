@@ -108,7 +108,7 @@ func TestStoreIsProbedByOne(t *testing.T) {
 	breakerBubble(t, nil, func(t *testing.T, s *breakerTest) {
 		s.hang.Store(true)
 		start := time.Now()
-		s.fail(t, storeFailuresFree, errStoreSlow{})
+		s.fail(t, storeFailuresFree, slowStoreError{})
 		require.Equal(t, storeFailuresFree*storeBudget, time.Since(start))
 		for range 3 {
 			time.Sleep(maxStorePause)
@@ -158,7 +158,7 @@ func TestStoreCallsAreBounded(t *testing.T) {
 		for range 3 * maxStoreCalls {
 			wg.Go(func() {
 				start := time.Now()
-				if err := s.try(t.Context(), &noObserver); !errors.Is(err, errStoreSlow{}) {
+				if err := s.try(t.Context(), &noObserver); !errors.Is(err, slowStoreError{}) {
 					t.Error(err)
 				}
 				if took := time.Since(start); took != storeBudget {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// TokenServed: a caller got a token.
+// TokenServed says that a caller got a token.
 type TokenServed struct {
 	From   TokenFrom
 	Waited time.Duration // how long the caller waited
@@ -48,18 +48,18 @@ func (f TokenFrom) String() string {
 	return fmt.Sprintf("TokenFrom(%d)", int(f))
 }
 
-// TokenFailed: a caller got no token.
+// TokenFailed says that a caller got no token.
 type TokenFailed struct {
 	Waited time.Duration // how long the caller waited
 	Err    error         // what the caller got
 }
 
-// RefreshStarted: a token request begins.
+// RefreshStarted says that a token request begins.
 type RefreshStarted struct {
 	Background bool // there is a valid token, and callers use it
 }
 
-// RefreshDone: there is a new token.
+// RefreshDone says that there is a new token.
 type RefreshDone struct {
 	Duration  time.Duration // since the start, with retries
 	Attempts  int           // without the one that found out the auth style; 0: another replica made them
@@ -68,26 +68,26 @@ type RefreshDone struct {
 	LeaseWait time.Duration // how long another replica was waited for
 }
 
-// RefreshFailed: the token request has failed, in spite of retries.
+// RefreshFailed says that the token request has failed, in spite of retries.
 type RefreshFailed struct {
 	Duration time.Duration // since the start, with retries
 	Err      error
 }
 
-// Retry: an attempt at a token failed, and another one follows.
+// Retry says that an attempt at a token failed, and that another one follows.
 type Retry struct {
 	Attempt int // the one that failed; the first is 1
 	Delay   time.Duration
 	Err     error
 }
 
-// Cooldown: after a failure there is a pause before the next token request.
+// Cooldown says that there is a pause before the next token request, after a failure.
 type Cooldown struct {
 	Failures int       // in a row
 	Until    time.Time // when a call can request a token again
 }
 
-// Invalidated: a token was dropped before it expired.
+// Invalidated says that a token was dropped before it expired.
 type Invalidated struct {
 	Reason InvalidationReason
 }
@@ -118,7 +118,7 @@ func (r InvalidationReason) String() string {
 	return fmt.Sprintf("InvalidationReason(%d)", int(r))
 }
 
-// StoreOperation: Config.Store was called, or what it returned can't be used.
+// StoreOperation says that Config.Store was called, or that what it returned can't be used.
 type StoreOperation struct {
 	Operation Operation
 	State     tokenstore.ClaimState // the result of Acquire; 0: it failed, or this is another operation
@@ -140,7 +140,7 @@ const (
 	Unseal Operation = "unseal"
 )
 
-// OriginRefused: an origin didn't get the token.
+// OriginRefused says that an origin didn't get the token.
 type OriginRefused struct {
 	Origin  string // scheme, host and port
 	Outcome OriginOutcome
@@ -168,7 +168,7 @@ func (o OriginOutcome) String() string {
 	return fmt.Sprintf("OriginOutcome(%d)", int(o))
 }
 
-// Insecure: credentials or tokens travel over http to a host that isn't this one.
+// Insecure says that credentials or tokens travel over http to a host that isn't this one.
 type Insecure struct {
 	Origin string // scheme, host and port
 }

@@ -17,7 +17,7 @@ import (
 // Go calls f in a goroutine of its own, and then calls ended, exactly once:
 //
 //   - with what f returns,
-//   - with a *Failure if f panics or ends its goroutine,
+//   - with a *FailureError if f panics or ends its goroutine,
 //   - with the cause of ctx as soon as ctx is done. f may still be running then; its
 //     result is dropped.
 //
@@ -28,7 +28,7 @@ func Go[T any](ctx context.Context, f func(context.Context) (T, error), ended fu
 	var none T
 	stop := context.AfterFunc(ctx, func() { end(none, context.Cause(ctx)) })
 	go func() {
-		value, err := none, error(&Failure{text: "ended its goroutine"}) // Until f returns.
+		value, err := none, error(&FailureError{text: "ended its goroutine"}) // Until f returns.
 		defer func() {
 			if v := recover(); v != nil {
 				value, err = none, newFailure(v)
@@ -110,26 +110,26 @@ func Quietly(f func()) {
 	f()
 }
 
-// A Failure is the error for a function that didn't return. Its text continues a sentence:
+// A FailureError is the error for a function that didn't return. Its text continues a sentence:
 // "the signer panicked with a value of type string".
-type Failure struct {
+type FailureError struct {
 	text  string
 	fault runtime.Error // what f panicked with, if that is an error of the runtime
 }
 
 // newFailure quotes only errors of the runtime, and keeps nothing else: whatever a program
 // panics with may hold a secret.
-func newFailure(v any) *Failure {
+func newFailure(v any) *FailureError {
 	if fault, ok := v.(runtime.Error); ok {
-		return &Failure{fmt.Sprintf("panicked: %v", fault), fault} // fmt survives an Error method that panics.
+		return &FailureError{fmt.Sprintf("panicked: %v", fault), fault} // fmt survives an Error method that panics.
 	}
-	return &Failure{text: fmt.Sprintf("panicked with a value of type %T", v)}
+	return &FailureError{text: fmt.Sprintf("panicked with a value of type %T", v)}
 }
 
-func (e *Failure) Error() string { return e.text }
+func (e *FailureError) Error() string { return e.text }
 
 // Unwrap returns the error of the runtime, if there is one.
-func (e *Failure) Unwrap() error {
+func (e *FailureError) Unwrap() error {
 	if e.fault == nil {
 		return nil
 	}

@@ -78,7 +78,7 @@ func (k *Key) Prove(ctx context.Context, p Proof, now time.Time) (string, error)
 		return k.prove(p, now)
 	}
 	signed, err := bounded.Do(ctx, func(context.Context) (string, error) { return k.prove(p, now) })
-	var failure *bounded.Failure
+	var failure *bounded.FailureError
 	if errors.As(err, &failure) {
 		err = fmt.Errorf("the signer %w", err)
 	}
