@@ -75,10 +75,10 @@ func TestResourceServerExpiry(t *testing.T) {
 			_, _ = io.WriteString(w, "hello")
 		})}
 		token := send(t, auth, post(t, "id", "secret", grant)).AccessToken
-		w := call(t, api, "Bearer "+token)
+		w := call(api, "Bearer "+token)
 		require.Equal(t, 200, w.Code)
 		require.Equal(t, "hello", w.Body.String())
 		time.Sleep(time.Hour)
-		require.Equal(t, 401, call(t, api, "Bearer "+token).Code)
+		require.Equal(t, 401, call(api, "Bearer "+token).Code)
 	})
 }
