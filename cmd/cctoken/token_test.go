@@ -71,16 +71,12 @@ func TestTokenStatus(t *testing.T) {
 		{"invalid_scope", refusal(400, `{"error":"invalid_scope"}`), statusRefused, "check -scopes"},
 		{"invalid_target", refusal(400, `{"error":"invalid_target"}`), statusRefused, "check resource and audience in -params"},
 		{"unauthorized_client", refusal(400, `{"error":"unauthorized_client"}`), statusRefused, "client_credentials grant"},
-		{"no OAuth error", hostile.Text(403, "text/html", "<h1>Forbidden"), statusRefused, "answered 403 without an OAuth error"},
 		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusRefused, "check that the token URL is the address of a token endpoint"},
 		{"too many requests", refusal(429, `{}`), statusTemporary, "the server asks for it"},
-		{"unavailable", refusal(503, `{"error":"temporarily_unavailable"}`), statusTemporary, "try again later"},
 		{"reset", hostile.Reset(), statusTemporary, "/token"},
-		{"no HTTP", hostile.Raw(func(*http.Request) string { return "SSH-2.0\r\n\r\n" }), statusTemporary, "malformed HTTP"},
 		{"a page", hostile.Text(200, "text/html", "<h1>Log in"), statusUnusable, "the body looks like HTML"},
 		{"a redirect", hostile.Redirect(307, "https://elsewhere.example/token"), statusUnusable, "the token endpoint answered 307, a redirect to https://elsewhere.example:443, which is not followed; set TokenURL to the endpoint's final address\n"},
 		{"no token", refusal(200, `{}`), statusUnusable, "missing access_token"},
-		{"a page that repeats the request", hostile.Echo(400), statusRefused, "answered 400"},
 		{"a description that repeats the request", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			description, _ := json.Marshal(hostile.Dump(req))
 			refusal(400, `{"error":"invalid_client","error_description":`+string(description)+`}`).ServeHTTP(w, req)
@@ -222,7 +218,7 @@ func TestTokenByMethod(t *testing.T) {
 	selfSigned := newCertificate(t, nil, time.Hour)
 	issued := newCertificate(t, selfSigned, time.Hour)
 	srv := startTLSServer(t, clientcredentialstest.Client{
-		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned.Certificate, issued.Certificate},
+		ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{key.Public()}, Certificates: []*x509.Certificate{selfSigned.Leaf, issued.Leaf},
 	})
 	base := environment{"CLIENT_ID": canaryID, "TOKEN_URL": srv.TokenURL, "CA_FILE": srv.authority(t)}
 	tests := []struct {
