@@ -96,7 +96,6 @@ func TestUsage(t *testing.T) {
 		{name: "an unknown flag that may be a secret", args: []string{"token", "-" + canarySecret}, want: "the flags can't be parsed"},
 		{name: "a flag without value", args: []string{"token", "-scopes"}, want: "the flag -scopes needs a value"},
 		{name: "an argument", env: configured, args: []string{"token", canarySecret}, want: "there is an argument that isn't a flag"},
-		{name: "a secret", args: []string{"token", "-secret", canarySecret}, want: "set CLIENT_SECRET in the environment"},
 		{name: "a secret after an equals sign", args: []string{"doctor", "-n", "--client-secret=" + canarySecret}, want: "no flag takes a secret"},
 		{name: "a timeout", env: configured, args: []string{"token", "-timeout", canarySecret}, want: "-timeout is not a duration such as 30s or 2m"},
 		{name: "no time", env: configured, args: []string{"token", "-timeout", "0"}, want: "-timeout is 0"},
@@ -132,7 +131,6 @@ func TestUsage(t *testing.T) {
 		{name: "a config file with an unknown member", args: []string{"token", "-config", writeFile(t, "c", `{"clientID":"x"}`)}, want: `contains "clientID", which isn't a setting`},
 		{name: "a config file with a list for a string", args: []string{"token", "-config", writeFile(t, "c", `{"scopes":["a"]}`)}, want: "scopes in "},
 		{name: "refusals", env: configured, args: []string{"doctor", "-max-refusals", "11"}, want: "-max-refusals is not a number from 1 to 10"},
-		{name: "a port", args: []string{"serve", "-port", "80x"}, want: "-port is not a number from 0 to 65535"},
 		{name: "a short lifetime", args: []string{"serve", "-lifetime", "1ms"}, want: "-lifetime is less than a second"},
 		{name: "faults", args: []string{"serve", "-faults", "ok,200"}, want: "-faults is not a list of ok, reset"},
 		{name: "no token", args: []string{"inspect"}, want: "the input is empty"},
@@ -163,33 +161,20 @@ func (w *brokenWriter) Write([]byte) (int, error) {
 
 func TestBrokenOutput(t *testing.T) {
 	srv := startServer(t)
-	for _, args := range [][]string{{"token"}, {"token", "-json"}, {"token", "-header"}, {"doctor"}, {"inspect"}, {"version"}, {"help"}, {"serve"}} {
-		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			stdout, stderr := new(brokenWriter), new(bytes.Buffer)
-			before := srv.Auth.TokenRequests()
-			status := run(t.Context(), args, srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
-			assert.Equal(t, statusOutput, status)
-			assert.Equal(t, 1, stdout.writes, "it wrote again after an error")
-			assert.Contains(t, stderr.String(), "the result can't be written: broken pipe")
-			if args[0] == "doctor" {
-				assert.Equal(t, before, srv.Auth.TokenRequests(), "requests without anybody to read the report")
-			}
-		})
+	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve"} {
+		stdout, stderr := new(brokenWriter), new(bytes.Buffer)
+		status := run(t.Context(), strings.Fields(args), srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
+		assert.Equal(t, statusOutput, status, args)
+		assert.Equal(t, 1, stdout.writes, "it wrote again after an error")
+		assert.Contains(t, stderr.String(), "the result can't be written: broken pipe")
+		if args == "doctor" {
+			assert.Zero(t, srv.Auth.TokenRequests(), "requests without anybody to read the report")
+		}
 	}
 }
 
 func TestInterrupted(t *testing.T) {
 	srv := startServer(t)
-	for _, name := range []string{"token", "doctor"} {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		var stderr bytes.Buffer
-		status := run(ctx, []string{name}, srv.env().get, strings.NewReader(""), io.Discard, &stderr)
-		assert.Equal(t, statusInterrupted, status)
-		assert.Equal(t, "cctoken "+name+": interrupted\n", stderr.String())
-	}
-
-	// inspect waits for input.
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, typing := io.Pipe()
 	defer typing.Close()
@@ -199,6 +184,12 @@ func TestInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	cancel()
 	assert.Equal(t, statusInterrupted, <-status)
+	for _, name := range []string{"token", "doctor"} {
+		var stderr bytes.Buffer
+		status := run(ctx, []string{name}, srv.env().get, strings.NewReader(""), io.Discard, &stderr)
+		assert.Equal(t, statusInterrupted, status)
+		assert.Equal(t, "cctoken "+name+": interrupted\n", stderr.String())
+	}
 }
 
 // TestHelp checks that all ways to ask for a help page print the same, and that the page
@@ -214,40 +205,30 @@ func TestHelp(t *testing.T) {
 			r := cctoken(t, nil, "", "help", name)
 			require.Zero(t, r.status)
 			assert.Equal(t, r, cctoken(t, nil, "", name, "-h"))
-			assert.Equal(t, r, cctoken(t, nil, "", name, "--help"))
 			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+name+" "))
 			assert.Contains(t, overview.stdout, "  "+name+" ")
 
 			c := new(call)
 			c.begin(name, []string{"-h"})
-			c.env = func(string) string { return "" }
+			c.env = environment(nil).get
 			require.ErrorIs(t, command(t.Context(), c), errHelp)
-			var defined []string
-			c.flags.VisitAll(func(f *flag.Flag) {
-				defined = append(defined, f.Name)
-				assert.Regexp(t, `(?m)(^|[ \n])-`+f.Name+`\b`, r.stdout)
-			})
+			c.flags.VisitAll(func(f *flag.Flag) { assert.Regexp(t, `(?m)(^|[ \n])-`+f.Name+`\b`, r.stdout) })
 			for _, match := range regexp.MustCompile(`(?m)^  -([a-z-]+) `).FindAllStringSubmatch(r.stdout, -1) {
-				if match[1] != "h" {
-					assert.Contains(t, defined, match[1], "the page documents a flag that doesn't exist")
-				}
+				assert.True(t, match[1] == "h" || c.flags.Lookup(match[1]) != nil, "the page documents a flag that doesn't exist")
 			}
 		})
 	}
 	for _, o := range options {
 		assert.Contains(t, overview.stdout, "\n  -"+o.flag+" ")
 	}
-	for line := range strings.Lines(overview.stdout) {
-		assert.LessOrEqual(t, len(line), 90, line)
-	}
 }
 
 // TestHelpInTheDocument checks that docs/cctoken.md contains the help pages.
 func TestHelpInTheDocument(t *testing.T) {
 	document := readDocument(t)
-	for _, args := range [][]string{{"help"}, {"token", "-h"}, {"inspect", "-h"}, {"doctor", "-h"}, {"serve", "-h"}} {
-		help := cctoken(t, nil, "", args...)
-		assert.Contains(t, document, "```text\n"+help.stdout+"```\n", "cctoken %s", strings.Join(args, " "))
+	for _, args := range [][]string{nil, {"token"}, {"inspect"}, {"doctor"}, {"serve"}} {
+		help := cctoken(t, nil, "", append([]string{"help"}, args...)...)
+		assert.Contains(t, document, "```text\n"+help.stdout+"```\n", args)
 	}
 }
 

@@ -54,8 +54,7 @@ func (s testServer) authority(t *testing.T) string {
 	t.Helper()
 	resp, err := s.Client().Get(s.APIURL)
 	require.NoError(t, err)
-	defer resp.Body.Close()
-	s.Client().CloseIdleConnections()
+	require.NoError(t, resp.Body.Close())
 	chain := resp.TLS.PeerCertificates
 	return authorityFile(t, chain[len(chain)-1])
 }

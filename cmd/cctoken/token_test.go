@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -132,8 +133,7 @@ func TestNoAnswer(t *testing.T) {
 
 func TestTokenInCleartext(t *testing.T) {
 	var stderr bytes.Buffer
-	status := run(t.Context(), []string{"token", "-timeout", "1ms"}, clientOf("http://token.invalid/token").get, strings.NewReader(""), new(bytes.Buffer), &stderr)
-	assert.Equal(t, statusTemporary, status)
+	run(t.Context(), []string{"token", "-timeout", "1ms"}, clientOf("http://token.invalid/token").get, nil, io.Discard, &stderr)
 	assert.Contains(t, stderr.String(), "cctoken token: warning: the token URL is http")
 }
 
@@ -147,7 +147,6 @@ func TestTokenFromIssuer(t *testing.T) {
 		used    string // empty: nothing is sent
 	}{
 		{"header", []string{secretPost, secretBasic}, "", secretBasic},
-		{"body", []string{secretPost}, "", secretPost},
 		{"-auth-method", []string{secretPost}, secretBasic, secretBasic},
 		{"neither", []string{privateKeyJWT}, "", ""},
 	} {
@@ -194,7 +193,6 @@ func TestPrecedence(t *testing.T) {
 	}{
 		{"file", nil, nil, "of the file", "file", secretPost},
 		{"environment", ofEnvironment, nil, "of the environment", "environment", secretPost},
-		{"an empty variable", environment{"SCOPES": ""}, nil, "of the file", "file", secretPost},
 		{"flags", ofEnvironment, []string{"-client-id", "of the flags", "-secret-file", writeFile(t, "secret", "secret of the flags\n"), "-scopes", "flag", "-auth-method", secretBasic}, "of the flags", "flag", secretBasic},
 		{"an empty flag", nil, []string{"-scopes", "", "-auth-method="}, "of the file", "", secretBasic},
 	}
@@ -226,8 +224,6 @@ func TestTokenByMethod(t *testing.T) {
 		variables []string
 		used      string
 	}{
-		{"a secret", []string{"CLIENT_SECRET", canarySecret}, secretBasic},
-		{"a secret in the body", []string{"CLIENT_SECRET", canarySecret, "AUTH_METHOD", secretPost}, secretPost},
 		{"a secret that signs", []string{"CLIENT_SECRET", canarySecret, "AUTH_METHOD", secretJWT}, secretJWT},
 		{"a key", []string{"KEY_FILE", keyFile}, privateKeyJWT},
 		{"a key for another audience", []string{"KEY_FILE", keyFile, "ISSUER", "https://login.example", "ASSERTION_AUDIENCE", srv.TokenURL}, privateKeyJWT},
@@ -247,16 +243,13 @@ func TestTokenByMethod(t *testing.T) {
 	}
 	assertion := unsigned(`{"alg":"ES256"}`, `{"sub":"workload"}`)
 	for method, typ := range map[string]string{"": clientauth.TypeJWTBearer, spiffeJWT: clientauth.TypeJWTSPIFFE} {
-		t.Run("an assertion "+method, func(t *testing.T) {
-			s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"Bearer"}`))
-			env := environment{"TOKEN_URL": s.URL, "ASSERTION_FILE": writeFile(t, "assertion", assertion+"\n"), "AUTH_METHOD": method}
-			r := cctoken(t, env, "", "token")
-			require.Zero(t, r.status, r.stderr)
-			form, err := url.ParseQuery(s.Requests()[0].Body)
-			require.NoError(t, err)
-			assert.Equal(t, assertion, form.Get("client_assertion"))
-			assert.Equal(t, typ, form.Get("client_assertion_type"))
-			assert.False(t, form.Has("client_id"))
-		})
+		s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"Bearer"}`))
+		env := environment{"TOKEN_URL": s.URL, "ASSERTION_FILE": writeFile(t, "assertion", assertion+"\n"), "AUTH_METHOD": method}
+		r := cctoken(t, env, "", "token")
+		require.Zero(t, r.status, r.stderr)
+		form, err := url.ParseQuery(s.Requests()[0].Body)
+		require.NoError(t, err)
+		form.Del("grant_type")
+		assert.Equal(t, url.Values{"client_assertion": {assertion}, "client_assertion_type": {typ}}, form)
 	}
 }
