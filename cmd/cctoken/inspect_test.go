@@ -50,7 +50,6 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// TestInspectInput checks each form of input.
 func TestInspectInput(t *testing.T) {
 	jwt := unsigned(`{"alg":"RS256"}`, `{"sub":"x"}`)
 	for name, input := range map[string]string{
@@ -60,13 +59,9 @@ func TestInspectInput(t *testing.T) {
 		"a scheme":         "DPoP " + jwt,
 		"a token response": `{"access_token":"` + jwt + `","token_type":"Bearer"}`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			for _, args := range [][]string{{"inspect"}, {"inspect", "-"}, {"inspect", writeFile(t, "token", input)}} {
-				r := cctoken(t, nil, input, args...)
-				require.Zero(t, r.status, r.stderr)
-				assert.Contains(t, r.stdout, `sub       "x"`)
-			}
-		})
+		for _, args := range [][]string{{"inspect"}, {"inspect", "-"}, {"inspect", writeFile(t, "token", input)}} {
+			assert.Contains(t, cctoken(t, nil, input, args...).stdout, `sub       "x"`, name)
+		}
 	}
 }
 

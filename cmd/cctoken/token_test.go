@@ -58,11 +58,10 @@ func TestToken(t *testing.T) {
 	})
 }
 
-// TestTokenStatus checks the exit status for each answer of the server.
 func TestTokenStatus(t *testing.T) {
 	t.Parallel()
 	refusal := hostile.JSON
-	tests := []struct {
+	for _, tt := range []struct {
 		name   string
 		answer http.Handler
 		status int
@@ -82,8 +81,7 @@ func TestTokenStatus(t *testing.T) {
 			description, _ := json.Marshal(hostile.Dump(req))
 			refusal(400, `{"error":"invalid_client","error_description":`+string(description)+`}`).ServeHTTP(w, req)
 		}), statusRefused, "[redacted]"},
-	}
-	for _, tt := range tests {
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := hostile.Start(t, tt.answer)
@@ -115,20 +113,14 @@ func TestNoAnswer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := cctoken(t, tt.env, "", append([]string{"token"}, tt.args...)...)
-			assert.Equal(t, tt.status, r.status)
-			assert.Contains(t, r.stderr, tt.want)
-			r = cctoken(t, tt.env, "", append([]string{"doctor"}, tt.args...)...)
-			assert.Equal(t, tt.status, r.status)
-			assert.Contains(t, r.stdout+r.stderr, tt.want)
-			if tt.args == nil {
-				assert.Regexp(t, lines(`fail  endpoint`, `note  stop`), r.stdout)
+			for _, command := range []string{"token", "doctor"} {
+				r := cctoken(t, tt.env, "", append([]string{command}, tt.args...)...)
+				assert.Equal(t, tt.status, r.status, command)
+				assert.Contains(t, r.stdout+r.stderr, tt.want)
 			}
 		})
 	}
 	assert.Zero(t, secure.Auth.TokenRequests())
-	r := cctoken(t, clientOf(secure.TokenURL).with("CLIENT_SECRET", clientcredentialstest.ClientSecret, "CA_FILE", secure.authority(t)), "", "token")
-	assert.Zero(t, r.status, r.stderr)
 }
 
 func TestTokenInCleartext(t *testing.T) {
@@ -140,32 +132,21 @@ func TestTokenInCleartext(t *testing.T) {
 // TestTokenFromIssuer checks that the metadata decides on the token endpoint and on how
 // the secret is sent.
 func TestTokenFromIssuer(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		methods []string
-		wanted  string
-		used    string // empty: nothing is sent
-	}{
-		{"header", []string{secretPost, secretBasic}, "", secretBasic},
-		{"-auth-method", []string{secretPost}, secretBasic, secretBasic},
-		{"neither", []string{privateKeyJWT}, "", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			srv := startServer(t)
-			issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) { m.TokenEndpointAuthMethodsSupported = tt.methods })
-			r := cctoken(t, srv.env().with("TOKEN_URL", ""), "", "token", "-issuer", issuer, "-auth-method", tt.wanted)
-			if tt.used == "" {
-				assert.Equal(t, statusUnusable, r.status)
-				assert.Contains(t, r.stderr, "clients authenticate to the server by")
-				assert.Zero(t, srv.Auth.TokenRequests())
-				return
-			}
-			require.Zero(t, r.status, r.stderr)
-			requests := srv.Auth.Requests()
-			require.Len(t, requests, 1)
-			assert.Equal(t, tt.used, requests[0].AuthMethod)
-		})
+	srv := startServer(t)
+	request := func(wanted string, methods ...string) result {
+		issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) { m.TokenEndpointAuthMethodsSupported = methods })
+		return cctoken(t, srv.env().with("TOKEN_URL", ""), "", "token", "-issuer", issuer, "-auth-method", wanted)
 	}
+	r := request("", privateKeyJWT)
+	assert.Equal(t, statusUnusable, r.status)
+	assert.Contains(t, r.stderr, "clients authenticate to the server by")
+	assert.Zero(t, srv.Auth.TokenRequests())
+	request("", secretPost)
+	request(secretBasic, secretPost)
+	requests := srv.Auth.Requests()
+	require.Len(t, requests, 2)
+	assert.Equal(t, []string{secretPost, secretBasic}, []string{requests[0].AuthMethod, requests[1].AuthMethod})
+
 	for status, want := range map[int]int{404: statusUnusable, 503: statusTemporary} {
 		s := hostile.Start(t, hostile.Text(status, "text/plain", "no"))
 		r := cctoken(t, clientOf("").with("ISSUER", s.URL), "", "token")
