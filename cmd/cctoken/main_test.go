@@ -88,6 +88,7 @@ func TestUsage(t *testing.T) {
 		args  []string
 		want  string
 	}{
+		{name: "no command", want: "cctoken: no command was given; see cctoken help"},
 		{name: "an unknown command", args: []string{canarySecret}, want: "the first argument isn't a command"},
 		{name: "help of an unknown command", args: []string{"help", canarySecret}, want: "there is no such command"},
 		{name: "help of two", args: []string{"help", "token", "serve"}, want: "give one command"},

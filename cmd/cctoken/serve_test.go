@@ -93,7 +93,7 @@ func TestServe(t *testing.T) {
 }
 
 func TestServeFaults(t *testing.T) {
-	env, log := startServe(t, "-faults", "ok, 429,reset,html,1ms", "-v")
+	env, log := startServe(t, "-faults", "ok, 429,401,reset,html,1ms", "-v")
 	post := func() string {
 		resp, err := http.PostForm(env["TOKEN_URL"], map[string][]string{
 			"grant_type": {"client_credentials"}, "client_id": {env["CLIENT_ID"]}, "client_secret": {env["CLIENT_SECRET"]},
@@ -105,7 +105,7 @@ func TestServeFaults(t *testing.T) {
 		return fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Content-Type")[:9])
 	}
 	for range 2 {
-		for _, want := range []string{"200 applicati", "429 applicati", "reset", "200 text/html", "200 applicati"} {
+		for _, want := range []string{"200 applicati", "429 applicati", "401 applicati", "reset", "200 text/html", "200 applicati"} {
 			assert.Equal(t, want, post())
 		}
 	}

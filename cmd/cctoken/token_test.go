@@ -72,6 +72,7 @@ func TestTokenStatus(t *testing.T) {
 		{"invalid_target", refusal(400, `{"error":"invalid_target"}`), statusRefused, "check resource and audience in -params"},
 		{"unauthorized_client", refusal(400, `{"error":"unauthorized_client"}`), statusRefused, "client_credentials grant"},
 		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusRefused, "check that the token URL is the address of a token endpoint"},
+		{"unavailable", refusal(503, `{"error":"temporarily_unavailable"}`), statusTemporary, "try again later"},
 		{"too many requests", refusal(429, `{}`), statusTemporary, "the server asks for it"},
 		{"reset", hostile.Reset(), statusTemporary, "/token"},
 		{"a page", hostile.Text(200, "text/html", "<h1>Log in"), statusUnusable, "the body looks like HTML"},
