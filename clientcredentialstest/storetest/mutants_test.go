@@ -147,20 +147,15 @@ func skips(operation string, when condition, f step) mistake {
 	return instead(operation, func(e *entry, c *call) {
 		if when(e, c) {
 			f(e, c)
-			return
+		} else {
+			c.right(e)
 		}
-		c.right(e)
 	})
 }
 
 // before runs f before the operation if a condition holds.
 func before(operation string, when condition, f step) mistake {
-	return instead(operation, func(e *entry, c *call) {
-		if when(e, c) {
-			f(e, c)
-		}
-		c.right(e)
-	})
+	return skips(operation, when, func(e *entry, c *call) { f(e, c); c.right(e) })
 }
 
 // after runs f after the operation if a condition holds by then.
@@ -169,31 +164,6 @@ func after(operation string, when condition, f step) mistake {
 		c.right(e)
 		if when(e, c) {
 			f(e, c)
-		}
-	})
-}
-
-// keepsLease restores the lease after the operation if a condition holds before it.
-func keepsLease(operation string, when condition) mistake {
-	return instead(operation, func(e *entry, c *call) {
-		was, keep := *e, when(e, c)
-		c.right(e)
-		if keep {
-			e.owner, e.leaseUntil = was.owner, was.leaseUntil
-		}
-	})
-}
-
-// hidesRecord makes Acquire overlook the record if a condition holds.
-func hidesRecord(when condition) mistake {
-	return instead("acquire", func(e *entry, c *call) {
-		was, hide := *e, when(e, c)
-		if hide {
-			e.endRecord()
-		}
-		c.right(e)
-		if hide {
-			e.record, e.recordUntil = was.record, was.recordUntil
 		}
 	})
 }
@@ -225,28 +195,13 @@ func remembers(operation string) mistake {
 // lives changes the lifetime of what the operation begins. Acquire still returns the TTL
 // that the caller has asked for.
 func lives(operation string, f func(time.Duration) time.Duration) mistake {
-	return instead("", func(e *entry, c *call) {
+	return instead(operation, func(e *entry, c *call) {
 		asked := c.d
-		if c.operation == operation {
-			c.d = f(c.d)
-		}
+		c.d = f(c.d)
 		c.right(e)
-		if c.claim.TTL = max(0, c.claim.TTL); c.claim.State == lead {
+		if c.claim.State == lead {
 			c.claim.TTL = asked.Truncate(time.Millisecond)
 		}
-	})
-}
-
-// timers uses a timer to end what the operation has begun with a short lifetime. The
-// timer goes on when that is replaced.
-func timers(operation string, end func(*entry)) mistake {
-	return after(operation, func(_ *entry, c *call) bool { return c.d < time.Minute }, func(_ *entry, c *call) {
-		time.AfterFunc(c.d, func() {
-			_ = c.store.contents.update(c.key, func(e *entry, _ time.Time) error {
-				end(e)
-				return nil
-			})
-		})
 	})
 }
 
@@ -287,7 +242,20 @@ func and(a, b condition) condition {
 
 // Steps
 
-func nothing(*entry, *call)             {}
+func nothing(*entry, *call) {}
+func keepLease(e *entry, c *call) {
+	was := *e
+	c.right(e)
+	e.owner, e.leaseUntil = was.owner, was.leaseUntil
+}
+
+func overlookRecord(e *entry, c *call) {
+	was := *e
+	e.endRecord()
+	c.right(e)
+	e.record, e.recordUntil = was.record, was.recordUntil
+}
+
 func endRecord(e *entry, _ *call)       { e.endRecord() }
 func endCooldown(e *entry, _ *call)     { e.endCooldown() }
 func endLease(e *entry, _ *call)        { e.endLease() }
@@ -334,14 +302,14 @@ func sameNumber(a, b string) bool {
 var mistakes = map[string]mistake{
 	// Acquire
 	"everybody leads": before("acquire", noRecord, endLease),
-	"the lease takes precedence over the record":    hidesRecord(hasLease),
-	"the cooldown takes precedence over the record": hidesRecord(cools),
+	"the lease takes precedence over the record":    skips("acquire", hasLease, overlookRecord),
+	"the cooldown takes precedence over the record": skips("acquire", cools, overlookRecord),
 	"stale is a prefix":                             confuses(func(s, of string) bool { return strings.HasPrefix(of, s) }),
 	"stale has a prefix":                            confuses(strings.HasPrefix),
 	"stale in any case":                             confuses(strings.EqualFold),
 	"stale is a number":                             confuses(sameNumber),
 	"no cooldown":                                   before("abort", always, func(_ *entry, c *call) { c.d = 0 }),
-	"a lease isn't renewed":                         keepsLease("acquire", held),
+	"a lease isn't renewed":                         skips("acquire", held, keepLease),
 	"a lease is only renewed for longer":            before("acquire", held, longer),
 	"renewing adds to the lease":                    before("acquire", held, func(e *entry, c *call) { c.d += e.leaseUntil.Sub(c.now) }),
 	"a hit renews the lease":                        before("acquire", held, prolongLease),
@@ -366,7 +334,7 @@ var mistakes = map[string]mistake{
 	"Publish without a fence":                 before("publish", always, grant),
 	"a fence that accepts any owner's lease":  before("publish", always, impersonate),
 	"a fence that accepts an expired lease":   remembers("publish"),
-	"Publish keeps the lease":                 keepsLease("publish", always),
+	"Publish keeps the lease":                 skips("publish", always, keepLease),
 	"Publish doesn't replace":                 skips("publish", and(held, hasRecord), endLease),
 	"a lost lease is another error":           after("publish", refused, otherError),
 	"a refused Publish prolongs the lease":    after("publish", hasLease, prolongLease),
@@ -384,18 +352,9 @@ var mistakes = map[string]mistake{
 	// Invalidate
 	"Invalidate does nothing":                           skips("invalidate", always, nothing),
 	"Invalidate by prefix":                              before("invalidate", prefixed, anyVersion),
-	"Invalidate keeps the lease":                        keepsLease("invalidate", always),
+	"Invalidate keeps the lease":                        skips("invalidate", always, keepLease),
 	"Invalidate ends the lease when there is no record": before("invalidate", noRecord, endLease),
 	"Invalidate removes everything":                     before("invalidate", and(hasRecord, named), func(e *entry, _ *call) { *e = entry{} }),
-	"Invalidate accepts an expired record": instead("", func(e *entry, c *call) {
-		if c.operation == "invalidate" && !e.hasRecord() && c.memory[c.key] == c.version {
-			e.endLease()
-		}
-		c.right(e)
-		if c.operation == "publish" && c.err == nil {
-			c.memory[c.key] = c.record.Version
-		}
-	}),
 
 	// Lifetimes
 	"a renewal of less than a millisecond is forever":  lives("renew", zeroIsForever),
@@ -405,18 +364,12 @@ var mistakes = map[string]mistake{
 	"a record of less than a millisecond is forever":   lives("publish", zeroIsForever),
 	"a lease of less than a millisecond is forever":    lives("acquire", zeroIsForever),
 	"a cooldown of less than a millisecond is forever": lives("abort", zeroIsForever),
-	"a record doesn't live shorter than the one before": before("publish", always, func(e *entry, c *call) {
-		c.d = max(c.d, e.recordUntil.Sub(c.now))
-	}),
-	"a record doesn't live longer than the one before": before("publish", hasRecord, func(e *entry, c *call) {
-		c.d = min(c.d, e.recordUntil.Sub(c.now))
-	}),
-	"a record ends with the lease":                 after("", and(hasRecord, hasLease), func(e *entry, _ *call) { e.recordUntil = e.leaseUntil }),
-	"a record ends with the cooldown":              after("", and(hasRecord, cools), func(e *entry, _ *call) { e.recordUntil = e.cooldownUntil }),
-	"a lease ends with the record":                 after("", and(hasRecord, hasLease), shortenLease),
-	"a cooldown ends with the record":              after("", and(hasRecord, cools), shortenCooldown),
-	"a timer of an older record removes the newer": timers("publish", (*entry).endRecord),
-	"a timer of an older lease ends the newer":     timers("acquire", (*entry).endLease),
+	"a record isn't shortened":                         before("publish", always, func(e *entry, c *call) { c.d = max(c.d, e.recordUntil.Sub(c.now)) }),
+	"a record isn't prolonged":                         before("publish", hasRecord, func(e *entry, c *call) { c.d = min(c.d, e.recordUntil.Sub(c.now)) }),
+	"a record ends with the lease":                     after("", and(hasRecord, hasLease), func(e *entry, _ *call) { e.recordUntil = e.leaseUntil }),
+	"a record ends with the cooldown":                  after("", and(hasRecord, cools), func(e *entry, _ *call) { e.recordUntil = e.cooldownUntil }),
+	"a lease ends with the record":                     after("", and(hasRecord, hasLease), shortenLease),
+	"a cooldown ends with the record":                  after("", and(hasRecord, cools), shortenCooldown),
 	"the first note stays": before("abort", held, func(_ *entry, c *call) {
 		c.memory[c.key] = cmp.Or(c.memory[c.key], string(c.note))
 		c.note = []byte(c.memory[c.key])

@@ -155,11 +155,6 @@ func TestRunAccepts(t *testing.T) {
 				m.before = func(context.Context) { time.Sleep(700 * time.Millisecond) }
 			})
 		},
-		"slow replies": func() clients {
-			store := new(Store)
-			store.SetFault(&Fault{Reply: true, Delay: 700 * time.Millisecond})
-			return same(store)
-		},
 		"carried out after the end of the context": func() clients { return mutantWith(func(m *mutant) { m.late = true }) },
 		"more in a claim than its state needs": func() clients {
 			return mutantWith(answers(func(c *tokenstore.Claim) {
