@@ -1,6 +1,8 @@
 package clientcredentialstest_test
 
 import (
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -72,6 +74,8 @@ func TestToken(t *testing.T) {
 		{ID: "post", Secret: "s", AuthMethods: []string{"client_secret_post"}},
 		{ID: "raw+%", Secret: "a+b%", RawBasic: true},
 		{ID: "bare"},
+		{ID: "key", PublicKeys: []crypto.PublicKey{testkit.NewKey("ES256").Public()}},
+		{ID: "certificate", Certificates: []*x509.Certificate{testkit.ClientCertificate("id").Leaf}},
 	}}
 	tests := []struct {
 		name             string
@@ -79,7 +83,6 @@ func TestToken(t *testing.T) {
 		scope, err       string
 	}{
 		{"basic", "any", "s%26cret%3A1", grant, "", ""},
-		{"basic and client_id", "any", "s%26cret%3A1", grant + "&client_id=any", "", ""},
 		{"post", "", "", grant + "&client_id=any&client_secret=s%26cret:1", "", ""},
 		{"scope by default", "some", "s", grant, "read write", ""},
 		{"unknown scope", "some", "s", grant + "&scope=admin", "", "invalid_scope"},
@@ -89,6 +92,8 @@ func TestToken(t *testing.T) {
 		{"no credentials", "", "", grant, "", "invalid_client"},
 		{"assertion", "", "", grant + "&client_id=bare&client_assertion=x", "", "invalid_client"},
 		{"empty secret", "", "", grant + "&client_id=bare", "", ""},
+		{"a key is required", "", "", grant + "&client_id=key", "", "invalid_client"},
+		{"a certificate is required", "", "", grant + "&client_id=certificate", "", "invalid_client"},
 		{"post by a client of basic", "", "", grant + "&client_id=basic&client_secret=s", "", "invalid_client"},
 		{"basic by a client of post", "post", "s", grant, "", "invalid_client"},
 		{"raw", "raw+%", "a+b%", grant, "", ""},
@@ -137,7 +142,6 @@ func TestViolations(t *testing.T) {
 	}{
 		{"GET", grant, func(r *http.Request) { r.Method = http.MethodGet }, "invalid_request", "Section 3.2"},
 		{"JSON", "{}", with("Content-Type", "application/json"), "invalid_request", "Section 4.4.2"},
-		{"percent", grant + "&a=%zz", nil, "invalid_request", "Appendix B"},
 		{"semicolon", grant + ";a=b", nil, "invalid_request", "Appendix B"},
 		{"not UTF-8", grant + "&a=%ff", nil, "invalid_request", "Appendix B"},
 		{"too large", grant + "&a=" + strings.Repeat("a", 1<<20), nil, "invalid_request", "larger than 1 MiB"},
@@ -161,12 +165,7 @@ func TestViolations(t *testing.T) {
 			if test.edit != nil {
 				test.edit(req)
 			}
-			got := send(t, auth, req)
-			require.Equal(t, http.StatusBadRequest, got.status)
-			require.Equal(t, test.err, got.Error)
-			require.Zero(t, auth.TokensIssued())
-			require.Len(t, auth.Violations(), 1)
-			require.ErrorContains(t, auth.Violations()[0], test.want)
+			requireRefused(t, auth, req, test.err, test.want)
 			require.NotContains(t, auth.Violations()[0].Error(), "secret=")
 		})
 	}
@@ -242,17 +241,14 @@ func TestLifeOfAToken(t *testing.T) {
 		require.True(t, active(other))
 		auth.RevokeAll()
 		require.False(t, active(other))
-	})
-}
 
-func TestTokenForever(t *testing.T) {
-	auth := newAuth()
-	auth.TokenLifetime = -1
-	got := send(t, auth, post(t, "id", "secret", grant))
-	require.Nil(t, got.ExpiresIn)
-	token, ok := auth.Introspect(got.AccessToken)
-	require.True(t, ok)
-	require.Zero(t, token.Expiry)
+		auth.TokenLifetime = -1
+		got = send(t, auth, post(t, "id", "secret", grant))
+		require.Nil(t, got.ExpiresIn)
+		token, ok = auth.Introspect(got.AccessToken)
+		require.True(t, ok)
+		require.Zero(t, token.Expiry)
+	})
 }
 
 func TestExpiredTokensAreForgotten(t *testing.T) {

@@ -267,8 +267,7 @@ func TestProofKeys(t *testing.T) {
 	// Further members of a public key don't matter.
 	auth, _, prover, _ := newServers(t)
 	jwk := changed(prover.jwk, members{"kid": "1", "use": "sig", "alg": "ES256"})
-	known, _ := auth.Introspect(send(t, auth, proven(t, prover.proof(t, members{"jwk": jwk}, nil))).AccessToken)
-	require.Equal(t, prover.jkt, known.JKT)
+	require.Equal(t, "DPoP", send(t, auth, proven(t, prover.proof(t, members{"jwk": jwk}, nil))).TokenType)
 }
 
 func TestProofURL(t *testing.T) {
@@ -396,47 +395,44 @@ func TestTokensBoundToAKey(t *testing.T) {
 	auth, _, forToken, good := newServers(t)
 	auth.Remember("bearer", cct.Token{})
 	_, stranger := provers(t, "token")
-	ath := map[string]any{"ath": hashOf("bearer")}
-	const bearer, dpop = `Bearer realm="clientcredentialstest"`, `DPoP realm="clientcredentialstest"` + algorithms
-	fault := func(code, text string) string { return fmt.Sprintf(`, error="%s", error_description="%s"`, code, text) }
-	const (
-		asBearer  = "the token is bound to a key and was sent as a bearer token"
-		unbound   = "the token is not bound to a key"
-		otherKey  = "the token is bound to another key"
-		otherHash = "ath is not the hash of the token"
-	)
+	proof, forBearer := good.proof(t, nil, nil), good.proof(t, nil, map[string]any{"ath": hashOf("bearer")})
 	for _, test := range []struct {
-		name          string
-		scope         string
-		authorization string
-		proofs        []string
-		status        int
-		challenges    []string
-		violation     string
+		name, authorization string
+		proofs              []string
+		code, text, section string // of the refusal; empty: the request is accepted
 	}{
-		{"good", "", "dpop token", []string{good.proof(t, nil, nil)}, 200, nil, ""},
-		{"bearer token", "", "Bearer bearer", nil, 200, nil, ""},
-		{"as a bearer token", "", "Bearer token", nil, 401, []string{bearer + fault("invalid_token", asBearer), dpop}, "7.1: " + asBearer},
-		{"bearer token as another", "", "DPoP bearer", []string{good.proof(t, nil, ath)}, 401, []string{dpop + fault("invalid_token", unbound), bearer}, "7.1: " + unbound},
-		{"another key", "", "DPoP token", []string{stranger.proof(t, nil, nil)}, 401, []string{dpop + fault("invalid_token", otherKey), bearer}, "7.1: " + otherKey},
-		{"no proof", "", "DPoP token", nil, 401, []string{dpop + fault("invalid_dpop_proof", "there is no proof"), bearer}, "4.3: there is no proof"},
-		{"ath of another", "", "DPoP token", []string{good.proof(t, nil, ath)}, 401, []string{dpop + fault("invalid_dpop_proof", otherHash), bearer}, "4.3: ath"},
-		{"scope", "x", "DPoP token", []string{good.proof(t, nil, nil)}, 403, []string{dpop + fault("insufficient_scope", "the token lacks a scope") + `, scope="x"`}, ""},
-		{"no token", "", "Basic eDp5", nil, 401, []string{bearer, dpop}, ""},
+		{"good", "dpop token", []string{proof}, "", "", ""},
+		{"bearer token", "Bearer bearer", nil, "", "", ""},
+		{"bearer token as another", "DPoP bearer", []string{forBearer}, "invalid_token", "the token is not bound to a key", "7.1"},
+		{"another key", "DPoP token", []string{stranger.proof(t, nil, nil)}, "invalid_token", "the token is bound to another key", "7.1"},
+		{"no proof", "DPoP token", nil, "invalid_dpop_proof", "there is no proof", "4.3"},
+		{"ath of another", "DPoP token", []string{forBearer}, "invalid_dpop_proof", "ath is not the hash of the token", "4.3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			api := &cct.ResourceServer{Issuer: auth, Scope: test.scope}
+			api := &cct.ResourceServer{Issuer: auth}
 			w := call(api, test.authorization, test.proofs...)
-			require.Equal(t, test.status, w.Code)
-			require.Equal(t, test.challenges, w.Header().Values("WWW-Authenticate"))
-			if test.violation == "" {
-				require.Empty(t, api.Violations())
+			if test.code == "" {
+				require.Equal(t, 200, w.Code)
 				return
 			}
+			requireChallenge(t, w, test.code, test.text)
 			require.Len(t, api.Violations(), 1)
-			require.ErrorContains(t, api.Violations()[0], "API request 1: RFC 9449, Section "+test.violation)
+			require.EqualError(t, api.Violations()[0], "API request 1: RFC 9449, Section "+test.section+": "+test.text)
 		})
 	}
+	const bearer, dpop = `Bearer realm="clientcredentialstest"`, `DPoP realm="clientcredentialstest"` + algorithms
+	api := &cct.ResourceServer{Issuer: auth, Scope: "x"}
+	challenges := func(authorization string, proofs ...string) []string {
+		return call(api, authorization, proofs...).Header().Values("WWW-Authenticate")
+	}
+	require.Equal(t, []string{bearer, dpop}, challenges("Basic eDp5"))
+	require.Equal(t, []string{
+		bearer + `, error="invalid_token", error_description="the token is bound to a key and was sent as a bearer token"`, dpop,
+	}, challenges("Bearer token"))
+	require.Equal(t, []string{
+		dpop + `, error="insufficient_scope", error_description="the token lacks a scope", scope="x"`,
+	}, challenges("DPoP token", proof))
+
 	require.Equal(t, "Bearer", send(t, auth, proven(t)).TokenType)
 	known, _ := auth.Introspect(send(t, auth, proven(t, forToken.proof(t, nil, nil))).AccessToken)
 	require.Equal(t, good.jkt, known.JKT)

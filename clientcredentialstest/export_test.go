@@ -7,11 +7,6 @@ func (s *AuthorizationServer) TokensHeld() int {
 	return len(s.tokens)
 }
 
-// TakeAddress makes s restart at the address of other.
-func (s *Server) TakeAddress(other *Server) {
-	s.addr = other.addr
-}
-
 // Remember makes the server accept a token that it hasn't issued.
 func (s *AuthorizationServer) Remember(accessToken string, t Token) {
 	s.remember(accessToken, t)
