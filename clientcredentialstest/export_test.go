@@ -1,5 +1,13 @@
 package clientcredentialstest
 
+import (
+	"testing"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
 // TokensHeld returns how many tokens the server holds in memory.
 func (s *AuthorizationServer) TokensHeld() int {
 	s.mu.Lock()

@@ -17,7 +17,7 @@ import (
 type mutant struct {
 	contents contents
 
-	around func(e *entry, c *call)   // carries out a call; nil: call.right
+	around func(e *entry, c *call)   // carries out a call
 	before func(ctx context.Context) // runs before the store is locked
 	keyed  func(key string) string   // what the store takes for the key
 	torn   []string                  // the operations that read and write in two steps
@@ -29,7 +29,6 @@ type mutant struct {
 // A call is a call of a mutant: what it was given, and what it returns.
 type call struct {
 	ctx            context.Context
-	store          *mutant
 	memory         map[string]string
 	now            time.Time
 	operation, key string
@@ -96,12 +95,8 @@ func (m *mutant) do(c *call) error {
 }
 
 func (m *mutant) carryOut(e *entry, c *call, now time.Time) error {
-	c.store, c.memory, c.now = m, m.memory, now
-	if m.around == nil {
-		c.right(e)
-	} else {
-		m.around(e, c)
-	}
+	c.memory, c.now = m.memory, now
+	m.around(e, c)
 	return c.err
 }
 
