@@ -201,8 +201,8 @@ func TestProofRefused(t *testing.T) {
 		"htm":                      {nil, members{"htm": "PUT"}, nil, "htm is not the method"},
 		"htm in lower case":        {nil, members{"htm": "get"}, nil, "htm is not the method"},
 		"htu":                      {nil, members{"htu": "https://other.example/"}, nil, "htu is not the URL"},
-		"old":                      {nil, members{"iat": now - 310}, nil, "iat is more than 5 minutes off"},
-		"early":                    {nil, members{"iat": now + 360}, nil, "iat is more than 5 minutes off"},
+		"old":                      {nil, members{"iat": now - 301}, nil, "iat is more than 5 minutes off"},
+		"early":                    {nil, members{"iat": now + 310}, nil, "iat is more than 5 minutes off"},
 		"no iat":                   {nil, members{"iat": nil}, nil, "iat is more than 5 minutes off"},
 		"two parts":                {nil, nil, func(proof string) []string { return []string{proof[:strings.LastIndex(proof, ".")]} }, "the proof is not a JWT"},
 		"not base64url":            {nil, nil, func(proof string) []string { return []string{proof + "="} }, "the proof is not a JWT"},
@@ -298,9 +298,7 @@ func TestProofIsUsedOnceAndSoon(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {
 		auth, api, forToken, forAPI := newServers(t)
 		request := func(proof string) string { return send(t, auth, proven(t, proof)).Error }
-		used, usedAtAPI := forToken.proof(t, nil, nil), forAPI.proof(t, nil, nil)
-		late := forToken.proof(t, nil, nil)
-		early := forToken.proof(t, nil, map[string]any{"iat": time.Now().Unix() + 600})
+		used, usedAtAPI, late := forToken.proof(t, nil, nil), forAPI.proof(t, nil, nil), forToken.proof(t, nil, nil)
 		require.Empty(t, request(used))
 		require.Equal(t, 200, call(api, "DPoP token", usedAtAPI).Code)
 
@@ -309,18 +307,12 @@ func TestProofIsUsedOnceAndSoon(t *testing.T) {
 		require.ErrorContains(t, auth.Violations()[0], "the proof has been used before")
 		requireChallenge(t, call(api, "DPoP token", usedAtAPI), "invalid_dpop_proof", "the proof has been used before")
 		require.Empty(t, request(late))
-		require.Empty(t, request(early))
 
 		// Proofs by two keys may have the same jti.
 		for range 2 {
 			another, _ := provers(t, "")
 			require.Empty(t, request(another.proof(t, nil, map[string]any{"jti": "1"})))
 		}
-
-		late, early = forToken.proof(t, nil, nil), forToken.proof(t, nil, map[string]any{"iat": time.Now().Unix() + 301})
-		require.Equal(t, "invalid_dpop_proof", request(early))
-		time.Sleep(5*time.Minute + 1)
-		require.Equal(t, "invalid_dpop_proof", request(late))
 	})
 }
 
