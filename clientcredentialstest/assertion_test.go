@@ -108,54 +108,42 @@ func TestAssertionRefused(t *testing.T) {
 	mac := hmac.New(sha256.New, nil)
 	mac.Write([]byte(hs256))
 
-	type refusal struct {
-		name   string
-		client cct.Client // "id", with key unless it has another
-		form   []string   // the assertion and further parameters
-		err    string
-		rule   string // the broken rule; empty: none
-	}
-	tests := []refusal{
-		{"another key", cct.Client{PublicKeys: []crypto.PublicKey{otherKey.Public()}}, []string{good}, "invalid_client", ""},
-		{"method not allowed", cct.Client{AuthMethods: []string{"client_secret_jwt"}}, []string{good}, "invalid_client", ""},
-		{"HS256 without a secret", cct.Client{}, []string{hs256 + "." + base64url(mac.Sum(nil))}, "invalid_client", ""},
-		{"ES384 on P-256", cct.Client{}, []string{forge(crypto.SHA384, "ES384")}, "invalid_client", ""},
-		{"alg none", cct.Client{}, []string{forge(crypto.SHA256, "none")}, "invalid_client", ""},
-		{"unknown type", cct.Client{}, []string{good, "client_assertion_type", "x"}, "invalid_client", ""},
-		{"no type", cct.Client{}, []string{good, "client_assertion_type", ""}, "invalid_request", "RFC 7521, Section 4.2: client_assertion_type is missing"},
-		{"not base64url", cct.Client{}, []string{"e30=.e30.x"}, "invalid_client", ""},
-		{"other client_id", cct.Client{}, []string{good, "client_id", "other"}, "invalid_request", "RFC 7521, Section 4.2: client_id"},
-		{"and a secret", cct.Client{}, []string{good, "client_secret", "x"}, "invalid_request", "RFC 6749, Section 2.3:"},
-	}
-	now := time.Now().Unix()
-	for _, test := range []struct {
-		claim string
-		value any // nil: the claim is missing
-		rule  string
-	}{
-		{"iss", "other", "iss and sub differ"},
-		{"aud", "https://auth.example", "aud is not this server"},
-		{"aud", []string{tokenURL}, "aud is not a single string"},
-		{"exp", nil, "exp is missing"},
-		{"exp", now, "the assertion has expired"},
-		{"exp", now + 7200, "exp is more than an hour away"},
-		{"iat", now + 60, "iat is in the future"},
-		{"nbf", now + 60, "nbf is in the future"},
-		{"jti", nil, "jti is missing"},
-	} {
-		assertion := signed(t, key, "", claims(map[string]any{test.claim: test.value}))
-		tests = append(tests, refusal{test.rule, cct.Client{}, []string{assertion}, "invalid_client", "RFC 7523, Section 3: " + test.rule})
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			client := test.client
-			client.ID = "id"
-			if client.PublicKeys == nil {
-				client.PublicKeys = []crypto.PublicKey{key.Public()}
-			}
-			requireRefused(t, newAuth(client), asserted(t, test.form[0], test.form[1:]...), test.err, test.rule)
+	refuse := func(name string, client cct.Client, code, rule, assertion string, more ...string) {
+		t.Helper()
+		client.ID = "id"
+		if client.PublicKeys == nil {
+			client.PublicKeys = []crypto.PublicKey{key.Public()}
+		}
+		t.Run(name, func(t *testing.T) {
+			requireRefused(t, newAuth(client), asserted(t, assertion, more...), code, rule)
 		})
 	}
+	refuse("another key", cct.Client{PublicKeys: []crypto.PublicKey{otherKey.Public()}}, "invalid_client", "", good)
+	refuse("method not allowed", cct.Client{AuthMethods: []string{"client_secret_jwt"}}, "invalid_client", "", good)
+	refuse("HS256 without a secret", cct.Client{}, "invalid_client", "", hs256+"."+base64url(mac.Sum(nil)))
+	refuse("ES384 on P-256", cct.Client{}, "invalid_client", "", forge(crypto.SHA384, "ES384"))
+	refuse("alg none", cct.Client{}, "invalid_client", "", forge(crypto.SHA256, "none"))
+	refuse("not base64url", cct.Client{}, "invalid_client", "", "e30=.e30.x")
+	refuse("unknown type", cct.Client{}, "invalid_client", "", good, "client_assertion_type", "x")
+	refuse("no type", cct.Client{}, "invalid_request", "RFC 7521, Section 4.2: client_assertion_type is missing", good, "client_assertion_type", "")
+	refuse("other client_id", cct.Client{}, "invalid_request", "RFC 7521, Section 4.2: client_id", good, "client_id", "other")
+	refuse("and a secret", cct.Client{}, "invalid_request", "RFC 6749, Section 2.3:", good, "client_secret", "x")
+
+	wrong := func(claim string, value any, rule string) {
+		t.Helper()
+		assertion := signed(t, key, "", claims(map[string]any{claim: value}))
+		refuse(rule, cct.Client{}, "invalid_client", "RFC 7523, Section 3: "+rule, assertion)
+	}
+	now := time.Now().Unix()
+	wrong("iss", "other", "iss and sub differ")
+	wrong("aud", "https://auth.example", "aud is not this server")
+	wrong("aud", []string{tokenURL}, "aud is not a single string")
+	wrong("exp", nil, "exp is missing")
+	wrong("exp", now, "the assertion has expired")
+	wrong("exp", now+7200, "exp is more than an hour away")
+	wrong("iat", now+60, "iat is in the future")
+	wrong("nbf", now+60, "nbf is in the future")
+	wrong("jti", nil, "jti is missing")
 }
 
 // requireRefused requires that auth refuses a request with that code and lists the broken

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,20 +39,19 @@ func links(t *testing.T) []link {
 }
 
 // do sends a good token request and returns the answer, with its body.
-func (l link) do(t *testing.T) (resp *http.Response, body string, err error) {
+func (l link) do(t *testing.T) (*http.Response, string, error) {
 	t.Helper()
-	req := post(t, "id", "secret", grant)
-	var parseErr error
-	req.URL, parseErr = req.URL.Parse(l.url)
-	require.NoError(t, parseErr)
-	req.Host = ""
-	resp, err = l.client.Do(req)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, l.url, strings.NewReader(grant))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth("id", "secret")
+	resp, err := l.client.Do(req)
 	if err != nil {
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return resp, string(b), err
+	body, err := io.ReadAll(resp.Body)
+	return resp, string(body), err
 }
 
 func TestFaultAnswers(t *testing.T) {
@@ -106,13 +106,10 @@ func TestFaultBreaksConnection(t *testing.T) {
 			require.Equal(t, 1, l.auth.TokenRequests(), "the request is read before the reset")
 			require.Zero(t, l.auth.TokensIssued())
 
-			for _, test := range []struct {
-				after int
-				want  string
-			}{{3, "012"}, {-1, ""}} {
-				l.auth.Script(cct.Fault{Body: "0123456789", CloseAfter: test.after})
+			for after, want := range map[int]string{3: "012", -1: ""} {
+				l.auth.Script(cct.Fault{Body: "0123456789", CloseAfter: after})
 				resp, body, err := l.do(t)
-				require.Equal(t, test.want, body)
+				require.Equal(t, want, body)
 				require.EqualValues(t, 10, resp.ContentLength)
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			}

@@ -36,7 +36,6 @@ func TestResourceServer(t *testing.T) {
 		{"good", "/", []string{"Bearer " + good}, 404, "", ""},
 		{"lower case", "/x?y=z", []string{"bearer " + good}, 404, "", ""},
 		{"none", "/", nil, 401, realm, ""},
-		{"other scheme", "/", []string{"Basic eDp5"}, 401, realm, ""},
 		{"revoked", "/", []string{"Bearer " + revoked}, 401, inactive, ""},
 		{"scope", "/", []string{"Bearer " + poor}, 403, fault("insufficient_scope", "the token lacks a scope") + `, scope="read write"`, ""},
 		{"two headers", "/", []string{"Bearer x", "Bearer x"}, 400, fault("invalid_request", "more than one Authorization header"), "RFC 6750, Section 2:"},
