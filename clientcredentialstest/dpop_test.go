@@ -187,47 +187,38 @@ func TestProofRefused(t *testing.T) {
 	type members = map[string]any
 	for name, test := range map[string]struct {
 		header, claims members
-		bend           func(proof string) []string // nil: the proof stays as it is
 		fault          string
 	}{
-		"typ":                      {members{"typ": "JWT"}, nil, nil, "typ is not dpop+jwt"},
-		"TYP":                      {members{"typ": nil, "TYP": "dpop+jwt"}, nil, nil, "typ is not dpop+jwt"},
-		"alg":                      {members{"alg": "none"}, nil, nil, "alg must be one of"},
-		"alg of another key":       {members{"alg": "ES384"}, nil, nil, "the signature does not match jwk"},
-		"crit":                     {members{"crit": []string{"x"}, "x": 1}, nil, nil, "crit is not understood"},
-		"no jwk":                   {members{"jwk": nil}, nil, nil, "jwk must be a public key"},
-		"another jwk":              {members{"jwk": other}, nil, nil, "the signature does not match jwk"},
-		"no jti":                   {nil, members{"jti": nil}, nil, "jti is missing"},
-		"htm":                      {nil, members{"htm": "PUT"}, nil, "htm is not the method"},
-		"htm in lower case":        {nil, members{"htm": "get"}, nil, "htm is not the method"},
-		"htu":                      {nil, members{"htu": "https://other.example/"}, nil, "htu is not the URL"},
-		"old":                      {nil, members{"iat": now - 301}, nil, "iat is more than 5 minutes off"},
-		"early":                    {nil, members{"iat": now + 310}, nil, "iat is more than 5 minutes off"},
-		"no iat":                   {nil, members{"iat": nil}, nil, "iat is more than 5 minutes off"},
-		"two parts":                {nil, nil, func(proof string) []string { return []string{proof[:strings.LastIndex(proof, ".")]} }, "the proof is not a JWT"},
-		"not base64url":            {nil, nil, func(proof string) []string { return []string{proof + "="} }, "the proof is not a JWT"},
-		"not JSON":                 {nil, nil, func(string) []string { return []string{"AAAA.e30."} }, "the proof is not a JWT"},
-		"claims are not an object": {nil, nil, func(string) []string { return []string{"e30.W10."} }, "the proof is not a JWT"},
-		"two":                      {nil, nil, func(proof string) []string { return []string{proof, proof} }, "there is more than one proof"},
+		"typ":                {members{"typ": "JWT"}, nil, "typ is not dpop+jwt"},
+		"TYP":                {members{"typ": nil, "TYP": "dpop+jwt"}, nil, "typ is not dpop+jwt"},
+		"alg":                {members{"alg": "none"}, nil, "alg must be one of"},
+		"alg of another key": {members{"alg": "ES384"}, nil, "the signature does not match jwk"},
+		"crit":               {members{"crit": []string{"x"}, "x": 1}, nil, "crit is not understood"},
+		"no jwk":             {members{"jwk": nil}, nil, "jwk must be a public key"},
+		"another jwk":        {members{"jwk": other}, nil, "the signature does not match jwk"},
+		"no jti":             {nil, members{"jti": nil}, "jti is missing"},
+		"htm":                {nil, members{"htm": "PUT"}, "htm is not the method"},
+		"htm in lower case":  {nil, members{"htm": "get"}, "htm is not the method"},
+		"htu":                {nil, members{"htu": "https://other.example/"}, "htu is not the URL"},
+		"old":                {nil, members{"iat": now - 301}, "iat is more than 5 minutes off"},
+		"early":              {nil, members{"iat": now + 310}, "iat is more than 5 minutes off"},
+		"no iat":             {nil, members{"iat": nil}, "iat is more than 5 minutes off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			auth, api, forToken, forAPI := newServers(t)
-			proofs := func(p *prover) []string {
-				proof := p.proof(t, test.header, test.claims)
-				if test.bend != nil {
-					return test.bend(proof)
-				}
-				return []string{proof}
-			}
-			requireRefused(t, auth, proven(t, proofs(forToken)...), "invalid_dpop_proof", "token request 1: RFC 9449, Section 4.3: "+test.fault)
+			requireRefused(t, auth, proven(t, forToken.proof(t, test.header, test.claims)), "invalid_dpop_proof", "token request 1: RFC 9449, Section 4.3: "+test.fault)
 
-			w := call(api, "DPoP token", proofs(forAPI)...)
+			w := call(api, "DPoP token", forAPI.proof(t, test.header, test.claims))
 			require.Equal(t, http.StatusUnauthorized, w.Code)
 			require.Contains(t, w.Header().Get("WWW-Authenticate"), `error="invalid_dpop_proof", error_description="`+test.fault)
 			require.Len(t, api.Violations(), 1)
 			require.ErrorContains(t, api.Violations()[0], "API request 1: RFC 9449, Section 4.3: "+test.fault)
 		})
 	}
+	for _, proof := range []string{"e30.e30", "e30=.e30.", "AAAA.e30.", "e30.W10."} {
+		requireRefused(t, newAuth(), proven(t, proof), "invalid_dpop_proof", "the proof is not a JWT")
+	}
+	requireRefused(t, newAuth(), proven(t, "x", "x"), "invalid_dpop_proof", "there is more than one proof")
 }
 
 func TestProofKeys(t *testing.T) {

@@ -59,9 +59,7 @@ func ExampleAuthorizationServer_Script() {
 	defer srv.Close()
 	ask := func() {
 		resp, err := http.PostForm(srv.TokenURL, url.Values{
-			"grant_type":    {"client_credentials"},
-			"client_id":     {clientcredentialstest.ClientID},
-			"client_secret": {clientcredentialstest.ClientSecret},
+			"grant_type": {"client_credentials"}, "client_id": {"client"}, "client_secret": {"secret"},
 		})
 		if err != nil {
 			log.Fatal(err)
