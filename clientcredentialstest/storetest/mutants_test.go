@@ -238,6 +238,7 @@ func and(a, b condition) condition {
 // Steps
 
 func nothing(*entry, *call) {}
+
 func keepLease(e *entry, c *call) {
 	was := *e
 	c.right(e)
@@ -353,6 +354,7 @@ var mistakes = map[string]mistake{
 
 	// Lifetimes
 	"a renewal of less than a millisecond is forever":  lives("renew", zeroIsForever),
+	"records in whole seconds":                         lives("publish", func(d time.Duration) time.Duration { return d.Truncate(time.Second) }),
 	"records of at most 32 bits of milliseconds":       lives("publish", in32Bits),
 	"leases of at most 32 bits of milliseconds":        lives("acquire", in32Bits),
 	"cooldowns of at most 32 bits of milliseconds":     lives("abort", in32Bits),
