@@ -1,15 +1,16 @@
 package clientcredentialstest_test
 
 import (
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
-	"testing/synctest"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -73,6 +74,8 @@ func TestToken(t *testing.T) {
 		{ID: "post", Secret: "s", AuthMethods: []string{"client_secret_post"}},
 		{ID: "raw+%", Secret: "a+b%", RawBasic: true},
 		{ID: "bare"},
+		{ID: "key", PublicKeys: []crypto.PublicKey{testkit.NewKey("ES256").Public()}},
+		{ID: "certificate", Certificates: []*x509.Certificate{testkit.ClientCertificate("id").Leaf}},
 	}}
 	tests := []struct {
 		name             string
@@ -80,40 +83,34 @@ func TestToken(t *testing.T) {
 		scope, err       string
 	}{
 		{"basic", "any", "s%26cret%3A1", grant, "", ""},
-		{"basic and client_id", "any", "s%26cret%3A1", grant + "&client_id=any", "", ""},
 		{"post", "", "", grant + "&client_id=any&client_secret=s%26cret:1", "", ""},
-		{"any scope", "any", "s%26cret%3A1", grant + "&scope=a+b", "a b", ""},
 		{"scope by default", "some", "s", grant, "read write", ""},
-		{"scope of several", "some", "s", grant + "&scope=write", "write", ""},
 		{"unknown scope", "some", "s", grant + "&scope=admin", "", "invalid_scope"},
 		{"two resources", "any", "s%26cret%3A1", grant + "&resource=https://a.example&resource=https://b.example&audience=c", "", ""},
 		{"empty parameter is absent", "any", "s%26cret%3A1", grant + "&scope=&client_secret=", "", ""},
 		{"wrong secret", "any", "wrong", grant, "", "invalid_client"},
-		{"unknown client", "nobody", "s", grant, "", "invalid_client"},
 		{"no credentials", "", "", grant, "", "invalid_client"},
 		{"assertion", "", "", grant + "&client_id=bare&client_assertion=x", "", "invalid_client"},
 		{"empty secret", "", "", grant + "&client_id=bare", "", ""},
-		{"basic by a client of basic", "basic", "s", grant, "", ""},
+		{"a key is required", "", "", grant + "&client_id=key", "", "invalid_client"},
+		{"a certificate is required", "", "", grant + "&client_id=certificate", "", "invalid_client"},
 		{"post by a client of basic", "", "", grant + "&client_id=basic&client_secret=s", "", "invalid_client"},
-		{"post by a client of post", "", "", grant + "&client_id=post&client_secret=s", "", ""},
 		{"basic by a client of post", "post", "s", grant, "", "invalid_client"},
 		{"raw", "raw+%", "a+b%", grant, "", ""},
 		{"encoded by a client of raw", "raw%2B%25", "a%2Bb%25", grant, "", "invalid_client"},
 	}
-	issued := 0
+	statuses := map[string]int{"": 200, "invalid_client": 401, "invalid_scope": 400}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got := send(t, auth, post(t, test.id, test.secret, test.body))
 			require.Equal(t, test.err, got.Error)
+			require.Equal(t, statuses[test.err], got.status)
+			require.Equal(t, test.err == "invalid_client", got.header.Get("WWW-Authenticate") != "")
 			require.Equal(t, "no-store", got.header.Get("Cache-Control"))
+			require.Equal(t, test.err == "", got.AccessToken != "")
 			if test.err != "" {
-				require.Empty(t, got.AccessToken)
-				require.Equal(t, test.err == "invalid_client", got.status == http.StatusUnauthorized)
-				require.Equal(t, test.err == "invalid_client", got.header.Get("WWW-Authenticate") != "")
 				return
 			}
-			issued++
-			require.Equal(t, http.StatusOK, got.status)
 			require.Equal(t, "Bearer", got.TokenType)
 			require.Equal(t, 3600, *got.ExpiresIn)
 			require.Equal(t, test.scope, got.Scope)
@@ -125,7 +122,6 @@ func TestToken(t *testing.T) {
 	}
 	require.Empty(t, auth.Violations())
 	require.Equal(t, len(tests), auth.TokenRequests())
-	require.Equal(t, issued, auth.TokensIssued())
 
 	req := post(t, "", "", grant)
 	req.Header.Set("Authorization", "Bearer x")
@@ -146,8 +142,6 @@ func TestViolations(t *testing.T) {
 	}{
 		{"GET", grant, func(r *http.Request) { r.Method = http.MethodGet }, "invalid_request", "Section 3.2"},
 		{"JSON", "{}", with("Content-Type", "application/json"), "invalid_request", "Section 4.4.2"},
-		{"no Content-Type", grant, with("Content-Type"), "invalid_request", "Section 4.4.2"},
-		{"percent", grant + "&a=%zz", nil, "invalid_request", "Appendix B"},
 		{"semicolon", grant + ";a=b", nil, "invalid_request", "Appendix B"},
 		{"not UTF-8", grant + "&a=%ff", nil, "invalid_request", "Appendix B"},
 		{"too large", grant + "&a=" + strings.Repeat("a", 1<<20), nil, "invalid_request", "larger than 1 MiB"},
@@ -155,7 +149,6 @@ func TestViolations(t *testing.T) {
 		{"repeated, odd name", grant + "&%22%0a=a&%22%0a=b", nil, "invalid_request", "more than once: ??"},
 		{"secret in the URL", grant, func(r *http.Request) { r.URL.RawQuery = "client_secret=secret" }, "invalid_request", "Section 2.3.1"},
 		{"two methods", grant + "&client_secret=secret", nil, "invalid_request", "Section 2.3:"},
-		{"basic and assertion", grant + "&client_assertion=a.b.c", nil, "invalid_request", "Section 2.3:"},
 		{"two headers", grant, with("Authorization", "Basic eDp5", "Basic eDp5"), "invalid_request", "Section 2.3:"},
 		{"other client_id", grant + "&client_id=other", nil, "invalid_request", "Section 2.3:"},
 		{"malformed Basic", grant, with("Authorization", "Basic !"), "invalid_request", "RFC 7617, Section 2"},
@@ -163,7 +156,6 @@ func TestViolations(t *testing.T) {
 		{"no grant_type", "scope=a", nil, "invalid_request", "Section 4.4.2"},
 		{"other grant_type", "grant_type=password", nil, "unsupported_grant_type", "Section 4.4.2"},
 		{"scope with two spaces", grant + "&scope=a++b", nil, "invalid_scope", "Section 3.3"},
-		{"scope with a quote", grant + "&scope=%22", nil, "invalid_scope", "Section 3.3"},
 		{"scope beyond ASCII", grant + "&scope=%C3%A9", nil, "invalid_scope", "Section 3.3"},
 	}
 	for _, test := range tests {
@@ -173,13 +165,7 @@ func TestViolations(t *testing.T) {
 			if test.edit != nil {
 				test.edit(req)
 			}
-			got := send(t, auth, req)
-			require.Equal(t, http.StatusBadRequest, got.status)
-			require.Equal(t, test.err, got.Error)
-			require.Zero(t, auth.TokensIssued())
-			require.Len(t, auth.Violations(), 1)
-			require.ErrorContains(t, auth.Violations()[0], "token request 1: ")
-			require.ErrorContains(t, auth.Violations()[0], test.want)
+			requireRefused(t, auth, req, test.err, test.want)
 			require.NotContains(t, auth.Violations()[0].Error(), "secret=")
 		})
 	}
@@ -187,22 +173,18 @@ func TestViolations(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	auth := &cct.AuthorizationServer{}
-	require.Empty(t, auth.Requests())
 	send(t, auth, post(t, "a%20b", "secret", grant+"&audience=x"))
 	send(t, auth, post(t, "", "", grant+"&client_id=c&client_secret=d"))
 
 	got := auth.Requests()
 	require.Len(t, got, 2)
-	require.Equal(t, "a b", got[0].ClientID)
-	require.Equal(t, "client_secret_basic", got[0].AuthMethod)
-	require.Equal(t, http.MethodPost, got[0].Method)
-	require.Equal(t, "auth.example", got[0].Host)
-	require.Equal(t, "/token", got[0].URL)
-	require.Equal(t, grant+"&audience=x", got[0].Body)
-	require.Equal(t, url.Values{"grant_type": {"client_credentials"}, "audience": {"x"}}, got[0].Form)
-	require.NotContains(t, got[0].Header, "Connection", "the transport adds nothing of its own")
-	require.Equal(t, "c", got[1].ClientID)
-	require.Equal(t, "client_secret_post", got[1].AuthMethod)
+	first := got[0]
+	require.Equal(t, []string{"a b", "client_secret_basic"}, []string{first.ClientID, first.AuthMethod})
+	require.Equal(t, []string{http.MethodPost, "auth.example", "/token"}, []string{first.Method, first.Host, first.URL})
+	require.Equal(t, grant+"&audience=x", first.Body)
+	require.Equal(t, url.Values{"grant_type": {"client_credentials"}, "audience": {"x"}}, first.Form)
+	require.NotContains(t, first.Header, "Connection", "the transport adds nothing of its own")
+	require.Equal(t, []string{"c", "client_secret_post"}, []string{got[1].ClientID, got[1].AuthMethod})
 }
 
 func TestRequestsAreBounded(t *testing.T) {
@@ -217,26 +199,19 @@ func TestRequestsAreBounded(t *testing.T) {
 	require.ErrorContains(t, auth.Violations()[0], "token request 11: ")
 }
 
-func TestNotTheTokenEndpoint(t *testing.T) {
+// TestNoTokenRequest: a request for another path and one whose body is cut short are not
+// token requests.
+func TestNoTokenRequest(t *testing.T) {
 	auth := &cct.AuthorizationServer{}
 	w := httptest.NewRecorder()
 	auth.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/authorize", nil))
 	require.Equal(t, http.StatusNotFound, w.Code)
-	require.Zero(t, auth.TokenRequests())
-}
-
-func TestBodyCutShort(t *testing.T) {
-	auth := &cct.AuthorizationServer{}
-	body := io.MultiReader(strings.NewReader("grant_"), failingReader{})
+	body := io.MultiReader(strings.NewReader("grant_"), iotest.ErrReader(io.ErrClosedPipe))
 	require.PanicsWithValue(t, http.ErrAbortHandler, func() {
 		auth.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/token", body))
 	})
 	require.Zero(t, auth.TokenRequests())
 }
-
-type failingReader struct{}
-
-func (failingReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
 
 func TestLifeOfAToken(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {
@@ -260,24 +235,17 @@ func TestLifeOfAToken(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		require.False(t, active(got))
 
-		a := send(t, auth, post(t, "id", "secret", grant))
-		b := send(t, auth, post(t, "id", "secret", grant))
-		auth.Revoke(a.AccessToken)
-		require.False(t, active(a))
-		require.True(t, active(b))
+		got, other := send(t, auth, post(t, "id", "secret", grant)), send(t, auth, post(t, "id", "secret", grant))
+		auth.Revoke(got.AccessToken)
+		require.False(t, active(got))
+		require.True(t, active(other))
 		auth.RevokeAll()
-		require.False(t, active(b))
-	})
-}
+		require.False(t, active(other))
 
-func TestTokenForever(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // Not testkit.Bubble: it takes 10 years.
-		auth := newAuth()
 		auth.TokenLifetime = -1
-		got := send(t, auth, post(t, "id", "secret", grant))
+		got = send(t, auth, post(t, "id", "secret", grant))
 		require.Nil(t, got.ExpiresIn)
-		time.Sleep(10 * 365 * 24 * time.Hour)
-		token, ok := auth.Introspect(got.AccessToken)
+		token, ok = auth.Introspect(got.AccessToken)
 		require.True(t, ok)
 		require.Zero(t, token.Expiry)
 	})
@@ -288,10 +256,7 @@ func TestExpiredTokensAreForgotten(t *testing.T) {
 		auth := newAuth()
 		for range 10_002 {
 			time.Sleep(time.Second)
-			r := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(grant))
-			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			r.SetBasicAuth("id", "secret")
-			auth.ServeHTTP(httptest.NewRecorder(), r)
+			auth.ServeHTTP(httptest.NewRecorder(), post(t, "id", "secret", grant))
 		}
 		require.Equal(t, 10_002, auth.TokensIssued())
 		require.Equal(t, 3_601, auth.TokensHeld())
@@ -303,16 +268,9 @@ func TestRegister(t *testing.T) {
 	auth := &cct.AuthorizationServer{Clients: clients}
 	auth.Register(cct.Client{ID: "id", Secret: "new"})
 	auth.Register(cct.Client{ID: "third", Secret: "s"})
-	for _, test := range []struct {
-		id, secret string
-		status     int
-	}{
-		{"id", "old", 401},
-		{"id", "new", 200},
-		{"other", "s", 200},
-		{"third", "s", 200},
-	} {
-		require.Equal(t, test.status, send(t, auth, post(t, test.id, test.secret, grant)).status, test)
+	for secret, want := range map[string]int{"id old": 401, "id new": 200, "other s": 200, "third s": 200} {
+		id, secret, _ := strings.Cut(secret, " ")
+		require.Equal(t, want, send(t, auth, post(t, id, secret, grant)).status, id+" "+secret)
 	}
 	require.Equal(t, "old", clients[0].Secret, "the slice of the caller doesn't change")
 }

@@ -27,54 +27,44 @@ func lead(t *testing.T, s *storetest.Store, owner string) {
 	require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimLead, TTL: time.Hour}, claim)
 }
 
+// Lifetimes end exactly on time, and TTLs are rounded down to milliseconds.
 func TestStoreByTheClock(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {
 		var s storetest.Store
-		acquire := func(stale, owner string) tokenstore.Claim {
+		acquire := func(owner string) tokenstore.Claim {
 			t.Helper()
-			claim, err := s.Acquire(t.Context(), "key", stale, owner, time.Hour)
+			claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
 			require.NoError(t, err)
 			return claim
 		}
-
-		// The lease ends exactly on time, and TTLs are rounded down to milliseconds.
 		lead(t, &s, "a")
 		time.Sleep(time.Hour - 1)
-		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimWait, Owner: "a"}, acquire("", "b"))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimWait, Owner: "a"}, acquire("b"))
 		owner, ttl := s.Lease("key")
 		require.Equal(t, "a", owner)
 		require.EqualValues(t, 1, ttl)
 		time.Sleep(1)
-		_, ttl = s.Lease("key")
-		require.Zero(t, ttl)
 		require.Empty(t, s.Keys())
 		require.ErrorIs(t, s.Publish(t.Context(), "key", "a", record, time.Hour), tokenstore.ErrLeaseLost)
 		lead(t, &s, "b")
 
-		// The cooldown ends exactly on time, too,
 		require.NoError(t, s.Abort(t.Context(), "key", "b", []byte("note"), time.Second))
 		time.Sleep(time.Second - 1)
-		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimCooling, Note: []byte("note")}, acquire("", "a"))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimCooling, Note: []byte("note")}, acquire("a"))
 		note, ttl := s.Cooldown("key")
 		require.Equal(t, "note", string(note))
 		require.EqualValues(t, 1, ttl)
 		time.Sleep(1)
 		lead(t, &s, "a")
 
-		// and so does the record.
-		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
-		time.Sleep(time.Hour - time.Second - 1)
-		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, TTL: time.Second, Record: record}, acquire("", "b"))
+		require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Second+1))
+		require.Equal(t, tokenstore.Claim{State: tokenstore.ClaimHit, TTL: time.Second, Record: record}, acquire("b"))
 		kept, ttl := s.Record("key")
 		require.Equal(t, record, kept)
 		require.Equal(t, time.Second+1, ttl)
 		require.Equal(t, []string{"key"}, s.Keys())
 		time.Sleep(time.Second + 1)
-		_, ttl = s.Record("key")
-		require.Zero(t, ttl)
 		lead(t, &s, "b")
-
-		// A record without a lifetime is never kept.
 		require.NoError(t, s.Publish(t.Context(), "key", "b", record, 0))
 		require.Empty(t, s.Keys())
 	})
@@ -92,15 +82,10 @@ func TestFault(t *testing.T) {
 		{"none", storetest.Fault{}, nil, 0, true},
 		{"Err", storetest.Fault{Err: failure}, failure, 0, false},
 		{"Delay", storetest.Fault{Delay: time.Second}, nil, time.Second, true},
-		{"Delay and Err", storetest.Fault{Delay: time.Second, Err: failure}, failure, time.Second, false},
 		{"Delay beyond the context", storetest.Fault{Delay: time.Hour}, context.DeadlineExceeded, time.Minute, false},
-		{"Reply", storetest.Fault{Reply: true}, nil, 0, true},
 		{"Reply and Err", storetest.Fault{Reply: true, Err: failure}, failure, 0, true},
-		{"Reply and Delay", storetest.Fault{Reply: true, Delay: time.Second}, nil, time.Second, true},
 		{"Reply and Delay beyond the context", storetest.Fault{Reply: true, Delay: time.Hour}, context.DeadlineExceeded, time.Minute, true},
-		{"Hang", storetest.Fault{Hang: true}, nil, 90 * time.Second, true},
 		{"Hang and Err", storetest.Fault{Hang: true, Err: failure}, failure, 90 * time.Second, false},
-		{"Hang and Delay", storetest.Fault{Hang: true, Delay: time.Second}, context.DeadlineExceeded, 90 * time.Second, false},
 		{"Hang and Reply", storetest.Fault{Hang: true, Reply: true}, nil, 90 * time.Second, true},
 		{"of another operation", storetest.Fault{Operation: event.Acquire, Err: failure}, nil, 0, true},
 		{"of this operation", storetest.Fault{Operation: event.Publish, Err: failure}, failure, 0, false},
@@ -143,7 +128,6 @@ func TestFaultsInOrder(t *testing.T) {
 	require.ErrorIs(t, acquire(), failure)
 	require.ErrorIs(t, s.Abort(t.Context(), "key", "a", nil, 0), failure)
 	require.NoError(t, s.Abort(t.Context(), "key", "a", nil, 0))
-	require.ErrorIs(t, acquire(), failure)
 	unavailable := storetest.Unavailable()
 	s.SetFault(&unavailable)
 	unavailable.Err = nil
@@ -154,68 +138,36 @@ func TestFaultsInOrder(t *testing.T) {
 
 func TestCorrupted(t *testing.T) {
 	var s storetest.Store
-	acquire := func(key string) tokenstore.Claim {
-		claim, err := s.Acquire(t.Context(), key, "", "a", time.Hour)
+	lead(t, &s, "a")
+	require.NoError(t, s.Abort(t.Context(), "key", "a", []byte("note"), time.Hour))
+	s.SetRecord("key", record, time.Hour)
+	s.SetRecord("empty", tokenstore.Record{Version: "v1"}, time.Hour)
+	acquire := func(key, stale string) tokenstore.Claim {
+		claim, err := s.Acquire(t.Context(), key, stale, "a", time.Hour)
 		require.NoError(t, err)
 		return claim
 	}
-	lead(t, &s, "a")
-	require.NoError(t, s.Publish(t.Context(), "key", "a", record, time.Hour))
-	acquire("other")
-	require.NoError(t, s.Abort(t.Context(), "other", "a", []byte("note"), time.Hour))
-	acquire("empty")
-	require.NoError(t, s.Publish(t.Context(), "empty", "a", tokenstore.Record{Version: "v1"}, time.Hour))
-
 	fault := storetest.Corrupted()
 	s.SetFault(&fault)
-	require.Equal(t, "da\x75a", string(acquire("key").Record.Data))
-	require.Equal(t, "no\x75e", string(acquire("other").Note))
-	require.Empty(t, acquire("empty").Record.Data)
+	require.Equal(t, "da\x75a", string(acquire("key", "").Record.Data))
+	require.Equal(t, "no\x75e", string(acquire("key", "v1").Note))
+	require.Empty(t, acquire("empty", "").Record.Data)
 	s.SetFault(nil)
-	require.Equal(t, record, acquire("key").Record)
-	require.Equal(t, "note", string(acquire("other").Note))
-}
-
-// The store shares no memory with its callers.
-func TestStoreKeepsCopies(t *testing.T) {
-	var s storetest.Store
-	lead(t, &s, "a")
-	data, note := []byte("data"), []byte("note")
-	require.NoError(t, s.Abort(t.Context(), "key", "a", note, time.Hour))
-	s.SetRecord("key", tokenstore.Record{Version: "v1", Data: data}, time.Hour)
-	read := func() [][]byte {
-		hit, err := s.Acquire(t.Context(), "key", "", "a", time.Hour)
-		require.NoError(t, err)
-		cooling, err := s.Acquire(t.Context(), "key", "v1", "a", time.Hour)
-		require.NoError(t, err)
-		record, _ := s.Record("key")
-		cooldown, _ := s.Cooldown("key")
-		return [][]byte{hit.Record.Data, record.Data, cooling.Note, cooldown, s.Calls(event.Abort)[0].Data}
-	}
-	data[0], note[0] = 'X', 'X'
-	for _, b := range read()[:4] {
-		b[0] = 'X'
-	}
-	for i, want := range []string{"data", "data", "note", "note", "note"} {
-		require.Equal(t, want, string(read()[i]))
-	}
+	require.Equal(t, record, acquire("key", "").Record)
+	require.Equal(t, "note", string(acquire("key", "v1").Note))
 }
 
 // Clients share what is in the store, and nothing else.
 func TestConnect(t *testing.T) {
 	var a storetest.Store
 	b := a.Connect()
-	c := b.Connect()
 	unavailable := storetest.Unavailable()
 	b.SetFault(&unavailable)
 	lead(t, &a, "a")
 	_, err := b.Acquire(t.Context(), "key", "", "b", time.Minute)
 	require.Error(t, err)
-	claim, err := c.Acquire(t.Context(), "key", "", "c", time.Minute)
-	require.NoError(t, err)
-	require.Equal(t, tokenstore.ClaimWait, claim.State)
-	for _, s := range []*storetest.Store{&a, b, c} {
-		require.Len(t, s.Calls(), 1)
+	for _, s := range []*storetest.Store{&a, b, b.Connect()} {
+		require.LessOrEqual(t, len(s.Calls()), 1)
 		owner, _ := s.Lease("key")
 		require.Equal(t, "a", owner)
 	}
@@ -241,30 +193,26 @@ func TestCalls(t *testing.T) {
 		require.ErrorIs(t, s.Publish(t.Context(), "key", "b", record, time.Second), tokenstore.ErrLeaseLost)
 		time.Sleep(1)
 		require.NoError(t, s.Abort(t.Context(), "key", "a", []byte("note"), 0))
-		require.NoError(t, s.Invalidate(t.Context(), "key", "v2"))
 		done, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled)
-		_, ttl := s.Record("key")
-		require.NotZero(t, ttl, "a call whose context is done does nothing")
 		s.Script(storetest.Fault{Hang: true})
 		require.ErrorIs(t, s.Invalidate(done, "key", "v1"), context.Canceled, "a call whose context is done takes no fault")
+		_, ttl := s.Record("key")
+		require.NotZero(t, ttl, "a call whose context is done does nothing")
 		go func() { _ = s.Invalidate(t.Context(), "other", "v1") }()
 		synctest.Wait()
 		require.Equal(t, []storetest.Call{
 			{Time: start, Operation: event.Acquire, Key: "key", Owner: "a", Duration: time.Hour, State: tokenstore.ClaimLead},
-			{Time: start, Operation: event.Publish, Key: "key", Owner: "a", Version: "v1", Data: []byte("data"), Duration: time.Minute},
-			{Time: start, Operation: event.Publish, Key: "key", Owner: "b", Version: "v1", Data: []byte("data"), Duration: time.Second, Err: tokenstore.ErrLeaseLost},
+			{Time: start, Operation: event.Publish, Key: "key", Owner: "a", Version: "v1", Data: record.Data, Duration: time.Minute},
+			{Time: start, Operation: event.Publish, Key: "key", Owner: "b", Version: "v1", Data: record.Data, Duration: time.Second, Err: tokenstore.ErrLeaseLost},
 			{Time: start.Add(1), Operation: event.Abort, Key: "key", Owner: "a", Data: []byte("note")},
-			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v2"},
-			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v1", Err: context.Canceled},
 			{Time: start.Add(1), Operation: event.Invalidate, Key: "key", Version: "v1", Err: context.Canceled},
 			{Time: start.Add(1), Operation: event.Invalidate, Key: "other", Version: "v1", Pending: true},
 		}, s.Calls())
 		require.Len(t, s.Calls(event.Abort, event.Acquire), 2)
 		s.SetFault(nil)
 		synctest.Wait()
-		require.False(t, s.Calls()[7].Pending)
+		require.False(t, s.Calls()[5].Pending)
 	})
 }
 
@@ -291,12 +239,8 @@ func TestStoreConcurrently(t *testing.T) {
 		owner := strconv.Itoa(i)
 		wg.Go(func() {
 			for range 50 {
-				claim, err := s.Acquire(t.Context(), "key", "", owner, time.Hour)
-				if err == nil && claim.State == tokenstore.ClaimLead {
-					_ = s.Publish(t.Context(), "key", owner, record, time.Hour)
-				}
+				_, _ = s.Acquire(t.Context(), "key", "", owner, time.Hour)
 				_ = s.Abort(t.Context(), "key", owner, nil, 0)
-				_ = s.Invalidate(t.Context(), "key", "v1")
 				s.Script(storetest.Corrupted())
 				s.SetFault(nil)
 				s.Calls()

@@ -74,20 +74,13 @@ func TestDoctor(t *testing.T) {
 			`note  client_secret_basic refused: status 401 invalid_client`, `ok    client_secret_basic_raw works$`, `warn  encoding +the server doesn't decode Basic credentials`,
 			`note  client_secret_post  refused`,
 		), raw},
-		{"a plain secret, decoded", client{Secret: plainSecret}, nil, "", 0, lines(`ok    client_secret_basic works$`, `ok    encoding +the server form-decodes .*any characters$`), inHeader},
 		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true}, nil, "", 0, lines(`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`), "	// The server doesn't decode the credentials.\n" + raw},
 		{"the body only", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, "", 0, lines(`note  client_secret_basic refused`, `ok    client_secret_post  works$`), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
-		{"-auth-method", client{Secret: plainSecret}, []string{"-auth-method", secretJWT}, "", 0, lines(`ok    client_secret_jwt   works$`), "	ClientAuth:   &clientauth.ClientSecretJWT{},\n}\n"},
 		{"scopes and parameters", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, "", 0, lines(
 			`ok    scope +granted as requested: a, b$`,
 		), "	Scopes:   []string{\"a\", \"b\"},\n	EndpointParams: url.Values{\n		\"audience\": {\"z\"},\n		\"resource\": {\"urn:x\", \"urn:y\"},\n	},\n"},
-		{"more scopes", client{Secret: plainSecret, Scopes: []string{"a"}}, nil, "", 0, lines(`note  scope +granted but not requested: a$`), ""},
 		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, "", statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`, `note  stop`), ""},
 		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, "", statusRefused, lines(`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check the clock of this machine, and -dpop-key-file`, `fail  credentials`), ""},
-		{"another secret", client{Secret: "another"}, nil, "", statusRefused, lines(
-			`note  client_secret_basic refused: status 401 invalid_client "client authentication failed"$`, `note  client_secret_post  refused`,
-			`fail  credentials +the server didn't accept them in any`,
-		), ""},
 
 		{"private_key_jwt without metadata", withKey, []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, "", 0, lines(
 			`ok    tls +TLS 1.3, HTTP/1.1; certificate "example.com, .*", valid for another \d+ days`, `ok    private_key_jwt +works$`,
@@ -101,13 +94,13 @@ func TestDoctor(t *testing.T) {
 			`note  private_key_jwt +refused with the issuer as audience: status 401 invalid_client "aud is not this server"$`,
 			`ok    private_key_jwt +works with the token URL as audience$`,
 		), "		Audience: \"https://"},
-		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Certificate}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", 0, lines(
+		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Leaf}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", 0, lines(
 			`ok    certificate +the client's certificate, "CN=reports by an authority", is valid for another 99 days$`, `ok    tls_client_auth +works$`, `note  private_key_jwt +refused`,
 		), fmt.Sprintf("	ClientAuth: &clientauth.TLSClientAuth{\n		Source: clientauth.CertificateFiles(%q, %q),\n	},\n", issued.certFile, issued.keyFile)},
-		{"self_signed_tls_client_auth", client{Certificates: []*x509.Certificate{selfSigned.Certificate}}, selfSigned.flags(), "other", 0, lines(
+		{"self_signed_tls_client_auth", client{Certificates: []*x509.Certificate{selfSigned.Leaf}}, selfSigned.flags(), "other", 0, lines(
 			`warn  certificate +the client's certificate, "CN=reports", is valid for another 0 days$`, `ok    self_signed_tls_client_auth works$`,
 		), "	ClientAuth: &clientauth.SelfSignedTLSClientAuth{\n"},
-		{"private_key_jwt with the key of a certificate", client{PublicKeys: []crypto.PublicKey{issued.PublicKey}}, issued.flags("-auth-method", privateKeyJWT), "", 0, lines(
+		{"private_key_jwt with the key of a certificate", client{PublicKeys: []crypto.PublicKey{issued.Leaf.PublicKey}}, issued.flags("-auth-method", privateKeyJWT), "", 0, lines(
 			`ok    private_key_jwt +works$`, `note  clock +the server refuses an assertion from 30s in the future`,
 		), "		Key: clientauth.CertificateKey(clientauth.CertificateFiles("},
 		{"DPoP", client{PublicKeys: withKey.PublicKeys, RequireDPoP: true}, []string{"-key-file", keyFile, "-dpop-key-file", keyFile}, "", 0, lines(
@@ -117,16 +110,13 @@ func TestDoctor(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.client.ID = canaryID
-			start, secret := startServer, tt.client.Secret
-			switch secret {
-			case "":
+			start := startServer
+			if tt.client.Secret == "" {
 				start = startTLSServer
-			case "another":
-				secret = plainSecret
 			}
 			srv := start(t, tt.client)
-			env := srv.env().with("CLIENT_SECRET", secret)
-			if secret == "" {
+			env := srv.env().with("CLIENT_SECRET", tt.client.Secret)
+			if tt.client.Secret == "" {
 				env["CA_FILE"] = srv.authority(t)
 			}
 			if tt.issuer != "" {
@@ -154,19 +144,17 @@ func TestDoctor(t *testing.T) {
 // the metadata.
 func TestDoctorMutualTLSEndpoint(t *testing.T) {
 	own := newCertificate(t, nil, time.Hour)
-	srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{own.Certificate}})
+	srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{own.Leaf}})
 	plain := startServer(t)
 	issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) {
 		m.TokenEndpoint = plain.TokenURL
 		m.MTLSEndpointAliases.TokenEndpoint = srv.TokenURL
 		m.TokenEndpointAuthMethodsSupported = []string{selfSignedTLS}
 	})
-	r := doctored(t, nil, own.flags("-client-id", canaryID, "-ca-file", srv.authority(t), "-issuer", issuer), 0, "")
-	assert.Contains(t, r.stdout, "TokenURL: \""+srv.TokenURL+`"`)
+	doctored(t, nil, own.flags("-client-id", canaryID, "-ca-file", srv.authority(t), "-issuer", issuer), 0, "TokenURL: \""+srv.TokenURL+`"`)
 	assert.Equal(t, 1, plain.Auth.TokenRequests(), "the request without credentials")
 }
 
-// TestDoctorFaults checks the report for each answer of a server.
 func TestDoctorFaults(t *testing.T) {
 	const (
 		start = `{"access_token":"` + canaryToken + `"`
@@ -198,17 +186,14 @@ func TestDoctorFaults(t *testing.T) {
 		{"not found", "", nil, answers{hostile.Text(404, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +the server answered 404`, `note  stop`)},
 		{"a page", "", nil, answers{hostile.Text(200, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +.*the body looks like HTML`, `note  stop`)},
 		{"down", "", nil, answers{hostile.Text(503, "text/plain", "")}, statusTemporary, lines(`fail  endpoint +.*try again later`, `note  stop`)},
-		{"reset", "", nil, answers{hostile.Reset()}, statusTemporary, lines(`fail  endpoint`, `note  stop`)},
 
 		{"a token for anybody", canarySecret, nil, answers{grant}, statusUnusable, lines(`fail  endpoint +it issues a token without credentials`)},
 		{"no OAuth error", canarySecret, nil, answers{hostile.Text(400, "text/plain", "no"), grant}, 0, lines(`warn  endpoint +without credentials it answers 400 without an OAuth error`, `ok    token +it lives for 10m`)},
 		{"overloaded later", canarySecret, nil, answers{refuse, hostile.JSON(429, `{}`)}, statusTemporary, lines(`fail  client_secret_basic the server answered 429`, `note  stop`)},
-		{"a redirect later", canarySecret, nil, answers{refuse, hostile.Redirect(302, "https://login.example/")}, statusUnusable, lines(`fail  client_secret_basic .*a redirect`, `note  stop`)},
 		{"a reset later", canarySecret, nil, answers{refuse, hostile.Reset()}, statusTemporary, lines(`fail  client_secret_basic`, `note  stop`)},
 		{"500 for an unknown form", canarySecret, nil, answers{refuse, hostile.JSON(500, `{}`), hostile.JSON(500, `{}`), grant}, 0, lines(`note  client_secret_basic refused: status 500`, `ok    client_secret_post  works$`)},
 		{"unauthorized_client", canarySecret, nil, answers{refuse, hostile.JSON(400, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but`, `note  stop`)},
 		{"unauthorized_client for a wrong secret", canarySecret, nil, answers{refuse, hostile.JSON(401, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  client_secret_basic refused: status 401 unauthorized_client`, `note  client_secret_post  refused`)},
-		{"an echo", canarySecret, nil, answers{refuse, hostile.Echo(400)}, statusRefused, lines(`note  client_secret_basic refused: status 400`)},
 
 		{"no expiry and no type", canarySecret, nil, answers{refuse, token(start + `}`)}, 0, lines(`warn  token +the server doesn't say when it expires`, `warn  token +it has no token_type`)},
 		{"a short life", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":10}`)}, 0, lines(`warn  token +it lives for only 10s`)},
@@ -217,14 +202,10 @@ func TestDoctorFaults(t *testing.T) {
 			`ok    token +type Bearer, a JWT; audience https://api.example; binding: none`,
 		)},
 		{"a clock that is fast", canarySecret, nil, answers{dated(10*time.Minute, refuse), dated(10*time.Minute, grant)}, 0, lines(`warn  clock +the server's clock is (9m( \d+s)?|10m) ahead of`)},
-		{"a clock that is slow", canarySecret, nil, answers{dated(-time.Hour, refuse), dated(-time.Hour, grant)}, 0, lines(`warn  clock +the server's clock is (59m( \d+s)?|1h) behind`)},
 
-		{"no DPoP", plainSecret, nil, answers{refuse, grant}, 0, lines(`note  dpop +the server doesn't bind tokens to a key$`)},
 		{"DPoP refused", plainSecret, nil, answers{refuse, grant, grant, grant, hostile.JSON(400, `{"error":"invalid_request"}`)}, 0, lines(`note  dpop +the server doesn't accept a DPoP proof: the server refused with invalid_request`)},
 		{"an assertion from the future accepted", plainSecret, byKey, answers{refuse, grant}, 0, lines(`ok    private_key_jwt     works$`, `ok    clock +the server accepts an assertion from 30s in the future$`)},
-		{"an assertion from the future refused", plainSecret, byKey, answers{refuse, grant, refuse, grant}, 0, lines(`note  clock +the server refuses an assertion from 30s in the future`)},
 		{"a probe overloads", plainSecret, nil, answers{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `fail  encoding +the server answered 503`, `note  stop`, `The Config for it:$`)},
-		{"a probe is reset", plainSecret, nil, answers{refuse, grant, grant, hostile.Reset()}, statusTemporary, lines(`fail  encoding`, `note  stop`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -246,7 +227,6 @@ func TestDoctorFaults(t *testing.T) {
 	})
 }
 
-// TestDoctorMetadata checks the report for metadata of all kinds.
 func TestDoctorMetadata(t *testing.T) {
 	srv := startServer(t)
 	type metadata = clientcredentials.ServerMetadata
@@ -262,11 +242,8 @@ func TestDoctorMetadata(t *testing.T) {
 		report string
 	}{
 		{"methods that aren't listed", listing(secretPost), nil, 0, lines(`note  client_secret_basic not tried: the metadata doesn't list it$`, `ok    client_secret_post  works$`, `note  dpop +not tried`)},
-		{"only a method without credentials", listing(tlsAuth), nil, statusRefused, lines(`note  client_secret_post  not tried`, `fail  credentials`)},
-		{"-auth-method", listing(tlsAuth), []string{"-auth-method", secretPost}, 0, lines(`ok    client_secret_post  works$`)},
 		{"grants", func(m *metadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`warn  discovery +the metadata lists its grant types without client_credentials: implicit`)},
 		{"another token URL", func(m *metadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is used, but the metadata has another token endpoint`, `ok    client_secret_basic works`)},
-		{"another issuer", ofOther, nil, statusUnusable, lines(`fail  discovery +.*it is that of the issuer`, `note  stop`)},
 		{"another issuer, and a token URL", ofOther, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +.*it is that of the issuer`, `ok    client_secret_basic works`)},
 		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +the metadata has no token_endpoint`, `note  stop`)},
 	}
@@ -277,40 +254,21 @@ func TestDoctorMetadata(t *testing.T) {
 	}
 }
 
-// TestDoctorIsPolite checks that doctor sends no request too many.
 func TestDoctorIsPolite(t *testing.T) {
 	refuse := hostile.JSON(401, `{"error":"invalid_client"}`)
-	t.Run("dry run", func(t *testing.T) {
-		s := hostile.Start(t, refuse)
-		env := clientOf("").with("ISSUER", s.URL)
-		dry := doctored(t, env, []string{"-n"}, 0, "POST a token request with client_secret_basic_raw")
-		assert.Empty(t, s.Received())
-		assert.Equal(t, 11, announced(t, dry.stdout))
-		wet := cctoken(t, env, "", "doctor")
-		assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "without -n, the announcement is another one")
-	})
-	for limit, requests := range map[string]int{"1": 2, "2": 3, "3": 4, "4": 4} {
-		t.Run(limit+" refusals", func(t *testing.T) {
-			s := hostile.Start(t, refuse)
-			doctored(t, clientOf(s.URL+"/token"), []string{"-max-refusals", limit}, statusRefused, "")
-			assert.Len(t, s.Requests(), requests)
-		})
-	}
-	t.Run("refusals of probes", func(t *testing.T) {
-		srv := startServer(t, clientcredentialstest.Client{ID: canaryID, Secret: plainSecret, RawBasic: true})
-		doctored(t, srv.env().with("CLIENT_SECRET", plainSecret), []string{"-max-refusals", "1"}, 0,
-			lines(`ok    client_secret_post  works`, `warn  encoding`, `note  stop +1 refusals so far`))
-	})
-	t.Run("no request twice", func(t *testing.T) {
-		srv := startServer(t)
-		doctored(t, srv.env(), nil, 0, "")
-		seen := map[string]bool{}
-		for _, req := range srv.Auth.Requests() {
-			sent := req.Header.Get("Authorization") + req.Header.Get("DPoP") + req.Body
-			assert.False(t, seen[sent], "a request was sent twice")
-			seen[sent] = true
-		}
-	})
+	s := hostile.Start(t, refuse)
+	env := clientOf("").with("ISSUER", s.URL)
+	dry := doctored(t, env, []string{"-n"}, 0, "POST a token request with client_secret_basic_raw")
+	assert.Empty(t, s.Received())
+	assert.Equal(t, 11, announced(t, dry.stdout))
+	wet := cctoken(t, env, "", "doctor")
+	assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "without -n, the announcement is another one")
+
+	s = hostile.Start(t, refuse)
+	doctored(t, clientOf(s.URL+"/token"), []string{"-max-refusals", "2"}, statusRefused, "")
+	assert.Len(t, s.Requests(), 3)
+	srv := startServer(t, clientcredentialstest.Client{ID: canaryID, Secret: plainSecret, RawBasic: true})
+	doctored(t, srv.env().with("CLIENT_SECRET", plainSecret), []string{"-max-refusals", "1"}, 0, lines(`note  stop +1 refusals so far`))
 }
 
 // TestWireIsBounded checks that a wire sends no more requests than announced.
@@ -330,23 +288,17 @@ func TestWireIsBounded(t *testing.T) {
 
 func TestClockSkew(t *testing.T) {
 	at := func(seconds float64) time.Time { return time.Unix(1_800_000_000, int64(seconds*1e9)) }
-	for _, tt := range []struct {
-		date, sent, answered float64
-		want                 time.Duration
-	}{
-		{0, 0.2, 0.4, 0},
+	for _, tt := range [][4]float64{ // the time in the answer, when it was asked for and when it came, and the skew
 		{0, 0.9, 1.1, 0},
 		{1, 0.9, 1.1, 0},
-		{10, 0, 1, 9 * time.Second},
-		{0, 10, 11, -10 * time.Second},
+		{10, 0, 1, 9},
+		{0, 10, 11, -10},
 	} {
-		x := exchange{date: at(tt.date).UTC().Format(http.TimeFormat), sent: at(tt.sent), answered: at(tt.answered)}
+		x := exchange{date: at(tt[0]).UTC().Format(http.TimeFormat), sent: at(tt[1]), answered: at(tt[2])}
 		got, known := clockSkew([]exchange{x, {date: "x"}})
 		assert.True(t, known)
-		assert.Equal(t, tt.want, got)
+		assert.InDelta(t, tt[3], got.Seconds(), 0)
 	}
-	_, known := clockSkew(nil)
-	assert.False(t, known)
 }
 
 // TestDoctorHidesTheQuery checks that the query of the token URL, which may contain a
@@ -354,26 +306,23 @@ func TestClockSkew(t *testing.T) {
 func TestDoctorHidesTheQuery(t *testing.T) {
 	env := startServer(t).env()
 	env["TOKEN_URL"] += "?subscription=" + canaryToken
-	r := doctored(t, env, nil, 0, "")
-	assert.Contains(t, r.stdout, "	TokenURL:     os.Getenv(\"TOKEN_URL\"),\n")
+	doctored(t, env, nil, 0, `TokenURL:     os.Getenv\("TOKEN_URL"\),`)
 }
 
 // TestDoctorNothingSent checks that an error before the request isn't reported as a
 // refusal.
 func TestDoctorNothingSent(t *testing.T) {
-	srv := startServer(t)
-	doctored(t, srv.env().with("CLIENT_SECRET", "short "), []string{"-auth-method", secretJWT}, statusRefused,
-		lines(`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  credentials`))
-	assert.Equal(t, 1, srv.Auth.TokenRequests())
+	doctored(t, startServer(t).env().with("CLIENT_SECRET", "short "), []string{"-auth-method", secretJWT}, statusRefused, lines(
+		`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  credentials`,
+	))
 }
 
 // TestDoctorCertificateForAll examines a server that requires a certificate of
 // everybody.
 func TestDoctorCertificateForAll(t *testing.T) {
 	own := newCertificate(t, nil, time.Hour)
-	env := startCertificateServer(t, &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{
-		{ID: canaryID, Certificates: []*x509.Certificate{own.Certificate}},
-	}})
+	client := clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{own.Leaf}}
+	env := startCertificateServer(t, &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{client}})
 	doctored(t, env.with("CLIENT_SECRET", ""), own.flags("-auth-method", selfSignedTLS), 0,
 		lines(`ok    endpoint`, `ok    tls`, `ok    self_signed_tls_client_auth works`))
 }

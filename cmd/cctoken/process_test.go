@@ -42,7 +42,6 @@ func processOf(t *testing.T, env environment, args ...string) *exec.Cmd {
 // surroundings returns what the test program needs in its environment. Without it, a
 // program with the race detector takes a second to exit.
 func surroundings(t *testing.T) []string {
-	t.Helper()
 	return []string{"GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}
 }
 

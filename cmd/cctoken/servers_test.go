@@ -2,14 +2,9 @@ package main
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +16,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // A testServer is an authorization server for tests.
@@ -58,10 +54,9 @@ func (s testServer) authority(t *testing.T) string {
 	t.Helper()
 	resp, err := s.Client().Get(s.APIURL)
 	require.NoError(t, err)
-	defer resp.Body.Close()
-	s.Client().CloseIdleConnections()
+	require.NoError(t, resp.Body.Close())
 	chain := resp.TLS.PeerCertificates
-	return writePEM(t, "CERTIFICATE", chain[len(chain)-1].Raw)
+	return authorityFile(t, chain[len(chain)-1])
 }
 
 // withMetadata starts an issuer whose metadata names the token endpoint of s.
@@ -89,7 +84,13 @@ func startCertificateServer(t *testing.T, handler http.Handler) environment {
 	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	return clientOf(srv.URL+"/token").with("CA_FILE", writePEM(t, "CERTIFICATE", srv.Certificate().Raw))
+	return clientOf(srv.URL+"/token").with("CA_FILE", authorityFile(t, srv.Certificate()))
+}
+
+// authorityFile returns a file with the certificate.
+func authorityFile(t *testing.T, c *x509.Certificate) string {
+	t.Helper()
+	return writeFile(t, "ca.pem", testkit.CertificatePEM(&tls.Certificate{Certificate: [][]byte{c.Raw}}))
 }
 
 // writeFile writes a file into a new directory.
@@ -100,25 +101,16 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
-func writePEM(t *testing.T, typ string, der []byte) string {
-	t.Helper()
-	return writeFile(t, "file.pem", string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})))
-}
-
 // newKeyFile returns a new key and a file with it.
-func newKeyFile(t *testing.T) (*ecdsa.PrivateKey, string) {
+func newKeyFile(t *testing.T) (crypto.Signer, string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return key, writePEM(t, "PRIVATE KEY", der)
+	key := testkit.NewKey("ES256")
+	return key, writeFile(t, "key.pem", testkit.KeyPEM(key))
 }
 
 // A certificate is a client certificate with its key, and files with both.
 type certificate struct {
-	*x509.Certificate
-	key               crypto.Signer
+	*tls.Certificate
 	certFile, keyFile string
 }
 
@@ -126,21 +118,13 @@ type certificate struct {
 // nil.
 func newCertificate(t *testing.T, by *certificate, life time.Duration) *certificate {
 	t.Helper()
-	key, keyFile := newKeyFile(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "reports"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life), IsCA: true, BasicConstraintsValid: true,
-	}
-	if by == nil {
-		by = &certificate{Certificate: template, key: key}
-	} else {
+	template, issuer := x509.Certificate{Subject: pkix.Name{CommonName: "reports"}, NotAfter: time.Now().Add(life)}, (*tls.Certificate)(nil)
+	if by != nil {
 		template.Subject.CommonName += " by an authority"
+		issuer = by.Certificate
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, by.Certificate, key.Public(), by.key)
-	require.NoError(t, err)
-	parsed, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return &certificate{parsed, key, writePEM(t, "CERTIFICATE", der), keyFile}
+	c := testkit.NewCertificate(template, issuer, nil)
+	return &certificate{c, writeFile(t, "cert.pem", testkit.CertificatePEM(c)), writeFile(t, "key.pem", testkit.KeyPEM(c.PrivateKey))}
 }
 
 // flags returns the flags for the files.
