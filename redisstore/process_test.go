@@ -39,7 +39,7 @@ const leashed = `(read -r _ <&3; kill -9 $$ 2>/dev/null) & exec 3<&-; exec "$@"`
 
 // start starts a program with additional environment variables. It calls line with each
 // line that the program writes.
-func start(t *testing.T, env []string, line func(string), program string, args ...string) *process {
+func start(t testing.TB, env []string, line func(string), program string, args ...string) *process {
 	t.Helper()
 	held, leash, err := os.Pipe()
 	require.NoError(t, err)
@@ -90,12 +90,12 @@ func (p *process) kill() {
 }
 
 // freeze stops p until thaw is called.
-func (p *process) freeze(t *testing.T) {
+func (p *process) freeze(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
 }
 
-func (p *process) thaw(t *testing.T) {
+func (p *process) thaw(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
 }
@@ -110,7 +110,7 @@ func (p *process) output() string {
 // freePort returns a port on which nothing listened a moment ago. It is below the ports
 // that systems use for outgoing connections, so that a server that is started again finds
 // its port still free.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20_000 + rand.IntN(10_000)
