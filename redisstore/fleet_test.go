@@ -71,15 +71,12 @@ func TestS02_LeaderKilled(t *testing.T) {
 		f.holdNext()
 		leader.get(t, 10)
 		f.next(t)
-		following := f.follow(t, followers...)
+		start, following := time.Now(), f.follow(t, followers...)
 		leader.kill()
-		results := following.results(t)
-		f.requireOneToken(t, 2, results...)
-		for _, result := range results {
-			// The lease and the longest pause between two polls, and as much again for a
-			// machine that is busy.
-			require.Less(t, result.Waited, 2*(leaderLease+1250*time.Millisecond))
-		}
+		f.requireOneToken(t, 2, following.results(t)...)
+		// The lease and the longest pause between two polls, and as much again for a machine
+		// that is busy.
+		require.Less(t, time.Since(start), 2*(leaderLease+1250*time.Millisecond))
 	})
 }
 
@@ -146,12 +143,10 @@ func TestS05_RedisFrozen(t *testing.T) {
 	f := startFleet(t)
 	replicas := f.replicas(t, 5)
 	f.redis.freeze(t)
-	results := getAll(t.Context(), 50, replicas...)
-	requireTokens(t, results...)
+	start := time.Now()
+	requireTokens(t, getAll(t.Context(), 50, replicas...)...)
+	require.Less(t, time.Since(start), patience)
 	f.requireRequests(t, len(replicas))
-	for _, result := range results {
-		require.Less(t, result.Waited, patience)
-	}
 }
 
 // Replicas that start without Redis share tokens as soon as it is there.
@@ -216,8 +211,6 @@ func TestS08_RedisRefuses(t *testing.T) {
 		resets      bool   // whether the replicas lose their connections
 	}{
 		{"OOM", "config set maxmemory 1", "config set maxmemory 0", false},
-		{"READONLY", "replicaof 127.0.0.1 1", "replicaof no one", false},
-		{"NOREPLICAS", "config set min-replicas-to-write 1", "config set min-replicas-to-write 0", false},
 		{"NOPERM", "acl setuser default -evalsha", "acl setuser default +evalsha", false},
 		{"no connections", "config set maxclients 1", "config set maxclients 1000", true},
 	} {
@@ -463,7 +456,7 @@ func TestS19_Formats(t *testing.T) {
 		name, data string
 		read       bool
 	}{
-		{"with more members", fmt.Sprintf(`{"media_type":"application/json","body":"%s","age":0,"ttl":%d,"later":{"a":[1]}}`, body, time.Hour), true},
+		{"with more members", `{"media_type":"application/json","body":"` + body + `","age":0,"ttl":3600000000000,"later":{"a":[1]}}`, true},
 		{"without members", `{}`, false},
 		{"no JSON", "\x02later", false},
 		{"another body", `{"media_type":"application/json","body":"AAAA","age":0,"ttl":3600000000000}`, false},

@@ -2,10 +2,8 @@ package redisstore_test
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -55,11 +53,7 @@ func start(t testing.TB, env []string, line func(string), program string, args .
 	p.cmd.Stdout, p.cmd.Stderr = written, written
 	p.stdin, err = p.cmd.StdinPipe()
 	require.NoError(t, err)
-	if err := p.cmd.Start(); err != nil {
-		_ = leash.Close()
-		_ = output.Close()
-		require.NoError(t, err)
-	}
+	require.NoError(t, p.cmd.Start())
 	t.Cleanup(p.kill)
 	go func() {
 		defer close(p.drained)
@@ -107,20 +101,6 @@ func (p *process) output() string {
 	return strings.Join(p.log, "\n")
 }
 
-// freePort returns a port on which nothing listened a moment ago. It is below the ports
-// that systems use for outgoing connections, so that a server that is started again finds
-// its port still free.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 20_000 + rand.IntN(10_000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		require.NoError(t, listener.Close())
-		return port
-	}
-	require.FailNow(t, "there is no free port")
-	return 0
-}
+// randomPort returns a port below those that systems use for outgoing connections, so that a
+// server that is started again finds its port still free.
+func randomPort() int { return 20_000 + rand.IntN(10_000) }

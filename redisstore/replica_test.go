@@ -80,10 +80,9 @@ func (o observed) lost() int {
 
 // A result is what a caller got.
 type result struct {
-	Token  string
-	Left   time.Duration // until the token expires; 0: it never does
-	Waited time.Duration
-	Err    string
+	Token string
+	Left  time.Duration // until the token expires; 0: it never does
+	Err   string
 }
 
 func newReplica(s spec, changes ...func(*clientcredentials.Config)) (*replica, error) {
@@ -150,14 +149,11 @@ func (r *replica) close() {
 
 // get has one caller ask for a token.
 func (r *replica) get(ctx context.Context) result {
-	start := time.Now()
 	token, err := r.source.TokenContext(ctx)
-	got := result{Waited: time.Since(start)}
 	if err != nil {
-		got.Err = err.Error()
-		return got
+		return result{Err: err.Error()}
 	}
-	got.Token = token.AccessToken
+	got := result{Token: token.AccessToken}
 	if !token.Expiry.IsZero() {
 		got.Left = time.Until(token.Expiry)
 	}

@@ -55,7 +55,10 @@ func (f *fleet) listen(t testing.TB) (token string, places map[string]string) {
 	f.Register(clientcredentialstest.Client{ID: clientID, Secret: clientSecret, Scopes: []string{"confidential.scope"}})
 	monitored := startMonitor(t, f.redis.addr)
 	token = requireOneToken(t, getAll(t.Context(), 1, f.replicas(t, 3, scoped("confidential.scope"))...)...)
-	f.SetFault(&clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Body: `{"error":"temporarily_unavailable","error_description":"confidential reason"}`})
+	f.SetFault(&clientcredentialstest.Fault{
+		Status: http.StatusServiceUnavailable,
+		Body:   `{"error":"temporarily_unavailable","error_description":"confidential reason"}`,
+	})
 	refused := f.replica(t, func(c *clientcredentials.Config) {
 		c.EndpointParams = url.Values{"audience": {"https://confidential.example"}}
 		c.Retry.MaxAttempts = 1

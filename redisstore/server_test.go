@@ -34,7 +34,7 @@ func startRedis(t *testing.T, config ...string) *server {
 }
 
 // startServer starts a redis-server with arguments and a configuration, in which PORT
-// stands for the server's port, and BUS for another free port. Without redis-server it
+// stands for the server's port, and BUS for another port. Without redis-server it
 // skips the test, or fails it if servers are required.
 func startServer(t *testing.T, args, config []string) *server {
 	t.Helper()
@@ -50,9 +50,9 @@ func startServer(t *testing.T, args, config []string) *server {
 	path := filepath.Join(s.dir, "redis.conf")
 	s.args = append([]string{program, path}, args...)
 	config = append(config, "bind 127.0.0.1", "dir "+s.dir)
-	for range 10 { // Another program may take the port first.
-		bus := freePort(t)
-		s.port = freePort(t)
+	for range 10 { // Another program may have one of the ports.
+		bus := randomPort()
+		s.port = randomPort()
 		s.addr = fmt.Sprintf("127.0.0.1:%d", s.port)
 		text := strings.NewReplacer("PORT", strconv.Itoa(s.port), "BUS", strconv.Itoa(bus)).Replace(strings.Join(config, "\n"))
 		require.NoError(t, os.WriteFile(path, []byte(text+"\n"), 0o600))

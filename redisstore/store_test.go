@@ -233,14 +233,15 @@ func TestExpiry(t *testing.T) {
 	publish := func(ttl time.Duration) error { return s.Publish(ctx, key, "owner", record, ttl) }
 	abort := func(cooldown time.Duration) error { return s.Abort(ctx, key, "owner", nil, cooldown) }
 	invalidate := func() error { return s.Invalidate(ctx, key, record.Version) }
-	requireTTL := func(minutes time.Duration, err error) { // 0: there is no key
+	requireTTL := func(minutes int, err error) { // 0: there is no key
 		t.Helper()
 		require.NoError(t, err)
 		ttl, err := client.PTTL(ctx, redisstore.DefaultPrefix+key).Result()
 		require.NoError(t, err)
-		require.LessOrEqual(t, ttl, minutes*time.Minute)
-		require.Greater(t, ttl, minutes*time.Minute-patience)
-		require.Equal(t, minutes == 0, ttl == -2) // Redis' answer for a key that doesn't exist.
+		want := time.Duration(minutes) * time.Minute
+		require.LessOrEqual(t, ttl, want)
+		require.Greater(t, ttl, want-patience)
+		require.Equal(t, want == 0, ttl == -2) // Redis' answer for a key that doesn't exist.
 	}
 
 	requireTTL(1, acquire("", time.Minute))
@@ -425,7 +426,8 @@ func TestReadOnly(t *testing.T) {
 			for _, err := range refused {
 				require.ErrorContains(t, err, c.want)
 			}
-			require.Equal(t, before, []map[string]string{contents(published), contents(leased)})
+			require.Equal(t, before[0], contents(published))
+			require.Equal(t, before[1], contents(leased))
 			if c.want == "OOM" {
 				require.NoError(t, s.Invalidate(ctx, published, record.Version))
 				require.Empty(t, contents(published))
@@ -479,7 +481,7 @@ func TestSentinel(t *testing.T) {
 	kept, lost := newKey(), newKey()
 	useAll(t, s, kept)
 	master := p.master.client(t)
-	eventually(t, func() bool { n, err := master.Wait(t.Context(), 1, time.Second).Result(); return err == nil && n == 1 }, "the replica has it")
+	eventually(t, func() bool { return master.Wait(t.Context(), 1, time.Second).Val() == 1 }, "the replica has it")
 	do(t, master, "acl deluser replica") // Nothing is replicated from now on.
 	useAll(t, s, lost)
 

@@ -21,7 +21,7 @@ const (
 	replyPrefix = "reply: "
 )
 
-// A command tells a worker what to do. The zero value asks what it has seen so far.
+// A command tells a worker what to do.
 type command struct {
 	Start *spec // makes the replica
 	Get   int   // how many callers ask for a token
