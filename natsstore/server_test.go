@@ -158,14 +158,11 @@ func testKey(name string) string { return strings.Repeat(fmt.Sprintf("%02x", nam
 func freePorts(tb testing.TB, n int) []int {
 	tb.Helper()
 	ports := make([]int, n)
-	listeners := make([]net.Listener, n)
 	for i := range n {
 		l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(tb, err)
-		ports[i], listeners[i] = l.Addr().(*net.TCPAddr).Port, l
-	}
-	for _, l := range listeners { // Only now, so that all ports are different.
-		require.NoError(tb, l.Close())
+		defer l.Close() // Only at the end, so that all ports are different.
+		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports
 }
