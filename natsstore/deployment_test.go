@@ -19,36 +19,27 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// These tests are about the ways in which NATS is deployed: one server, a cluster, a leaf
-// node, and a user with few permissions.
-
 var v1 = tokenstore.Record{Version: "v1", Data: []byte("1")}
 
-// testContract tests everything that tokenstore.Store requires. A new Store asks for the time
-// first, while the machine is not busy: its clock is as exact as the answer is fast.
-func testContract(t *testing.T, newStore func(t *testing.T) *Store, wrap func(*Store) tokenstore.Store) {
-	t.Helper()
-	storetest.Run(t, func(t *testing.T) tokenstore.Store { return wrap(warm(t, newStore(t))) })
-}
-
+// warm has a new Store ask for the time while the machine is not busy: its clock is as exact as
+// the answer is fast.
 func warm(tb testing.TB, s *Store) *Store {
 	tb.Helper()
 	eventually(tb, func(ctx context.Context) error { return s.Invalidate(ctx, testKey("w"), "none") })
 	return s
 }
 
-func plain(s *Store) tokenstore.Store { return s }
-
 func TestContract(t *testing.T) {
 	t.Parallel()
 	server, _ := startStore(t)
-	testContract(t, func(t *testing.T) *Store { return newStore(t, server.url()) }, plain)
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, server.url())) })
 }
 
 // The documented permissions are enough, also for data that never fits into the entry.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	testContract(t, startGuarded(t, publishSubjects, subscribeSubjects), func(s *Store) tokenstore.Store { return padded{s} })
+	guarded := startGuarded(t, "")
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return padded{warm(t, guarded(t))} })
 }
 
 // A padded Store makes each record a large one.
@@ -95,18 +86,18 @@ func TestCluster(t *testing.T) {
 	servers, urls := startCluster(t)
 	s, other := newStore(t, urls), newStore(t, urls)
 	createBucket(t, s.JetStream, func(c *jetstream.KeyValueConfig) { c.Replicas = 3 })
-	t.Run("contract", func(t *testing.T) { testContract(t, func(t *testing.T) *Store { return newStore(t, urls) }, plain) })
+	t.Run("contract", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, urls)) })
+	})
 
 	// A record and a lease survive a change of the leader.
 	k, l := testKey("k"), testKey("l")
 	acquirable(t, s, k, "a")
 	require.NoError(t, s.Publish(withDeadline(t), k, "a", v1, time.Hour))
 	lead(t, s, l, "", "a")
-	for _, server := range servers {
-		if server.running.JetStreamIsStreamLeader("$G", "KV_"+testBucket) {
-			server.stop()
-		}
-	}
+	leader := slices.IndexFunc(servers, func(s *testServer) bool { return s.running.JetStreamIsStreamLeader("$G", "KV_"+testBucket) })
+	require.GreaterOrEqual(t, leader, 0)
+	servers[leader].stop()
 
 	// While there is no leader, calls fail in time.
 	for _, store := range []*Store{s, other} {
@@ -146,25 +137,23 @@ func TestDomain(t *testing.T) {
 	}
 }
 
-// The permissions in the package documentation.
-var (
-	publishSubjects = []string{
-		"$JS.API.STREAM.INFO.KV_tokens",
-		"$JS.API.STREAM.MSG.GET.KV_tokens",
-		"$KV.tokens.>",
-	}
-	subscribeSubjects = []string{"_INBOX_tokens.>"}
-)
+// documented are the permissions in the package documentation, to publish and to subscribe.
+var documented = []string{"$JS.API.STREAM.INFO.KV_tokens", "$JS.API.STREAM.MSG.GET.KV_tokens", "$KV.tokens.>", "_INBOX_tokens.>"}
 
-// startGuarded returns a function that returns a new Store of a user with these permissions.
-func startGuarded(t *testing.T, publish, subscribe []string) func(t *testing.T) *Store {
+// startGuarded returns a function that returns a new Store of a user with the documented
+// permissions but one.
+func startGuarded(t *testing.T, missing string) func(t *testing.T) *Store {
 	t.Helper()
+	allowed := slices.Clone(documented)
+	if i := slices.Index(allowed, missing); i >= 0 {
+		allowed[i] = "nothing"
+	}
 	s := startServer(t, func(o *server.Options) {
 		o.Users = []*server.User{
 			{Username: "admin", Password: "admin"},
 			{Username: "service", Password: "service", Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: publish},
-				Subscribe: &server.SubjectPermission{Allow: subscribe},
+				Publish:   &server.SubjectPermission{Allow: allowed[:3]},
+				Subscribe: &server.SubjectPermission{Allow: allowed[3:]},
 			}},
 		}
 	})
@@ -178,19 +167,12 @@ func startGuarded(t *testing.T, publish, subscribe []string) func(t *testing.T) 
 // the timeout of the JetStream.
 func TestPermissionsMissing(t *testing.T) {
 	t.Parallel()
-	for i, subject := range append(slices.Clone(publishSubjects), "subscribe") {
-		t.Run(subject, func(t *testing.T) {
-			t.Parallel()
-			publish, subscribe := publishSubjects, []string{"nothing"}
-			if i < len(publishSubjects) {
-				publish, subscribe = slices.Delete(slices.Clone(publishSubjects), i, i+1), subscribeSubjects
-			}
-			store := startGuarded(t, publish, subscribe)(t)
-			js, err := jetstream.New(store.JetStream.Conn(), jetstream.WithDefaultTimeout(250*time.Millisecond))
-			require.NoError(t, err)
-			store.JetStream = js
-			_, err = store.Acquire(t.Context(), testKey("k"), "", "a", time.Hour)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-		})
+	for _, missing := range documented {
+		store := startGuarded(t, missing)(t)
+		js, err := jetstream.New(store.JetStream.Conn(), jetstream.WithDefaultTimeout(250*time.Millisecond))
+		require.NoError(t, err)
+		store.JetStream = js
+		_, err = store.Acquire(t.Context(), testKey("k"), "", "a", time.Hour)
+		require.ErrorIs(t, err, context.DeadlineExceeded, missing)
 	}
 }
