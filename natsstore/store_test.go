@@ -3,6 +3,7 @@ package natsstore
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -243,21 +244,21 @@ func TestUnusable(t *testing.T) {
 	require.ErrorIs(t, err, errName)
 }
 
-// A racing JetStream calls before ahead of each read and each write, with its number. get
-// calls Conn once for each read.
+// A racing JetStream calls before ahead of "read 1", "write 1" and so on. get calls Conn once
+// for each read.
 type racing struct {
 	jetstream.JetStream
-	before func(call int32)
-	calls  *atomic.Int32
+	before        func(call string)
+	reads, writes *atomic.Int32
 }
 
 func (r racing) Conn() *nats.Conn {
-	r.before(r.calls.Add(1))
+	r.before(fmt.Sprint("read ", r.reads.Add(1)))
 	return r.JetStream.Conn()
 }
 
 func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
-	r.before(r.calls.Add(1))
+	r.before(fmt.Sprint("write ", r.writes.Add(1)))
 	return r.JetStream.PublishMsg(ctx, m, options...)
 }
 
@@ -265,33 +266,32 @@ func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstrea
 func TestLostRaces(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
-	// racer returns a Store that has race called before its read or write of this number. 0:
-	// before each.
-	racer := func(number int32, race func()) *Store {
-		return &Store{Bucket: testBucket, JetStream: racing{other.JetStream, func(call int32) {
-			if call == number || number == 0 {
+	// racer returns a Store that has race called before this read or write. Empty: before each.
+	racer := func(moment string, race func()) *Store {
+		return &Store{Bucket: testBucket, JetStream: racing{other.JetStream, func(call string) {
+			if moment == call || moment == "" {
 				race()
 			}
-		}, new(atomic.Int32)}}
+		}, new(atomic.Int32), new(atomic.Int32)}}
 	}
 	abort := func(key, owner string) { require.NoError(t, other.Abort(withDeadline(t), key, owner, nil, 0)) }
 	large := tokenstore.Record{Version: "v2", Data: largeData}
 
 	key := testKey("a")
-	s := racer(2, func() { lead(t, other, key, "", "b") })
+	s := racer("write 1", func() { lead(t, other, key, "", "b") })
 	requireClaim(t, s, key, "", "a", wait("b"))
 
 	// Invalidate also ends the lease that another replica has just got.
 	key = testKey("b")
 	publish(t, other, key, "", v1)
-	s = racer(2, func() { lead(t, other, key, "v1", "a") })
+	s = racer("write 1", func() { lead(t, other, key, "v1", "a") })
 	require.NoError(t, s.Invalidate(withDeadline(t), key, "v1"))
 	lead(t, other, key, "", "b")
 
 	// The data of a large record, which is written first, is removed again.
 	key = testKey("c")
 	lead(t, other, key, "", "a")
-	s = racer(3, func() { abort(key, "a") })
+	s = racer("write 2", func() { abort(key, "a") })
 	require.ErrorIs(t, s.Publish(withDeadline(t), key, "a", large, time.Hour), tokenstore.ErrLeaseLost)
 	data, err := other.get(withDeadline(t), dataKey(key, "v2"))
 	require.NoError(t, err)
@@ -303,7 +303,7 @@ func TestLostRaces(t *testing.T) {
 	key = testKey("d")
 	publish(t, other, key, "", tokenstore.Record{Version: "v1", Data: largeData})
 	require.NoError(t, bucketOf(t, other).Purge(t.Context(), key+".v1"))
-	requireClaim(t, racer(3, func() { publish(t, other, key, "v1", large) }), key, "", "b", hit(large))
+	requireClaim(t, racer("read 3", func() { publish(t, other, key, "v1", large) }), key, "", "b", hit(large))
 
 	// A record whose data is missing doesn't exist.
 	require.NoError(t, bucketOf(t, other).Purge(t.Context(), key+".v2"))
@@ -311,7 +311,7 @@ func TestLostRaces(t *testing.T) {
 
 	// A change that always comes too late is given up.
 	key = testKey("e")
-	s = racer(0, func() {
+	s = racer("", func() {
 		lead(t, other, key, "", "b")
 		abort(key, "b")
 	})
