@@ -8,60 +8,49 @@ import (
 )
 
 func TestClock(t *testing.T) {
-	var local instant
-	local.wall = time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
+	local := instant{wall: time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)}
+	server := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	c := clock{local: func() instant { return local }}
 	pass := func(elapsed, wall time.Duration) {
 		local.elapsed += elapsed
 		local.wall = local.wall.Add(wall)
 	}
-	server := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	c := clock{local: func() instant { return local }}
-
-	_, ok := c.now()
-	require.False(t, ok, "the server was never asked")
-
-	sent := local
-	pass(40*time.Millisecond, 40*time.Millisecond)
-	c.set(sent, server)
-	now, ok := c.now()
-	require.True(t, ok)
-	require.Equal(t, server, now, "the server may have written the answer just now")
-
-	pass(time.Second, time.Second)
-	now, ok = c.now()
-	require.True(t, ok)
-	require.Equal(t, server.Add(time.Second), now)
-
-	// Another answer is used if it is more exact.
-	for _, answer := range []struct {
-		roundTrip, change time.Duration
-	}{
-		{50 * time.Millisecond, 0},
-		{30 * time.Millisecond, time.Minute},
-	} {
-		sent = local
-		pass(answer.roundTrip, answer.roundTrip)
-		before, _ := c.now()
-		c.set(sent, before.Add(time.Minute))
-		now, _ = c.now()
-		require.Equal(t, before.Add(answer.change), now)
+	// answer has the server answer that it is the given time, after a round trip.
+	answer := func(roundTrip time.Duration, server time.Time) {
+		sent := local
+		pass(roundTrip, roundTrip)
+		c.set(sent, server)
+	}
+	requireTime := func(want time.Time) {
+		t.Helper()
+		now, ok := c.now()
+		require.True(t, ok)
+		require.Equal(t, want, now)
+	}
+	requireAsk := func(why string) {
+		t.Helper()
+		_, ok := c.now()
+		require.False(t, ok, why)
 	}
 
-	pass(maxClockAge+1, maxClockAge+1)
-	_, ok = c.now()
-	require.False(t, ok, "the reading is old")
+	requireAsk("the server was never asked")
+	answer(40*time.Millisecond, server)
+	requireTime(server) // The server may have written the answer just now.
+	pass(time.Second, time.Second)
+	requireTime(server.Add(time.Second))
 
-	for name, wall := range map[string]time.Duration{
-		"slept":    time.Hour,
-		"set back": -5 * time.Minute,
-	} {
-		t.Run(name, func(t *testing.T) {
-			c.set(local, server)
-			_, ok := c.now()
-			require.True(t, ok)
-			pass(time.Millisecond, wall)
-			_, ok = c.now()
-			require.False(t, ok)
-		})
+	// Another answer is used if it is more exact.
+	answer(50*time.Millisecond, server.Add(time.Hour))
+	requireTime(server.Add(time.Second + 50*time.Millisecond))
+	answer(30*time.Millisecond, server.Add(time.Hour))
+	requireTime(server.Add(time.Hour))
+
+	pass(maxClockAge+1, maxClockAge+1)
+	requireAsk("the reading is old")
+	for _, step := range []time.Duration{time.Hour, -5 * time.Minute} {
+		answer(0, server)
+		requireTime(server)
+		pass(time.Millisecond, step)
+		requireAsk("the machine slept, or its wall clock was set")
 	}
 }

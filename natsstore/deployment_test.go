@@ -3,7 +3,6 @@ package natsstore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -20,18 +19,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// These tests are about the ways in which NATS is deployed: one server, a cluster, a leaf
-// node, and a user with few permissions.
-
 var v1 = tokenstore.Record{Version: "v1", Data: []byte("1")}
 
-// testContract tests everything that tokenstore.Store requires.
-func testContract(t *testing.T, urls string) {
-	t.Helper()
-	storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, urls)) })
-}
-
-// warm has s ask for the time while the machine is not busy: the clock of s is as exact as
+// warm has a new Store ask for the time while the machine is not busy: its clock is as exact as
 // the answer is fast.
 func warm(tb testing.TB, s *Store) *Store {
 	tb.Helper()
@@ -42,16 +32,14 @@ func warm(tb testing.TB, s *Store) *Store {
 func TestContract(t *testing.T) {
 	t.Parallel()
 	server, _ := startStore(t)
-	testContract(t, server.url())
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, server.url())) })
 }
 
-// The same with data that never fits into the entry.
-func TestContractOfLargeRecords(t *testing.T) {
+// The documented permissions are enough, also for data that never fits into the entry.
+func TestPermissions(t *testing.T) {
 	t.Parallel()
-	server, _ := startStore(t)
-	storetest.Run(t, func(t *testing.T) tokenstore.Store {
-		return padded{warm(t, newStore(t, server.url()))}
-	})
+	guarded := startGuarded(t, "")
+	storetest.Run(t, func(t *testing.T) tokenstore.Store { return padded{warm(t, guarded(t))} })
 }
 
 // A padded Store makes each record a large one.
@@ -94,39 +82,22 @@ func startCluster(tb testing.TB) (servers []*testServer, urls string) {
 	return servers, strings.Join(clients, ",")
 }
 
-// stopLeader stops the server that leads the bucket, and returns it.
-func stopLeader(tb testing.TB, servers []*testServer, js jetstream.JetStream) *testServer {
-	tb.Helper()
-	var leader *testServer
-	eventually(tb, func(ctx context.Context) error {
-		stream, err := js.Stream(ctx, "KV_"+testBucket)
-		if err != nil {
-			return err
-		}
-		for _, s := range servers {
-			if cluster := stream.CachedInfo().Cluster; cluster != nil && cluster.Leader == s.options.ServerName {
-				leader = s
-				return nil
-			}
-		}
-		return errors.New("no leader")
-	})
-	leader.stop()
-	return leader
-}
-
 func TestCluster(t *testing.T) {
 	servers, urls := startCluster(t)
 	s, other := newStore(t, urls), newStore(t, urls)
 	createBucket(t, s.JetStream, func(c *jetstream.KeyValueConfig) { c.Replicas = 3 })
-	t.Run("contract", func(t *testing.T) { testContract(t, urls) })
+	t.Run("contract", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) tokenstore.Store { return warm(t, newStore(t, urls)) })
+	})
 
 	// A record and a lease survive a change of the leader.
 	k, l := testKey("k"), testKey("l")
 	acquirable(t, s, k, "a")
 	require.NoError(t, s.Publish(withDeadline(t), k, "a", v1, time.Hour))
 	lead(t, s, l, "", "a")
-	stopped := stopLeader(t, servers, s.JetStream)
+	leader := slices.IndexFunc(servers, func(s *testServer) bool { return s.running.JetStreamIsStreamLeader("$G", "KV_"+testBucket) })
+	require.GreaterOrEqual(t, leader, 0)
+	servers[leader].stop()
 
 	// While there is no leader, calls fail in time.
 	for _, store := range []*Store{s, other} {
@@ -135,17 +106,6 @@ func TestCluster(t *testing.T) {
 		requireClaim(t, store, l, "", "b", wait("a"))
 	}
 	require.NoError(t, s.Publish(withDeadline(t), l, "a", v1, time.Hour))
-
-	stopped.start()
-	for _, store := range []*Store{s, other} {
-		eventually(t, func(ctx context.Context) error {
-			claim, err := store.Acquire(ctx, l, "", "b", time.Hour)
-			if err == nil && claim.State != tokenstore.ClaimHit {
-				return fmt.Errorf("the state is %v", claim.State) // The server has to catch up first.
-			}
-			return err
-		})
-	}
 }
 
 // A leaf node has a JetStream of its own. The JetStream of the hub is reached by its domain,
@@ -177,68 +137,42 @@ func TestDomain(t *testing.T) {
 	}
 }
 
-// The permissions in the package documentation.
-var (
-	publishSubjects = []string{
-		"$JS.API.STREAM.INFO.KV_tokens",
-		"$JS.API.STREAM.MSG.GET.KV_tokens",
-		"$KV.tokens.>",
-	}
-	subscribeSubjects = []string{"_INBOX_tokens.>"}
-)
+// documented are the permissions in the package documentation, to publish and to subscribe.
+var documented = []string{"$JS.API.STREAM.INFO.KV_tokens", "$JS.API.STREAM.MSG.GET.KV_tokens", "$KV.tokens.>", "_INBOX_tokens.>"}
 
-// startGuarded returns a Store of a user with these permissions.
-func startGuarded(t *testing.T, publish, subscribe []string) *Store {
+// startGuarded returns a function that returns a new Store of a user with the documented
+// permissions but one.
+func startGuarded(t *testing.T, missing string) func(t *testing.T) *Store {
 	t.Helper()
+	allowed := slices.Clone(documented)
+	if i := slices.Index(allowed, missing); i >= 0 {
+		allowed[i] = "nothing"
+	}
 	s := startServer(t, func(o *server.Options) {
 		o.Users = []*server.User{
 			{Username: "admin", Password: "admin"},
 			{Username: "service", Password: "service", Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: publish},
-				Subscribe: &server.SubjectPermission{Allow: subscribe},
+				Publish:   &server.SubjectPermission{Allow: allowed[:3]},
+				Subscribe: &server.SubjectPermission{Allow: allowed[3:]},
 			}},
 		}
 	})
 	createBucket(t, connect(t, s.url(), nats.UserInfo("admin", "admin")))
-	return newStore(t, s.url(), nats.UserInfo("service", "service"), nats.CustomInboxPrefix("_INBOX_tokens"))
-}
-
-func TestPermissions(t *testing.T) {
-	t.Parallel()
-	store, key := startGuarded(t, publishSubjects, subscribeSubjects), testKey("k")
-	large := tokenstore.Record{Version: "v1", Data: largeData}
-	lead(t, store, key, "", "a")
-	require.NoError(t, store.Renew(withDeadline(t), key, "a", time.Hour))
-	require.NoError(t, store.Publish(withDeadline(t), key, "a", large, time.Hour))
-	requireClaim(t, store, key, "", "b", hit(large))
-	publish(t, store, key, "v1", tokenstore.Record{Version: "v2"})
-	data, err := store.get(withDeadline(t), dataKey(key, "v1"))
-	require.NoError(t, err)
-	require.Empty(t, data.Data, "the data of the first record should be removed")
-	require.NoError(t, store.Invalidate(withDeadline(t), key, "v2"))
-	lead(t, store, key, "", "c")
-	require.NoError(t, store.Abort(withDeadline(t), key, "c", nil, time.Hour))
+	return func(t *testing.T) *Store {
+		return newStore(t, s.url(), nats.UserInfo("service", "service"), nats.CustomInboxPrefix("_INBOX_tokens"))
+	}
 }
 
 // Each permission is needed. Without it the server doesn't answer, and the call ends with
-// its context, or with the timeout of the JetStream.
+// the timeout of the JetStream.
 func TestPermissionsMissing(t *testing.T) {
 	t.Parallel()
-	for i, subject := range append(slices.Clone(publishSubjects), "subscribe") {
-		t.Run(subject, func(t *testing.T) {
-			t.Parallel()
-			publish, subscribe := publishSubjects, []string{"nothing"}
-			if i < len(publishSubjects) {
-				publish, subscribe = slices.Delete(slices.Clone(publishSubjects), i, i+1), subscribeSubjects
-			}
-			store := startGuarded(t, publish, subscribe)
-			_, err := store.Acquire(soon(t), testKey("k"), "", "a", time.Hour)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-
-			store.JetStream, err = jetstream.New(store.JetStream.Conn(), jetstream.WithDefaultTimeout(250*time.Millisecond))
-			require.NoError(t, err)
-			_, err = store.Acquire(t.Context(), testKey("k"), "", "a", time.Hour)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-		})
+	for _, missing := range documented {
+		store := startGuarded(t, missing)(t)
+		js, err := jetstream.New(store.JetStream.Conn(), jetstream.WithDefaultTimeout(250*time.Millisecond))
+		require.NoError(t, err)
+		store.JetStream = js
+		_, err = store.Acquire(t.Context(), testKey("k"), "", "a", time.Hour)
+		require.ErrorIs(t, err, context.DeadlineExceeded, missing)
 	}
 }

@@ -86,18 +86,16 @@ func connect(tb testing.TB, url string, options ...nats.Option) jetstream.JetStr
 }
 
 // createBucket creates the bucket of the tests.
-func createBucket(tb testing.TB, js jetstream.JetStream, configure ...func(*jetstream.KeyValueConfig)) jetstream.KeyValue {
+func createBucket(tb testing.TB, js jetstream.JetStream, configure ...func(*jetstream.KeyValueConfig)) {
 	tb.Helper()
 	config := jetstream.KeyValueConfig{Bucket: testBucket, TTL: time.Hour, Storage: jetstream.MemoryStorage}
 	for _, f := range configure {
 		f(&config)
 	}
-	var bucket jetstream.KeyValue
-	eventually(tb, func(ctx context.Context) (err error) {
-		bucket, err = js.CreateKeyValue(ctx, config)
+	eventually(tb, func(ctx context.Context) error {
+		_, err := js.CreateKeyValue(ctx, config)
 		return err
 	})
-	return bucket
 }
 
 func inFiles(config *jetstream.KeyValueConfig) { config.Storage = jetstream.FileStorage }
@@ -138,14 +136,9 @@ func eventually(tb testing.TB, f func(context.Context) error) {
 }
 
 // withDeadline returns a context for calls that should not take long.
-func withDeadline(tb testing.TB) context.Context { return within(tb, patience) }
-
-// soon returns a context for calls that the server doesn't answer.
-func soon(tb testing.TB) context.Context { return within(tb, 250*time.Millisecond) }
-
-func within(tb testing.TB, d time.Duration) context.Context {
+func withDeadline(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), d)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -157,15 +150,11 @@ func testKey(name string) string { return strings.Repeat(fmt.Sprintf("%02x", nam
 // other's ports.
 func freePorts(tb testing.TB, n int) []int {
 	tb.Helper()
-	ports := make([]int, n)
-	listeners := make([]net.Listener, n)
-	for i := range n {
-		l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-		require.NoError(tb, err)
-		ports[i], listeners[i] = l.Addr().(*net.TCPAddr).Port, l
+	if n == 0 {
+		return nil
 	}
-	for _, l := range listeners { // Only now, so that all ports are different.
-		require.NoError(tb, l.Close())
-	}
-	return ports
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(tb, err)
+	defer l.Close() // Only when all ports are known, so that they are different.
+	return append(freePorts(tb, n-1), l.Addr().(*net.TCPAddr).Port)
 }

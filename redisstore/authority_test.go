@@ -5,8 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,26 +18,16 @@ import (
 // An authority is an authorization server that can hold back its answers.
 type authority struct {
 	*clientcredentialstest.AuthorizationServer
-	url  string           // of the token endpoint
-	held chan *heldAnswer // that next hasn't returned yet
-
-	mu       sync.Mutex // protects arrivals and holding
-	arrivals []time.Time
-	holding  int // how many of the next answers are held back
+	url      string       // of the token endpoint
+	held     chan func()  // releases an answer that next hasn't returned yet
+	arrivals atomic.Int32 // token requests
+	holding  atomic.Int32 // how many of the next answers are held back, if positive
 }
 
-// A heldAnswer is the answer to a request that has arrived.
-type heldAnswer struct {
-	release func()        // sends the answer
-	left    chan struct{} // closed when the client has left
-}
-
-func startAuthority(t *testing.T, clients ...clientcredentialstest.Client) *authority {
+func startAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{
-		AuthorizationServer: &clientcredentialstest.AuthorizationServer{Clients: clients},
-		held:                make(chan *heldAnswer, 1000),
-	}
+	a := &authority{AuthorizationServer: new(clientcredentialstest.AuthorizationServer), held: make(chan func(), 100)}
+	a.Register(clientcredentialstest.Client{ID: clientID, Secret: clientSecret})
 	server := httptest.NewServer(a)
 	a.url = server.URL + "/token"
 	t.Cleanup(func() {
@@ -56,55 +46,36 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	a.mu.Lock()
-	a.arrivals = append(a.arrivals, time.Now())
-	hold := a.holding > 0
-	if hold {
-		a.holding--
-	}
-	a.mu.Unlock()
-	if hold {
+	a.arrivals.Add(1)
+	if a.holding.Add(-1) >= 0 {
 		released := make(chan struct{})
-		answer := &heldAnswer{release: sync.OnceFunc(func() { close(released) }), left: make(chan struct{})}
-		a.held <- answer
+		a.held <- sync.OnceFunc(func() { close(released) })
 		select {
 		case <-released:
 		case <-r.Context().Done():
-			close(answer.left)
 			panic(http.ErrAbortHandler)
 		}
 	}
 	a.AuthorizationServer.ServeHTTP(w, r)
 }
 
-// hold holds back the answers to the next n requests.
-func (a *authority) hold(n int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.holding = n
-}
+// holdNext holds back the answer to the next request.
+func (a *authority) holdNext() { a.holding.Store(1) }
 
-// next waits for the next request whose answer is held back.
-func (a *authority) next(t *testing.T) *heldAnswer {
+// next waits for the next request whose answer is held back. It returns a function that
+// sends the answer.
+func (a *authority) next(t testing.TB) (release func()) {
 	t.Helper()
 	select {
-	case answer := <-a.held:
-		return answer
+	case release = <-a.held:
 	case <-time.After(patience):
 		require.FailNow(t, "no replica requests a token")
-		return nil
 	}
-}
-
-// requests returns when each token request arrived.
-func (a *authority) requests() []time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.arrivals)
+	return release
 }
 
 // requireRequests checks how many token requests there were.
-func (a *authority) requireRequests(t *testing.T, want int) {
+func (a *authority) requireRequests(t testing.TB, want int) {
 	t.Helper()
-	require.Len(t, a.requests(), want, "token requests")
+	require.Equal(t, want, int(a.arrivals.Load()), "token requests")
 }

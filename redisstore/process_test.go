@@ -2,10 +2,8 @@ package redisstore_test
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,7 +37,7 @@ const leashed = `(read -r _ <&3; kill -9 $$ 2>/dev/null) & exec 3<&-; exec "$@"`
 
 // start starts a program with additional environment variables. It calls line with each
 // line that the program writes.
-func start(t *testing.T, env []string, line func(string), program string, args ...string) *process {
+func start(t testing.TB, env []string, line func(string), program string, args ...string) *process {
 	t.Helper()
 	held, leash, err := os.Pipe()
 	require.NoError(t, err)
@@ -55,11 +53,7 @@ func start(t *testing.T, env []string, line func(string), program string, args .
 	p.cmd.Stdout, p.cmd.Stderr = written, written
 	p.stdin, err = p.cmd.StdinPipe()
 	require.NoError(t, err)
-	if err := p.cmd.Start(); err != nil {
-		_ = leash.Close()
-		_ = output.Close()
-		require.NoError(t, err)
-	}
+	require.NoError(t, p.cmd.Start())
 	t.Cleanup(p.kill)
 	go func() {
 		defer close(p.drained)
@@ -90,12 +84,12 @@ func (p *process) kill() {
 }
 
 // freeze stops p until thaw is called.
-func (p *process) freeze(t *testing.T) {
+func (p *process) freeze(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGSTOP))
 }
 
-func (p *process) thaw(t *testing.T) {
+func (p *process) thaw(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
 }
@@ -107,20 +101,6 @@ func (p *process) output() string {
 	return strings.Join(p.log, "\n")
 }
 
-// freePort returns a port on which nothing listened a moment ago. It is below the ports
-// that systems use for outgoing connections, so that a server that is started again finds
-// its port still free.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20_000 + rand.IntN(10_000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		require.NoError(t, listener.Close())
-		return port
-	}
-	require.FailNow(t, "there is no free port")
-	return 0
-}
+// randomPort returns a port below those that systems use for outgoing connections, so that a
+// server that is started again finds its port still free.
+func randomPort() int { return 20_000 + rand.IntN(10_000) }

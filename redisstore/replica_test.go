@@ -2,13 +2,9 @@ package redisstore_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
+	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -26,33 +22,30 @@ import (
 
 // A spec says how to make a replica. A worker gets it as JSON.
 type spec struct {
-	Redis     redis.UniversalOptions `json:"-"`
-	Addrs     []string               // the same as Redis.Addrs, for workers
-	Keys      [][]byte               // of the Keyring; none: plaintext
-	TokenURL  string
-	ID        string
-	Secret    string
-	Scopes    []string
-	Params    url.Values
-	Early     time.Duration
-	Retry     clientcredentials.RetryPolicy
-	configure func(*clientcredentials.Config)
+	Addr     string   // of Redis
+	Keys     [][]byte // of the Keyring; none: plaintext
+	TokenURL string
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil: without changes
 }
 
-// A replica is one instance of a service. It has a Redis client of its own, which it shares
-// only with its siblings.
+// A replica is one instance of a service.
 type replica struct {
-	spec   spec
-	client redis.UniversalClient
-	store  *clientcredentials.SharedStore
+	*connection
 	source *clientcredentials.Source
 	stop   context.CancelFunc // cancels the context of source
+}
+
+// A connection is what a replica shares only with its siblings.
+type connection struct {
+	spec   spec
+	client *redis.Client
+	store  *clientcredentials.SharedStore
 
 	mu   sync.Mutex // protects seen
 	seen observed
 }
 
-// observed is what a replica's Observer has been told of the store.
+// observed is what the Observer was told of the store.
 type observed []operation
 
 type operation struct {
@@ -65,21 +58,14 @@ type operation struct {
 
 // count returns how many operations there were for which f is true.
 func (o observed) count(f func(operation) bool) int {
-	n := 0
-	for _, op := range o {
-		if f(op) {
-			n++
-		}
-	}
-	return n
+	return len(slices.DeleteFunc(slices.Clone(o), func(op operation) bool { return !f(op) }))
 }
 
-func (o observed) slow() bool {
-	return o.count(func(op operation) bool { return op.Slow }) > 0
-}
+func (o observed) slow() bool { return o.count(func(op operation) bool { return op.Slow }) > 0 }
 
-func (o observed) claims(state tokenstore.ClaimState) int {
-	return o.count(func(op operation) bool { return op.State == state.String() })
+// waits returns how often the store said that another replica leads.
+func (o observed) waits() int {
+	return o.count(func(op operation) bool { return op.State == tokenstore.ClaimWait.String() })
 }
 
 // succeeded returns how often the named operation has succeeded.
@@ -94,79 +80,66 @@ func (o observed) lost() int {
 
 // A result is what a caller got.
 type result struct {
-	Token  string
-	Left   time.Duration // until the token expires; 0: it never does
-	Waited time.Duration
-	Err    string
+	Token string
+	Left  time.Duration // until the token expires; 0: it never does
+	Err   string
 }
 
-func newReplica(s spec) (*replica, error) {
-	r := &replica{spec: s, client: redis.NewUniversalClient(&s.Redis)}
-	store := &redisstore.Store{Client: r.client}
+func newReplica(s spec, changes ...func(*clientcredentials.Config)) (*replica, error) {
+	c := &connection{spec: s, client: redis.NewClient(&redis.Options{
+		Addr: s.Addr, Dialer: s.dial, ContextTimeoutEnabled: true,
+	})}
 	if s.Keys == nil {
-		r.store = clientcredentials.DangerouslyShareInPlaintext(store)
+		c.store = clientcredentials.DangerouslyShareInPlaintext(&redisstore.Store{Client: c.client})
 	} else {
 		keyring, err := clientcredentials.NewKeyring(s.Keys...)
 		if err != nil {
-			return nil, errors.Join(err, r.client.Close())
+			return nil, errors.Join(err, c.client.Close())
 		}
-		r.store = redisstore.New(r.client, keyring)
+		c.store = redisstore.New(c.client, keyring)
 	}
-	r.connect()
-	return r, nil
+	return c.sibling(changes...), nil
 }
 
-// sibling returns another replica, which shares r's Redis client and SharedStore.
-func (r *replica) sibling() *replica {
-	sibling := &replica{spec: r.spec, client: r.client, store: r.store}
-	sibling.connect()
-	return sibling
-}
-
-// withSiblings returns r and n siblings of it.
-func (r *replica) withSiblings(n int) []*replica {
-	replicas := []*replica{r}
-	for range n {
-		replicas = append(replicas, r.sibling())
-	}
-	return replicas
-}
-
-func (r *replica) connect() {
-	// A request gets a connection of its own, which ends with it.
-	transport := &http.Transport{DisableKeepAlives: true}
+// sibling returns another replica that uses the same connection and SharedStore.
+func (c *connection) sibling(changes ...func(*clientcredentials.Config)) *replica {
 	conf := &clientcredentials.Config{
-		ClientID:       r.spec.ID,
-		ClientSecret:   r.spec.Secret,
-		TokenURL:       r.spec.TokenURL,
-		Scopes:         r.spec.Scopes,
-		EndpointParams: r.spec.Params,
-		AuthStyle:      oauth2.AuthStyleInHeader,
-		HTTPClient:     &http.Client{Transport: transport},
-		EarlyRefresh:   r.spec.Early,
-		Retry:          r.spec.Retry,
-		Store:          r.store,
-		Observer: &clientcredentials.Observer{
-			StoreOperation: func(info event.StoreOperation) {
-				op := operation{Name: string(info.Operation), Slow: info.Duration > 200*time.Millisecond}
-				if info.State != 0 {
-					op.State = info.State.String()
-				}
-				if info.Err != nil {
-					op.Err = info.Err.Error()
-					op.Lost = errors.Is(info.Err, tokenstore.ErrLeaseLost)
-				}
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.seen = append(r.seen, op)
-			},
-		},
+		ClientID:     clientID,
+		ClientSecret: clientSecret,
+		TokenURL:     c.spec.TokenURL,
+		AuthStyle:    oauth2.AuthStyleInHeader,
+		// A request gets a connection of its own, which ends with it.
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		// Long enough that no attempt ends by itself.
+		Retry:    clientcredentials.RetryPolicy{AttemptTimeout: 2 * patience, TotalTimeout: 4 * patience},
+		Store:    c.store,
+		Observer: &clientcredentials.Observer{StoreOperation: c.observe},
 	}
-	if r.spec.configure != nil {
-		r.spec.configure(conf)
+	for _, change := range changes {
+		change(conf)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r.source, r.stop = conf.Source(ctx), stop
+	return &replica{connection: c, source: conf.Source(ctx), stop: stop}
+}
+
+func (c *connection) observe(info event.StoreOperation) {
+	op := operation{Name: string(info.Operation), Slow: info.Duration > 200*time.Millisecond}
+	if info.State != 0 {
+		op.State = info.State.String()
+	}
+	if info.Err != nil {
+		op.Err = info.Err.Error()
+		op.Lost = errors.Is(info.Err, tokenstore.ErrLeaseLost)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = append(c.seen, op)
+}
+
+func (c *connection) observed() observed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.seen)
 }
 
 func (r *replica) close() {
@@ -174,22 +147,13 @@ func (r *replica) close() {
 	_ = r.client.Close()
 }
 
-func (r *replica) observed() observed {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.seen)
-}
-
 // get has one caller ask for a token.
 func (r *replica) get(ctx context.Context) result {
-	start := time.Now()
 	token, err := r.source.TokenContext(ctx)
-	got := result{Waited: time.Since(start)}
 	if err != nil {
-		got.Err = err.Error()
-		return got
+		return result{Err: err.Error()}
 	}
-	got.Token = token.AccessToken
+	got := result{Token: token.AccessToken}
 	if !token.Expiry.IsZero() {
 		got.Left = time.Until(token.Expiry)
 	}
@@ -208,7 +172,7 @@ func getAll(ctx context.Context, n int, replicas ...*replica) []result {
 }
 
 // requireTokens checks that all callers got tokens, and returns the different ones.
-func requireTokens(t *testing.T, results ...result) []string {
+func requireTokens(t testing.TB, results ...result) []string {
 	t.Helper()
 	var tokens []string
 	for _, result := range results {
@@ -220,17 +184,9 @@ func requireTokens(t *testing.T, results ...result) []string {
 }
 
 // requireOneToken checks that all callers got the same token, and returns it.
-func requireOneToken(t *testing.T, results ...result) string {
+func requireOneToken(t testing.TB, results ...result) string {
 	t.Helper()
 	tokens := requireTokens(t, results...)
 	require.Len(t, tokens, 1, "different tokens")
 	return tokens[0]
-}
-
-// newSigner returns a key for DPoP.
-func newSigner(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
 }

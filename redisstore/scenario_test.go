@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -14,8 +16,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
-	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
-	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
 const (
@@ -23,40 +23,23 @@ const (
 	clientSecret = "fleet-secret"
 )
 
-// A fleet is an authorization server, a Redis, and what the replicas that use them have
-// in common.
+// A fleet is an authorization server, a Redis, and the replicas that use them.
 type fleet struct {
 	*authority
-	spec spec
-
-	// A Redis Cluster and a watchedPair have neither of these.
-	redis *server
-	admin *redis.Client
+	spec    spec
+	redis   *server
+	admin   *redis.Client
+	members []*replica
+	workers []*worker
 }
 
-// startFleet returns a fleet with a Redis of its own.
 func startFleet(t *testing.T, config ...string) *fleet {
 	t.Helper()
-	server := startRedis(t, config...)
-	f := newFleet(t, server.addr)
-	f.redis, f.admin = server, server.client(t)
-	return f
-}
-
-// newFleet returns a fleet that uses the Redis at these addresses.
-func newFleet(t *testing.T, addrs ...string) *fleet {
-	t.Helper()
-	a := startAuthority(t, clientcredentialstest.Client{ID: clientID, Secret: clientSecret})
-	return &fleet{authority: a, spec: spec{
-		Redis:    redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true},
-		Addrs:    addrs,
-		Keys:     [][]byte{randomKey()},
-		TokenURL: a.url,
-		ID:       clientID,
-		Secret:   clientSecret,
-		// Long enough that no attempt ends by itself.
-		Retry: clientcredentials.RetryPolicy{AttemptTimeout: 2 * patience, TotalTimeout: 4 * patience},
-	}}
+	s, a := startRedis(t, config...), startAuthority(t)
+	return &fleet{
+		authority: a, redis: s, admin: s.client(t),
+		spec: spec{Addr: s.addr, Keys: [][]byte{randomKey()}, TokenURL: a.url},
+	}
 }
 
 func randomKey() []byte {
@@ -66,20 +49,17 @@ func randomKey() []byte {
 }
 
 // replica returns a new replica, which is connected to Redis if that is up.
-func (f *fleet) replica(t *testing.T, changes ...func(*spec)) *replica {
+func (f *fleet) replica(t testing.TB, changes ...func(*clientcredentials.Config)) *replica {
 	t.Helper()
-	s := f.spec
-	for _, change := range changes {
-		change(&s)
-	}
-	r, err := newReplica(s)
+	r, err := newReplica(f.spec, changes...)
 	require.NoError(t, err)
 	t.Cleanup(r.close)
+	f.members = append(f.members, r)
 	_ = r.client.Ping(t.Context())
 	return r
 }
 
-func (f *fleet) replicas(t *testing.T, n int, changes ...func(*spec)) []*replica {
+func (f *fleet) replicas(t testing.TB, n int, changes ...func(*clientcredentials.Config)) []*replica {
 	t.Helper()
 	replicas := make([]*replica, n)
 	for i := range replicas {
@@ -89,7 +69,7 @@ func (f *fleet) replicas(t *testing.T, n int, changes ...func(*spec)) []*replica
 }
 
 // startAll makes workers replicas of f.
-func (f *fleet) startAll(t *testing.T, workers ...*worker) {
+func (f *fleet) startAll(t testing.TB, workers ...*worker) {
 	t.Helper()
 	for _, w := range workers {
 		w.send(t, command{Start: &f.spec})
@@ -97,34 +77,42 @@ func (f *fleet) startAll(t *testing.T, workers ...*worker) {
 	for _, w := range workers {
 		w.receive(t)
 	}
+	f.workers = append(f.workers, workers...)
+}
+
+// disturbed reports whether a call of the store was slow.
+func (f *fleet) disturbed() bool {
+	return slices.ContainsFunc(f.members, func(r *replica) bool { return r.observed().slow() }) ||
+		slices.ContainsFunc(f.workers, func(w *worker) bool { return w.seen.slow() })
 }
 
 // requireOneToken checks that all callers got the same token, and that there were this
 // many token requests.
-func (f *fleet) requireOneToken(t *testing.T, requests int, results ...result) {
+func (f *fleet) requireOneToken(t testing.TB, requests int, results ...result) {
 	t.Helper()
 	requireOneToken(t, results...)
 	f.requireRequests(t, requests)
 }
 
-// onlyKey returns the one key in Redis.
-func (f *fleet) onlyKey(t *testing.T) string {
-	t.Helper()
-	keys := f.keys(t)
-	require.Len(t, keys, 1)
-	return keys[0]
-}
-
-func (f *fleet) keys(t *testing.T) []string {
+// keys returns the keys in Redis.
+func (f *fleet) keys(t testing.TB) []string {
 	t.Helper()
 	keys, err := f.admin.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	return keys
 }
 
+// onlyKey returns the one key in Redis.
+func (f *fleet) onlyKey(t testing.TB) string {
+	t.Helper()
+	keys := f.keys(t)
+	require.Len(t, keys, 1)
+	return keys[0]
+}
+
 // version returns the version of the record under the one key in Redis, or "" if there
 // is none.
-func (f *fleet) version(t *testing.T) string {
+func (f *fleet) version(t testing.TB) string {
 	t.Helper()
 	version, err := f.admin.HGet(t.Context(), f.onlyKey(t), "version").Result()
 	if !errors.Is(err, redis.Nil) {
@@ -133,73 +121,53 @@ func (f *fleet) version(t *testing.T) string {
 	return version
 }
 
-// scenario runs a test of a fleet with a Redis of its own. See undisturbed.
-func scenario(t *testing.T, run func(t *testing.T, f *fleet), config ...string) {
-	t.Helper()
-	undisturbed(t, func(t *testing.T) { run(t, startFleet(t, config...)) })
-}
-
-// subscenario runs a scenario as a subtest, in parallel with others.
-func subscenario(t *testing.T, name string, run func(t *testing.T, f *fleet)) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) {
-		t.Parallel()
-		scenario(t, run)
-	})
-}
-
-// undisturbed runs a test in which every call of the store has to be in time: replicas
-// go on without a store that is slow. The test calls calm when it has done what it does,
-// before it checks the outcome. If a call was slow because this machine was busy, the
-// test runs again. Each attempt is a subtest, and cleans up after itself.
-func undisturbed(t *testing.T, attempt func(t *testing.T)) {
+// scenario runs a test of a fleet in which every call of the store has to be in time:
+// replicas go on without a store that is slow. If the test fails and a call was slow because
+// this machine was busy, the test runs again with another fleet.
+func scenario(t *testing.T, run func(t *trial, f *fleet), config ...string) {
 	t.Helper()
 	for range 50 {
-		slow := false
-		passed := t.Run("attempt", func(t *testing.T) {
-			defer func() {
-				switch v := recover(); v {
-				case nil:
-				case disturbance{}:
-					slow = true
-					t.Log("a call of the store was slow")
-				default:
-					panic(v)
-				}
+		again := false
+		t.Run("trial", func(t *testing.T) {
+			f, trial, done := startFleet(t, config...), &trial{T: t}, make(chan struct{})
+			go func() {
+				defer close(done)
+				run(trial, f)
 			}()
-			attempt(t)
+			<-done
+			switch {
+			case trial.failure == "":
+			case f.disturbed():
+				again = true
+				t.Log("a call of the store was slow")
+			default:
+				t.Error(trial.failure)
+			}
 		})
-		if !slow || !passed {
+		if !again {
 			return
 		}
 	}
-	require.FailNow(t, "in every attempt a call of the store was slow")
+	require.FailNow(t, "in every trial a call of the store was slow")
 }
 
-// A disturbance is the value that an attempt panics with when a call was slow.
-type disturbance struct{}
-
-// calm ends the attempt if a call of the store was slow.
-func (o observed) calm() {
-	if o.slow() {
-		panic(disturbance{})
-	}
+// A trial is a test in a goroutine of its own. Its failure isn't the failure of T yet.
+type trial struct {
+	*testing.T
+	failure string
 }
 
-// calm ends the attempt if a call of the store by one of the replicas was slow.
-func calm(replicas ...*replica) {
-	for _, r := range replicas {
-		r.observed().calm()
-	}
-}
+// Errorf implements require.TestingT.
+func (t *trial) Errorf(format string, args ...any) { t.failure += fmt.Sprintf(format, args...) }
 
-// await waits until ok returns true. It ends the attempt if a call of the store by one
-// of the replicas was slow.
-func await(t *testing.T, ok func() bool, what string, replicas ...*replica) {
+// FailNow implements require.TestingT.
+func (t *trial) FailNow() { runtime.Goexit() }
+
+// await waits until ok returns true. It fails at once if a call of the store was slow.
+func (f *fleet) await(t testing.TB, ok func() bool, what string) {
 	t.Helper()
-	slow := func(r *replica) bool { return r.observed().slow() }
-	eventually(t, func() bool { return ok() || slices.ContainsFunc(replicas, slow) }, what)
-	calm(replicas...)
+	eventually(t, func() bool { return ok() || f.disturbed() }, what)
+	require.True(t, ok(), what)
 }
 
 // A pending is what callers, one of each replica, are waiting for.
@@ -217,7 +185,7 @@ func ask(ctx context.Context, replicas ...*replica) pending {
 }
 
 // results waits for the results of all callers.
-func (p pending) results(t *testing.T) []result {
+func (p pending) results(t testing.TB) []result {
 	t.Helper()
 	results := make([]result, len(p))
 	for i, c := range p {
@@ -230,34 +198,34 @@ func (p pending) results(t *testing.T) []result {
 	return results
 }
 
-// lead has a caller of r ask for a token, and returns the answer that the authorization
-// server holds back from it.
-func (f *fleet) lead(ctx context.Context, t *testing.T, r *replica) (pending, *heldAnswer) {
+// lead has a caller of r ask for a token. It returns a function that sends the answer of the
+// authorization server, which is held back.
+func (f *fleet) lead(t testing.TB, r *replica) (leading pending, release func()) {
 	t.Helper()
-	f.hold(1)
-	leading := ask(ctx, r)
+	f.holdNext()
+	leading = ask(t.Context(), r)
 	return leading, f.next(t)
 }
 
 // follow has one caller of each replica ask for a token while another replica leads. It
 // returns when all of them wait for that one.
-func follow(t *testing.T, replicas ...*replica) pending {
+func (f *fleet) follow(t testing.TB, replicas ...*replica) pending {
 	t.Helper()
 	following := ask(t.Context(), replicas...)
 	for _, r := range replicas {
-		await(t, func() bool { return r.observed().claims(tokenstore.ClaimWait) > 0 }, "a replica waits", replicas...)
+		f.await(t, func() bool { return r.observed().waits() > 0 }, "a replica waits")
 	}
 	return following
 }
 
-// aborted waits until r has told the store that its token request has failed.
-func aborted(t *testing.T, r *replica) {
+// awaitAbort waits until r has told the store that its token request has failed.
+func (f *fleet) awaitAbort(t testing.TB, r *replica) {
 	t.Helper()
-	await(t, func() bool { return r.observed().succeeded("abort") > 0 }, "a replica has ended its lease", r)
+	f.await(t, func() bool { return r.observed().succeeded("abort") > 0 }, "a replica has ended its lease")
 }
 
 // token returns the token that r has.
-func (r *replica) token(t *testing.T) *oauth2.Token {
+func (r *replica) token(t testing.TB) *oauth2.Token {
 	t.Helper()
 	token, err := r.source.Token()
 	require.NoError(t, err)

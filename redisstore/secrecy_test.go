@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
@@ -25,63 +26,53 @@ func TestS17_NothingToRead(t *testing.T) {
 	t.Parallel()
 	t.Run("sealed", func(t *testing.T) {
 		t.Parallel()
-		undisturbed(t, func(t *testing.T) {
-			f, tokens, places := listen(t, func(*spec) {})
-			for _, text := range append(tokens, clientID, clientSecret, "confidential", f.url) {
+		scenario(t, func(t *trial, f *fleet) {
+			token, places := f.listen(t)
+			for _, text := range []string{token, clientID, clientSecret, "confidential", f.url} {
 				for place, content := range places {
 					require.False(t, contains(content, text), "%s in %s", text, place)
 				}
 			}
-		})
+		}, "rdbcompression no")
 	})
-	// In plaintext the search finds the tokens. Otherwise it would prove nothing.
+	// In plaintext the search finds the token. Otherwise it would prove nothing.
 	t.Run("in plaintext", func(t *testing.T) {
 		t.Parallel()
-		undisturbed(t, func(t *testing.T) {
-			_, tokens, places := listen(t, func(s *spec) { s.Keys = nil })
-			for _, token := range tokens {
-				require.True(t, contains(places["MONITOR"], token))
-			}
-			require.True(t, contains(places["dump.rdb"], tokens[1]))
+		scenario(t, func(t *trial, f *fleet) {
+			f.spec.Keys = nil
+			token, places := f.listen(t)
+			require.True(t, contains(places["MONITOR"], token))
+			require.True(t, contains(places["dump.rdb"], token))
 			require.True(t, contains(places["dump.rdb"], "confidential reason"))
-		})
+		}, "rdbcompression no")
 	})
 }
 
-// listen runs a fleet. It returns the tokens that the fleet has had, one after the other,
-// and what Redis was sent and what it keeps.
-func listen(t *testing.T, change func(*spec)) (f *fleet, tokens []string, places map[string]string) {
+// listen shares a token and a refusal. It returns the token, what Redis was sent, and what it
+// keeps.
+func (f *fleet) listen(t testing.TB) (token string, places map[string]string) {
 	t.Helper()
-	f = startFleet(t, "rdbcompression no")
 	f.Register(clientcredentialstest.Client{ID: clientID, Secret: clientSecret, Scopes: []string{"confidential.scope"}})
-	f.spec.Scopes = []string{"confidential.scope"}
-	f.spec.Params = url.Values{"audience": {"https://confidential.example"}}
-	change(&f.spec)
 	monitored := startMonitor(t, f.redis.addr)
-
-	replicas := f.replicas(t, 3)
-	tokens = append(tokens, requireTokens(t, getAll(t.Context(), 1, replicas...)...)...)
-	calm(replicas...)
-	report(replicas[0].token(t), replicas...)
-	tokens = append(tokens, requireTokens(t, getAll(t.Context(), 1, replicas...)...)...)
-	// A refusal is shared, too.
-	f.SetFault(&clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Body: `{"error":"temporarily_unavailable","error_description":"confidential reason"}`})
-	refused := f.replica(t, func(s *spec) {
-		s.Params = url.Values{"audience": {"https://other.example"}}
-		s.Retry.MaxAttempts = 1
+	token = requireOneToken(t, getAll(t.Context(), 1, f.replicas(t, 3, scoped("confidential.scope"))...)...)
+	f.SetFault(&clientcredentialstest.Fault{
+		Status: http.StatusServiceUnavailable,
+		Body:   `{"error":"temporarily_unavailable","error_description":"confidential reason"}`,
+	})
+	refused := f.replica(t, func(c *clientcredentials.Config) {
+		c.EndpointParams = url.Values{"audience": {"https://confidential.example"}}
+		c.Retry.MaxAttempts = 1
 	})
 	require.NotEmpty(t, refused.get(t.Context()).Err)
-	aborted(t, refused)
+	f.awaitAbort(t, refused)
 
 	require.NoError(t, f.admin.Save(t.Context()).Err())
 	dump, err := os.ReadFile(filepath.Join(f.redis.dir, "dump.rdb"))
 	require.NoError(t, err)
 	require.NoError(t, f.admin.Echo(t.Context(), "the end").Err())
-	places = map[string]string{
+	return token, map[string]string{
 		"MONITOR": monitored("the end"), "KEYS": strings.Join(f.keys(t), "\n"), "dump.rdb": string(dump),
 	}
-	calm(append(replicas, refused)...)
-	return f, tokens, places
 }
 
 // contains reports whether text is in content, in any encoding.
@@ -103,7 +94,7 @@ func inBase64(text string, offset int) string {
 
 // startMonitor returns a function that returns everything that the server has been sent
 // since, up to a word that it was sent last.
-func startMonitor(t *testing.T, addr string) func(until string) string {
+func startMonitor(t testing.TB, addr string) func(until string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func startRedis(t *testing.T, config ...string) *server {
 }
 
 // startServer starts a redis-server with arguments and a configuration, in which PORT
-// stands for the server's port, and BUS for another free port. Without redis-server it
+// stands for the server's port, and BUS for another port. Without redis-server it
 // skips the test, or fails it if servers are required.
 func startServer(t *testing.T, args, config []string) *server {
 	t.Helper()
@@ -50,9 +50,9 @@ func startServer(t *testing.T, args, config []string) *server {
 	path := filepath.Join(s.dir, "redis.conf")
 	s.args = append([]string{program, path}, args...)
 	config = append(config, "bind 127.0.0.1", "dir "+s.dir)
-	for range 10 { // Another program may take the port first.
-		bus := freePort(t)
-		s.port = freePort(t)
+	for range 10 { // Another program may have one of the ports.
+		bus := randomPort()
+		s.port = randomPort()
 		s.addr = fmt.Sprintf("127.0.0.1:%d", s.port)
 		text := strings.NewReplacer("PORT", strconv.Itoa(s.port), "BUS", strconv.Itoa(bus)).Replace(strings.Join(config, "\n"))
 		require.NoError(t, os.WriteFile(path, []byte(text+"\n"), 0o600))
@@ -88,19 +88,19 @@ func (s *server) run() bool {
 }
 
 // restart starts s again after kill, at the same port. What it had in memory is lost.
-func (s *server) restart(t *testing.T) {
+func (s *server) restart(t testing.TB) {
 	t.Helper()
 	require.True(t, s.run(), "redis-server doesn't start again: %v", s.output())
 }
 
 // client returns a client of s that may run every command.
-func (s *server) client(t *testing.T) *redis.Client {
+func (s *server) client(t testing.TB) *redis.Client {
 	t.Helper()
 	return closed(t, redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true}))
 }
 
 // do runs a command, whose arguments have no spaces in them.
-func do(t *testing.T, admin *redis.Client, command string) {
+func do(t testing.TB, admin *redis.Client, command string) {
 	t.Helper()
 	require.NoError(t, admin.Do(t.Context(), words(command)...).Err())
 }
@@ -113,24 +113,24 @@ func words(command string) (arguments []any) {
 }
 
 // closed closes client at the end of the test.
-func closed[C redis.UniversalClient](t *testing.T, client C) C {
+func closed[C redis.UniversalClient](t testing.TB, client C) C {
 	t.Helper()
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
 // eventually waits until ok returns true.
-func eventually(t *testing.T, ok func() bool, what string) {
+func eventually(t testing.TB, ok func() bool, what string) {
 	t.Helper()
-	require.Eventually(t, ok, patience, 20*time.Millisecond, what)
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), what)
+	}
 }
 
 // A cluster is a Redis Cluster of three masters.
-type cluster struct{ nodes []clusterNode }
-
-type clusterNode struct {
-	*server
-	admin *redis.Client
+type cluster struct {
+	servers []*server
+	admins  []*redis.Client // of the servers
 }
 
 // clusterSlots is the number of slots that keys are spread over.
@@ -139,116 +139,84 @@ const clusterSlots = 16_384
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := new(cluster)
-	for range 3 {
+	for i := range 3 {
 		s := startRedis(t, "cluster-enabled yes", "cluster-port BUS", "cluster-node-timeout 5000")
-		c.nodes = append(c.nodes, clusterNode{s, s.client(t)})
+		admin := s.client(t)
+		c.servers, c.admins = append(c.servers, s), append(c.admins, admin)
+		require.NoError(t, admin.ClusterAddSlotsRange(t.Context(), i*clusterSlots/3, (i+1)*clusterSlots/3-1).Err())
+		do(t, admin, fmt.Sprint("cluster set-config-epoch ", i+1))
+		config, err := admin.ConfigGet(t.Context(), "cluster-port").Result()
+		require.NoError(t, err)
+		do(t, c.admins[0], fmt.Sprint("cluster meet 127.0.0.1 ", s.port, " ", config["cluster-port"]))
 	}
-	for i, node := range c.nodes {
-		require.NoError(t, node.admin.ClusterAddSlotsRange(t.Context(), i*clusterSlots/3, (i+1)*clusterSlots/3-1).Err())
-		do(t, node.admin, fmt.Sprint("cluster set-config-epoch ", i+1))
-		if i > 0 {
-			config, err := node.admin.ConfigGet(t.Context(), "cluster-port").Result()
-			require.NoError(t, err)
-			do(t, c.nodes[0].admin, fmt.Sprint("cluster meet 127.0.0.1 ", node.port, " ", config["cluster-port"]))
-		}
-	}
-	for _, node := range c.nodes {
+	for _, admin := range c.admins {
 		eventually(t, func() bool {
-			info, err := node.admin.ClusterInfo(t.Context()).Result()
+			info, err := admin.ClusterInfo(t.Context()).Result()
 			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
 		}, "the cluster is ready")
 	}
 	return c
 }
 
-func (c *cluster) addrs() (addrs []string) {
-	for _, node := range c.nodes {
-		addrs = append(addrs, node.addr)
+// connect returns how to connect to the cluster as this user. Empty: as the default user.
+func (c *cluster) connect(user, password string) connect {
+	options := redis.ClusterOptions{Username: user, Password: password, ContextTimeoutEnabled: true}
+	for _, s := range c.servers {
+		options.Addrs = append(options.Addrs, s.addr)
 	}
-	return addrs
-}
-
-func (c *cluster) admins() (admins []*redis.Client) {
-	for _, node := range c.nodes {
-		admins = append(admins, node.admin)
-	}
-	return admins
-}
-
-func (c *cluster) client(t *testing.T) *redis.ClusterClient {
-	t.Helper()
-	return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), ContextTimeoutEnabled: true}))
-}
-
-// userClient returns a client of the user that permit is about.
-func (c *cluster) userClient(t *testing.T) redis.UniversalClient {
-	t.Helper()
-	return closed(t, redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.addrs(), Username: userName, Password: userPassword}))
+	return func(t *testing.T) redis.UniversalClient { return closed(t, redis.NewClusterClient(&options)) }
 }
 
 // find returns the index of the node that has key, or -1.
-func (c *cluster) find(t *testing.T, key string) int {
+func (c *cluster) find(t testing.TB, key string) int {
 	t.Helper()
-	for i, node := range c.nodes {
-		if keys, err := node.admin.Keys(t.Context(), key).Result(); err == nil && slices.Contains(keys, key) {
+	for i, admin := range c.admins {
+		if keys, err := admin.Keys(t.Context(), key).Result(); err == nil && slices.Contains(keys, key) {
 			return i
 		}
 	}
 	return -1
 }
 
-// onlyKey returns the one key in the cluster.
-func (c *cluster) onlyKey(t *testing.T) string {
-	t.Helper()
-	var all []string
-	for _, node := range c.nodes {
-		keys, err := node.admin.Keys(t.Context(), "*").Result()
-		require.NoError(t, err)
-		all = append(all, keys...)
-	}
-	require.Len(t, all, 1)
-	return all[0]
-}
-
 // move moves key, with its slot, to another node. It calls step after each step of that.
-func (c *cluster) move(t *testing.T, key string, step func()) {
+func (c *cluster) move(t testing.TB, key string, step func()) {
 	t.Helper()
 	ctx := t.Context()
 	from := c.find(t, key)
 	require.NotEqual(t, -1, from)
-	to := (from + 1) % len(c.nodes)
-	slot, err := c.nodes[0].admin.ClusterKeySlot(ctx, key).Result()
+	to := (from + 1) % len(c.admins)
+	slot, err := c.admins[0].ClusterKeySlot(ctx, key).Result()
 	require.NoError(t, err)
-	ids := make([]string, len(c.nodes))
-	for i, node := range c.nodes {
-		ids[i], err = node.admin.ClusterMyID(ctx).Result()
+	ids := make([]string, len(c.admins))
+	for i, admin := range c.admins {
+		ids[i], err = admin.ClusterMyID(ctx).Result()
 		require.NoError(t, err)
 	}
 	setSlot := func(node int, state string) {
 		t.Helper()
-		do(t, c.nodes[node].admin, fmt.Sprintf("cluster setslot %d %s", slot, state))
+		do(t, c.admins[node], fmt.Sprintf("cluster setslot %d %s", slot, state))
 	}
 	setSlot(to, "importing "+ids[from])
 	setSlot(from, "migrating "+ids[to])
 	step() // The key is still on the old node.
-	require.NoError(t, c.nodes[from].admin.Migrate(ctx, "127.0.0.1", strconv.Itoa(c.nodes[to].port), key, 0, patience).Err())
+	require.NoError(t, c.admins[from].Migrate(ctx, "127.0.0.1", strconv.Itoa(c.servers[to].port), key, 0, patience).Err())
 	require.Equal(t, to, c.find(t, key))
-	step()                   // The old node answers ASK.
-	for i := range c.nodes { // The new node first.
-		setSlot((to+i)%len(c.nodes), "node "+ids[to])
+	step()                    // The old node answers ASK.
+	for i := range c.admins { // The new node first.
+		setSlot((to+i)%len(c.admins), "node "+ids[to])
 	}
 	step() // The old node answers MOVED.
 }
 
-// A watchedPair is a master and its replica, watched by a Sentinel.
-type watchedPair struct{ master, replica, sentinel *server }
+// A watchedPair is a master that has a replica and is watched by a Sentinel.
+type watchedPair struct{ master, sentinel *server }
 
 const masterName = "tokens"
 
 func startWatchedPair(t *testing.T, config ...string) *watchedPair {
 	t.Helper()
 	p := &watchedPair{master: startRedis(t, config...)}
-	p.replica = startRedis(t, append(config, fmt.Sprintf("replicaof 127.0.0.1 %d", p.master.port))...)
+	startRedis(t, append(config, fmt.Sprintf("replicaof 127.0.0.1 %d", p.master.port))...)
 	p.sentinel = startServer(t, []string{"--sentinel"}, []string{
 		"port PORT",
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 1", masterName, p.master.port),
@@ -264,7 +232,7 @@ func startWatchedPair(t *testing.T, config ...string) *watchedPair {
 	return p
 }
 
-func (p *watchedPair) client(t *testing.T) *redis.Client {
+func (p *watchedPair) client(t *testing.T) redis.UniversalClient {
 	t.Helper()
 	return closed(t, redis.NewFailoverClient(&redis.FailoverOptions{
 		MasterName: masterName, SentinelAddrs: []string{p.sentinel.addr}, ContextTimeoutEnabled: true,

@@ -2,17 +2,12 @@ package redisstore_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,39 +28,29 @@ import (
 type connect func(t *testing.T) redis.UniversalClient
 
 // connectTo connects to a single server.
-func connectTo(options *redis.Options) connect {
-	return func(t *testing.T) redis.UniversalClient { return closed(t, redis.NewClient(options)) }
+func connectTo(options redis.Options) connect {
+	return func(t *testing.T) redis.UniversalClient { return closed(t, redis.NewClient(&options)) }
 }
 
 // asUser returns the options of the user that permit is about.
-func asUser(addr string) *redis.Options {
-	return &redis.Options{Addr: addr, Username: userName, Password: userPassword}
+func asUser(addr string) redis.Options {
+	return redis.Options{Addr: addr, Username: userName, Password: userPassword}
 }
 
 // A Store does what tokenstore.Store says, however Redis is deployed.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) connect{
-		"single": func(t *testing.T) connect { return connectTo(&redis.Options{Addr: startRedis(t).addr}) },
-		"RESP2":  func(t *testing.T) connect { return connectTo(&redis.Options{Addr: startRedis(t).addr, Protocol: 2}) },
+		"single": func(t *testing.T) connect { return connectTo(redis.Options{Addr: startRedis(t).addr}) },
+		"RESP2":  func(t *testing.T) connect { return connectTo(redis.Options{Addr: startRedis(t).addr, Protocol: 2}) },
 		"permissions": func(t *testing.T) connect {
-			s := startRedis(t, "user default on >"+adminPassword+" ~* &* +@all")
-			admin := closed(t, redis.NewClient(&redis.Options{Addr: s.addr, Password: adminPassword}))
-			permit(t, admin, documentedPermissions(t)[0])
+			s := startRedis(t)
+			permit(t, s.client(t), documentedPermissions(t)[0])
 			return connectTo(asUser(s.addr))
 		},
-		"TLS": func(t *testing.T) connect {
-			s, trust := startTLSRedis(t)
-			return connectTo(&redis.Options{Addr: s.addr, TLSConfig: trust})
-		},
-		"cluster": func(t *testing.T) connect {
-			c := startCluster(t)
-			return func(t *testing.T) redis.UniversalClient { return c.client(t) }
-		},
-		"sentinel": func(t *testing.T) connect {
-			p := startWatchedPair(t)
-			return func(t *testing.T) redis.UniversalClient { return p.client(t) }
-		},
+		"TLS":      startTLSRedis,
+		"cluster":  func(t *testing.T) connect { return startCluster(t).connect("", "") },
+		"sentinel": func(t *testing.T) connect { return startWatchedPair(t).client },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -76,9 +61,8 @@ func TestStore(t *testing.T) {
 }
 
 const (
-	adminPassword = "of-the-administrator"
-	userName      = "clientcredentials"
-	userPassword  = "of-the-user"
+	userName     = "clientcredentials"
+	userPassword = "of-the-user"
 )
 
 // documentedPermissions returns the rules of the two ACL SETUSER commands in doc.go: those
@@ -98,51 +82,22 @@ func permit(t *testing.T, admin *redis.Client, rules []string) {
 	do(t, admin, "acl setuser "+userName+" reset "+strings.Replace(strings.Join(rules, " "), ">PASSWORD", ">"+userPassword, 1))
 }
 
-// startTLSRedis starts a server that speaks only TLS and asks for a client certificate. It
-// returns what a client needs.
-func startTLSRedis(t *testing.T) (*server, *tls.Config) {
-	t.Helper()
-	pair := newCertificate(t)
+// startTLSRedis starts a server that speaks only TLS, with a certificate of httptest.
+func startTLSRedis(t *testing.T) connect {
+	web := httptest.NewTLSServer(nil)
+	web.Close()
+	pair := web.TLS.Certificates[0]
 	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	require.NoError(t, err)
-	dir := t.TempDir()
-	certificate, private := filepath.Join(dir, "redis.crt"), filepath.Join(dir, "redis.key")
-	for path, block := range map[string]*pem.Block{
-		certificate: {Type: "CERTIFICATE", Bytes: pair.Leaf.Raw},
-		private:     {Type: "PRIVATE KEY", Bytes: secret},
-	} {
-		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
-	}
+	path := filepath.Join(t.TempDir(), "redis.pem")
+	text := append(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
+	require.NoError(t, os.WriteFile(path, text, 0o600))
 	s := startServer(t, nil, []string{
-		"port 0", "tls-port PORT", "tls-auth-clients yes",
-		"tls-cert-file " + certificate, "tls-key-file " + private, "tls-ca-cert-file " + certificate,
+		"port 0", "tls-port PORT", "tls-auth-clients no", "tls-cert-file " + path, "tls-key-file " + path, "tls-ca-cert-file " + path,
 	})
-	trusted := x509.NewCertPool()
-	trusted.AddCert(pair.Leaf)
-	return s, &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{*pair}}
-}
-
-// newCertificate returns a self-signed certificate for a server or a client.
-func newCertificate(t *testing.T) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: rand.Text()},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	leaf, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	return connectTo(redis.Options{Addr: s.addr, TLSConfig: web.Client().Transport.(*http.Transport).TLSClientConfig})
 }
 
 // newKey returns a key like those that the core makes.
@@ -202,50 +157,41 @@ func TestPermissions(t *testing.T) {
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
 		c := startCluster(t)
-		testPermissions(t, slices.Concat(documented[0], documented[1]), c.admins(), c.userClient)
+		testPermissions(t, slices.Concat(documented[0], documented[1]), c.admins, c.connect(userName, userPassword))
 	})
 }
 
 func testPermissions(t *testing.T, rules []string, admins []*redis.Client, connect connect) {
-	permitAll := func(t *testing.T, rules []string) {
+	permitAll := func(rules []string) *redisstore.Store {
 		for _, admin := range admins {
+			do(t, admin, "script flush")
 			permit(t, admin, rules)
 		}
+		return &redisstore.Store{Client: connect(t)}
 	}
-	permitAll(t, rules)
-	s := &redisstore.Store{Client: connect(t)}
+	s := permitAll(rules)
 	for range 10 { // So that each node of a cluster gets some of the keys.
 		useAll(t, s, newKey())
 	}
 	const key = "clientcredentials:x"
-	for _, command := range []string{
-		"get " + key, "del " + key, "hgetall " + key, "dump " + key, "keys *", "scan 0",
-		"flushall", "config get *", "script flush", "monitor",
-	} {
+	for _, command := range []string{"get " + key, "del " + key, "hgetall " + key, "keys *", "flushall", "script flush", "monitor"} {
 		require.ErrorContains(t, s.Client.Do(t.Context(), words(command)...).Err(), "NOPERM", command)
 	}
 	other := &redisstore.Store{Client: s.Client, Prefix: "other:"}
 	_, err := other.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
-	require.ErrorContains(t, err, "redisstore: acquire: ")
 	require.ErrorContains(t, err, "permission")
 
 	for i, rule := range rules {
 		if !strings.HasPrefix(rule, "+") || rule == "+asking" {
 			continue // TestCluster shows that asking is needed.
 		}
-		t.Run("without "+rule, func(t *testing.T) {
-			for _, admin := range admins {
-				do(t, admin, "script flush")
-			}
-			permitAll(t, slices.Delete(slices.Clone(rules), i, i+1))
-			s := &redisstore.Store{Client: connect(t)}
-			_, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
-			if err == nil {
-				err = s.Publish(t.Context(), newKey(), "owner", record, recordTime)
-			}
-			require.Error(t, err)
-			require.NotErrorIs(t, err, tokenstore.ErrLeaseLost)
-		})
+		s := permitAll(slices.Delete(slices.Clone(rules), i, i+1))
+		_, err := s.Acquire(t.Context(), newKey(), "", "owner", leaseTime)
+		if err == nil {
+			err = s.Publish(t.Context(), newKey(), "owner", record, recordTime)
+		}
+		require.Error(t, err, "without %s", rule)
+		require.NotErrorIs(t, err, tokenstore.ErrLeaseLost, "without %s", rule)
 	}
 }
 
@@ -278,64 +224,53 @@ func TestExpiry(t *testing.T) {
 	client := startRedis(t).client(t)
 	s := &redisstore.Store{Client: client}
 	ctx, key := t.Context(), newKey()
-	requireTTL := func(want time.Duration) { // 0: there is no key
+	acquire := func(stale string, lease time.Duration) error {
+		claim, err := s.Acquire(ctx, key, stale, "owner", lease)
+		require.Equal(t, tokenstore.ClaimLead, claim.State)
+		return err
+	}
+	renew := func(lease time.Duration) error { return s.Renew(ctx, key, "owner", lease) }
+	publish := func(ttl time.Duration) error { return s.Publish(ctx, key, "owner", record, ttl) }
+	abort := func(cooldown time.Duration) error { return s.Abort(ctx, key, "owner", nil, cooldown) }
+	invalidate := func() error { return s.Invalidate(ctx, key, record.Version) }
+	requireTTL := func(minutes int, err error) { // 0: there is no key
 		t.Helper()
+		require.NoError(t, err)
 		ttl, err := client.PTTL(ctx, redisstore.DefaultPrefix+key).Result()
 		require.NoError(t, err)
+		want := time.Duration(minutes) * time.Minute
 		require.LessOrEqual(t, ttl, want)
 		require.Greater(t, ttl, want-patience)
 		require.Equal(t, want == 0, ttl == -2) // Redis' answer for a key that doesn't exist.
 	}
-	acquire := func(stale string, lease time.Duration) {
-		t.Helper()
-		claim, err := s.Acquire(ctx, key, stale, "owner", lease)
-		require.NoError(t, err)
-		require.Equal(t, tokenstore.ClaimLead, claim.State)
-	}
-	renew := func(lease time.Duration) { require.NoError(t, s.Renew(ctx, key, "owner", lease)) }
-	publish := func(ttl time.Duration) { require.NoError(t, s.Publish(ctx, key, "owner", record, ttl)) }
-	abort := func(cooldown time.Duration) { require.NoError(t, s.Abort(ctx, key, "owner", nil, cooldown)) }
-	invalidate := func() { require.NoError(t, s.Invalidate(ctx, key, record.Version)) }
 
-	acquire("", time.Minute)
-	requireTTL(time.Minute)
-	publish(10 * time.Minute)
-	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute)
-	requireTTL(10 * time.Minute) // The record stays.
-	renew(20 * time.Minute)
-	requireTTL(20 * time.Minute)
-	renew(time.Minute)
-	requireTTL(10 * time.Minute)
-	acquire(record.Version, 20*time.Minute)
-	requireTTL(20 * time.Minute)
-	abort(0)
-	requireTTL(10 * time.Minute)
-	acquire(record.Version, time.Minute)
-	abort(30 * time.Minute)
-	requireTTL(30 * time.Minute)
-	invalidate()
-	requireTTL(30 * time.Minute) // The cooldown stays.
+	requireTTL(1, acquire("", time.Minute))
+	requireTTL(10, publish(10*time.Minute))
+	requireTTL(10, acquire(record.Version, time.Minute)) // The record stays.
+	requireTTL(20, renew(20*time.Minute))
+	requireTTL(10, renew(time.Minute))
+	requireTTL(20, acquire(record.Version, 20*time.Minute))
+	requireTTL(10, abort(0))
+	requireTTL(10, acquire(record.Version, time.Minute))
+	requireTTL(30, abort(30*time.Minute))
+	requireTTL(30, invalidate()) // The cooldown stays.
 	data, err := client.HGet(ctx, redisstore.DefaultPrefix+key, "data").Result()
 	require.NoError(t, err)
 	require.Empty(t, data)
 
 	key = newKey()
-	acquire("", time.Minute)
-	abort(0)
-	requireTTL(0)
-	acquire("", time.Minute)
-	publish(time.Minute)
-	invalidate()
-	requireTTL(0)
-	acquire("", time.Minute)
-	publish(0)
-	requireTTL(0)
+	requireTTL(1, acquire("", time.Minute))
+	requireTTL(0, abort(0))
+	requireTTL(1, acquire("", time.Minute))
+	requireTTL(1, publish(time.Minute))
+	requireTTL(0, invalidate())
+	requireTTL(1, acquire("", time.Minute))
+	requireTTL(0, publish(0))
 
 	// A token may never expire. Nothing overflows.
 	const forever = 1<<63 - 1
-	acquire("", time.Minute)
-	publish(forever)
+	require.NoError(t, acquire("", time.Minute))
+	require.NoError(t, publish(forever))
 	claim, err := s.Acquire(ctx, key, "", "owner", time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, tokenstore.ClaimHit, claim.State)
@@ -359,23 +294,14 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	key := newKey()
 	// on returns a Store on a Redis that was prepared by do.
-	on := func(do func(t *testing.T, client *redis.Client) error, config ...string) func(*testing.T) *redisstore.Store {
+	on := func(do func(s *server, client *redis.Client) error, config ...string) func(*testing.T) *redisstore.Store {
 		return func(t *testing.T) *redisstore.Store {
-			client := startRedis(t, config...).client(t)
-			require.NoError(t, do(t, client))
-			return &redisstore.Store{Client: client, Prefix: "x"}
+			s := startRedis(t, config...)
+			require.NoError(t, do(s, s.client(t)))
+			return &redisstore.Store{Client: connectTo(redis.Options{Addr: s.addr})(t), Prefix: "x"}
 		}
 	}
-	// as returns a Store of the user with a Redis on which the user has these rules.
-	as := func(rules ...string) func(*testing.T) *redisstore.Store {
-		return func(t *testing.T) *redisstore.Store {
-			s := startRedis(t)
-			if rules != nil {
-				permit(t, s.client(t), rules)
-			}
-			return &redisstore.Store{Client: connectTo(asUser(s.addr))(t)}
-		}
-	}
+	ctx := t.Context()
 	for _, c := range []struct {
 		name  string
 		store func(t *testing.T) *redisstore.Store // that fails
@@ -384,24 +310,16 @@ func TestErrors(t *testing.T) {
 		{"no Client", func(*testing.T) *redisstore.Store { return new(redisstore.Store) }, "has no Client"},
 		{"a nil Client", func(*testing.T) *redisstore.Store { return &redisstore.Store{Client: (*redis.Client)(nil)} }, "has no Client"},
 		{"no Store", func(*testing.T) *redisstore.Store { return nil }, "has no Client"},
-		{"down", func(t *testing.T) *redisstore.Store {
-			server := startRedis(t)
-			s := &redisstore.Store{Client: server.client(t)}
-			lead(t, s, key, "owner")
-			server.kill()
-			return s
-		}, "connect"},
-		{"closed", on(func(_ *testing.T, client *redis.Client) error { return client.Close() }), "closed"},
-		{"another type", on(func(t *testing.T, client *redis.Client) error {
-			return client.Set(t.Context(), "x"+key, "text", 0).Err()
-		}), "WRONGTYPE"},
-		{"a hash of others", on(func(t *testing.T, client *redis.Client) error {
-			return client.HSet(t.Context(), "x"+key, "expiry", time.Now().Add(time.Hour).UnixMilli(), "lease", "x").Err()
+		{"down", on(func(s *server, _ *redis.Client) error { s.kill(); return nil }), "connect"},
+		{"another type", on(func(_ *server, client *redis.Client) error { return client.Set(ctx, "x"+key, "text", 0).Err() }), "WRONGTYPE"},
+		{"a hash of others", on(func(_ *server, client *redis.Client) error {
+			return client.HSet(ctx, "x"+key, "expiry", time.Now().Add(time.Hour).UnixMilli(), "lease", "x").Err()
 		}), "reply"},
-		{"no permission", as("on", ">PASSWORD"), "NOPERM"},
-		{"wrong password", as(), "WRONGPASS"},
+		{"wrong password", func(t *testing.T) *redisstore.Store {
+			return &redisstore.Store{Client: connectTo(asUser(startRedis(t).addr))(t)}
+		}, "WRONGPASS"},
 		// Redis quotes the arguments of a command that it doesn't know.
-		{"no scripts", on(func(*testing.T, *redis.Client) error { return nil }, `rename-command EVALSHA ""`), "unknown command"},
+		{"no scripts", on(func(*server, *redis.Client) error { return nil }, `rename-command EVALSHA ""`), "unknown command"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -414,11 +332,8 @@ func TestErrors(t *testing.T) {
 				if c.want != "has no Client" {
 					require.ErrorContains(t, err, "redisstore: "+operation+": ")
 				}
-				for _, hidden := range []string{"DATA", userPassword} {
-					require.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), hidden)
-				}
+				require.NotRegexp(t, "DATA|"+userPassword, fmt.Sprintf("%v %+v %#v", err, err, err))
 			}
-			ctx := t.Context()
 			data := []byte(strings.Repeat("DATA", 100))
 			claim, err := s.Acquire(ctx, key, "version", "owner", leaseTime)
 			check("acquire", err)
@@ -438,14 +353,11 @@ func TestErrors(t *testing.T) {
 func TestReplies(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []any{
-		nil, "OK", int64(2),
-		[]any{},
-		[]any{"hit"},
+		int64(2),
 		[]any{"lead", int64(1), "", "", ""},
 		[]any{"other", int64(1), "", ""},
 		[]any{"hit", int64(1), "1", nil},
 		[]any{"wait", int64(1), nil, ""},
-		[]any{int64(1), int64(1), "", ""},
 		[]any{"lead", "1", "", ""},
 	} {
 		ctx, s := t.Context(), &redisstore.Store{Client: answering{reply: reply}}
@@ -491,64 +403,41 @@ func TestReadOnly(t *testing.T) {
 			published, leased := newKey(), newKey()
 			useAll(t, s, published)
 			lead(t, s, leased, "owner")
-			contents := func() (all []map[string]string) {
-				for _, key := range []string{published, leased} {
-					fields, err := client.HGetAll(ctx, redisstore.DefaultPrefix+key).Result()
-					require.NoError(t, err)
-					all = append(all, fields)
-				}
-				return all
+			contents := func(key string) map[string]string {
+				fields, err := client.HGetAll(ctx, redisstore.DefaultPrefix+key).Result()
+				require.NoError(t, err)
+				return fields
 			}
-			before := contents()
+			before := []map[string]string{contents(published), contents(leased)}
 
 			do(t, client, c.refuse)
 			requireHit(t, s, published)
-			_, err := s.Acquire(ctx, published, record.Version, "owner", leaseTime)
-			require.ErrorContains(t, err, c.want)
-			_, err = s.Acquire(ctx, newKey(), "", "owner", leaseTime)
-			require.ErrorContains(t, err, c.want)
 			claim, err := s.Acquire(ctx, leased, "", "another", leaseTime)
 			require.NoError(t, err)
 			require.Equal(t, tokenstore.ClaimWait, claim.State)
-			require.ErrorContains(t, s.Renew(ctx, leased, "owner", leaseTime), c.want)
-			require.ErrorContains(t, s.Publish(ctx, leased, "owner", record, recordTime), c.want)
-			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, time.Hour), c.want)
-			require.ErrorContains(t, s.Abort(ctx, leased, "owner", nil, 0), c.want)
-			require.Equal(t, before, contents())
-			if c.want == "OOM" { // A token that was refused can still be removed.
+			_, err = s.Acquire(ctx, published, record.Version, "owner", leaseTime)
+			refused := []error{
+				err, s.Renew(ctx, leased, "owner", leaseTime), s.Publish(ctx, leased, "owner", record, recordTime),
+				s.Abort(ctx, leased, "owner", nil, time.Hour), s.Abort(ctx, leased, "owner", nil, 0),
+			}
+			if c.want != "OOM" { // A token can be removed from a Redis that is full.
+				refused = append(refused, s.Invalidate(ctx, published, record.Version))
+			}
+			for _, err := range refused {
+				require.ErrorContains(t, err, c.want)
+			}
+			require.Equal(t, before[0], contents(published))
+			require.Equal(t, before[1], contents(leased))
+			if c.want == "OOM" {
 				require.NoError(t, s.Invalidate(ctx, published, record.Version))
-				require.Empty(t, contents()[0])
-			} else {
-				require.ErrorContains(t, s.Invalidate(ctx, published, record.Version), c.want)
-				require.Equal(t, before, contents())
+				require.Empty(t, contents(published))
 			}
 
 			do(t, client, c.allow)
 			require.NoError(t, s.Publish(ctx, leased, "owner", record, recordTime))
 			requireHit(t, s, leased)
-			require.NoError(t, s.Invalidate(ctx, published, record.Version))
 		})
 	}
-}
-
-func TestContext(t *testing.T) {
-	t.Parallel()
-	server := startRedis(t)
-	s := &redisstore.Store{Client: server.client(t)}
-	key := newKey()
-	lead(t, s, key, "owner")
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.ErrorIs(t, s.Publish(ctx, key, "owner", record, recordTime), context.Canceled)
-
-	server.freeze(t)
-	defer server.thaw(t)
-	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	_, err := s.Acquire(ctx, key, "", "owner", leaseTime)
-	require.Error(t, err)
-	require.Less(t, time.Since(start), patience)
 }
 
 // A cluster has keys on all of its nodes, and works while they move. The documented
@@ -557,13 +446,13 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	documented := documentedPermissions(t)
-	for _, admin := range c.admins() {
+	for _, admin := range c.admins {
 		permit(t, admin, slices.Concat(documented[0], documented[1]))
 	}
-	s := &redisstore.Store{Client: c.userClient(t)}
+	s := &redisstore.Store{Client: c.connect(userName, userPassword)(t)}
 	ctx := t.Context()
 	seen := make(map[int]bool)
-	for i := 0; len(seen) < len(c.nodes); i++ {
+	for i := 0; len(seen) < len(c.servers); i++ {
 		require.Less(t, i, 1000)
 		key := newKey()
 		useAll(t, s, key)
@@ -583,30 +472,26 @@ func TestCluster(t *testing.T) {
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
 }
 
-// When the master is gone, its replica takes over with the records that it has.
+// When the master is gone, its replica takes over with the records that it has. The last write
+// may be lost.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
-	p := startWatchedPair(t)
+	p := startWatchedPair(t, "user replica on >replica ~* &* +@all", "masteruser replica", "masterauth replica")
 	s := &redisstore.Store{Client: p.client(t)}
-	key := newKey()
-	useAll(t, s, key)
+	kept, lost := newKey(), newKey()
+	useAll(t, s, kept)
 	master := p.master.client(t)
-	eventually(t, func() bool { n, err := master.Wait(t.Context(), 1, time.Second).Result(); return err == nil && n == 1 }, "the replica has it")
+	eventually(t, func() bool { return master.Wait(t.Context(), 1, time.Second).Val() == 1 }, "the replica has it")
+	do(t, master, "acl deluser replica") // Nothing is replicated from now on.
+	useAll(t, s, lost)
 
 	p.master.kill()
-	succeeds := func(f func(ctx context.Context) error, what string) {
-		eventually(t, func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			return f(ctx) == nil
-		}, what)
-	}
-	succeeds(func(ctx context.Context) error { return s.Abort(ctx, key, "another", nil, 0) }, "the replica has become the master")
-	requireHit(t, s, key)
-	succeeds(func(ctx context.Context) error {
+	eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		_, err := s.Acquire(ctx, newKey(), "", "owner", leaseTime)
-		return err
+		return err == nil
 	}, "the replica takes writes")
-	require.NoError(t, s.Invalidate(t.Context(), key, record.Version))
-	useAll(t, s, newKey())
+	requireHit(t, s, kept)
+	useAll(t, s, lost)
 }

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -22,7 +21,7 @@ const (
 	replyPrefix = "reply: "
 )
 
-// A command tells a worker what to do. The zero value asks what it has seen so far.
+// A command tells a worker what to do.
 type command struct {
 	Start *spec // makes the replica
 	Get   int   // how many callers ask for a token
@@ -65,7 +64,6 @@ func (c command) run(r **replica, answer *reply) (err error) {
 	}
 	switch {
 	case c.Start != nil:
-		c.Start.Redis = redis.UniversalOptions{Addrs: c.Start.Addrs, ContextTimeoutEnabled: true}
 		if *r, err = newReplica(*c.Start); err != nil {
 			return err
 		}
@@ -85,12 +83,14 @@ func (c command) run(r **replica, answer *reply) (err error) {
 type worker struct {
 	*process
 	replies chan reply // in the order of the commands
+	seen    observed   // as of the last reply
 }
 
-func startWorker(t *testing.T, env ...string) *worker {
+// startWorker starts a worker in FIPS 140-only mode, in which SHA-1 panics.
+func startWorker(t testing.TB) *worker {
 	t.Helper()
 	w := &worker{replies: make(chan reply, 100)}
-	w.process = start(t, append(env, workerVariable+"=1"), func(line string) {
+	w.process = start(t, []string{workerVariable + "=1", "GODEBUG=fips140=only"}, func(line string) {
 		var r reply
 		if _, text, ok := strings.Cut(line, replyPrefix); ok && json.Unmarshal([]byte(text), &r) == nil {
 			w.replies <- r
@@ -99,7 +99,7 @@ func startWorker(t *testing.T, env ...string) *worker {
 	return w
 }
 
-func (w *worker) send(t *testing.T, c command) {
+func (w *worker) send(t testing.TB, c command) {
 	t.Helper()
 	text, err := json.Marshal(c)
 	require.NoError(t, err)
@@ -108,11 +108,12 @@ func (w *worker) send(t *testing.T, c command) {
 }
 
 // receive waits for the reply to the oldest command that has none yet.
-func (w *worker) receive(t *testing.T) reply {
+func (w *worker) receive(t testing.TB) reply {
 	t.Helper()
 	select {
 	case r := <-w.replies:
 		require.Empty(t, r.Err)
+		w.seen = r.Seen
 		return r
 	case <-time.After(2 * patience):
 		require.FailNow(t, "a worker doesn't answer", w.output())
@@ -121,20 +122,14 @@ func (w *worker) receive(t *testing.T) reply {
 }
 
 // get has n callers ask for a token. receive returns what they got.
-func (w *worker) get(t *testing.T, n int) {
+func (w *worker) get(t testing.TB, n int) {
 	t.Helper()
 	w.send(t, command{Get: n})
 }
 
-func (w *worker) observed(t *testing.T) observed {
-	t.Helper()
-	w.send(t, command{})
-	return w.receive(t).Seen
-}
-
 // quit checks that the worker leaves no goroutine behind, and that the race detector has
 // found nothing in it.
-func (w *worker) quit(t *testing.T) {
+func (w *worker) quit(t testing.TB) {
 	t.Helper()
 	w.send(t, command{Quit: true})
 	w.receive(t)
