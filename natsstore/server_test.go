@@ -85,17 +85,18 @@ func connect(tb testing.TB, url string, options ...nats.Option) jetstream.JetStr
 	return js
 }
 
-// createBucket creates the bucket of the tests.
-func createBucket(tb testing.TB, js jetstream.JetStream, configure ...func(*jetstream.KeyValueConfig)) {
+// createBucket creates and returns the bucket of the tests.
+func createBucket(tb testing.TB, js jetstream.JetStream, configure ...func(*jetstream.KeyValueConfig)) (bucket jetstream.KeyValue) {
 	tb.Helper()
 	config := jetstream.KeyValueConfig{Bucket: testBucket, TTL: time.Hour, Storage: jetstream.MemoryStorage}
 	for _, f := range configure {
 		f(&config)
 	}
-	eventually(tb, func(ctx context.Context) error {
-		_, err := js.CreateKeyValue(ctx, config)
+	eventually(tb, func(ctx context.Context) (err error) {
+		bucket, err = js.CreateKeyValue(ctx, config)
 		return err
 	})
+	return bucket
 }
 
 func inFiles(config *jetstream.KeyValueConfig) { config.Storage = jetstream.FileStorage }
