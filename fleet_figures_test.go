@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,21 +29,23 @@ func TestFleetFigures(t *testing.T) {
 	if *updateFigures {
 		sizes = []int{10, 100, 1_000, 10_000, 100_000}
 	}
-	cold := "| replicas | token requests without a store | with | longest wait | store operations per replica |\n| ---: | ---: | ---: | ---: | ---: |\n"
-	steady := "| replicas | token requests per life without a store | with | store operations per replica and life | of the fleet | a tenth have looked after | nine tenths after |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+	var cold strings.Builder
+	cold.WriteString("| replicas | token requests without a store | with | longest wait | store operations per replica |\n| ---: | ---: | ---: | ---: | ---: |\n")
+	var steady strings.Builder
+	steady.WriteString("| replicas | token requests per life without a store | with | store operations per replica and life | of the fleet | a tenth have looked after | nine tenths after |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, n := range sizes {
 		figures := simulateFigures(t, n)
 		require.Equal(t, 1, figures.coldRequests)
 		require.LessOrEqual(t, figures.coldWait, 450*time.Millisecond)
 		require.InDelta(t, 3600.0/3300, figures.requestsPerLife, 0.15)
 		require.Less(t, figures.operationsPerLife, 4.0)
-		cold += fmt.Sprintf("| %s | %s | %d | %v | %.1f |\n", thousands(n), thousands(n), figures.coldRequests, figures.coldWait.Round(time.Millisecond), figures.coldOperations)
-		steady += fmt.Sprintf("| %s | %s | %.2f | %.2f | %.1f/s | %v | %v |\n", thousands(n), thousands(n), figures.requestsPerLife, figures.operationsPerLife,
-			figures.operationsPerLife*float64(n)/3600, figures.early.Round(time.Second), figures.late.Round(time.Second))
+		cold.WriteString(fmt.Sprintf("| %s | %s | %d | %v | %.1f |\n", thousands(n), thousands(n), figures.coldRequests, figures.coldWait.Round(time.Millisecond), figures.coldOperations))
+		steady.WriteString(fmt.Sprintf("| %s | %s | %.2f | %.2f | %.1f/s | %v | %v |\n", thousands(n), thousands(n), figures.requestsPerLife, figures.operationsPerLife,
+			figures.operationsPerLife*float64(n)/3600, figures.early.Round(time.Second), figures.late.Round(time.Second)))
 	}
 	if *updateFigures {
-		writeFigures(t, "cold", cold)
-		writeFigures(t, "steady", steady)
+		writeFigures(t, "cold", cold.String())
+		writeFigures(t, "steady", steady.String())
 	}
 }
 

@@ -113,11 +113,12 @@ func (tel *telemetry) series(t *testing.T, metric string) []string {
 			continue
 		}
 		for _, p := range points(m) {
-			line := name
+			var line strings.Builder
+			line.WriteString(name)
 			for _, a := range p.attributes.ToSlice() {
-				line += " " + strings.TrimPrefix(string(a.Key), "clientcredentials.") + "=" + a.Value.String()
+				line.WriteString(" " + strings.TrimPrefix(string(a.Key), "clientcredentials.") + "=" + a.Value.String())
 			}
-			lines = append(lines, line+": "+p.text)
+			lines = append(lines, line.String()+": "+p.text)
 		}
 	}
 	return lines

@@ -106,7 +106,7 @@ func do(t testing.TB, admin *redis.Client, command string) {
 }
 
 func words(command string) (arguments []any) {
-	for _, word := range strings.Fields(command) {
+	for word := range strings.FieldsSeq(command) {
 		arguments = append(arguments, word)
 	}
 	return arguments

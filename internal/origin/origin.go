@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
@@ -138,10 +139,5 @@ func (p *Policy) lists(o Origin) bool {
 	if p == nil {
 		return false
 	}
-	for _, listed := range p.listed {
-		if o == listed {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.listed, o)
 }

@@ -35,7 +35,7 @@ func HeaderSecrets(header http.Header) (secrets []string) {
 
 func fieldSecrets(name, value string) (secrets []string) {
 	if name == "cookie" {
-		for _, pair := range strings.Split(value, ";") {
+		for pair := range strings.SplitSeq(value, ";") {
 			_, value, _ := strings.Cut(pair, "=")
 			secrets = append(secrets, strings.Trim(value, ` "`))
 		}

@@ -374,7 +374,7 @@ func FuzzMask(f *testing.F) {
 			return
 		}
 		rest := text[:min(len(text), int(limit))]
-		for _, shown := range strings.Split(masked, Redacted) {
+		for shown := range strings.SplitSeq(masked, Redacted) {
 			_, after, found := strings.Cut(rest, shown)
 			require.True(t, found, "%q isn't in %q", shown, rest)
 			rest = after
@@ -552,7 +552,7 @@ func TestNeutralise(t *testing.T) {
 	require.True(t, utf8.ValidString(text))
 	require.Equal(t, "abcd[2J]0;titleefghijklmno\nfake\n\tkept", strings.ReplaceAll(text, "\ufffd", ""))
 	require.Equal(t, 16, strings.Count(text, "\ufffd"))
-	for r := rune(0); r < unicode.MaxLatin1; r++ {
+	for r := range unicode.MaxLatin1 {
 		require.Equal(t, r < ' ' || '\x7f' <= r && r < '\u00a0', IsControl(r), "%U", r)
 	}
 }
