@@ -13,8 +13,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // newProbing returns a token endpoint with those replies, and a Config that has to find out
@@ -204,23 +202,6 @@ func TestF15_EmptyCredentials(t *testing.T) {
 		require.Equal(t, credentials[0] != "", received[1].form.Has("client_id"))
 		require.Equal(t, credentials[1] != "", received[1].form.Has("client_secret"))
 	}
-}
-
-// RFC 6749, Section 2.3.1.
-func TestAuthenticate(t *testing.T) {
-	endpoint := newTokenEndpoint(goodReply)
-	conf := endpoint.config()
-	conf.ClientID, conf.ClientSecret = "i d:\u00e4", "s&c:%+"
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams, 7} {
-		conf.AuthStyle = style
-		_, err := conf.Token(t.Context())
-		require.NoError(t, err)
-	}
-	received := endpoint.received()
-	require.Equal(t, "Basic "+redact.BasicCredentials("i+d%3A%C3%A4", "s%26c%3A%25%2B"), received[0].header.Get("Authorization"))
-	require.Equal(t, "i d:\u00e4", received[1].form.Get("client_id"))
-	require.Equal(t, "s&c:%+", received[1].form.Get("client_secret"))
-	require.Equal(t, []string{"header", "params", "none"}, authMethods(t, received))
 }
 
 func TestAuthStyleCacheBound(t *testing.T) {

@@ -2,7 +2,6 @@ package clientcredentials_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +22,8 @@ import (
 // them use the fake servers of package clientcredentialstest.
 
 // Most programs need only this: a [clientcredentials.Config], one client that is kept, and
-// requests. The servers are fakes that run during the example.
+// requests. [clientcredentials.Config.Client] caches the token, so a hundred requests need one
+// token request. The servers are fakes that run during the example.
 func Example() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -62,27 +62,8 @@ func exampleConfig(server *clientcredentialstest.Server) *clientcredentials.Conf
 	}
 }
 
-// A client caches its token: a hundred API requests need one token request.
-func ExampleConfig_Client() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	client := exampleConfig(server).Client(context.Background())
-
-	for range 100 {
-		resp, err := client.Get(server.APIURL)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-	}
-	fmt.Println("API requests with a valid token:", server.API.Accepted())
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// API requests with a valid token: 100
-	// token requests: 1
-}
-
-// A Transport is for an http.Client that the program sets up itself.
+// A Transport is for an http.Client that the program sets up itself. To use the tokens of one
+// Source with another RoundTripper, make a [clientcredentials.Transport].
 func ExampleConfig_Transport() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -139,12 +120,18 @@ func ExampleConfig_Source() {
 	// token requests: 1
 }
 
-// Token always requests a new token. It shows whether a configuration works.
+// Token always requests a new token. It shows whether a configuration works. This request has
+// more parameters: resource (RFC 8707), which may be repeated, and audience, which some
+// authorization servers need.
 func ExampleConfig_Token() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 	conf := exampleConfig(server)
 	conf.Scopes = []string{"reports.read", "reports.write"}
+	conf.EndpointParams = url.Values{
+		"resource": {"https://api.example.com/", "https://files.example.com/"},
+		"audience": {"reports"},
+	}
 
 	token, err := conf.Token(context.Background())
 	if err != nil {
@@ -153,112 +140,15 @@ func ExampleConfig_Token() {
 	fmt.Println("type:", token.Type())
 	fmt.Println("scope:", token.Extra("scope"))
 	fmt.Println("lifetime:", time.Duration(token.ExpiresIn)*time.Second)
-	// Output:
-	// type: Bearer
-	// scope: reports.read reports.write
-	// lifetime: 1h0m0s
-}
-
-// A token request can have more parameters, such as resource (RFC 8707), which may be
-// repeated, and audience, which some authorization servers need.
-func ExampleConfig_endpointParams() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-	conf.EndpointParams = url.Values{
-		"resource": {"https://api.example.com/", "https://files.example.com/"},
-		"audience": {"reports"},
-	}
-
-	if _, err := conf.Token(context.Background()); err != nil {
-		log.Fatal(err)
-	}
 	received := server.Auth.Requests()[0]
 	fmt.Println("resource:", received.Form["resource"])
 	fmt.Println("audience:", received.Form["audience"])
 	// Output:
+	// type: Bearer
+	// scope: reports.read reports.write
+	// lifetime: 1h0m0s
 	// resource: [https://api.example.com/ https://files.example.com/]
 	// audience: [reports]
-}
-
-// Without an AuthStyle, the client finds out how the server wants to receive the
-// credentials, and remembers it. This server accepts only client_secret_post.
-func ExampleConfig_authStyleAutoDetect() {
-	server := clientcredentialstest.NewServer(clientcredentialstest.Client{
-		ID:          "reports",
-		Secret:      "s3cret",
-		AuthMethods: []string{"client_secret_post"},
-	})
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     "reports",
-		ClientSecret: "s3cret",
-		TokenURL:     server.TokenURL,
-	}
-	for range 2 {
-		if _, err := conf.Token(context.Background()); err != nil {
-			log.Fatal(err)
-		}
-	}
-	for i, received := range server.Auth.Requests() {
-		fmt.Println("request", i+1, "by", received.AuthMethod)
-	}
-	// Output:
-	// request 1 by client_secret_basic
-	// request 2 by client_secret_post
-	// request 3 by client_secret_post
-}
-
-// With AuthStyleInHeader the credentials are in the Authorization header, and with
-// AuthStyleInParams they are in the body.
-func ExampleConfig_authStyle() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
-		conf.AuthStyle = style
-		if _, err := conf.Token(context.Background()); err != nil {
-			log.Fatal(err)
-		}
-	}
-	for _, received := range server.Auth.Requests() {
-		fmt.Println(received.AuthMethod)
-		fmt.Printf("  header: %q\n", received.Header.Get("Authorization"))
-		fmt.Printf("  body: %q\n", received.Body)
-	}
-	// Output:
-	// client_secret_basic
-	//   header: "Basic Y2xpZW50OnNlY3JldA=="
-	//   body: "grant_type=client_credentials"
-	// client_secret_post
-	//   header: ""
-	//   body: "client_id=client&client_secret=secret&grant_type=client_credentials"
-}
-
-// The client in the context under oauth2.HTTPClient sends the token requests, and the
-// client that Config.Client returns uses its Transport. This Transport trusts a private
-// certification authority.
-func ExampleConfig_tls() {
-	server := clientcredentialstest.NewTLSServer()
-	defer server.Close()
-	// A program would read a file, with x509.NewCertPool and AppendCertsFromPEM.
-	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
-	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{
-		Transport: transport,
-		Timeout:   10 * time.Second,
-	})
-	resp, err := exampleConfig(server).Client(ctx).Get(server.APIURL)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status, resp.TLS.Version == tls.VersionTLS13)
-	// Output: 200 OK true
 }
 
 // Only the listed origins receive the token.
@@ -283,35 +173,6 @@ func ExampleConfig_origins() {
 	// Get "https://elsewhere.example/reports": oauth2: https://elsewhere.example:443 is not among the Origins that may receive the token; add it there, or use another client
 }
 
-// A Config can be printed and logged: its secret isn't shown.
-func ExampleConfig_String() {
-	conf := &clientcredentials.Config{
-		ClientID:     "reports",
-		ClientSecret: "s3cret",
-		TokenURL:     "https://login.example.com/oauth2/token",
-		Scopes:       []string{"reports.read"},
-	}
-	fmt.Println(conf)
-	// Output: clientcredentials.Config{ClientID: "reports", TokenURL: "https://login.example.com/oauth2/token", Scopes: ["reports.read"]}
-}
-
-// If the server refuses, the error is the one of golang.org/x/oauth2.
-func ExampleConfig_retrieveError() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-	conf.ClientSecret = "no longer valid"
-
-	_, err := conf.Token(context.Background())
-	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Use errors.As for an error of an http.Client.
-		fmt.Println(refusal.ErrorCode)
-		fmt.Println(refusal.Response.Status)
-	}
-	// Output:
-	// invalid_client
-	// 401 Unauthorized
-}
-
 // A ResponseError says that the status is one of success, but the answer is no token
 // response. Here a proxy answers with a login page.
 func ExampleResponseError() {
@@ -331,7 +192,9 @@ func ExampleResponseError() {
 	// Output: 200 text/html 26 bytes
 }
 
-// IsTemporary separates the failures that may pass from those that somebody has to fix.
+// IsTemporary separates the failures that may pass from those that somebody has to fix. If the
+// server refuses, the error is the one of golang.org/x/oauth2. A Config can be logged beside
+// it: [clientcredentials.Config.String] doesn't show the secret.
 func ExampleIsTemporary() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -340,12 +203,16 @@ func ExampleIsTemporary() {
 	conf.Retry.MaxAttempts = 1
 
 	_, err := conf.Token(context.Background())
+	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Use errors.As for an error of an http.Client.
+		fmt.Println(refusal.ErrorCode, refusal.Response.StatusCode)
+	}
 	fmt.Println("refused:", clientcredentials.IsTemporary(err))
 
 	server.Stop()
 	_, err = conf.Token(context.Background())
 	fmt.Println("down:", clientcredentials.IsTemporary(err))
 	// Output:
+	// invalid_client 401
 	// refused: false
 	// down: true
 }
@@ -428,7 +295,8 @@ func ExampleSource_TokenContext() {
 
 // If a program adds the token to its requests itself, it reports a token that the API
 // refused, and repeats the call if there will be another token. Client and Transport do all
-// this themselves.
+// this themselves. A program that learns of a revocation in another way calls
+// [clientcredentials.Source.Invalidate].
 func ExampleSource_Reject() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -463,63 +331,4 @@ func ExampleSource_Reject() {
 	// Output:
 	// 401 and again:
 	// 200
-}
-
-// Invalidate drops a token that was revoked, and the next call requests a new one. Several
-// callers may report the same token.
-func ExampleSource_Invalidate() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	ctx := context.Background()
-	source := exampleConfig(server).Source(ctx)
-
-	revoked, err := source.TokenContext(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	server.Auth.Revoke(revoked.AccessToken)
-	source.Invalidate(revoked)
-
-	token, err := source.TokenContext(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	source.Invalidate(revoked) // This has no effect: the token has been replaced already.
-
-	_, active := server.Auth.Introspect(token.AccessToken)
-	fmt.Println("another token:", token.AccessToken != revoked.AccessToken)
-	fmt.Println("active:", active)
-	fmt.Println("state:", source.Status().State)
-	// Output:
-	// another token: true
-	// active: true
-	// state: fresh
-}
-
-// Two clients use the same tokens over different connections. Each has a Transport that was
-// made without Config.Transport.
-func ExampleTransport() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	source := exampleConfig(server).Source(context.Background())
-	bulk := http.DefaultTransport.(*http.Transport).Clone()
-	bulk.MaxConnsPerHost = 2
-	defer bulk.CloseIdleConnections()
-
-	for _, client := range []*http.Client{
-		{Transport: &clientcredentials.Transport{Source: source}},
-		{Transport: &clientcredentials.Transport{Source: source, Base: bulk}},
-	} {
-		resp, err := client.Get(server.APIURL)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-		fmt.Println(resp.Status)
-	}
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// 200 OK
-	// 200 OK
-	// token requests: 1
 }

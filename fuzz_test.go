@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -23,7 +22,6 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
-	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 var (
@@ -430,54 +428,6 @@ func compareErrors(t *testing.T, ourErr, theirErr error, r inspection, strict bo
 			require.Equal(t, pair[0], pair[1])
 		}
 	}
-}
-
-// FuzzExpiresIn reads a text as expires_in, in each place where it may appear.
-func FuzzExpiresIn(f *testing.F) {
-	for _, text := range []string{
-		"", "0", "-0", "1", "3600", "3600.0", "3600.5", "1e3", "0.5", "-0.5", "1e-400", "-1", "10", "2147483647", "2147483648", "-2147483648", "-2147483649",
-		"99999999999", "-9223372036854775808", "1e999", "-1e999", "abc", "01", "+5", ".5", "5.", "0x10", "1_0", "NaN", "Inf", " 1", "1 ", "\u0661", "true", "null", "{}",
-	} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if len(text) > 10_000 {
-			t.Skip("nothing new")
-		}
-		parsed, _, err := tokenresponse.Parse([]byte("expires_in="+url.QueryEscape(text)), formType, false)
-		seconds := parsed.ExpiresIn
-
-		// The result is the same in all places.
-		answers := []reply{{mediaType: formType, body: "access_token=a&expires_in=" + url.QueryEscape(text)}}
-		if utf8.ValidString(text) { // encoding/json would change other texts.
-			quoted, err := json.Marshal(text)
-			require.NoError(t, err)
-			answers = append(answers, reply{body: `{"access_token":"a","expires_in":` + string(quoted) + `}`})
-		}
-		if json.Valid([]byte(text)) && text == strings.TrimSpace(text) && text != "null" && text[0] != '"' {
-			answers = append(answers, reply{body: `{"access_token":"a","expires_in":` + text + `}`})
-		}
-		for _, a := range answers {
-			token, tokenErr := newTokenEndpoint(a).config().Token(t.Context())
-			if err != nil {
-				require.ErrorContains(t, tokenErr, ": expires_in is not a number (")
-				require.Regexp(t, faultText, tokenErr.Error())
-				continue
-			}
-			require.NoError(t, tokenErr)
-			require.Equal(t, seconds, token.ExpiresIn, "%q", a.body)
-		}
-
-		// In any case the token is used for at least a second.
-		if err == nil {
-			sent := time.Unix(1e9, 0)
-			c := newCachedToken(&tokenResponse{Response: &tokenresponse.Response{AccessToken: "a", ExpiresIn: seconds}, sent: sent, floor: time.Second + minReuse}, 0, 0.5)
-			require.LessOrEqual(t, c.soft, c.hard)
-			require.LessOrEqual(t, c.hard, c.dead)
-			require.Equal(t, Fresh, c.state(sent.Add(2*time.Second-1)))
-			require.Equal(t, seconds == 0, c.dead == forever)
-		}
-	})
 }
 
 // FuzzRetryAfter checks that a server can't make a client wait for longer than an hour.

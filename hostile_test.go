@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -87,12 +85,13 @@ var places = []struct {
 
 // tokenRedirects tries those redirects of a token endpoint that chosen selects. The target
 // would issue a token.
-func tokenRedirects(t *testing.T, chosen func(status int, place string, inBody bool) bool) {
+func tokenRedirects(t *testing.T, chosen func(status int, downgrade, inBody bool) bool) {
+	t.Parallel()
 	tried := 0
 	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
 		for _, place := range places {
 			for _, creds := range wireCredentials {
-				if !chosen(status, place.name, creds.inBody) {
+				if !chosen(status, strings.HasPrefix(place.name, "downgrade"), creds.inBody) {
 					continue
 				}
 				tried++
@@ -146,79 +145,23 @@ func tokenRedirects(t *testing.T, chosen func(status int, place string, inBody b
 	require.NotZero(t, tried)
 }
 
-func isDowngrade(place string) bool { return strings.HasPrefix(place, "downgrade") }
-
 // TestR3_SecretInTheBody: 307 and 308 ask for the same request again, with its body.
 func TestR3_SecretInTheBody(t *testing.T) {
-	t.Parallel()
-	tokenRedirects(t, func(status int, place string, inBody bool) bool {
-		return status >= 307 && inBody && !isDowngrade(place)
-	})
+	tokenRedirects(t, func(status int, downgrade, inBody bool) bool { return status >= 307 && inBody && !downgrade })
 }
 
 func TestR3b_Basic(t *testing.T) {
-	t.Parallel()
-	tokenRedirects(t, func(status int, place string, inBody bool) bool {
-		return status >= 307 && !inBody && !isDowngrade(place)
-	})
+	tokenRedirects(t, func(status int, downgrade, inBody bool) bool { return status >= 307 && !inBody && !downgrade })
 }
 
 // TestR3c_OtherStatuses: the other statuses turn the request into a GET, or mean something
 // else.
 func TestR3c_OtherStatuses(t *testing.T) {
-	t.Parallel()
-	tokenRedirects(t, func(status int, place string, _ bool) bool {
-		return status < 307 && !isDowngrade(place)
-	})
+	tokenRedirects(t, func(status int, downgrade, _ bool) bool { return status < 307 && !downgrade })
 }
 
 func TestR4_Downgrade(t *testing.T) {
-	t.Parallel()
-	tokenRedirects(t, func(_ int, place string, _ bool) bool { return isDowngrade(place) })
-}
-
-// TestR3_NoLocation: a token in a redirect without a target isn't accepted either.
-func TestR3_NoLocation(t *testing.T) {
-	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
-		first := hostile.Start(t, hostile.Raw(func(*http.Request) string {
-			body := `{"access_token":"` + hostile.StolenToken + `"}`
-			return fmt.Sprintf("HTTP/1.1 %d Redirect\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body)
-		}))
-		conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: first.URL, HTTPClient: hostile.Client(), Retry: RetryPolicy{MaxAttempts: 1}}
-		token, err := conf.Token(t.Context())
-		require.Nil(t, token)
-		require.Error(t, err)
-		require.NotContains(t, surfaces(err), hostile.StolenToken)
-		require.Len(t, first.Requests(), 1)
-	}
-}
-
-// TestF8_SecretInTheBodyOnlyAfterARejection: the secret moves from the header to the body only
-// after a rejection, not after a failure.
-func TestF8_SecretInTheBodyOnlyAfterARejection(t *testing.T) {
-	for name, answer := range map[string]http.Handler{
-		"503":      hostile.Echo(503),
-		"429":      hostile.Echo(429),
-		"504":      hostile.JSON(504, `{"error":"invalid_client"}`),
-		"307":      hostile.Redirect(307, "/token"),
-		"reset":    hostile.Reset(),
-		"cut":      hostile.Raw(func(*http.Request) string { return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 9\r\n\r\nx" }),
-		"no HTTP":  hostile.Raw(func(*http.Request) string { return "401 Unauthorized\r\n\r\n" }),
-		"HTML":     hostile.Echo(200),
-		"rejected": hostile.JSON(401, `{"error":"invalid_client"}`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := hostile.Start(t, answer, hostile.JSON(200, `{"access_token":"x"}`))
-			conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: s.URL, HTTPClient: hostile.Client(), Retry: RetryPolicy{MaxAttempts: 1}}
-			_, err := conf.Token(t.Context())
-			require.Equal(t, name != "rejected", err != nil)
-			_, err = conf.Token(t.Context())
-			require.NoError(t, err)
-			for i, req := range s.Requests() {
-				requireChosenForm(t, req, credentials{secret: wireSecret, inBody: name == "rejected" && i > 0})
-			}
-		})
-	}
+	tokenRedirects(t, func(_ int, downgrade, _ bool) bool { return downgrade })
 }
 
 // The tests from here on are about redirects by the API.
@@ -384,87 +327,38 @@ func TestR1_CallersOwnAuthorization(t *testing.T) {
 	require.Empty(t, other.Find(wireToken))
 }
 
-// TestR6_HardenedClient: the API client keeps the CheckRedirect, Jar and Timeout of the
-// context's client. Token requests follow no redirect, whatever CheckRedirect permits.
+// TestR6_HardenedClient: the API client keeps the CheckRedirect and Timeout of the context's
+// client. Token requests follow no redirect, whatever CheckRedirect permits.
 func TestR6_HardenedClient(t *testing.T) {
-	for _, where := range []string{"context", "Config.HTTPClient"} {
-		t.Run(where, func(t *testing.T) {
-			other := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+hostile.StolenToken+`"}`))
-			auth := hostile.Start(t)
-			api := hostile.Start(t, hostile.Redirect(307, other.URL))
-			jar, err := cookiejar.New(nil)
-			require.NoError(t, err)
-			u, err := url.Parse(auth.URL)
-			require.NoError(t, err)
-			jar.SetCookies(u, []*http.Cookie{{Name: "ours", Value: "CookieCanary"}})
-			var checked []string
-			shared := hostile.Client()
-			shared.Jar = jar
-			shared.Timeout = time.Hour
-			shared.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
-				checked = append(checked, req.URL.String())
-				return nil
-			}
-			before := *shared
-			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, shared)
-			conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL}
-			if where == "Config.HTTPClient" {
-				conf.HTTPClient = shared
-				ctx = t.Context()
-			}
+	for _, inContext := range []bool{true, false} {
+		other := hostile.Start(t, hostile.JSON(200, `{"access_token":"`+hostile.StolenToken+`"}`))
+		auth := hostile.Start(t, hostile.Redirect(307, other.URL), hostile.JSON(200, `{"access_token":"`+wireToken+`"}`))
+		api := hostile.Start(t, hostile.Redirect(307, other.URL))
+		checked := 0
+		shared := hostile.Client()
+		shared.Timeout = time.Hour
+		shared.CheckRedirect = func(*http.Request, []*http.Request) error { checked++; return nil }
+		before := *shared
+		conf := &Config{ClientID: "id", ClientSecret: wireSecret, TokenURL: auth.URL, HTTPClient: shared}
+		ctx, want := t.Context(), 0 // HTTPClient is for token requests.
+		if inContext {
+			ctx, conf.HTTPClient, want = context.WithValue(ctx, oauth2.HTTPClient, shared), nil, 1
+		}
+		_, err := conf.Token(ctx)
+		require.ErrorContains(t, err, "which is not followed")
+		require.Zero(t, checked, "CheckRedirect was called for a token request")
+		require.Zero(t, other.Connections())
 
-			for _, status := range []int{301, 302, 303, 307, 308} {
-				auth.Script(hostile.Redirect(status, other.URL))
-				_, err = conf.Token(ctx)
-				require.ErrorContains(t, err, "which is not followed")
-			}
-			require.Empty(t, checked, "CheckRedirect was called for a token request")
-			require.Zero(t, other.Connections())
-			// Token requests use the Jar, as upstream does.
-			for _, req := range auth.Requests() {
-				require.Equal(t, "ours=CookieCanary", req.Header.Get("Cookie"))
-			}
-
-			client := conf.Client(ctx)
-			auth.Script(hostile.JSON(200, `{"access_token":"`+wireToken+`"}`))
-			resp, err := client.Get(api.URL)
-			require.NoError(t, err)
-			resp.Body.Close()
-			require.Len(t, other.Requests(), 1)
-			require.Empty(t, other.Find(wireToken))
-			if where == "context" {
-				require.Equal(t, []string{other.URL}, checked)
-				require.Equal(t, "ours=CookieCanary", api.Requests()[0].Header.Get("Cookie"))
-				require.Equal(t, time.Hour, client.Timeout)
-			} else {
-				require.Empty(t, checked, "HTTPClient is for token requests")
-				require.Empty(t, api.Requests()[0].Header.Get("Cookie"))
-				require.Zero(t, client.Timeout)
-			}
-			require.True(t, shared.Jar == before.Jar && shared.Timeout == before.Timeout && shared.Transport == before.Transport)
-			require.NoError(t, shared.CheckRedirect(&http.Request{URL: u}, nil), "the program's client was changed")
-		})
-	}
-}
-
-// TestServersThatBehave shows that the tests in this file would find a secret or a token: a
-// server without redirects receives them.
-func TestServersThatBehave(t *testing.T) {
-	for _, creds := range wireCredentials {
-		auth := hostile.StartHTTP2(t, hostile.JSON(200, `{"access_token":"`+wireToken+`"}`))
-		api := hostile.StartHTTP2(t, hostile.Text(200, "text/plain", ""))
-		conf := &Config{ClientID: "id", TokenURL: auth.URL}
-		creds.apply(conf)
-		resp, err := conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, hostile.Client())).Get(api.URL)
+		client := conf.Client(ctx)
+		resp, err := client.Get(api.URL)
 		require.NoError(t, err)
 		resp.Body.Close()
-		require.Len(t, auth.Requests(), 1)
-		requireChosenForm(t, auth.Requests()[0], creds)
-		require.NotEmpty(t, auth.Find(creds.secret))
-		require.NotEmpty(t, api.Find(wireToken))
-		require.Empty(t, api.Find(creds.secret))
-		require.True(t, slices.ContainsFunc(api.Requests(), func(req hostile.Request) bool {
-			return req.Header.Get("Authorization") == "Bearer "+wireToken
-		}))
+		require.Len(t, other.Requests(), 1)
+		require.Empty(t, other.Find(wireToken))
+		require.Equal(t, want, checked)
+		require.Equal(t, time.Duration(want)*time.Hour, client.Timeout)
+		require.Equal(t, before.Timeout, shared.Timeout)
+		require.Same(t, before.Transport, shared.Transport)
+		require.NoError(t, shared.CheckRedirect(nil, nil), "the program's client was changed")
 	}
 }
