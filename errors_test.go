@@ -258,8 +258,10 @@ func TestL4_ControlCharactersInNetworkErrors(t *testing.T) {
 // Package internal/tokenresponse tests the texts for all the rules that an answer can break.
 func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {
 	for _, test := range []struct{ mediaType, body, want string }{
-		{jsonType, `{"access_token":5,"token_type":{},"expires_in":"CANARY"}`,
-			"cannot parse json: access_token is not a string; token_type is not a string; expires_in is not a number"},
+		{
+			jsonType, `{"access_token":5,"token_type":{},"expires_in":"CANARY"}`,
+			"cannot parse json: access_token is not a string; token_type is not a string; expires_in is not a number",
+		},
 		{jsonType, `{"access_token":"CANARY"`, "cannot parse json: syntax error at byte 40"},
 		{jsonType, `{"CANARY":1}`, "server response missing access_token"},
 		{formType, `access_token=CANARY&access_token=CANARY`, "cannot parse response: access_token appears more than once"},
