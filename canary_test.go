@@ -132,8 +132,8 @@ var canaryTokens = fmt.Sprintf(`{"access_token":%q,"refresh_token":%q,"id_token"
 
 // leakyAnswers repeat the request, or contain the tokens of a good answer.
 var leakyAnswers = map[string]http.Handler{
-	"page":    hostile.Echo(500),
-	"text":    repeating(func(dump string) http.Handler { return hostile.Text(401, "text/plain", dump) }),
+	"page": hostile.Echo(500),
+	"text": repeating(func(dump string) http.Handler { return hostile.Text(401, "text/plain", dump) }),
 	"description": repeating(func(dump string) http.Handler {
 		return hostile.JSON(400, `{"error":"invalid_client","error_description":`+inJSON(dump)+`}`)
 	}),

@@ -70,7 +70,7 @@ func TestP3a_OtherLetterCase(t *testing.T) {
 	require.EqualError(t, err, `oauth2: "invalid_client" "d"`)
 }
 
-func TestP3d_StrictWantsBearer(t *testing.T) {
+func TestP3d_TokenType(t *testing.T) {
 	_, err := tokenOf(t, reply{body: `{"access_token":"a","token_type":"N_A"}`}, true)
 	require.ErrorContains(t, err, "token_type is not Bearer")
 }
