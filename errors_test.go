@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -63,22 +62,6 @@ func TestL1b_WhatIsMasked(t *testing.T) {
 				func(conf *Config) { conf.ClientSecret, conf.EndpointParams = test.secret, test.params })
 			require.EqualError(t, refusal, "oauth2: cannot fetch token: 400 Bad Request\nResponse: "+test.want)
 		})
-	}
-}
-
-// A secret or a token that begins before the limit is masked, wherever it ends.
-func TestL1b_AtTheLimit(t *testing.T) {
-	secret, token := "Canary"+strings.Repeat(`"<`, 50), "Canary"+strings.Repeat("T0ken", 2000)
-	for _, before := range []int{0, 1, 60, 119} {
-		filler := strings.Repeat("x", maxErrorBody-before)
-		for _, a := range []reply{
-			{status: 400, mediaType: "text/html", body: filler + html.EscapeString(secret)},
-			{status: 400, mediaType: formType, body: "x=" + filler + "&access_token=" + token},
-		} {
-			refusal := refusalFor(t, a, withSecret(secret))
-			require.NotContains(t, refusal.Error(), "Canary", before)
-			require.LessOrEqual(t, len(refusal.Body), maxErrorBody)
-		}
 	}
 }
 
@@ -189,6 +172,7 @@ func TestL4_LongNetworkError(t *testing.T) {
 	require.ErrorAs(t, err, &certificate)
 	var hostname x509.HostnameError
 	require.ErrorAs(t, err, &hostname)
+	require.Less(t, len(err.Error()), 2*maxErrorText)
 	require.Len(t, endpoint.received(), 1)
 }
 
@@ -236,23 +220,6 @@ func TestL4_ControlCharacters(t *testing.T) {
 	require.IsType(t, (*oauth2.RetrieveError)(nil), err)
 	requireHarmless(t, err.Error())
 	require.Less(t, len(err.Error()), 2*maxErrorText)
-}
-
-// net/http quotes the answer of a server that doesn't speak HTTP correctly.
-func TestL4_ControlCharactersInNetworkErrors(t *testing.T) {
-	for name, answer := range map[string]string{
-		"no HTTP":       hostileText + "\r\n\r\n",
-		"bad header":    "HTTP/1.1 401 Unauthorized\r\n" + hostileText + "\r\n\r\n",
-		"bad Location":  "HTTP/1.1 302 Found\r\nLocation: https://[" + strings.ReplaceAll(hostileText, "\x00", "") + "\r\nContent-Length: 0\r\n\r\n",
-		"long Location": "HTTP/1.1 302 Found\r\nLocation: https://[" + strings.Repeat("x", 1<<20) + "\r\nContent-Length: 0\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := serveRaw(t, answer).Token(t.Context())
-			require.Error(t, err)
-			requireHarmless(t, err.Error())
-			require.Less(t, len(err.Error()), maxErrorBody)
-		})
-	}
 }
 
 // Package internal/tokenresponse tests the texts for all the rules that an answer can break.

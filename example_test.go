@@ -63,7 +63,8 @@ func exampleConfig(server *clientcredentialstest.Server) *clientcredentials.Conf
 }
 
 // A Transport is for an http.Client that the program sets up itself. To use the tokens of one
-// Source with another RoundTripper, make a [clientcredentials.Transport].
+// Source with another RoundTripper, make a [clientcredentials.Transport]. For a library that
+// takes an oauth2.TokenSource, call [clientcredentials.Config.TokenSource].
 func ExampleConfig_Transport() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -81,24 +82,10 @@ func ExampleConfig_Transport() {
 	// Output: 200 OK
 }
 
-// A TokenSource is for libraries that take an oauth2.TokenSource.
-func ExampleConfig_TokenSource() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	ctx := context.Background()
-	client := oauth2.NewClient(ctx, exampleConfig(server).TokenSource(ctx))
-
-	resp, err := client.Get(server.APIURL)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status)
-	// Output: 200 OK
-}
-
 // A Source is for programs that need the token itself, for example to use it with another
-// protocol than HTTP. It is the cache, so keep it.
+// protocol than HTTP. It is the cache, so keep it. A caller waits no longer than the context of
+// [clientcredentials.Source.TokenContext] allows, and the token request continues for later
+// callers.
 func ExampleConfig_Source() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -276,21 +263,6 @@ func ExampleSource_Status() {
 	// 200 ready
 	// 200 ready
 	// 503 no token
-}
-
-// A caller waits no longer than its context allows. The token request continues for later
-// callers.
-func ExampleSource_TokenContext() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{Delay: time.Hour}) // The authorization server hangs.
-	source := exampleConfig(server).Source(context.Background())
-
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	_, err := source.TokenContext(ctx)
-	fmt.Println(errors.Is(err, context.DeadlineExceeded))
-	// Output: true
 }
 
 // If a program adds the token to its requests itself, it reports a token that the API
