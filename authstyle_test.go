@@ -124,45 +124,20 @@ func TestF8_RememberedStyleStays(t *testing.T) {
 	}
 }
 
-func TestF8_FixedStyleIsNotProbed(t *testing.T) {
-	for style, want := range map[oauth2.AuthStyle]string{oauth2.AuthStyleInHeader: "header", oauth2.AuthStyleInParams: "params"} {
-		rejected := oauthError(401, "invalid_client")
-		endpoint, conf := newProbing(rejected, rejected, goodReply)
-		conf.AuthStyle = style
-		for range 2 {
-			_, err := conf.Token(t.Context())
-			require.EqualError(t, err, `oauth2: "invalid_client"`)
-		}
-		_, err := conf.Token(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, []string{want, want, want}, authMethods(t, endpoint.received()))
-		require.Equal(t, oauth2.AuthStyleAutoDetect, rememberedStyle(conf), "nothing was found out")
-	}
-}
-
+// With an id or a secret, the second style is tried, and Strict has no objection.
 func TestF15_EmptyCredentials(t *testing.T) {
-	for name, first := range map[string]reply{"accepted": goodReply, "rejected": oauthError(401, "invalid_client")} {
-		t.Run(name, func(t *testing.T) {
-			endpoint, conf := newProbing(first)
-			conf.ClientID, conf.ClientSecret = "", ""
-			_, err := conf.Token(t.Context())
-			require.Equal(t, name == "rejected", err != nil)
-			require.Len(t, endpoint.received(), 1)
-			require.Equal(t, "Basic Og==", endpoint.received()[0].header.Get("Authorization"))
-
-			conf.Strict = true
-			_, err = conf.Token(t.Context())
-			require.EqualError(t, err, "oauth2: ClientID and ClientSecret are empty; set them")
-			require.Len(t, endpoint.received(), 1, "nothing was sent")
-		})
-	}
-	// With an id or a secret, the second style is tried, and Strict has no objection.
-	for _, credentials := range [][2]string{{"id", ""}, {"", "secret"}} {
+	for _, credentials := range [][2]string{{"", ""}, {"id", ""}, {"", "secret"}} {
 		endpoint, conf := newProbing(oauthError(401, "invalid_client"))
-		conf.ClientID, conf.ClientSecret, conf.Strict = credentials[0], credentials[1], true
+		conf.ClientID, conf.ClientSecret = credentials[0], credentials[1]
+		conf.Strict = credentials != [2]string{}
 		_, err := conf.Token(t.Context())
 		require.EqualError(t, err, `oauth2: "invalid_client"`)
 		received := endpoint.received()
+		if !conf.Strict {
+			require.Len(t, received, 1)
+			require.Equal(t, "Basic Og==", received[0].header.Get("Authorization"))
+			continue
+		}
 		require.Len(t, received, 2)
 		require.Equal(t, credentials[0] != "", received[1].form.Has("client_id"))
 		require.Equal(t, credentials[1] != "", received[1].form.Has("client_secret"))
@@ -180,26 +155,6 @@ func TestAuthStyleCacheBound(t *testing.T) {
 		require.LessOrEqual(t, len(cache.known), maxAuthStyles)
 		require.Len(t, cache.known, i%maxAuthStyles+1, "below the limit no style is forgotten")
 	}
-}
-
-// A style that worked for one client or endpoint isn't used for another.
-func TestAuthStyleCacheKey(t *testing.T) {
-	var cache authStyleCache
-	cache.set("u", "i", oauth2.AuthStyleInParams)
-	for _, key := range []knownStyle{{"u", "", 0}, {"", "i", 0}, {"i", "u", 0}, {"ui", "", 0}, {"", "ui", 0}} {
-		_, ok := cache.get(key.tokenURL, key.clientID)
-		require.False(t, ok, key)
-	}
-}
-
-// The drop-in table has what a program sees of this.
-func TestCopiesShareTheAuthStyleCache(t *testing.T) {
-	conf := new(Config)
-	before := *conf
-	require.Same(t, conf.authStyles(), conf.authStyles())
-	after := *conf
-	require.Same(t, conf.authStyles(), after.authStyles())
-	require.NotSame(t, conf.authStyles(), before.authStyles())
 }
 
 func TestAuthStylesConcurrently(t *testing.T) {

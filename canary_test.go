@@ -284,14 +284,6 @@ func TestCanary(t *testing.T) {
 				})
 				p.showSource(t, c, false)
 			})
-			sub("retry and pause", func(t *testing.T, p *printer, c *Config) {
-				busy := repeating(func(dump string) http.Handler {
-					return withHeaders(hostile.Text(503, "text/plain", dump), "60", "Retry-After")
-				})
-				c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": hostile.Start(t, hostile.Echo(503), busy)})
-				c.Retry.MaxAttempts = 2
-				p.showSource(t, c, false)
-			})
 			sub("success", func(t *testing.T, p *printer, c *Config) {
 				tokens := canaryTokens
 				if c.DPoP != nil {

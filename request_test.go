@@ -357,21 +357,3 @@ func TestF16_CleartextTokenURL(t *testing.T) {
 		})
 	}
 }
-
-// The credentials of one attempt are neither in the next attempt nor in the Config.
-func TestTokenRequestIsACopy(t *testing.T) {
-	endpoint := newTokenEndpoint(goodReply)
-	conf := endpoint.config()
-	conf.EndpointParams = url.Values{"resource": {"https://a.example"}}
-	request, err := newTokenRequest(t.Context(), conf, nil)
-	require.NoError(t, err)
-	conf.EndpointParams["resource"][0] = "https://b.example"
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
-		_, err = request.send(t.Context(), style)
-		require.NoError(t, err)
-	}
-	require.Equal(t, url.Values{"resource": {"https://b.example"}}, conf.EndpointParams)
-	received := endpoint.received()
-	require.Equal(t, []string{"params", "header"}, authMethods(t, received))
-	require.Equal(t, "https://a.example", received[1].form.Get("resource"))
-}
