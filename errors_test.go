@@ -296,16 +296,6 @@ func TestL6_ResponseIsUsable(t *testing.T) {
 		require.NoError(t, refusal.Response.Body.Close())
 		require.NotPanics(t, func() { _ = refusal.Error() })
 	}
-
-	// A RoundTripper may leave out almost everything.
-	conf := newTokenEndpoint(reply{}).config()
-	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: 401}, nil
-	})}
-	_, err := conf.Token(t.Context())
-	require.IsType(t, (*oauth2.RetrieveError)(nil), err)
-	require.NotEmpty(t, surfaces(err))
-	require.NotNil(t, err.(*oauth2.RetrieveError).Response.Body)
 }
 
 // TestCanary prints them in every way.

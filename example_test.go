@@ -7,7 +7,6 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"time"
 
@@ -225,44 +224,25 @@ func ExampleRetryPolicy() {
 	// token requests: 2
 }
 
-// A readiness probe reports that the service is ready while there is a token to use, even if
-// the authorization server is down. Without a token the probe asks for one, because a
-// service that isn't ready gets no calls that would do it. See also [clientcredentials.State].
+// Status reports whether there is a token to use, for example to a readiness probe: see
+// examples/readiness. See also [clientcredentials.State].
 func ExampleSource_Status() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 	source := exampleConfig(server).Source(context.Background())
 
-	ready := func(w http.ResponseWriter, r *http.Request) {
-		if state := source.Status().State; state == clientcredentials.Expired || state == clientcredentials.Failed {
-			ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
-			defer cancel()
-			if _, err := source.TokenContext(ctx); err != nil {
-				http.Error(w, "no token", http.StatusServiceUnavailable)
-				return
-			}
-		}
-		fmt.Fprintln(w, "ready")
-	}
-	probe := func() {
-		answer := httptest.NewRecorder()
-		ready(answer, httptest.NewRequest(http.MethodGet, "/ready", nil))
-		fmt.Print(answer.Code, " ", answer.Body)
-	}
-
-	probe()
-	server.Stop()
-	probe()
+	fmt.Println(source.Status().State)
 	token, err := source.Token()
 	if err != nil {
 		log.Fatal(err)
 	}
+	fmt.Println(source.Status().State)
 	source.Invalidate(token)
-	probe()
+	fmt.Println(source.Status().State)
 	// Output:
-	// 200 ready
-	// 200 ready
-	// 503 no token
+	// expired
+	// fresh
+	// expired
 }
 
 // If a program adds the token to its requests itself, it reports a token that the API
