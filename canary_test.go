@@ -377,16 +377,9 @@ func (p *printer) showConfig(t *testing.T, c *Config) {
 		*Config
 		Name string
 	}
-	type holding struct {
-		Name string
-		Conf Config
-		List []*Config
-	}
 	p.print(*c)
 	p.print(c)
 	p.print(embedding{c, "x"})
-	p.print(holding{"x", *c, []*Config{c}})
-	p.print(map[string]Config{"x": *c})
 	p.log(*c)
 	p.log(c)
 	p.log(embedding{c, "x"})

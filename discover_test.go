@@ -22,8 +22,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
 const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
@@ -472,51 +470,4 @@ func TestServerMetadataConfig(t *testing.T) {
 			require.Equal(t, &test.want, conf)
 		})
 	}
-}
-
-// FuzzServerMetadata reads metadata like Discover, and makes a Config from it.
-func FuzzServerMetadata(f *testing.F) {
-	const issuer = "https://issuer.example/x"
-	f.Add(strings.ReplaceAll(wholeMetadata, "ISSUER", issuer))
-	for _, body := range []string{
-		goodMetadata, `{"issuer":"ISSUER/"}`, `{}`, `null`, `[]`, ``, `{"issuer":"a\u001b[2J\u202e\ud800` + "\xff" + `"}`,
-		`{"issuer":"ISSUER","token_endpoint":"javascript:alert(1)"}`, `{"issuer":"ISSUER","token_endpoint":"https://a:b@c/#d"}`,
-		`{"issuer":"ISSUER","mtls_endpoint_aliases":{"token_endpoint":"https://a.example/","token_endpoint":"https://b.example/"}}`,
-		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","token_endpoint_auth_methods_supported":["none",null]}`,
-		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","grant_types_supported":["implicit\n"]}`,
-		`{"issuer":"ISSUER","x":1e999,"x":[[[{}]]],"jwks_uri":null}`,
-	} {
-		f.Add(strings.ReplaceAll(body, "ISSUER", issuer))
-	}
-	f.Fuzz(func(t *testing.T, body string) {
-		if !strictjson.IsObject([]byte(body)) {
-			t.Skip("parseMetadata wants an object")
-		}
-		m, err := parseMetadata([]byte(body), issuer)
-		require.True(t, (m == nil) != (err == nil), "metadata or an error")
-		if err != nil {
-			requireModest(t, err, "")
-			return
-		}
-
-		require.Equal(t, issuer, m.Issuer)
-		for _, address := range []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint, m.JWKSURI, m.RevocationEndpoint, m.IntrospectionEndpoint} {
-			if address != "" {
-				require.Regexp(t, "^(?i:https)://[^#]+$", address)
-				u, err := url.Parse(address)
-				require.NoError(t, err)
-				require.Nil(t, u.User)
-			}
-		}
-
-		conf, err := m.Config("id", &namedAuth{method: "private_key_jwt"}, namedCertificate{method: "tls_client_auth"}, &namedAuth{method: "client_secret_post"})
-		require.True(t, (conf == nil) != (err == nil), "a Config or an error")
-		if err != nil {
-			requireModest(t, err, "")
-			return
-		}
-		require.Contains(t, m.TokenEndpointAuthMethodsSupported, conf.ClientAuth.Method())
-		require.Contains(t, []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint}, conf.TokenURL)
-		require.NotEmpty(t, conf.TokenURL)
-	})
 }
