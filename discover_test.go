@@ -276,24 +276,16 @@ func hijacked(answer string) http.HandlerFunc {
 }
 
 func TestDiscoverOverHTTP(t *testing.T) {
-	t.Parallel()
 	for endpoint, good := range map[string]bool{
 		"ISSUER/token":                     true,
 		"http://localhost:1234/token":      true,
-		"https://a.example/token":          true,
 		"http://a.example/token":           false,
 		"http://127.0.0.1.a.example/token": false,
 	} {
-		t.Run(endpoint, func(t *testing.T) {
-			t.Parallel()
-			site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", endpoint, 1)))
-			_, err := Discover(site.ctx, site.issuer)
-			if good {
-				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, "token_endpoint is not https")
-			}
-		})
+		site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", endpoint, 1)))
+		_, err := Discover(site.ctx, site.issuer)
+		require.Equal(t, good, err == nil, endpoint)
+		require.True(t, good || strings.Contains(err.Error(), "token_endpoint is not https"), "%v", err)
 	}
 }
 

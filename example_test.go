@@ -2,7 +2,6 @@ package clientcredentials_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -159,27 +158,9 @@ func ExampleConfig_origins() {
 	// Get "https://elsewhere.example/reports": oauth2: https://elsewhere.example:443 is not among the Origins that may receive the token; add it there, or use another client
 }
 
-// A ResponseError says that the status is one of success, but the answer is no token
-// response. Here a proxy answers with a login page.
-func ExampleResponseError() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{
-		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"text/html"}},
-		Body:   "<html>Please log in</html>",
-	})
-
-	_, err := exampleConfig(server).Token(context.Background())
-	var unusable *clientcredentials.ResponseError
-	if errors.As(err, &unusable) {
-		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
-	}
-	// Output: 200 text/html 26 bytes
-}
-
 // IsTemporary separates the failures that may pass from those that somebody has to fix. If the
-// server refuses, the error is the one of golang.org/x/oauth2. A Config can be logged beside
+// server refuses, the error is the one of golang.org/x/oauth2. If the status is one of success,
+// but the answer is no token response, it is a [clientcredentials.ResponseError]. A Config can be logged beside
 // it: [clientcredentials.Config.String] doesn't show the secret.
 func ExampleIsTemporary() {
 	server := clientcredentialstest.NewServer()
