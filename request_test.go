@@ -305,7 +305,8 @@ func TestBadConfig(t *testing.T) {
 			_, err := c.Source(ctx).TokenContext(t.Context())
 			return err
 		},
-		"Client": func(c *Config, ctx context.Context) error { return get(c.Client(ctx)) },
+		"Client":    func(c *Config, ctx context.Context) error { return get(c.Client(ctx)) },
+		"Transport": func(c *Config, ctx context.Context) error { return get(&http.Client{Transport: c.Transport(ctx)}) },
 	}
 	for call, do := range calls {
 		t.Run(call, func(t *testing.T) {
