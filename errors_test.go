@@ -34,17 +34,6 @@ func withSecret(secret string) func(conf *Config) {
 	return func(conf *Config) { conf.ClientSecret = secret }
 }
 
-// Credentials in EndpointParams are masked like the client secret. Package internal/redact has
-// the names of such parameters.
-func TestL1b_Parameters(t *testing.T) {
-	for _, echo := range echoes[:5] { // The rest are of a client secret.
-		refusal := refusalFor(t, reply{status: 400, mediaType: "text/html", body: "<p>" + echo.encode(oddSecret)}, withSecret(""), func(conf *Config) {
-			conf.EndpointParams = url.Values{"api_key": {"other", oddSecret}}
-		})
-		require.Empty(t, hostile.Find(refusal.Error(), oddSecret), echo.name)
-	}
-}
-
 func TestL1b_WhatIsMasked(t *testing.T) {
 	const page = "grant_type=client_credentials&client_id=id&audience=api&client_assertion_type=urn:x"
 	for _, test := range []struct {

@@ -161,7 +161,8 @@ func ExampleConfig_origins() {
 // IsTemporary separates the failures that may pass from those that somebody has to fix. If the
 // server refuses, the error is the one of golang.org/x/oauth2. If the status is one of success,
 // but the answer is no token response, it is a [clientcredentials.ResponseError]. A Config can be logged beside
-// it: [clientcredentials.Config.String] doesn't show the secret.
+// it: [clientcredentials.Config.String] doesn't show the secret. A [clientcredentials.RetryPolicy]
+// bounds the attempts and the time that they take.
 func ExampleIsTemporary() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -182,27 +183,6 @@ func ExampleIsTemporary() {
 	// invalid_client 401
 	// refused: false
 	// down: true
-}
-
-// A program that answers people can't wait for half a minute. This one makes at most two
-// attempts, and waits at most 5 seconds.
-func ExampleRetryPolicy() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Unavailable()) // The answer to the first attempt is 503.
-	conf := exampleConfig(server)
-	conf.Retry = clientcredentials.RetryPolicy{
-		MaxAttempts:    2,
-		AttemptTimeout: 2 * time.Second,
-		TotalTimeout:   5 * time.Second,
-	}
-
-	_, err := conf.Token(context.Background())
-	fmt.Println("error:", err)
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// error: <nil>
-	// token requests: 2
 }
 
 // Status reports whether there is a token to use, for example to a readiness probe: see
