@@ -132,10 +132,8 @@ var canaryTokens = fmt.Sprintf(`{"access_token":%q,"refresh_token":%q,"id_token"
 
 // leakyAnswers repeat the request, or contain the tokens of a good answer.
 var leakyAnswers = map[string]http.Handler{
-	"page":    hostile.Echo(500),
-	"page400": hostile.Echo(400),
-	"busy":    hostile.Echo(503),
-	"text":    repeating(func(dump string) http.Handler { return hostile.Text(401, "text/plain", dump) }),
+	"page": hostile.Echo(500),
+	"text": repeating(func(dump string) http.Handler { return hostile.Text(401, "text/plain", dump) }),
 	"description": repeating(func(dump string) http.Handler {
 		return hostile.JSON(400, `{"error":"invalid_client","error_description":`+inJSON(dump)+`}`)
 	}),
@@ -188,10 +186,7 @@ var leakyAnswers = map[string]http.Handler{
 	"tokens exchanged":    hostile.JSON(200, `{"access_token":"x","token_type":"`+canaryToken+` ","expires_in":"`+canaryRefresh+`"}`),
 	"token twice":         hostile.JSON(200, `{"access_token":"`+canaryToken+`","access_token":"`+canaryRefresh+`"}`),
 	"cut JSON":            hostile.JSON(200, canaryTokens[:len(canaryTokens)-2]),
-	"bad JSON":            hostile.JSON(200, `{"access_token":"`+canaryToken+`" "`+canaryRefresh+`"}`),
-	"a string":            hostile.JSON(200, `"`+canaryToken+`"`),
 	"bad form":            hostile.Text(200, formType, "access_token="+canaryToken+"&expires_in="+canaryRefresh),
-	"worse form":          hostile.Text(200, formType, "access_token="+canaryToken+"&%zz="+canaryRefresh),
 	"partial":             hostile.JSON(206, canaryTokens),
 }
 
@@ -289,14 +284,6 @@ func TestCanary(t *testing.T) {
 				})
 				p.showSource(t, c, false)
 			})
-			sub("retry and pause", func(t *testing.T, p *printer, c *Config) {
-				busy := repeating(func(dump string) http.Handler {
-					return withHeaders(hostile.Text(503, "text/plain", dump), "60", "Retry-After")
-				})
-				c.HTTPClient = namedHosts(map[string]*hostile.Server{"auth.example:80": hostile.Start(t, hostile.Echo(503), busy)})
-				c.Retry.MaxAttempts = 2
-				p.showSource(t, c, false)
-			})
 			sub("success", func(t *testing.T, p *printer, c *Config) {
 				tokens := canaryTokens
 				if c.DPoP != nil {
@@ -390,16 +377,9 @@ func (p *printer) showConfig(t *testing.T, c *Config) {
 		*Config
 		Name string
 	}
-	type holding struct {
-		Name string
-		Conf Config
-		List []*Config
-	}
 	p.print(*c)
 	p.print(c)
 	p.print(embedding{c, "x"})
-	p.print(holding{"x", *c, []*Config{c}})
-	p.print(map[string]Config{"x": *c})
 	p.log(*c)
 	p.log(c)
 	p.log(embedding{c, "x"})
@@ -493,18 +473,14 @@ func exportedTypes(t *testing.T) (names []string) {
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
-		for _, declaration := range parsed.Decls {
-			general, ok := declaration.(*ast.GenDecl)
-			if !ok || general.Tok != token.TYPE {
-				continue
-			}
-			for _, spec := range general.Specs {
-				spec := spec.(*ast.TypeSpec)
-				if _, isInterface := spec.Type.(*ast.InterfaceType); !isInterface && spec.Name.IsExported() {
+		ast.Inspect(parsed, func(node ast.Node) bool {
+			if spec, ok := node.(*ast.TypeSpec); ok && spec.Name.IsExported() {
+				if _, isInterface := spec.Type.(*ast.InterfaceType); !isInterface {
 					names = append(names, spec.Name.Name)
 				}
 			}
-		}
+			return true
+		})
 	}
 	require.Contains(t, names, "Config")
 	return names

@@ -242,23 +242,16 @@ func TestCertificateReplacedWhileItIsRefused(t *testing.T) {
 }
 
 func TestCertificateMissing(t *testing.T) {
-	for name, test := range map[string]struct {
-		certificate *tls.Certificate
-		err         error
-		want        string
-	}{
-		"error": {nil, errors.New("client.pem is gone"), "client.pem is gone"},
-		"nil":   {nil, nil, "there is no certificate"},
-		"empty": {new(tls.Certificate), nil, "there is no certificate"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newTLSWorld(t, false)
-			w.certificates.replace(test.certificate, test.err)
-			_, err := w.conf.Token(w.ctx)
-			require.EqualError(t, err, "oauth2: cannot fetch token: self_signed_tls_client_auth: "+test.want)
-			require.Empty(t, w.auth.Requests(), "nothing is sent")
-		})
+	w := newTLSWorld(t, false)
+	refused := func(certificate *tls.Certificate, err error, want string) {
+		w.certificates.replace(certificate, err)
+		_, err = w.conf.Token(w.ctx)
+		require.EqualError(t, err, "oauth2: cannot fetch token: self_signed_tls_client_auth: "+want)
 	}
+	refused(nil, errors.New("client.pem is gone"), "client.pem is gone")
+	refused(nil, nil, "there is no certificate")
+	refused(new(tls.Certificate), nil, "there is no certificate")
+	require.Empty(t, w.auth.Requests(), "nothing is sent")
 }
 
 // A RoundTripper that isn't an *http.Transport is used as it is.

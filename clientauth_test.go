@@ -12,8 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 var someToken = reply{body: `{"access_token":"a"}`}
@@ -172,39 +170,6 @@ func TestClientAuthAndCooldown(t *testing.T) {
 				_, _ = s.Token()
 				require.Equal(t, test.requests, w.auth.TokenRequests())
 			})
-		})
-	}
-}
-
-func TestL1b_CredentialsOfClientAuth(t *testing.T) {
-	const secret = "secret&of/a=method"
-	for name, auth := range map[string]func(*Attempt){
-		"assertion": func(attempt *Attempt) { attempt.Form.Set("client_assertion", secret) },
-		"bearer":    func(attempt *Attempt) { attempt.Header.Set("Authorization", "Bearer "+secret) },
-		"raw basic": func(attempt *Attempt) {
-			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", secret))
-		},
-		"basic": func(attempt *Attempt) {
-			attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials("id", url.QueryEscape(secret)))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			conf := newTokenEndpoint(reply{
-				status: 400,
-				body:   "you sent " + secret + " and " + url.QueryEscape(secret) + " and " + redact.BasicCredentials("id", secret),
-			}).config()
-			conf.ClientSecret = ""
-			conf.ClientAuth = authFunc(func(_ context.Context, attempt *Attempt) error { auth(attempt); return nil })
-			_, err := conf.Token(t.Context())
-			var refusal *oauth2.RetrieveError
-			require.ErrorAs(t, err, &refusal)
-			shown := surfaces(err)
-			require.NotContains(t, shown, secret)
-			require.NotContains(t, shown, url.QueryEscape(secret))
-			require.Contains(t, shown, redact.Redacted)
-			if name == "raw basic" {
-				require.NotContains(t, shown, redact.BasicCredentials("id", secret))
-			}
 		})
 	}
 }

@@ -2,7 +2,6 @@ package clientcredentials
 
 import (
 	"cmp"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,8 +22,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
 const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
@@ -45,7 +42,6 @@ type metadataAnswer struct {
 	header  http.Header
 	body    string
 	instead http.HandlerFunc // answers, if it is set
-	gzip    bool             // compresses the body
 }
 
 func says200(body string) metadataAnswer { return metadataAnswer{body: body} }
@@ -75,15 +71,8 @@ func (s *metadataSite) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", jsonType)
 	maps.Copy(w.Header(), a.header)
-	body := io.Writer(w)
-	if a.gzip {
-		w.Header().Set("Content-Encoding", "gzip")
-		compressed := gzip.NewWriter(w)
-		defer compressed.Close()
-		body = compressed
-	}
 	w.WriteHeader(cmp.Or(a.status, http.StatusOK))
-	_, _ = io.WriteString(body, strings.ReplaceAll(a.body, "ISSUER", s.issuer))
+	_, _ = io.WriteString(w, strings.ReplaceAll(a.body, "ISSUER", s.issuer))
 }
 
 func (s *metadataSite) received() []string {
@@ -96,7 +85,6 @@ func TestDiscoverAsks(t *testing.T) {
 	t.Parallel()
 	for path, locations := range map[string][]string{
 		"":           {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"},
-		"/":          {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"},
 		"/a/b":       {"/.well-known/oauth-authorization-server/a/b", "/a/b/.well-known/openid-configuration", "/.well-known/openid-configuration/a/b"},
 		"/a/":        {"/.well-known/oauth-authorization-server/a", "/a/.well-known/openid-configuration", "/.well-known/openid-configuration/a"},
 		"/a%2Fb%20c": {"/.well-known/oauth-authorization-server/a%2Fb%20c", "/a%2Fb%20c/.well-known/openid-configuration", "/.well-known/openid-configuration/a%2Fb%20c"},
@@ -197,51 +185,36 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 	tests := []testCase{
 		// The metadata isn't here: the next location is asked.
 		{"400 with a page", []metadataAnswer{{status: 400, body: long}, good}, 2, ""},
-		{"201", []metadataAnswer{{status: 201, body: goodMetadata}, says404()}, 2, "answered 201"},
 		{"206", []metadataAnswer{{status: 206, body: goodMetadata}, says404()}, 2, "answered 206"},
-		{"redirect to a login page", []metadataAnswer{redirect("/login"), good}, 2, ""},
-		{"HTML", []metadataAnswer{html, good}, 2, ""},
 		{"HTML only", []metadataAnswer{html, html}, 2, `answered with something else than a JSON object (media type "text/html")`},
 		{"HTML as JSON", []metadataAnswer{says200("<p>"), says404()}, 2, `answered with something else than a JSON object (media type "application/json")`},
-		{"JSON as HTML", []metadataAnswer{{header: html.header, body: goodMetadata}}, 1, ""},
 		{"JSON without media type", []metadataAnswer{{header: http.Header{"Content-Type": nil}, body: goodMetadata}}, 1, ""},
 		{"long media type", []metadataAnswer{{header: http.Header{"Content-Type": {"a/" + long}}}, says404()}, 2, "something else than a JSON object"},
-		{"empty", []metadataAnswer{says200(""), good}, 2, ""},
-		{"array", []metadataAnswer{says200("[" + goodMetadata + "]"), says404()}, 2, "something else than a JSON object"},
 
 		// Redirects are not followed.
 		{"redirect to the next location", []metadataAnswer{redirect("/.well-known/openid-configuration"), says404()}, 2, "answered 302, a redirect to \"https://127.0.0.1:"},
 		{"redirect elsewhere", []metadataAnswer{{status: 308, header: http.Header{"Location": {"https://user:s3cr3t@evil.example/x?token=s3cr3t"}}}, says404()}, 2, `answered 308, a redirect to "https://evil.example:443", which is not followed (if the issuer has moved there, use its final identifier);`},
-		{"long redirect", []metadataAnswer{redirect("https://" + long + ".example/"), redirect("https://" + long)}, 2, `answered 302, a redirect to "https://zzz`},
-		{"redirect without target", []metadataAnswer{{status: 303}, says404()}, 2, "answered 303;"},
 		{"Location that can't be parsed", []metadataAnswer{redirect("https://[" + long), good}, 1, "failed to parse Location header"},
-		{"404 with Location", []metadataAnswer{{status: 404, header: http.Header{"Location": {"https://evil.example/"}}}, says404()}, 2, "answered 404;"},
 
 		// Load and faults: the next location isn't asked.
-		{"503 from the second location", []metadataAnswer{says404(), {status: 503}}, 2, "openid-configuration answered 503; try again later"},
 		{"no answer", []metadataAnswer{{instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}, good}, 1, "EOF"},
 		{"not HTTP", []metadataAnswer{{instead: hijacked(long + "\r\n\r\n")}, good}, 1, "malformed HTTP"},
 		{"half an answer", []metadataAnswer{{instead: hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")}, good}, 1, "ended early: unexpected EOF"},
 		{"huge", []metadataAnswer{with(`"x":"` + strings.Repeat("x", maxResponseBody) + `"`), good}, 1, "is larger than 1 MiB"},
-		{"gzip", []metadataAnswer{{gzip: true, body: goodMetadata}}, 1, ""},
-		{"gzip bomb", []metadataAnswer{{gzip: true, body: goodMetadata + strings.Repeat(" ", 4<<20)}, good}, 1, "is larger than 1 MiB"},
-		{"almost huge", []metadataAnswer{says200(goodMetadata + strings.Repeat(" ", maxResponseBody-200))}, 1, ""},
 
 		// Metadata that is refused: the next location isn't asked.
-		{"no issuer", []metadataAnswer{says200(`{"token_endpoint":"https://a.example"}`), good}, 1, `it is that of the issuer ""`},
 		{"another issuer", []metadataAnswer{issuer("https://evil.example"), good}, 1, `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
 		{"the issuer with a slash", []metadataAnswer{issuer("ISSUER/"), good}, 1, `/"; if that is`},
+		{"the issuer in other case", []metadataAnswer{issuer("HTTPS://127.0.0.1")}, 1, `it is that of the issuer "HTTPS://`},
 		{"long issuer", []metadataAnswer{issuer(long), good}, 1, `it is that of the issuer "ZZZ`},
 		{"hostile issuer", []metadataAnswer{issuer(`a\u001b[2J\r\nb\u202ec\u0000d` + "\xff"), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
 		{"repeated member", []metadataAnswer{with(`"\u0074oken_endpoint":"https://evil.example"`), good}, 1, "token_endpoint appears more than once"},
 		{"repeated alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint appears more than once"},
 		{"other letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
-		{"null", []metadataAnswer{with(`"jwks_uri":null,"scopes_supported":null,"mtls_endpoint_aliases":null,"tls_client_certificate_bound_access_tokens":null`)}, 1, ""},
 		{"wrong type", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported is not a list of strings"},
 
 		// Addresses.
 		{"no token endpoint", []metadataAnswer{issuer("ISSUER")}, 1, ""},
-		{"token endpoint elsewhere", []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"https://tokens.example/"}`)}, 1, ""},
 		{"alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), good}, 1, "token_endpoint in mtls_endpoint_aliases is not https"},
 	}
 	for _, status := range []int{204, 401, 403, 404, 405, 410} {
@@ -280,22 +253,6 @@ func TestDiscoverHostileAnswers(t *testing.T) {
 	}
 }
 
-// Issuers aren't normalized before they are compared: RFC 8414, Section 3.3.
-func TestIssuersAreComparedByCodePoint(t *testing.T) {
-	const issuer = "https://a.example/\u00e9"
-	for _, written := range []string{issuer, `https:\/\/a.example/\u00e9`} {
-		_, err := parseMetadata([]byte(`{"issuer":"`+written+`"}`), issuer)
-		require.NoError(t, err)
-	}
-	for _, other := range []string{
-		"https://A.example/\u00e9", "HTTPS://a.example/\u00e9", "https://a.example/\u00c9", "https://a.example/e\u0301", "https://a.example/%C3%A9",
-		"https://a.example:443/\u00e9", "https://a.example/\u00e9/", "https://a.example//\u00e9", "https://a.example/./\u00e9", " " + issuer, issuer + "?", issuer + "#",
-	} {
-		_, err := parseMetadata([]byte(`{"issuer":"`+other+`"}`), issuer)
-		require.ErrorContains(t, err, "it is that of the issuer", other)
-	}
-}
-
 // requireModest checks that an error quotes little of what a server says, and no secret.
 func requireModest(t *testing.T, err error, prefix string) {
 	t.Helper()
@@ -319,26 +276,16 @@ func hijacked(answer string) http.HandlerFunc {
 }
 
 func TestDiscoverOverHTTP(t *testing.T) {
-	t.Parallel()
 	for endpoint, good := range map[string]bool{
 		"ISSUER/token":                     true,
 		"http://localhost:1234/token":      true,
-		"http://[::1]/token":               true,
-		"https://a.example/token":          true,
 		"http://a.example/token":           false,
 		"http://127.0.0.1.a.example/token": false,
-		"ftp://127.0.0.1/token":            false,
 	} {
-		t.Run(endpoint, func(t *testing.T) {
-			t.Parallel()
-			site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", endpoint, 1)))
-			_, err := Discover(site.ctx, site.issuer)
-			if good {
-				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, "token_endpoint is not https")
-			}
-		})
+		site := newMetadataSite(t, httptest.NewServer, "/tenant", says200(strings.Replace(goodMetadata, "ISSUER/token", endpoint, 1)))
+		_, err := Discover(site.ctx, site.issuer)
+		require.Equal(t, good, err == nil, endpoint)
+		require.True(t, good || strings.Contains(err.Error(), "token_endpoint is not https"), "%v", err)
 	}
 }
 
@@ -376,35 +323,6 @@ func TestDiscoverContext(t *testing.T) {
 	require.Empty(t, site.received())
 }
 
-// If a server doesn't begin or finish its answer, no other location is asked.
-func TestDiscoverHangingServer(t *testing.T) {
-	t.Parallel()
-	for name, begin := range map[string]string{"before the answer": "", "in the answer": `{"issuer":`} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			arrived := make(chan struct{})
-			site := newMetadataSite(t, httptest.NewTLSServer, "", metadataAnswer{instead: func(w http.ResponseWriter, req *http.Request) {
-				if begin != "" {
-					_, _ = io.WriteString(w, begin)
-					_ = http.NewResponseController(w).Flush()
-				}
-				close(arrived)
-				<-req.Context().Done()
-			}})
-			ctx, cancel := context.WithCancelCause(site.ctx)
-			late := errors.New("too late")
-			go func() {
-				<-arrived
-				cancel(late)
-			}()
-			_, err := Discover(ctx, site.issuer)
-			require.Error(t, err)
-			require.True(t, errors.Is(err, late) || errors.Is(err, context.Canceled), "%v", err)
-			require.Len(t, site.received(), 1)
-		})
-	}
-}
-
 func TestDiscoverTakesTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		requests := 0
@@ -424,27 +342,7 @@ func TestDiscoverTakesTenSeconds(t *testing.T) {
 		require.ErrorContains(t, err, "it took longer than 10s")
 		require.Equal(t, 10*time.Second, time.Since(start))
 		require.Equal(t, 2, requests)
-
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		start = time.Now()
-		_, err = Discover(ctx, "https://a.example/x")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, time.Second, time.Since(start))
 	})
-}
-
-// A body is read only up to the limit.
-func TestDiscoverEndlessAnswer(t *testing.T) {
-	body := new(zeros)
-	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		resp := reply{}.response(req)
-		resp.Body = io.NopCloser(io.LimitReader(body, 8<<20))
-		return resp, nil
-	})})
-	_, err := Discover(ctx, "https://a.example")
-	require.ErrorContains(t, err, "is larger than 1 MiB")
-	require.LessOrEqual(t, body.read, 2*maxResponseBody)
 }
 
 // The Transport and Timeout of the client in the context are used, but not its Jar. The
@@ -496,12 +394,11 @@ func TestServerMetadataConfig(t *testing.T) {
 		mac              = auth("client_secret_jwt")
 		basic            = auth("client_secret_basic")
 		post             = auth("client_secret_post")
-		attest, spiffe   = auth("attest_jwt_client_auth"), auth("spiffe_jwt")
+		attest           = auth("attest_jwt_client_auth")
 		certificate      = namedCertificate{method: "tls_client_auth"}
-		selfSigned       = namedCertificate{method: "self_signed_tls_client_auth"}
 		keyOnCertificate = namedCertificate{method: "private_key_jwt"}
 	)
-	everything := []string{"client_secret_post", "client_secret_basic", "client_secret_jwt", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth", "spiffe_jwt", "attest_jwt_client_auth"}
+	everything := []string{"client_secret_post", "client_secret_basic", "client_secret_jwt", "private_key_jwt", "tls_client_auth", "attest_jwt_client_auth"}
 	for _, test := range []struct {
 		name    string
 		change  func(*ServerMetadata)
@@ -511,44 +408,35 @@ func TestServerMetadataConfig(t *testing.T) {
 		err     string
 	}{
 		{"a secret, no list", nil, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
-		{"a secret, an empty list", nil, []string{}, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"a secret, both", nil, everything, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"a secret, post", nil, []string{"none", "client_secret_post"}, nil, Config{AuthStyle: oauth2.AuthStyleInParams}, ""},
 		{"a secret, neither", nil, []string{"none", "private_key_jwt"}, nil, Config{}, `clients authenticate to the server by ["none" "private_key_jwt"], and not with a ClientSecret alone; give a ClientAuth for one of these`},
-		{"a secret, neither, hostile", nil, []string{"a\x1b\n\u202e" + long}, nil, Config{}, `by ["a\x1b\n\u202eZZZ`},
 
 		{"no list", nil, nil, []ClientAuth{key, basic}, Config{ClientAuth: basic}, ""},
 		{"no list, none in common", nil, nil, []ClientAuth{key}, Config{}, `clients authenticate to the server by ["client_secret_basic"], and none of ["private_key_jwt"] is among them`},
 		{"none in common", nil, []string{"private_key_jwt", "Client_Secret_Post"}, []ClientAuth{mac, post}, Config{}, `by ["private_key_jwt" "Client_Secret_Post"], and none of ["client_secret_jwt" "client_secret_post"] is among them; give one that is, or set ClientAuth without metadata`},
-		{"none in common, long", nil, []string{long, long}, []ClientAuth{post}, Config{}, "none of"},
 		{"nil", nil, everything, []ClientAuth{post, nil}, Config{}, "one of the given methods is nil; leave it out"},
 
 		{"all", nil, everything, []ClientAuth{post, basic, mac, key}, Config{ClientAuth: key}, ""},
-		{"all, in the other order", nil, everything, []ClientAuth{key, mac, basic, post}, Config{ClientAuth: key}, ""},
 		{"all but keys", nil, everything[:3], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: mac}, ""},
 		{"all that send the secret", nil, everything[:2], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: basic}, ""},
 		{"post", nil, everything[:1], []ClientAuth{post, basic, mac, key}, Config{ClientAuth: post}, ""},
 		{"two with the same name", nil, everything, []ClientAuth{post, otherKey, key}, Config{ClientAuth: otherKey}, ""},
 		{"a certificate or a key", nil, everything, []ClientAuth{certificate, key}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
 		{"a key or a certificate", nil, everything, []ClientAuth{key, certificate}, Config{ClientAuth: key}, ""},
-		{"two certificates", nil, everything, []ClientAuth{mac, selfSigned, certificate}, Config{ClientAuth: selfSigned, TokenURL: alias}, ""},
-		{"unknown methods", nil, everything, []ClientAuth{attest, spiffe}, Config{ClientAuth: attest}, ""},
 		{"an unknown method and the weakest", nil, everything, []ClientAuth{attest, post}, Config{ClientAuth: post}, ""},
 
 		{"a key in the handshake", nil, everything, []ClientAuth{keyOnCertificate}, Config{ClientAuth: keyOnCertificate, TokenURL: alias}, ""},
 		{"no alias", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate}, ""},
 		{"an alias only", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
-		{"an alias only, and no certificate", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{key}, Config{}, "it has no token_endpoint; check that the issuer is an authorization server"},
 		{"no token endpoint", func(m *ServerMetadata) { m.TokenEndpoint = "" }, nil, nil, Config{}, "it has no token_endpoint"},
 
-		{"the grant is listed", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"implicit", "client_credentials"} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"the grant is missing", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"authorization_code", long} }, nil, nil, Config{}, `the server doesn't grant client_credentials, only ["authorization_code" "ZZZ`},
-		{"an empty list of grants", func(m *ServerMetadata) { m.GrantTypesSupported = []string{} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 
 		// Metadata may come from a file.
 		{"a token endpoint on http", func(m *ServerMetadata) { m.TokenEndpoint = "http://a.example" }, nil, nil, Config{}, "token_endpoint is not https"},
-		{"an alias on http", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "http://a.example" }, everything, []ClientAuth{certificate}, Config{}, "token_endpoint in mtls_endpoint_aliases is not https"},
 		{"no issuer", func(m *ServerMetadata) { m.Issuer = "" }, nil, nil, Config{}, "the issuer is empty"},
+		{"an alias on http", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "http://a.example" }, everything, []ClientAuth{certificate}, Config{}, "token_endpoint in mtls_endpoint_aliases is not https"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := &ServerMetadata{
@@ -575,80 +463,4 @@ func TestServerMetadataConfig(t *testing.T) {
 			require.Equal(t, &test.want, conf)
 		})
 	}
-}
-
-// FuzzServerMetadata reads metadata like Discover, and makes a Config from it.
-func FuzzServerMetadata(f *testing.F) {
-	const issuer = "https://issuer.example/x"
-	f.Add(strings.ReplaceAll(wholeMetadata, "ISSUER", issuer))
-	for _, body := range []string{
-		goodMetadata, strings.Replace(goodMetadata, "token_endpoint", "issuer", 1), `{"issuer":"ISSUER"}`, `{"issuer":"ISSUER/"}`, `{}`, `null`, `[]`, ``,
-		`{"issuer":"ISSUER","token_endpoint":"javascript:alert(1)"}`, `{"issuer":"ISSUER","token_endpoint":"http://127.0.0.1/"}`, `{"issuer":"ISSUER","token_endpoint":"https://a:b@c/#d"}`,
-		`{"issuer":"ISSUER","\u0069ssuer":"x"}`, `{"Issuer":"x","issuer":"ISSUER"}`, `{"issuer":"a\u001b[2J\u202e\ud800` + "\xff" + `"}`,
-		`{"issuer":"ISSUER","mtls_endpoint_aliases":{"token_endpoint":"https://a.example/","token_endpoint":"https://b.example/"}}`,
-		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","token_endpoint_auth_methods_supported":["none",null]}`,
-		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","token_endpoint_auth_methods_supported":{"a":1}}`,
-		`{"issuer":"ISSUER","token_endpoint":"https://a.example/","grant_types_supported":["implicit\n"]}`,
-		`{"issuer":"ISSUER","x":1e999,"x":[[[{}]]],"jwks_uri":null}`,
-	} {
-		f.Add(strings.ReplaceAll(body, "ISSUER", issuer))
-	}
-	f.Fuzz(func(t *testing.T, body string) {
-		if !strictjson.IsObject([]byte(body)) {
-			t.Skip("parseMetadata wants an object")
-		}
-		m, err := parseMetadata([]byte(body), issuer)
-		require.True(t, (m == nil) != (err == nil), "metadata or an error")
-		if err != nil {
-			requireModest(t, err, "")
-			return
-		}
-
-		// encoding/json reads the same, if only the exact names are left.
-		var members map[string]json.RawMessage
-		require.NoError(t, json.Unmarshal([]byte(body), &members))
-		exact := make(map[string]json.RawMessage)
-		for i := range reflect.TypeFor[ServerMetadata]().NumField() {
-			name, _, _ := strings.Cut(reflect.TypeFor[ServerMetadata]().Field(i).Tag.Get("json"), ",")
-			if value, ok := members[name]; ok {
-				exact[name] = value
-			}
-		}
-		var aliases map[string]json.RawMessage
-		require.NoError(t, json.Unmarshal(orNull(exact["mtls_endpoint_aliases"]), &aliases))
-		delete(exact, "mtls_endpoint_aliases")
-		canonical, err := json.Marshal(exact)
-		require.NoError(t, err)
-		theirs := new(ServerMetadata)
-		require.NoError(t, json.Unmarshal(canonical, theirs))
-		require.NoError(t, json.Unmarshal(orNull(aliases["token_endpoint"]), &theirs.MTLSEndpointAliases.TokenEndpoint))
-		require.Equal(t, theirs, m)
-
-		require.Equal(t, issuer, m.Issuer)
-		for _, address := range []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint, m.JWKSURI, m.RevocationEndpoint, m.IntrospectionEndpoint} {
-			if address != "" {
-				require.Regexp(t, "^(?i:https)://[^#]+$", address)
-				u, err := url.Parse(address)
-				require.NoError(t, err)
-				require.Nil(t, u.User)
-			}
-		}
-
-		conf, err := m.Config("id", &namedAuth{method: "private_key_jwt"}, namedCertificate{method: "tls_client_auth"}, &namedAuth{method: "client_secret_post"})
-		require.True(t, (conf == nil) != (err == nil), "a Config or an error")
-		if err != nil {
-			requireModest(t, err, "")
-			return
-		}
-		require.Contains(t, m.TokenEndpointAuthMethodsSupported, conf.ClientAuth.Method())
-		require.Contains(t, []string{m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint}, conf.TokenURL)
-		require.NotEmpty(t, conf.TokenURL)
-	})
-}
-
-func orNull(value json.RawMessage) json.RawMessage {
-	if value == nil {
-		return json.RawMessage("null")
-	}
-	return value
 }

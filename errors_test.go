@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -35,83 +34,8 @@ func withSecret(secret string) func(conf *Config) {
 	return func(conf *Config) { conf.ClientSecret = secret }
 }
 
-// TestL1b_Echo has a server repeat the secret in several forms and in every place.
-func TestL1b_Echo(t *testing.T) {
-	places := map[string]func(echoed string) reply{
-		"page": func(echoed string) reply {
-			return reply{status: 401, mediaType: "text/html", body: "<pre>client_secret=" + echoed + "</pre>"}
-		},
-		"text": func(echoed string) reply {
-			return reply{status: 500, mediaType: "text/plain", body: "secret " + echoed + "."}
-		},
-		"broken JSON": func(echoed string) reply {
-			return reply{status: 400, body: `{"error":"invalid_client","sent":"` + echoed}
-		},
-		"JSON": func(echoed string) reply {
-			return reply{status: 400, body: `{"error":"invalid_client","error_description":"d","sent":"` + echoed + `"}`}
-		},
-		"header": func(echoed string) reply {
-			return reply{status: 401, header: http.Header{"X-Echo": {"1", "got " + echoed}, "Www-Authenticate": {`Basic realm="` + echoed + `"`}}}
-		},
-	}
-	for _, secret := range []string{plainSecret, oddSecret} {
-		for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
-			for place, answer := range places {
-				for _, echo := range echoes {
-					t.Run(fmt.Sprintf("%q/style %d/%s/%s", secret, style, place, echo.name), func(t *testing.T) {
-						refusal := refusalFor(t, answer(echo.encode(secret)), func(conf *Config) { conf.ClientSecret, conf.AuthStyle = secret, style })
-						text := surfaces(refusal)
-						requireMasked(t, text, secret)
-						require.Contains(t, text, redact.Redacted)
-					})
-				}
-			}
-		}
-	}
-}
-
-// TestL1b_Members has a server repeat the secret in the members of an error response.
-func TestL1b_Members(t *testing.T) {
-	for _, secret := range []string{plainSecret, oddSecret} {
-		for _, echo := range echoes {
-			echoed := echo.encode(secret)
-			object := `{"error":"bad ECHO","error_description":"Basic ECHO is wrong","error_uri":"https://auth.example/?x=ECHO"}`
-			object = strings.ReplaceAll(object, "ECHO", jsonEscape(echoed, true))
-			form := url.Values{"error": {"bad " + echoed}, "error_description": {echoed}, "error_uri": {echoed}}.Encode()
-			for _, a := range []reply{{status: 400, body: object}, {status: 200, body: object}, {status: 400, mediaType: formType, body: form}} {
-				refusal := refusalFor(t, a, withSecret(secret))
-				require.Equal(t, "bad "+redact.Redacted, refusal.ErrorCode, echo.name)
-				for _, text := range []string{refusal.ErrorDescription, refusal.ErrorURI, refusal.Error()} {
-					require.Contains(t, text, redact.Redacted, echo.name)
-					requireMasked(t, text, secret)
-				}
-			}
-		}
-	}
-}
-
-// Credentials in EndpointParams are masked like the client secret.
-func TestL1b_Parameters(t *testing.T) {
-	for _, name := range []string{
-		"client_assertion", "assertion", "password", "client_secret", "subject_token", "actor_token", "refresh_token",
-		"code", "api_key", "apikey", "apiKey", "API_KEY", "Password",
-	} {
-		for _, value := range []string{plainSecret, oddSecret} {
-			for _, echo := range echoes[:5] { // The rest are of a client secret.
-				refusal := refusalFor(t, reply{status: 400, mediaType: "text/html", body: "<p>" + echo.encode(value)}, withSecret(""), func(conf *Config) {
-					conf.EndpointParams = url.Values{name: {"other", value}, "client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}}
-				})
-				require.Empty(t, hostile.Find(refusal.Error(), value), "%s, %s", name, echo.name)
-			}
-		}
-	}
-}
-
 func TestL1b_WhatIsMasked(t *testing.T) {
-	const (
-		page  = "grant_type=client_credentials&client_id=id&audience=api&client_assertion_type=urn:x"
-		token = "T0kenCanary"
-	)
+	const page = "grant_type=client_credentials&client_id=id&audience=api&client_assertion_type=urn:x"
 	for _, test := range []struct {
 		name, secret string
 		params       url.Values
@@ -119,144 +43,62 @@ func TestL1b_WhatIsMasked(t *testing.T) {
 	}{
 		{"other parameters", memorySecret, url.Values{"audience": {"api"}, "client_assertion_type": {"urn:x"}, "password": {""}}, page, page},
 		{"no secrets", "", nil, page, page},
-		{"one secret begins another", "secret", url.Values{"password": {"secret-long-Canary"}, "code": {"secret-long"}}, "got secret-long-Canary", "got [redacted]"},
 		{"binary", "S3cr/t\xffCan\xfe\x80ary", nil, "<p>S3cr/t\xffCan\xfe\x80ary S3cr%2ft%ffCan%fe%80ary</p>", "<p>[redacted] [redacted]</p>"},
-		{"token", memorySecret, nil, "access_token=" + token + "&sent=" + token, "access_token=[redacted]&sent=[redacted]"},
-		{"token in the secret", "left-" + token + "-right", nil, "access_token=" + token + "&sent=left-" + token + "-right&sent=" + token, "access_token=[redacted]&sent=[redacted]&sent=[redacted]"},
-		{"secret in the token", "T0ken", nil, "access_token=" + token + "&sent=T0ken", "access_token=[redacted]&sent=[redacted]"},
+		{"secret in a token", "T0ken", nil, "access_token=T0kenCanary&sent=T0kenCanary&x=T0ken", "access_token=[redacted]&sent=[redacted]&x=[redacted]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			refusal := refusalFor(t, reply{status: 400, mediaType: formType, body: test.body, header: http.Header{"X-Request-Id": {"42"}}},
+			refusal := refusalFor(t, reply{status: 400, mediaType: formType, body: test.body},
 				func(conf *Config) { conf.ClientSecret, conf.EndpointParams = test.secret, test.params })
 			require.EqualError(t, refusal, "oauth2: cannot fetch token: 400 Bad Request\nResponse: "+test.want)
-			require.Equal(t, "42", refusal.Response.Header.Get("X-Request-Id"))
 		})
 	}
 }
 
-func TestL1b_SecretOfAbsurdLength(t *testing.T) {
-	refusal := refusalFor(t, reply{status: 400, body: "anything"}, withSecret(strings.Repeat("~", 200_000)))
-	require.ErrorContains(t, refusal, "Response: [redacted]")
-}
-
-// A secret or a token that begins before the limit is masked, wherever it ends.
-func TestL1b_AtTheLimit(t *testing.T) {
-	secret, token := "Canary"+strings.Repeat(`"<`, 50), "Canary"+strings.Repeat("T0ken", 2000)
-	for before := range 120 {
-		filler := strings.Repeat("x", maxErrorBody-before)
-		for _, a := range []reply{
-			{status: 400, mediaType: "text/html", body: filler + html.EscapeString(secret)},
-			{status: 400, mediaType: formType, body: "x=" + filler + "&access_token=" + token},
-		} {
-			refusal := refusalFor(t, a, withSecret(secret))
-			require.NotContains(t, refusal.Error(), "Canary", before)
-			require.LessOrEqual(t, len(refusal.Body), maxErrorBody)
-		}
-	}
-}
-
-// TestL1b_MaskingIsCheap measures nothing: if the cost grew with the text that almost
-// repeats a secret, the time limit of the tests would end it.
-func TestL1b_MaskingIsCheap(t *testing.T) {
-	almost := strings.Repeat("~", 1<<20)
-	for _, a := range []reply{
-		{status: 400, mediaType: "text/html", body: almost},
-		{status: 400, header: http.Header{"X-Echo": {almost}}},
-		{status: 400, body: `{"access_token":"` + almost[:6_000] + `b","x":"` + almost[:10_000] + `"}`},
-	} {
-		require.Error(t, refusalFor(t, a, withSecret(almost[:100]+"b")))
-	}
-}
-
-// Tokens in an error response are masked too.
-func TestL1b_Tokens(t *testing.T) {
-	for _, a := range []reply{
-		{status: 503, body: `{"access_token":"T0kenCanary+/","refresh_token":"R3freshCanary+/"}`},
-		{body: `{"error":"x","error_description":"T0kenCanary+/ R3freshCanary%2B%2F","access_token":"T0kenCanary+/","refresh_token":"R3freshCanary+/"}`},
-		{status: 400, mediaType: formType, body: `access_token=T0kenCanary%2B%2F&refresh_token=R3freshCanary%2b%2f`},
-	} {
-		text := surfaces(refusalFor(t, a))
-		require.NotContains(t, text, "T0kenCanary")
-		require.NotContains(t, text, "R3freshCanary")
-	}
-}
-
-// TestL1b_EchoOnTheWire has answers that an http.Handler can't write.
+// TestL1b_EchoOnTheWire has answers that an http.Handler can't write, beside those of TestCanary.
 func TestL1b_EchoOnTheWire(t *testing.T) {
-	for _, secret := range []string{plainSecret, strings.ReplaceAll(oddSecret, "\u00e4", "")} {
-		basic := redact.BasicCredentials(url.QueryEscape(memoryID), url.QueryEscape(secret))
-		host := strings.ToLower(plainSecret)
-		for name, answer := range map[string]string{
-			"status text":         "HTTP/1.1 401 " + secret + "\r\nContent-Length: 0\r\n\r\n",
-			"status text, basic":  "HTTP/1.1 401 Basic " + basic + "\r\nContent-Length: 0\r\n\r\n",
-			"header":              "HTTP/1.1 401 Unauthorized\r\nX-Echo: " + secret + "\r\nContent-Length: 0\r\n\r\n",
-			"trailer":             "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n1\r\nx\r\n0\r\nX-Echo: " + secret + "\r\n\r\n",
-			"Location":            "HTTP/1.1 307 Temporary Redirect\r\nLocation: https://other.example/?secret=" + url.QueryEscape(secret) + "\r\nContent-Length: 0\r\n\r\n",
-			"Location, basic":     "HTTP/1.1 307 Temporary Redirect\r\nLocation: https://other.example/" + basic + "\r\nContent-Length: 0\r\n\r\n",
-			"Location's user":     "HTTP/1.1 302 Found\r\nLocation: https://id:" + url.QueryEscape(secret) + "@other.example/\r\nContent-Length: 0\r\n\r\n",
-			"bad Location":        "HTTP/1.1 302 Found\r\nLocation: https://[other.example/?secret=" + secret + "\r\nContent-Length: 0\r\n\r\n",
-			"bad Location, basic": "HTTP/1.1 302 Found\r\nLocation: https://other.example:" + basic + "/\r\nContent-Length: 0\r\n\r\n",
-			"bad status line":     "HTTP/1.1 " + secret + "\r\n\r\n",
-			"no HTTP":             secret + "\r\n\r\n",
-			"no HTTP, basic":      "Authorization: Basic " + basic + "\r\n\r\n",
-			"bad header":          "HTTP/1.1 401 Unauthorized\r\n" + basic + "\r\n\r\n",
-			"bad length":          "HTTP/1.1 401 Unauthorized\r\nContent-Length: " + basic + "\r\n\r\n",
-			"bad encoding":        "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: " + basic + "\r\n\r\n",
-			"bad trailer":         "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n1\r\nx\r\n0\r\n" + basic + "\r\n\r\n",
-			"media type":          "HTTP/1.1 200 OK\r\nContent-Type: application/" + host + "\r\nContent-Length: 1\r\n\r\nx",
-			"Location's host":     "HTTP/1.1 302 Found\r\nLocation: https://" + host + ".example/\r\nContent-Length: 0\r\n\r\n",
-		} {
-			t.Run(fmt.Sprintf("%q/%s", secret, name), func(t *testing.T) {
-				conf := serveRaw(t, answer)
-				conf.ClientSecret = secret
-				if strings.Contains(answer, host) {
-					conf.ClientSecret = host
-				}
-				_, err := conf.Token(t.Context())
-				require.Error(t, err)
-				requireMasked(t, surfaces(err), conf.ClientSecret)
-			})
-		}
+	basic := redact.BasicCredentials(memoryID, url.QueryEscape(plainSecret))
+	host := strings.ToLower(plainSecret)
+	for name, answer := range map[string]string{
+		"trailer":         "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n1\r\nx\r\n0\r\nX-Echo: " + plainSecret + "\r\n\r\n",
+		"bad length":      "HTTP/1.1 401 Unauthorized\r\nContent-Length: " + basic + "\r\n\r\n",
+		"bad encoding":    "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: " + basic + "\r\n\r\n",
+		"bad trailer":     "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\nTrailer: X-Echo\r\n\r\n1\r\nx\r\n0\r\n" + basic + "\r\n\r\n",
+		"media type":      "HTTP/1.1 200 OK\r\nContent-Type: application/" + host + "\r\nContent-Length: 1\r\n\r\nx",
+		"Location's host": "HTTP/1.1 302 Found\r\nLocation: https://" + host + ".example/\r\nContent-Length: 0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf := serveRaw(t, answer)
+			conf.ClientSecret = plainSecret
+			if strings.Contains(answer, host) {
+				conf.ClientSecret = host
+			}
+			_, err := conf.Token(t.Context())
+			require.Error(t, err)
+			requireMasked(t, surfaces(err), conf.ClientSecret)
+		})
 	}
 }
 
 func TestL1_RequestIsScrubbed(t *testing.T) {
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleAutoDetect, oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
-		for _, status := range []int{302, 400, 401, 429, 503} {
-			t.Run(fmt.Sprintf("style %d/%d", style, status), func(t *testing.T) {
-				conf := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-					w.Header().Set("Location", "https://other.example/")
-					w.Header().Set("Retry-After", "60")
-					w.WriteHeader(status)
-				})
-				conf.ClientSecret = plainSecret
-				conf.TokenURL += "?key=QueryCanary"
-				conf.AuthStyle = style
-				conf.EndpointParams = url.Values{"client_assertion": {"AssertionCanary"}}
-				type key struct{}
-				_, err := conf.Token(context.WithValue(t.Context(), key{}, "ContextCanary"))
-
-				var refusal *oauth2.RetrieveError
-				require.ErrorAs(t, err, &refusal)
-				require.Equal(t, status, refusal.Response.StatusCode)
-				require.Equal(t, "60", refusal.Response.Header.Get("Retry-After"))
-				req := refusal.Response.Request
-				require.NotNil(t, req)
-				require.Equal(t, http.MethodPost, req.Method)
-				require.Equal(t, strings.TrimSuffix(conf.TokenURL, "?key=QueryCanary"), req.URL.String())
-				require.Equal(t, http.Header{"Content-Type": {formType}}, req.Header)
-				require.Nil(t, req.Body)
-				require.Nil(t, req.GetBody)
-				require.Nil(t, req.Form)
-				require.NoError(t, req.Context().Err())
-				require.Nil(t, req.Context().Value(oauth2.HTTPClient))
-				text := surfaces(err)
-				requireMasked(t, text, plainSecret)
-				for _, canary := range []string{"QueryCanary", "AssertionCanary", "ContextCanary"} {
-					require.NotContains(t, text, canary)
-				}
-			})
-		}
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
+		type key struct{}
+		conf := newTokenEndpoint(reply{status: 429, header: http.Header{"Retry-After": {"60"}}}).config()
+		conf.TokenURL += "?key=QueryCanary"
+		conf.AuthStyle = style
+		conf.EndpointParams = url.Values{"client_assertion": {"AssertionCanary"}}
+		_, err := conf.Token(context.WithValue(t.Context(), key{}, "ContextCanary"))
+		var refusal *oauth2.RetrieveError
+		require.ErrorAs(t, err, &refusal)
+		require.Equal(t, "60", refusal.Response.Header.Get("Retry-After"))
+		req := refusal.Response.Request
+		require.Equal(t, http.MethodPost, req.Method)
+		require.Equal(t, memoryTokenURL, req.URL.String())
+		require.Equal(t, http.Header{"Content-Type": {formType}}, req.Header)
+		require.NoError(t, req.Context().Err())
+		require.Nil(t, req.Context().Value(key{}))
+		text := surfaces(err)
+		requireMasked(t, text, memorySecret)
+		require.NotRegexp(t, "QueryCanary|AssertionCanary|ContextCanary", text)
 	}
 }
 
@@ -278,19 +120,6 @@ func TestL1_WithoutCredentials(t *testing.T) {
 	require.NotNil(t, req.Body)
 
 	require.NotPanics(t, func() { withoutCredentials(&http.Request{}, new(redact.Masker)) })
-}
-
-// net/http quotes the token URL in its errors.
-func TestL3_QueryInNetworkErrors(t *testing.T) {
-	for _, cause := range []error{errors.New("boom"), io.EOF, context.DeadlineExceeded} {
-		conf := newTokenEndpoint(reply{err: cause}).config()
-		conf.TokenURL += "?key=QueryCanary"
-		_, err := conf.Token(t.Context())
-		require.ErrorIs(t, err, cause)
-		require.ErrorContains(t, err, memoryTokenURL)
-		require.NotContains(t, surfaces(err), "QueryCanary")
-		requireMasked(t, surfaces(err), memorySecret)
-	}
 }
 
 // The program's RoundTripper may quote the request in its error. Another error takes the
@@ -332,25 +161,15 @@ func TestL4_LongNetworkError(t *testing.T) {
 	require.ErrorAs(t, err, &certificate)
 	var hostname x509.HostnameError
 	require.ErrorAs(t, err, &hostname)
+	require.Less(t, len(err.Error()), 2*maxErrorText)
 	require.Len(t, endpoint.received(), 1)
 }
 
 func TestL4_LargePage(t *testing.T) {
-	for _, status := range []int{400, 401, 403, 500, 503} {
-		for _, size := range []int{maxErrorBody, maxErrorBody + 1, 900_000, maxResponseBody, maxResponseBody + 1, 3 << 20} {
-			refusal := refusalFor(t, reply{status: status, mediaType: "text/html", body: strings.Repeat("x", size)})
-			require.Equal(t, status, refusal.Response.StatusCode)
-			require.Len(t, refusal.Body, maxErrorBody)
-			require.Less(t, len(refusal.Error()), maxErrorBody+maxErrorText)
-		}
-	}
-}
-
-func TestL4_RuneBoundary(t *testing.T) {
-	for shift := range 4 {
-		page := strings.Repeat("x", shift) + strings.Repeat("\U0001f511", maxErrorBody)
-		body := refusalFor(t, reply{status: 400, mediaType: "text/html", body: page}).Body
-		require.Equal(t, page[:maxErrorBody-(4-shift)%4], string(body))
+	for _, size := range []int{maxErrorBody, maxErrorBody + 1, maxResponseBody, maxResponseBody + 1, 3 << 20} {
+		refusal := refusalFor(t, reply{status: 400, mediaType: "text/html", body: strings.Repeat("x", size)})
+		require.Len(t, refusal.Body, maxErrorBody)
+		require.Less(t, len(refusal.Error()), maxErrorBody+maxErrorText)
 	}
 }
 
@@ -392,73 +211,26 @@ func TestL4_ControlCharacters(t *testing.T) {
 	require.Less(t, len(err.Error()), 2*maxErrorText)
 }
 
-// net/http quotes the answer of a server that doesn't speak HTTP correctly.
-func TestL4_ControlCharactersInNetworkErrors(t *testing.T) {
-	for name, answer := range map[string]string{
-		"no HTTP":       hostileText + "\r\n\r\n",
-		"bad header":    "HTTP/1.1 401 Unauthorized\r\n" + hostileText + "\r\n\r\n",
-		"bad Location":  "HTTP/1.1 302 Found\r\nLocation: https://[" + strings.ReplaceAll(hostileText, "\x00", "") + "\r\nContent-Length: 0\r\n\r\n",
-		"long":          strings.Repeat("x", 1<<20) + "\r\n\r\n",
-		"long header":   "HTTP/1.1 401 Unauthorized\r\n" + strings.Repeat("x", 1<<20) + "\r\n\r\n",
-		"long Location": "HTTP/1.1 302 Found\r\nLocation: https://[" + strings.Repeat("x", 1<<20) + "\r\nContent-Length: 0\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := serveRaw(t, answer).Token(t.Context())
-			require.Error(t, err)
-			requireHarmless(t, err.Error())
-			require.Less(t, len(err.Error()), maxErrorBody)
-		})
-	}
-}
-
-// TestL5_FieldsAreNamedNotQuoted has one case for each rule that an answer can break.
+// Package internal/tokenresponse tests the texts for all the rules that an answer can break.
 func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {
-	const (
-		missing  = "oauth2: server response missing access_token"
-		badToken = "access_token contains a character that a token cannot have"
-	)
 	for _, test := range []struct{ mediaType, body, want string }{
-		{jsonType, `{"access_token":["CANARY"]}`, "json: access_token is not a string"},
-		{jsonType, `{"access_token":{"CANARY":"CANARY"}}`, "json: access_token is not a string"},
-		{jsonType, `{"access_token":"CANARY\r\n"}`, "json: " + badToken},
-		{jsonType, "{\"access_token\":\"CANARY\xff\"}", "json: " + badToken},
-		{jsonType, `{"access_token":"CANARY","access_token":"CANARY"}`, "json: access_token appears more than once"},
-		{jsonType, `{"access_token":"CANARY","token_type":"CANARY x"}`, "json: token_type is not an authentication scheme's name"},
-		{jsonType, `{"access_token":"CANARY","token_type":["CANARY"]}`, "json: token_type is not a string"},
-		{jsonType, `{"access_token":"CANARY","token_type":"DPoP"}`, "json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP"},
-		{jsonType, `{"access_token":"CANARY","expires_in":"CANARY"}`, "json: expires_in is not a number"},
-		{jsonType, `{"access_token":"CANARY","refresh_token":{"x":"CANARY"}}`, "json: refresh_token is not a string"},
-		{jsonType, `{"access_token":5,"token_type":{},"expires_in":"CANARY"}`, "json: access_token is not a string; token_type is not a string; expires_in is not a number"},
-		{jsonType, `{"access_token":"CANARY"`, "json: syntax error at byte 40"},
-		{jsonType, `{"access_token":CANARY}`, "json: syntax error at byte 17"},
-		{jsonType, `CANARY`, "json: syntax error at byte 1"},
-		{jsonType, `"CANARY"`, "json: the body is not an object"},
-		{jsonType, `["CANARY"]`, "json: the body is not an object"},
-		{jsonType, `{"CANARY":1}`, missing},
-		{formType, `access_token=CANARY&expires_in=CANARY`, "response: expires_in is not a number"},
-		{formType, `access_token=CANARY&access_token=CANARY`, "response: access_token appears more than once"},
-		{formType, `access_token=CANARY%0d%0a`, "response: " + badToken},
-		{formType, `access_token=CANARY%zz`, "response: the body is not form-encoded"},
-		{formType, `CANARY=1`, missing},
-		{"text/html", `<p>CANARY`, "json: the body looks like HTML or XML; check that TokenURL is the token endpoint"},
-		{"text/plain", `CANARY`, missing},
+		{
+			jsonType, `{"access_token":5,"token_type":{},"expires_in":"CANARY"}`,
+			"cannot parse json: access_token is not a string; token_type is not a string; expires_in is not a number",
+		},
+		{jsonType, `{"access_token":"CANARY"`, "cannot parse json: syntax error at byte 40"},
+		{jsonType, `{"CANARY":1}`, "server response missing access_token"},
+		{formType, `access_token=CANARY&access_token=CANARY`, "cannot parse response: access_token appears more than once"},
+		{formType, `access_token=CANARY%zz`, "cannot parse response: the body is not form-encoded"},
+		{"text/html", `<p>CANARY`, "cannot parse json: the body looks like HTML or XML; check that TokenURL is the token endpoint"},
 	} {
-		t.Run(test.body, func(t *testing.T) {
-			modes(t, func(t *testing.T, strict bool) {
-				const canary = "FieldCanary-0123456789"
-				a := reply{mediaType: test.mediaType, body: strings.ReplaceAll(test.body, "CANARY", canary)}
-				_, err := tokenOf(t, a, strict)
-				if test.want != missing {
-					requireFault(t, err, a, "oauth2: cannot parse "+test.want)
-				} else {
-					requireFault(t, err, a, missing)
-				}
-				text := surfaces(err)
-				for i := 0; i+8 <= len(canary); i++ {
-					require.NotContains(t, text, canary[i:i+8])
-				}
-			})
-		})
+		const canary = "FieldCanary-0123456789"
+		a := reply{mediaType: test.mediaType, body: strings.ReplaceAll(test.body, "CANARY", canary)}
+		_, err := tokenOf(t, a, false)
+		requireFault(t, err, a, "oauth2: "+test.want)
+		for i := 0; i+8 <= len(canary); i++ {
+			require.NotContains(t, surfaces(err), canary[i:i+8])
+		}
 	}
 }
 
@@ -478,7 +250,6 @@ func TestL6_BodyCut(t *testing.T) {
 	for name, answer := range map[string]string{
 		"Content-Length": "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n" + body,
 		"chunked":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\n" + body,
-		"between chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1c\r\n" + body + "\r\n",
 		"gzip":           "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + zipped[:len(zipped)-6],
 		"refusal":        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 60\r\n\r\n" + body,
 	} {
@@ -514,65 +285,19 @@ func TestL6_ResponseIsUsable(t *testing.T) {
 		require.NoError(t, refusal.Response.Body.Close())
 		require.NotPanics(t, func() { _ = refusal.Error() })
 	}
-
-	// A RoundTripper may leave out almost everything.
-	conf := newTokenEndpoint(reply{}).config()
-	conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: 401}, nil
-	})}
-	_, err := conf.Token(t.Context())
-	require.IsType(t, (*oauth2.RetrieveError)(nil), err)
-	require.NotEmpty(t, surfaces(err))
-	require.NotNil(t, err.(*oauth2.RetrieveError).Response.Body)
 }
 
-func TestRedirectErrors(t *testing.T) {
-	for location, target := range map[string]string{
-		"https://other.example/path?x=y": "https://other.example:443",
-		"/elsewhere":                     "https://auth.example:443",
-		"http://u:p@[::1]:8080/x":        "http://[::1]:8080",
-
-		// net/http itself refuses these.
-		"https://[other.example": "", "https://other.example:port/": "", "%zz": "",
-	} {
-		endpoint := newTokenEndpoint(reply{status: 307, header: http.Header{"Location": {location}}})
-		_, err := endpoint.config().Token(t.Context())
-		require.Error(t, err)
-		require.Len(t, endpoint.received(), 1)
-		if target != "" {
-			require.EqualError(t, err, "oauth2: cannot fetch token: the token endpoint answered 307, a redirect to "+target+
-				", which is not followed; set TokenURL to the endpoint's final address: "+
-				"oauth2: cannot fetch token: 307 Temporary Redirect\nResponse: ")
-			require.ErrorAs(t, err, new(*oauth2.RetrieveError))
-		}
-	}
-}
-
+// TestCanary prints them in every way.
 func TestL2_PrintedConfigAndSource(t *testing.T) {
-	conf := Config{
-		ClientID:       "the-id",
-		ClientSecret:   memorySecret,
-		TokenURL:       "https://auth.example/token?key=" + memorySecret,
-		Scopes:         []string{"read"},
-		EndpointParams: url.Values{"client_assertion": {memorySecret}},
-	}
-	endpoint := newTokenEndpoint(reply{body: `{"access_token":"` + memorySecret + `"}`})
-	source := endpoint.config().Source(t.Context())
+	conf := Config{ClientID: "the-id", ClientSecret: memorySecret, TokenURL: "https://auth.example/token?key=" + memorySecret, Scopes: []string{"read"}}
+	require.Equal(t, `clientcredentials.Config{ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]}`, conf.String())
+	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
+	require.Equal(t, "<nil>", fmt.Sprintf("%+v", (*Config)(nil)))
+	source := newTokenEndpoint(goodReply).config().Source(t.Context())
 	token, err := source.Token()
 	require.NoError(t, err)
 	source.Invalidate(token)
-
-	p := newPrinter()
-	for _, v := range []any{conf, &conf, source, conf.Client(t.Context()), conf.Transport(t.Context()), source.Status()} {
-		p.print(v)
-		p.log(v)
-		p.callMethods(v)
-	}
-	requireMasked(t, p.out.String(), memorySecret)
-	require.Contains(t, conf.String(), `ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]`)
-	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
 	require.Equal(t, "clientcredentials.Source(expired)", source.String())
-	require.Equal(t, "<nil>", fmt.Sprintf("%+v", (*Config)(nil)))
 }
 
 // Masking doesn't change what programs and this package read: error codes and times.

@@ -14,6 +14,10 @@ import (
 // Three replicas of a service share one token. In production, the store is one like that of
 // package redisstore, and all replicas get the same key of 32 random bytes, like any other
 // secret. Without a key there is only [clientcredentials.DangerouslyShareInPlaintext].
+//
+// To replace a key, call [clientcredentials.NewKeyring] with the new key in second place, so
+// that all replicas can decrypt with it. Then deploy it in first place, where it encrypts, and
+// at last alone. Replicas of two consecutive deployments share their tokens.
 func ExampleSeal() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -42,30 +46,4 @@ func ExampleSeal() {
 	// 200 OK
 	// 200 OK
 	// token requests: 1
-}
-
-// To replace a key, deploy the new key in second place, so that all replicas can decrypt with
-// it. Then deploy it in first place, where it encrypts, and at last alone. Replicas of two
-// consecutive deployments share their tokens.
-func ExampleNewKeyring() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	store := new(storetest.Store)
-	oldKey, newKey := make([]byte, 32), make([]byte, 32)
-	_, _ = rand.Read(oldKey)
-	_, _ = rand.Read(newKey)
-	for _, deployment := range [][][]byte{{oldKey}, {oldKey, newKey}, {newKey, oldKey}} {
-		keyring, err := clientcredentials.NewKeyring(deployment...)
-		if err != nil {
-			log.Fatal(err)
-		}
-		replica := exampleConfig(server)
-		replica.Store = clientcredentials.Seal(store, keyring)
-		if _, err := replica.Source(context.Background()).Token(); err != nil {
-			log.Fatal(err)
-		}
-	}
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output: token requests: 1
 }

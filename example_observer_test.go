@@ -2,47 +2,18 @@ package clientcredentials_test
 
 import (
 	"context"
-	"fmt"
-	"log"
 	"log/slog"
 	"os"
-	"sync/atomic"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
-// An Observer counts events for the metrics of a program. Its functions may be called at the
-// same time, and must return quickly.
-func ExampleObserver() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-
-	var requests, served atomic.Int64
-	conf := exampleConfig(server)
-	conf.Observer = &clientcredentials.Observer{
-		RefreshStarted: func(event.RefreshStarted) { requests.Add(1) },
-		TokenServed:    func(event.TokenServed) { served.Add(1) },
-	}
-	client := conf.Client(context.Background())
-	for range 10 {
-		resp, err := client.Get(server.APIURL)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-	}
-	fmt.Println("token requests:", requests.Load())
-	fmt.Println("requests with a token:", served.Load())
-	// Output:
-	// token requests: 1
-	// requests with a token: 10
-}
-
 // SlogObserver logs what happens to tokens. This logger prints only warnings, without the
 // attributes that change from run to run. [clientcredentials.JoinObservers] combines it with
-// another Observer.
+// another [clientcredentials.Observer], for instance one that counts events. Its functions may
+// be called at the same time, and must return quickly.
 func ExampleSlogObserver() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()

@@ -2,13 +2,10 @@ package clientcredentials_test
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"time"
 
@@ -23,7 +20,8 @@ import (
 // them use the fake servers of package clientcredentialstest.
 
 // Most programs need only this: a [clientcredentials.Config], one client that is kept, and
-// requests. The servers are fakes that run during the example.
+// requests. [clientcredentials.Config.Client] caches the token, so a hundred requests need one
+// token request. The servers are fakes that run during the example.
 func Example() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -62,27 +60,9 @@ func exampleConfig(server *clientcredentialstest.Server) *clientcredentials.Conf
 	}
 }
 
-// A client caches its token: a hundred API requests need one token request.
-func ExampleConfig_Client() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	client := exampleConfig(server).Client(context.Background())
-
-	for range 100 {
-		resp, err := client.Get(server.APIURL)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-	}
-	fmt.Println("API requests with a valid token:", server.API.Accepted())
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// API requests with a valid token: 100
-	// token requests: 1
-}
-
-// A Transport is for an http.Client that the program sets up itself.
+// A Transport is for an http.Client that the program sets up itself. To use the tokens of one
+// Source with another RoundTripper, make a [clientcredentials.Transport]. For a library that
+// takes an oauth2.TokenSource, call [clientcredentials.Config.TokenSource].
 func ExampleConfig_Transport() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -100,24 +80,10 @@ func ExampleConfig_Transport() {
 	// Output: 200 OK
 }
 
-// A TokenSource is for libraries that take an oauth2.TokenSource.
-func ExampleConfig_TokenSource() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	ctx := context.Background()
-	client := oauth2.NewClient(ctx, exampleConfig(server).TokenSource(ctx))
-
-	resp, err := client.Get(server.APIURL)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status)
-	// Output: 200 OK
-}
-
 // A Source is for programs that need the token itself, for example to use it with another
-// protocol than HTTP. It is the cache, so keep it.
+// protocol than HTTP. It is the cache, so keep it. A caller waits no longer than the context of
+// [clientcredentials.Source.TokenContext] allows, and the token request continues for later
+// callers.
 func ExampleConfig_Source() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -139,12 +105,18 @@ func ExampleConfig_Source() {
 	// token requests: 1
 }
 
-// Token always requests a new token. It shows whether a configuration works.
+// Token always requests a new token. It shows whether a configuration works. This request has
+// more parameters: resource (RFC 8707), which may be repeated, and audience, which some
+// authorization servers need.
 func ExampleConfig_Token() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 	conf := exampleConfig(server)
 	conf.Scopes = []string{"reports.read", "reports.write"}
+	conf.EndpointParams = url.Values{
+		"resource": {"https://api.example.com/", "https://files.example.com/"},
+		"audience": {"reports"},
+	}
 
 	token, err := conf.Token(context.Background())
 	if err != nil {
@@ -153,112 +125,15 @@ func ExampleConfig_Token() {
 	fmt.Println("type:", token.Type())
 	fmt.Println("scope:", token.Extra("scope"))
 	fmt.Println("lifetime:", time.Duration(token.ExpiresIn)*time.Second)
-	// Output:
-	// type: Bearer
-	// scope: reports.read reports.write
-	// lifetime: 1h0m0s
-}
-
-// A token request can have more parameters, such as resource (RFC 8707), which may be
-// repeated, and audience, which some authorization servers need.
-func ExampleConfig_endpointParams() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-	conf.EndpointParams = url.Values{
-		"resource": {"https://api.example.com/", "https://files.example.com/"},
-		"audience": {"reports"},
-	}
-
-	if _, err := conf.Token(context.Background()); err != nil {
-		log.Fatal(err)
-	}
 	received := server.Auth.Requests()[0]
 	fmt.Println("resource:", received.Form["resource"])
 	fmt.Println("audience:", received.Form["audience"])
 	// Output:
+	// type: Bearer
+	// scope: reports.read reports.write
+	// lifetime: 1h0m0s
 	// resource: [https://api.example.com/ https://files.example.com/]
 	// audience: [reports]
-}
-
-// Without an AuthStyle, the client finds out how the server wants to receive the
-// credentials, and remembers it. This server accepts only client_secret_post.
-func ExampleConfig_authStyleAutoDetect() {
-	server := clientcredentialstest.NewServer(clientcredentialstest.Client{
-		ID:          "reports",
-		Secret:      "s3cret",
-		AuthMethods: []string{"client_secret_post"},
-	})
-	defer server.Close()
-
-	conf := &clientcredentials.Config{
-		ClientID:     "reports",
-		ClientSecret: "s3cret",
-		TokenURL:     server.TokenURL,
-	}
-	for range 2 {
-		if _, err := conf.Token(context.Background()); err != nil {
-			log.Fatal(err)
-		}
-	}
-	for i, received := range server.Auth.Requests() {
-		fmt.Println("request", i+1, "by", received.AuthMethod)
-	}
-	// Output:
-	// request 1 by client_secret_basic
-	// request 2 by client_secret_post
-	// request 3 by client_secret_post
-}
-
-// With AuthStyleInHeader the credentials are in the Authorization header, and with
-// AuthStyleInParams they are in the body.
-func ExampleConfig_authStyle() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
-		conf.AuthStyle = style
-		if _, err := conf.Token(context.Background()); err != nil {
-			log.Fatal(err)
-		}
-	}
-	for _, received := range server.Auth.Requests() {
-		fmt.Println(received.AuthMethod)
-		fmt.Printf("  header: %q\n", received.Header.Get("Authorization"))
-		fmt.Printf("  body: %q\n", received.Body)
-	}
-	// Output:
-	// client_secret_basic
-	//   header: "Basic Y2xpZW50OnNlY3JldA=="
-	//   body: "grant_type=client_credentials"
-	// client_secret_post
-	//   header: ""
-	//   body: "client_id=client&client_secret=secret&grant_type=client_credentials"
-}
-
-// The client in the context under oauth2.HTTPClient sends the token requests, and the
-// client that Config.Client returns uses its Transport. This Transport trusts a private
-// certification authority.
-func ExampleConfig_tls() {
-	server := clientcredentialstest.NewTLSServer()
-	defer server.Close()
-	// A program would read a file, with x509.NewCertPool and AppendCertsFromPEM.
-	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
-	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{
-		Transport: transport,
-		Timeout:   10 * time.Second,
-	})
-	resp, err := exampleConfig(server).Client(ctx).Get(server.APIURL)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.Status, resp.TLS.Version == tls.VersionTLS13)
-	// Output: 200 OK true
 }
 
 // Only the listed origins receive the token.
@@ -283,55 +158,11 @@ func ExampleConfig_origins() {
 	// Get "https://elsewhere.example/reports": oauth2: https://elsewhere.example:443 is not among the Origins that may receive the token; add it there, or use another client
 }
 
-// A Config can be printed and logged: its secret isn't shown.
-func ExampleConfig_String() {
-	conf := &clientcredentials.Config{
-		ClientID:     "reports",
-		ClientSecret: "s3cret",
-		TokenURL:     "https://login.example.com/oauth2/token",
-		Scopes:       []string{"reports.read"},
-	}
-	fmt.Println(conf)
-	// Output: clientcredentials.Config{ClientID: "reports", TokenURL: "https://login.example.com/oauth2/token", Scopes: ["reports.read"]}
-}
-
-// If the server refuses, the error is the one of golang.org/x/oauth2.
-func ExampleConfig_retrieveError() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	conf := exampleConfig(server)
-	conf.ClientSecret = "no longer valid"
-
-	_, err := conf.Token(context.Background())
-	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Use errors.As for an error of an http.Client.
-		fmt.Println(refusal.ErrorCode)
-		fmt.Println(refusal.Response.Status)
-	}
-	// Output:
-	// invalid_client
-	// 401 Unauthorized
-}
-
-// A ResponseError says that the status is one of success, but the answer is no token
-// response. Here a proxy answers with a login page.
-func ExampleResponseError() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{
-		Status: http.StatusOK,
-		Header: http.Header{"Content-Type": {"text/html"}},
-		Body:   "<html>Please log in</html>",
-	})
-
-	_, err := exampleConfig(server).Token(context.Background())
-	var unusable *clientcredentials.ResponseError
-	if errors.As(err, &unusable) {
-		fmt.Println(unusable.StatusCode, unusable.MediaType, unusable.Size, "bytes")
-	}
-	// Output: 200 text/html 26 bytes
-}
-
-// IsTemporary separates the failures that may pass from those that somebody has to fix.
+// IsTemporary separates the failures that may pass from those that somebody has to fix. If the
+// server refuses, the error is the one of golang.org/x/oauth2. If the status is one of success,
+// but the answer is no token response, it is a [clientcredentials.ResponseError]. A Config can be logged beside
+// it: [clientcredentials.Config.String] doesn't show the secret. A [clientcredentials.RetryPolicy]
+// bounds the attempts and the time that they take.
 func ExampleIsTemporary() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -340,95 +171,45 @@ func ExampleIsTemporary() {
 	conf.Retry.MaxAttempts = 1
 
 	_, err := conf.Token(context.Background())
+	if refusal, ok := err.(*oauth2.RetrieveError); ok { // Use errors.As for an error of an http.Client.
+		fmt.Println(refusal.ErrorCode, refusal.Response.StatusCode)
+	}
 	fmt.Println("refused:", clientcredentials.IsTemporary(err))
 
 	server.Stop()
 	_, err = conf.Token(context.Background())
 	fmt.Println("down:", clientcredentials.IsTemporary(err))
 	// Output:
+	// invalid_client 401
 	// refused: false
 	// down: true
 }
 
-// A program that answers people can't wait for half a minute. This one makes at most two
-// attempts, and waits at most 5 seconds.
-func ExampleRetryPolicy() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Unavailable()) // The answer to the first attempt is 503.
-	conf := exampleConfig(server)
-	conf.Retry = clientcredentials.RetryPolicy{
-		MaxAttempts:    2,
-		AttemptTimeout: 2 * time.Second,
-		TotalTimeout:   5 * time.Second,
-	}
-
-	_, err := conf.Token(context.Background())
-	fmt.Println("error:", err)
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// error: <nil>
-	// token requests: 2
-}
-
-// A readiness probe reports that the service is ready while there is a token to use, even if
-// the authorization server is down. Without a token the probe asks for one, because a
-// service that isn't ready gets no calls that would do it. See also [clientcredentials.State].
+// Status reports whether there is a token to use, for example to a readiness probe: see
+// examples/readiness. See also [clientcredentials.State].
 func ExampleSource_Status() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
 	source := exampleConfig(server).Source(context.Background())
 
-	ready := func(w http.ResponseWriter, r *http.Request) {
-		if state := source.Status().State; state == clientcredentials.Expired || state == clientcredentials.Failed {
-			ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
-			defer cancel()
-			if _, err := source.TokenContext(ctx); err != nil {
-				http.Error(w, "no token", http.StatusServiceUnavailable)
-				return
-			}
-		}
-		fmt.Fprintln(w, "ready")
-	}
-	probe := func() {
-		answer := httptest.NewRecorder()
-		ready(answer, httptest.NewRequest(http.MethodGet, "/ready", nil))
-		fmt.Print(answer.Code, " ", answer.Body)
-	}
-
-	probe()
-	server.Stop()
-	probe()
+	fmt.Println(source.Status().State)
 	token, err := source.Token()
 	if err != nil {
 		log.Fatal(err)
 	}
+	fmt.Println(source.Status().State)
 	source.Invalidate(token)
-	probe()
+	fmt.Println(source.Status().State)
 	// Output:
-	// 200 ready
-	// 200 ready
-	// 503 no token
-}
-
-// A caller waits no longer than its context allows. The token request continues for later
-// callers.
-func ExampleSource_TokenContext() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	server.Auth.Script(clientcredentialstest.Fault{Delay: time.Hour}) // The authorization server hangs.
-	source := exampleConfig(server).Source(context.Background())
-
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	_, err := source.TokenContext(ctx)
-	fmt.Println(errors.Is(err, context.DeadlineExceeded))
-	// Output: true
+	// expired
+	// fresh
+	// expired
 }
 
 // If a program adds the token to its requests itself, it reports a token that the API
 // refused, and repeats the call if there will be another token. Client and Transport do all
-// this themselves.
+// this themselves. A program that learns of a revocation in another way calls
+// [clientcredentials.Source.Invalidate].
 func ExampleSource_Reject() {
 	server := clientcredentialstest.NewServer()
 	defer server.Close()
@@ -463,63 +244,4 @@ func ExampleSource_Reject() {
 	// Output:
 	// 401 and again:
 	// 200
-}
-
-// Invalidate drops a token that was revoked, and the next call requests a new one. Several
-// callers may report the same token.
-func ExampleSource_Invalidate() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	ctx := context.Background()
-	source := exampleConfig(server).Source(ctx)
-
-	revoked, err := source.TokenContext(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	server.Auth.Revoke(revoked.AccessToken)
-	source.Invalidate(revoked)
-
-	token, err := source.TokenContext(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	source.Invalidate(revoked) // This has no effect: the token has been replaced already.
-
-	_, active := server.Auth.Introspect(token.AccessToken)
-	fmt.Println("another token:", token.AccessToken != revoked.AccessToken)
-	fmt.Println("active:", active)
-	fmt.Println("state:", source.Status().State)
-	// Output:
-	// another token: true
-	// active: true
-	// state: fresh
-}
-
-// Two clients use the same tokens over different connections. Each has a Transport that was
-// made without Config.Transport.
-func ExampleTransport() {
-	server := clientcredentialstest.NewServer()
-	defer server.Close()
-	source := exampleConfig(server).Source(context.Background())
-	bulk := http.DefaultTransport.(*http.Transport).Clone()
-	bulk.MaxConnsPerHost = 2
-	defer bulk.CloseIdleConnections()
-
-	for _, client := range []*http.Client{
-		{Transport: &clientcredentials.Transport{Source: source}},
-		{Transport: &clientcredentials.Transport{Source: source, Base: bulk}},
-	} {
-		resp, err := client.Get(server.APIURL)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
-		fmt.Println(resp.Status)
-	}
-	fmt.Println("token requests:", server.Auth.TokenRequests())
-	// Output:
-	// 200 OK
-	// 200 OK
-	// token requests: 1
 }

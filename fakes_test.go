@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
@@ -14,6 +15,7 @@ import (
 	"html"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -59,21 +61,11 @@ type reply struct {
 var goodReply = reply{body: `{"access_token":"a","token_type":"Bearer"}`}
 
 func (a reply) response(req *http.Request) *http.Response {
-	status := a.status
-	if status == 0 {
-		status = http.StatusOK
-	}
-	header := http.Header{"Content-Type": {jsonType}}
-	if a.header != nil {
-		header = a.header.Clone()
-		header.Set("Content-Type", jsonType)
-	}
-	switch a.mediaType {
-	case "":
-	case "none":
-		header.Del("Content-Type")
-	default:
-		header.Set("Content-Type", a.mediaType)
+	status := cmp.Or(a.status, http.StatusOK)
+	header := http.Header{}
+	maps.Copy(header, a.header)
+	if a.mediaType != "none" {
+		header.Set("Content-Type", cmp.Or(a.mediaType, jsonType))
 	}
 	var body io.Reader = strings.NewReader(a.body)
 	if a.bodyErr != nil {
@@ -105,11 +97,11 @@ type tokenEndpoint struct {
 }
 
 func (e *tokenEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
+	defer req.Body.Close()
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return nil, err
 	}
-	req.Body.Close()
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
 		return nil, err
@@ -186,24 +178,13 @@ func refusalFor(t *testing.T, a reply, change ...func(conf *Config)) *oauth2.Ret
 // text and a description of the answer.
 func requireFault(t *testing.T, err error, a reply, text string) {
 	t.Helper()
-	fault, ok := err.(*ResponseError)
-	require.True(t, ok, "%T: %v", err, err)
-	status, mediaType := a.status, a.mediaType
-	if status == 0 {
-		status = http.StatusOK
-	}
-	mediaType, _, _ = strings.Cut(mediaType, ";")
-	shown := mediaType
-	switch mediaType {
-	case "":
-		mediaType, shown = jsonType, jsonType
-	case "none":
-		mediaType, shown = "", "no media type"
-	}
-	require.Equal(t, status, fault.StatusCode)
+	require.IsType(t, (*ResponseError)(nil), err)
+	fault := err.(*ResponseError)
+	mediaType := cmp.Or(a.mediaType, jsonType)
+	require.Equal(t, cmp.Or(a.status, http.StatusOK), fault.StatusCode)
 	require.Equal(t, mediaType, fault.MediaType)
 	require.Equal(t, len(a.body), fault.Size)
-	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, status, shown, len(a.body)))
+	require.EqualError(t, err, fmt.Sprintf("%s (status %d, %s, %d bytes)", text, fault.StatusCode, mediaType, len(a.body)))
 }
 
 func gzipped(text string) string {
@@ -222,20 +203,12 @@ func modes(t *testing.T, test func(t *testing.T, strict bool)) {
 
 // authMethods returns how each request was authenticated. A client must not use two methods
 // in one request, RFC 6749, Section 2.3.
-func authMethods(t *testing.T, requests []receivedRequest) []string {
+func authMethods(t *testing.T, requests []receivedRequest) (methods []string) {
 	t.Helper()
-	methods := make([]string, 0, len(requests))
 	for _, req := range requests {
 		header, params := req.header.Get("Authorization") != "", req.form.Has("client_secret") || req.form.Has("client_id")
-		require.False(t, header && params, "two methods in one request")
-		switch {
-		case header:
-			methods = append(methods, "header")
-		case params:
-			methods = append(methods, "params")
-		default:
-			methods = append(methods, "none")
-		}
+		require.True(t, header != params, "one method in a request")
+		methods = append(methods, map[bool]string{true: "header", false: "params"}[header])
 	}
 	return methods
 }
@@ -618,19 +591,15 @@ func (p *printer) showError(err error) {
 func (p *printer) showRefusal(refusal *oauth2.RetrieveError) {
 	p.show(*refusal)
 	resp := refusal.Response
-	if resp == nil {
+	if resp == nil || resp.Request == nil {
 		return
 	}
-	p.show(resp)
-	p.show(*resp)
+	req := resp.Request
+	for _, v := range []any{resp, *resp, req, *req} {
+		p.show(v)
+	}
 	dump, _ := httputil.DumpResponse(resp, true)
 	p.out.Write(dump)
-	req := resp.Request
-	if req == nil {
-		return
-	}
-	p.show(req)
-	p.show(*req)
 	dump, _ = httputil.DumpRequest(req, true)
 	p.out.Write(dump)
 	if req.GetBody != nil {

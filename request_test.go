@@ -23,37 +23,6 @@ import (
 // The grammar of token responses is tested in internal/tokenresponse. The tests in this
 // file show that Config.Token obeys it, and what a program gets.
 
-func TestP1_P1b_P1d_P2_Expiry(t *testing.T) {
-	for body, want := range map[string]int64{
-		`{"access_token":"a","expires_in":3600.5}`:   3600,
-		`{"access_token":"a","expires_in":"3600"}`:   3600,
-		`{"access_token":"a","expires_in":1e-400}`:   1,
-		`{"access_token":"a","expires_in":-1}`:       -1,
-		`{"access_token":"a","expires_in":"1e999"}`:  math.MaxInt32,
-		`{"access_token":"a","expires_in":"-1e999"}`: -math.MaxInt32,
-		`{"access_token":"a","expires_in":0}`:        0,
-		`{"access_token":"a","expires_in":""}`:       0,
-		`{"access_token":"a","expires_in":null}`:     0,
-		`{"access_token":"a"}`:                       0,
-		`access_token=a&expires_in=60.5`:             60,
-		`access_token=a`:                             0,
-	} {
-		modes(t, func(t *testing.T, strict bool) {
-			synctest.Test(t, func(t *testing.T) {
-				token, err := tokenOf(t, reply{mediaType: "text/plain", body: body}, strict)
-				require.NoError(t, err)
-				require.Equal(t, want, token.ExpiresIn, body)
-				if want == 0 {
-					require.Zero(t, token.Expiry, body)
-					require.True(t, token.Valid(), body)
-					return
-				}
-				require.Equal(t, time.Duration(want)*time.Second, time.Until(token.Expiry), body)
-			})
-		})
-	}
-}
-
 func TestP1c_Floor(t *testing.T) {
 	sent := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, expiresIn := range []int64{-math.MaxInt32, -3600, -1, 1, 2, 3, 10, 11, 100, 3600, math.MaxInt32} {
@@ -89,62 +58,21 @@ func TestP1c_Floor(t *testing.T) {
 	}
 }
 
-// A responseTest is an answer and what becomes of it: the token in it, or, if it begins
-// with "oauth2: ", the text of a ResponseError.
-type responseTest struct {
-	reply      reply
-	want       string // by default
-	wantStrict string // with Config.Strict; empty: the same
-}
-
-func testResponses(t *testing.T, tests []responseTest) {
-	for _, test := range tests {
-		t.Run(fmt.Sprintf("%.50s", test.reply.body), func(t *testing.T) {
-			modes(t, func(t *testing.T, strict bool) {
-				want := test.want
-				if strict && test.wantStrict != "" {
-					want = test.wantStrict
-				}
-				token, err := tokenOf(t, test.reply, strict)
-				if strings.HasPrefix(want, "oauth2: ") {
-					requireFault(t, err, test.reply, want)
-					return
-				}
-				require.NoError(t, err)
-				require.Equal(t, want, token.AccessToken)
-			})
-		})
-	}
-}
-
-// Duplicate, misspelt and malformed members.
-func TestP3a_ExactNames(t *testing.T) {
-	const missing = "oauth2: server response missing access_token"
-	testResponses(t, []responseTest{
-		{reply{body: `{"access_token":"a","scope":"1","scope":"2"}`}, "a", ""},
-		{reply{body: `{"access_token":"a","access_token":"b"}`}, "oauth2: cannot parse json: access_token appears more than once", ""},
-		{reply{body: `{"acceſſ_token":"b"}`}, missing, ""},
-		{reply{body: `{"access_token":"a","acceſſ_token":"b"}`}, "a", ""},
-		{reply{body: `{"Access_Token":"a"}`}, "a", "oauth2: cannot parse json: access_token is written in other letter case"},
-		{reply{body: `{"access_token":["a"]}`}, "oauth2: cannot parse json: access_token is not a string", ""},
-		{reply{body: `null`}, missing, ""},
-		{reply{mediaType: formType, body: "access_token=a&expires_in=1&expires_in=1"}, "oauth2: cannot parse response: expires_in appears more than once", ""},
-		{reply{mediaType: formType, body: "Access_Token=a"}, missing, ""},
-		{reply{mediaType: formType}, missing, ""},
-	})
-}
-
 func TestP3a_OtherLetterCase(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		token, err := tokenOf(t, reply{body: `{"Access_Token":"a","Token_Type":"Bearer","EXPIRES_IN":"60","Refresh_Token":"r"}`}, false)
-		require.NoError(t, err)
-		require.Equal(t, "a", token.AccessToken)
-		require.Equal(t, "Bearer", token.TokenType)
-		require.Equal(t, "r", token.RefreshToken)
-		require.Equal(t, time.Minute, time.Until(token.Expiry))
-	})
-	_, err := tokenOf(t, reply{status: http.StatusBadRequest, body: `{"Error":"invalid_client","Error_Description":"d"}`}, false)
+	a := reply{body: `{"Access_Token":"a","Token_Type":"Bearer","EXPIRES_IN":"60","Refresh_Token":"r"}`}
+	token, err := tokenOf(t, a, false)
+	require.NoError(t, err)
+	require.EqualValues(t, 60, token.ExpiresIn)
+	require.Equal(t, "r", token.RefreshToken)
+	_, err = tokenOf(t, a, true)
+	require.ErrorContains(t, err, "access_token is written in other letter case")
+	_, err = tokenOf(t, reply{status: http.StatusBadRequest, body: `{"Error":"invalid_client","Error_Description":"d"}`}, false)
 	require.EqualError(t, err, `oauth2: "invalid_client" "d"`)
+}
+
+func TestP3d_TokenType(t *testing.T) {
+	_, err := tokenOf(t, reply{body: `{"access_token":"a","token_type":"N_A"}`}, true)
+	require.ErrorContains(t, err, "token_type is not Bearer")
 }
 
 func TestP3c_NeverCached(t *testing.T) {
@@ -165,83 +93,16 @@ func TestP3c_NeverCached(t *testing.T) {
 	})
 }
 
-func TestP3d_TokenType(t *testing.T) {
-	const notBearer, bad = "oauth2: cannot parse json: token_type is not Bearer", "oauth2: cannot parse json: token_type is not an authentication scheme's name"
-	testResponses(t, []responseTest{
-		{reply{body: `{"access_token":"a"}`}, "a", ""},
-		{reply{body: `{"access_token":"a","token_type":"bearer"}`}, "a", ""},
-		{reply{body: `{"access_token":"a","token_type":"N_A"}`}, "a", notBearer},
-		{reply{body: `{"access_token":"a","token_type":"Bearer "}`}, bad, ""},
-	})
-	token, err := tokenOf(t, reply{body: `{"access_token":"a","token_type":"N_A"}`}, false)
+// The client makes no assumptions about sizes (RFC 6749, Section 5.1), up to a limit.
+func TestP3g_P4_LargestBody(t *testing.T) {
+	token := strings.Repeat("x", maxResponseBody-len(`{"access_token":""}`))
+	body := `{"access_token":"` + token + `"}`
+	got, err := tokenOf(t, reply{body: body}, true)
 	require.NoError(t, err)
-	require.Equal(t, "N_A", token.TokenType)
-}
-
-func TestP3f_MediaType(t *testing.T) {
-	const object, form = `{"access_token":"a","x":["y"]}`, "access_token=a&x=y"
-	for _, a := range []reply{
-		{mediaType: "none", body: object},
-		{mediaType: "application/json; charset=utf-8", body: object},
-		{mediaType: "text/plain; charset=utf-8", body: "\xef\xbb\xbf" + object},
-		{mediaType: formType + "; charset=utf-8", body: form},
-		{mediaType: "text/plain", body: form},
-	} {
-		modes(t, func(t *testing.T, strict bool) {
-			token, err := tokenOf(t, a, strict)
-			require.NoError(t, err)
-			require.Equal(t, "a", token.AccessToken)
-			want := any([]any{"y"})
-			if a.body == form {
-				want = "y"
-			}
-			require.Equal(t, want, token.Extra("x"), a.mediaType)
-		})
-	}
-}
-
-func TestP3g_NotATokenResponse(t *testing.T) {
-	for _, test := range []struct {
-		mediaType string
-		status    int
-		body      string
-		size      int
-		want      string
-	}{
-		{"text/html", 200, "<!DOCTYPE html><p>cAnAry", 24, "oauth2: cannot parse json: the body looks like HTML or XML; check that TokenURL is the token endpoint (status 200, text/html, 24 bytes)"},
-		{"", 204, "", 0, "oauth2: cannot parse json: the body is empty (status 204, no media type, 0 bytes)"},
-		{"text/plain", 200, "cAnAry", 6, "oauth2: server response missing access_token (status 200, text/plain, 6 bytes)"},
-		{jsonType, 200, `{"access_token":"cAnAry"}` + strings.Repeat(" ", maxResponseBody), maxResponseBody + 1, "oauth2: cannot fetch token: the answer is larger than 1 MiB (status 200, application/json, 1048577 bytes)"},
-		{formType, 201, `access_token=cAnAry&` + strings.Repeat("x", 3<<20), maxResponseBody + 1, "oauth2: cannot fetch token: the answer is larger than 1 MiB (status 201, application/x-www-form-urlencoded, 1048577 bytes)"},
-	} {
-		modes(t, func(t *testing.T, strict bool) {
-			conf := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header()["Content-Type"] = nil
-				if test.mediaType != "" {
-					w.Header().Set("Content-Type", test.mediaType+"; charset=utf-8")
-				}
-				w.WriteHeader(test.status)
-				_, _ = io.WriteString(w, test.body)
-			})
-			conf.Strict = strict
-			_, err := conf.Token(t.Context())
-			require.EqualError(t, err, test.want)
-			fault, ok := err.(*ResponseError)
-			require.True(t, ok, "%T", err)
-			require.Equal(t, test.status, fault.StatusCode)
-			require.Equal(t, test.size, fault.Size)
-			require.Equal(t, test.mediaType, fault.MediaType)
-		})
-	}
-}
-
-func TestP3g_LargestBody(t *testing.T) {
-	const head, tail = `{"access_token":"a","x":"`, `"}`
-	body := head + strings.Repeat("x", maxResponseBody-len(head)-len(tail)) + tail
-	testResponses(t, []responseTest{
-		{reply{body: body}, "a", ""},
-		{reply{body: body + "\n"}, "oauth2: cannot fetch token: the answer is larger than 1 MiB", ""},
-	})
+	require.Equal(t, token, got.AccessToken)
+	a := reply{body: body + "\n"}
+	_, err = tokenOf(t, a, true)
+	requireFault(t, err, a, "oauth2: cannot fetch token: the answer is larger than 1 MiB")
 }
 
 // An error quotes the media type and the address in Location, and they are limited too.
@@ -257,69 +118,28 @@ func TestP3g_LargeWords(t *testing.T) {
 
 func TestP3h_Status(t *testing.T) {
 	const ok = `{"access_token":"cAnAry-cAnAry","token_type":"Bearer","expires_in":60}`
-	modes(t, func(t *testing.T, strict bool) {
-		for _, status := range []int{200, 201, 202, 203, 205, 207, 299} {
-			token, err := tokenOf(t, reply{status: status, body: ok}, strict)
-			require.NoError(t, err, status)
-			require.Equal(t, "cAnAry-cAnAry", token.AccessToken)
-		}
-
-		a := reply{status: http.StatusPartialContent, body: ok}
-		_, err := tokenOf(t, a, strict)
-		requireFault(t, err, a, "oauth2: cannot fetch token: the answer is a part of something larger")
-
-		for _, status := range []int{300, 304, 400, 401, 404, 500, 503, 599} {
-			_, err := tokenOf(t, reply{status: status, body: ok}, strict)
-			require.IsType(t, (*oauth2.RetrieveError)(nil), err, status)
-			require.NotContains(t, err.Error(), "cAnAry")
-		}
-
-		for _, a := range []reply{
-			{body: `{"error":"invalid_client","error_description":"d","error_uri":"u"}`},
-			{body: `{"error":"invalid_client","error_description":"d","error_uri":"u","access_token":"cAnAry-cAnAry"}`},
-			{status: http.StatusPartialContent, body: `{"error":"invalid_client","error_description":"d","error_uri":"u"}`},
-			{mediaType: formType, body: `error=invalid_client&error_description=d&error_uri=u`},
-			{mediaType: "text/plain", body: `access_token=cAnAry-cAnAry&error=invalid_client&error_description=d&error_uri=u`},
-		} {
-			refusal := refusalFor(t, a, func(conf *Config) { conf.Strict = strict })
-			require.EqualError(t, refusal, `oauth2: "invalid_client" "d" "u"`)
-			require.Equal(t, []string{"invalid_client", "d", "u"}, []string{refusal.ErrorCode, refusal.ErrorDescription, refusal.ErrorURI})
-			require.Equal(t, strings.ReplaceAll(a.body, "cAnAry-cAnAry", "[redacted]"), string(refusal.Body))
-		}
-	})
-}
-
-// The same over a connection: net/http treats some statuses in a special way.
-func TestP3h_StatusOnTheWire(t *testing.T) {
-	const body = `{"access_token":"cAnAry","expires_in":60}`
-	for status, want := range map[int]string{
-		200: "", 201: "", 202: "", 203: "",
-		206: "oauth2: cannot fetch token: the answer is a part of something larger (status 206, application/json, 41 bytes)",
-		304: "oauth2: cannot fetch token: 304 Not Modified\nResponse: ",
-		503: "oauth2: cannot fetch token: 503 Service Unavailable\nResponse: " + `{"access_token":"[redacted]","expires_in":60}`,
-	} {
-		conf := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", jsonType)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-		})
-		token, err := conf.Token(t.Context())
-		if want == "" {
-			require.NoError(t, err)
-			require.Equal(t, "cAnAry", token.AccessToken)
-			continue
-		}
-		require.EqualError(t, err, want)
+	for _, status := range []int{200, 201, 203, 205, 299} {
+		token, err := tokenOf(t, reply{status: status, body: ok}, true)
+		require.NoError(t, err, status)
+		require.Equal(t, "cAnAry-cAnAry", token.AccessToken)
 	}
-}
-
-// RFC 6749, Section 5.1: the client makes no assumptions about sizes.
-func TestP4_LargeToken(t *testing.T) {
-	large := strings.Repeat("0123456789", 90_000)
-	testResponses(t, []responseTest{
-		{reply{body: `{"access_token":"` + large + `"}`}, large, ""},
-		{reply{mediaType: formType, body: `access_token=` + large}, large, ""},
-	})
+	a := reply{status: http.StatusPartialContent, body: ok}
+	_, err := tokenOf(t, a, false)
+	requireFault(t, err, a, "oauth2: cannot fetch token: the answer is a part of something larger")
+	for _, status := range []int{300, 304, 307, 400, 503, 599} {
+		_, err := tokenOf(t, reply{status: status, body: ok}, false)
+		require.IsType(t, (*oauth2.RetrieveError)(nil), err, status)
+		require.NotContains(t, err.Error(), "cAnAry")
+	}
+	for _, a := range []reply{
+		{body: `{"error":"invalid_client","error_description":"d","error_uri":"u","access_token":"cAnAry-cAnAry"}`},
+		{status: http.StatusPartialContent, body: `{"error":"invalid_client","error_description":"d","error_uri":"u"}`},
+		{mediaType: "text/plain", body: `access_token=cAnAry-cAnAry&error=invalid_client&error_description=d&error_uri=u`},
+	} {
+		refusal := refusalFor(t, a)
+		require.EqualError(t, refusal, `oauth2: "invalid_client" "d" "u"`)
+		require.Equal(t, strings.ReplaceAll(a.body, "cAnAry-cAnAry", "[redacted]"), string(refusal.Body))
+	}
 }
 
 func TestP5_GzipBomb(t *testing.T) {
@@ -421,46 +241,31 @@ func TestP6_FormOverHTTP2(t *testing.T) {
 }
 
 func TestParseTokenURL(t *testing.T) {
-	for _, address := range []string{
-		"https://auth.example/token", "https://auth.example", "http://127.0.0.1:8080/token?tenant=1",
-		"https://[::1]:8443/oauth2/token", "HTTPS://AUTH.EXAMPLE/token?a=%23", "https://auth.example/a%20b",
-	} {
+	for _, address := range []string{"https://auth.example", "http://127.0.0.1:8080/token?tenant=1", "HTTPS://AUTH.EXAMPLE/a%20b?a=%23"} {
 		u, err := parseTokenURL(address)
 		require.NoError(t, err, address)
 		require.NotNil(t, u, address)
 	}
-	for address, want := range badTokenURLs {
-		_, err := parseTokenURL(address)
-		require.EqualError(t, err, want, address)
+	for want, addresses := range map[string][]string{
+		"is empty; set it to the address of the token endpoint": {""},
+		"cannot be parsed as a URL; set it to the address of the token endpoint": {
+			"https://auth.example/cAnAry\n", " https://auth.example/cAnAry", "https://auth.example:cAnAry/", "https://u:cAnAry%zz@auth.example/",
+		},
+		"is not absolute; set it to the whole address of the token endpoint, with scheme and host": {
+			"auth.example/cAnAry", "/cAnAry", "//auth.example/cAnAry", "https:cAnAry", "https:///cAnAry",
+		},
+		"contains a user name or password; use ClientID and ClientSecret": {
+			"https://id:cAnAry@auth.example/", "https://cAnAry@auth.example/", "https://@auth.example/cAnAry",
+		},
+		"contains a fragment, which a token endpoint cannot have; remove the # and what follows": {
+			"https://auth.example/#cAnAry", "https://auth.example/cAnAry#", "https://auth.example/?x=cAnAry#f",
+		},
+	} {
+		for _, address := range addresses {
+			_, err := parseTokenURL(address)
+			require.EqualError(t, err, "oauth2: TokenURL "+want, address)
+		}
 	}
-}
-
-const (
-	cannotParse = "oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint"
-	notAbsolute = "oauth2: TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host"
-	hasUser     = "oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret"
-	hasFragment = "oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows"
-)
-
-// badTokenURLs has values of TokenURL, and the errors for them.
-var badTokenURLs = map[string]string{
-	"":                                  "oauth2: TokenURL is empty; set it to the address of the token endpoint",
-	"https://auth.example/cAnAry\n":     cannotParse,
-	" https://auth.example/cAnAry":      cannotParse,
-	"https://auth.example:cAnAry/":      cannotParse,
-	"https://u:cAnAry%zz@auth.example/": cannotParse,
-	"https://[::1/cAnAry":               cannotParse,
-	"auth.example/cAnAry":               notAbsolute,
-	"/cAnAry":                           notAbsolute,
-	"//auth.example/cAnAry":             notAbsolute,
-	"https:cAnAry":                      notAbsolute,
-	"https:///cAnAry":                   notAbsolute,
-	"https://id:cAnAry@auth.example/":   hasUser,
-	"https://cAnAry@auth.example/":      hasUser,
-	"https://@auth.example/cAnAry":      hasUser,
-	"https://auth.example/#cAnAry":      hasFragment,
-	"https://auth.example/cAnAry#":      hasFragment,
-	"https://auth.example/?x=cAnAry#f":  hasFragment,
 }
 
 // TestBadConfig: whichever call first needs a token reports what is wrong with the Config,
@@ -470,13 +275,11 @@ func TestBadConfig(t *testing.T) {
 		controlCharacter = "oauth2: ClientID contains a control character; remove line breaks and the like from where it is read"
 		negative         = "oauth2: a field of Retry is negative; use zero for the default"
 	)
-	type row struct {
+	rows := map[string]struct {
 		change func(conf *Config)
 		want   string
-	}
-	rows := map[string]row{
+	}{
 		"line break in ClientID":    {func(c *Config) { c.ClientID = "cAnAry\n" }, controlCharacter},
-		"NUL in ClientID":           {func(c *Config) { c.ClientID = "cAn\x00Ary" }, controlCharacter},
 		"C1 in ClientID":            {func(c *Config) { c.ClientID = "cAn\u0085Ary" }, controlCharacter},
 		"scope twice":               {func(c *Config) { c.Scopes, c.EndpointParams = []string{"cAnAry"}, url.Values{"scope": {"cAnAry"}} }, `oauth2: cannot overwrite parameter "scope"`},
 		"negative EarlyRefresh":     {func(c *Config) { c.EarlyRefresh = -1 }, "oauth2: EarlyRefresh is negative; use zero for the default"},
@@ -484,10 +287,8 @@ func TestBadConfig(t *testing.T) {
 		"negative MaxAttempts":      {func(c *Config) { c.Retry.MaxAttempts = -1 }, negative},
 		"negative AttemptTimeout":   {func(c *Config) { c.Retry.AttemptTimeout = -1 }, negative},
 		"negative TotalTimeout":     {func(c *Config) { c.Retry.TotalTimeout = -1 }, negative},
+		"TokenURL":                  {func(c *Config) { c.TokenURL = "" }, "oauth2: TokenURL is empty; set it to the address of the token endpoint"},
 		"Strict and no credentials": {func(c *Config) { c.ClientID, c.ClientSecret, c.Strict = "", "", true }, "oauth2: ClientID and ClientSecret are empty; set them"},
-	}
-	for address, want := range badTokenURLs {
-		rows[fmt.Sprintf("TokenURL %q", address)] = row{func(c *Config) { c.TokenURL = address }, want}
 	}
 	get := func(client *http.Client) error {
 		resp, err := client.Get("https://api.example/")
@@ -499,8 +300,7 @@ func TestBadConfig(t *testing.T) {
 		return wrapped.Err
 	}
 	calls := map[string]func(c *Config, ctx context.Context) error{
-		"Token":       func(c *Config, ctx context.Context) error { _, err := c.Token(ctx); return err },
-		"TokenSource": func(c *Config, ctx context.Context) error { _, err := c.TokenSource(ctx).Token(); return err },
+		"Token": func(c *Config, ctx context.Context) error { _, err := c.Token(ctx); return err },
 		"Source": func(c *Config, ctx context.Context) error {
 			_, err := c.Source(ctx).TokenContext(t.Context())
 			return err
@@ -535,72 +335,18 @@ func TestF16_CleartextTokenURL(t *testing.T) {
 		"https://auth.example/token":   true,
 		"http://auth.example/token":    false,
 		"HTTP://auth.example/token":    false,
-		"http://192.0.2.1/token":       false,
 		"http://localhost.example/":    false,
 		"http://127.0.0.1.example/":    false,
-		"http://127.0.0.1:8080/token":  true,
 		"http://127.9.9.9/token":       true,
 		"http://[::1]:8080/token":      true,
-		"http://localhost/token":       true,
 		"http://LocalHost:8080/token":  true,
 		"http://[::ffff:7f00:1]/token": true,
 	} {
-		modes(t, func(t *testing.T, strict bool) {
-			endpoint := newTokenEndpoint(goodReply)
-			conf := endpoint.config()
-			conf.TokenURL, conf.Strict = address, strict
-			_, err := conf.Token(t.Context())
-			if strict && !strictly {
-				require.EqualError(t, err, "oauth2: TokenURL is http, which Strict refuses; use https")
-				require.Empty(t, endpoint.received())
-				return
-			}
-			require.NoError(t, err, address)
-		})
+		endpoint := newTokenEndpoint(goodReply)
+		conf := endpoint.config()
+		conf.TokenURL, conf.Strict = address, true
+		_, err := conf.Token(t.Context())
+		require.Equal(t, strictly, err == nil, address)
+		require.Equal(t, strictly, len(endpoint.received()) == 1, address)
 	}
-}
-
-// RFC 6749, Sections 3.2 and 4.4.2.
-func TestTokenRequest(t *testing.T) {
-	endpoint := newTokenEndpoint(goodReply)
-	conf := endpoint.config()
-	conf.Scopes = []string{"read", "write"}
-	conf.EndpointParams = url.Values{"resource": {"https://a.example", "https://b.example"}, "audience": {"x y"}}
-	_, err := conf.Token(t.Context())
-	require.NoError(t, err)
-
-	conf.Scopes = nil
-	conf.EndpointParams = url.Values{"grant_type": {"refresh_token"}, "scope": {"own"}, "refresh_token": {"kept"}}
-	token, err := conf.Token(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "kept", token.RefreshToken)
-
-	received := endpoint.received()
-	require.Len(t, received, 2)
-	require.Equal(t, url.Values{
-		"grant_type": {"client_credentials"},
-		"scope":      {"read write"},
-		"resource":   {"https://a.example", "https://b.example"},
-		"audience":   {"x y"},
-	}, received[0].form)
-	require.Equal(t, formType, received[0].header.Get("Content-Type"))
-	require.Equal(t, url.Values{"grant_type": {"refresh_token"}, "scope": {"own"}, "refresh_token": {"kept"}}, received[1].form)
-}
-
-// The credentials of one attempt are neither in the next attempt nor in the Config.
-func TestTokenRequestIsACopy(t *testing.T) {
-	endpoint := newTokenEndpoint(goodReply)
-	conf := endpoint.config()
-	conf.EndpointParams = url.Values{"resource": {"https://a.example"}}
-	request, err := newTokenRequest(t.Context(), conf, nil)
-	require.NoError(t, err)
-	conf.EndpointParams["resource"][0] = "https://b.example"
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
-		_, err = request.send(t.Context(), style)
-		require.NoError(t, err)
-	}
-	require.Equal(t, url.Values{"resource": {"https://b.example"}}, conf.EndpointParams)
-	received := endpoint.received()
-	require.Equal(t, []string{"params", "header"}, authMethods(t, received))
-	require.Equal(t, "https://a.example", received[1].form.Get("resource"))
 }

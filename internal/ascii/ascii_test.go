@@ -18,15 +18,3 @@ func TestOnlyASCIIHasCase(t *testing.T) {
 		require.False(t, EqualFold(pair[0], pair[1]), "%q", pair)
 	}
 }
-
-func FuzzLower(f *testing.F) {
-	f.Add("Aa\u212a\u0130\u1e9e", "b")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		require.Equal(t, EqualFold(a, b), Lower(a) == Lower(b))
-		for i := range len(a) {
-			if a[i] >= 0x80 {
-				require.Equal(t, a[i], Lower(a)[i])
-			}
-		}
-	})
-}

@@ -14,14 +14,10 @@ func TestError(t *testing.T) {
 		found  bool
 	}{
 		{nil, "", false},
-		{[]string{""}, "", false},
 		{[]string{"Bearer"}, "", true},
-		{[]string{`Bearer realm="x"`}, "", true},
 		{[]string{`Bearer error="invalid_token"`}, "invalid_token", true},
 		{[]string{`bearer ERROR=invalid_token`}, "invalid_token", true},
 		{[]string{`Bearer realm="a, error=\"x\"", error = "invalid_token" ,error_description="y"`}, "invalid_token", true},
-		{[]string{`Bearer error="insufficient_scope", scope="a b"`}, "insufficient_scope", true},
-		{[]string{`Basic realm="x"`}, "", false},
 		{[]string{`Basic realm="x", error="invalid_token"`}, "", false},
 		{[]string{`Basic realm="x", Bearer realm="y", error="invalid_token"`}, "invalid_token", true},
 		{[]string{`Bearer realm="y", Basic error="invalid_token"`}, "", true},

@@ -62,16 +62,12 @@ func FuzzOrigin(f *testing.F) {
 		{"https://a.example", "http://a.example"},
 		{"https://a.example", "https://a.example."},
 		{"https://a.example", "https://a.example:8443"},
-		{"https://a.example", "https://user:password@a.example"},
 		{"https://a.example", "https://a.example@b.example"},
-		{"https://[::1]", "https://[::1]:443"},
 		{"https://[::1]", "https://[0:0:0:0:0:0:0:1]"},
-		{"https://b\u00fccher.example", "https://xn--bcher-kva.example"},
 		{"https://K.example", "https://\u212a.example"},
 		{"https://a.example:", "https://a.example:0443"},
 		{"https://api.example", "https://ap\u0130.example"},
 		{"https://stra\u00dfe.example", "https://stra\u1e9ee.example"},
-		{"http://localhost", "http://localho\u017ft"},
 	} {
 		f.Add(pair[0], pair[1])
 	}
