@@ -34,20 +34,6 @@ var (
 	strangersKeys = sync.OnceValue(func() map[string]crypto.Signer { return testkit.NewKeys(signatureAlgs...) })
 )
 
-// jwtClients returns a client for each algorithm. The kid of its key, if it has one, is
-// the name of the algorithm.
-func jwtClients(prefix string) []registration {
-	var clients []registration
-	for _, alg := range hmacAlgs {
-		clients = append(clients, registration{id: prefix + alg, secret: assertionSecret, method: secretJWT, ttl: time.Hour, alg: alg})
-	}
-	for _, alg := range signatureAlgs {
-		keys := []jose.JSONWebKey{publicKey(alg, first)}
-		clients = append(clients, registration{id: prefix + alg, method: privateKeyJWT, ttl: time.Hour, alg: alg, keys: keys})
-	}
-	return clients
-}
-
 // signingKey returns the key that a client signs with.
 func signingKey(alg string) jose.SigningKey {
 	if strings.HasPrefix(alg, "HS") {

@@ -21,45 +21,28 @@ type prover struct {
 	nonces map[string]string // the last nonce of each URL
 }
 
-// prove adds a proof to r, with changed claims; nil removes a claim.
-func (p *prover) prove(t *testing.T, r *http.Request, token string, change map[string]any) {
-	t.Helper()
-	claims := map[string]any{"jti": rand.Text(), "htm": r.Method, "htu": r.URL.String(), "iat": time.Now().Unix()}
-	if token != "" {
-		digest := sha256.Sum256([]byte(token))
-		claims["ath"] = base64.RawURLEncoding.EncodeToString(digest[:])
-	}
-	if nonce := p.nonces[r.URL.String()]; nonce != "" {
-		claims["nonce"] = nonce
-	}
-	r.Header.Set("DPoP", sign(t, jose.SigningKey{Algorithm: jose.ES256, Key: p.key},
-		map[jose.HeaderKey]any{"typ": "dpop+jwt", "jwk": jose.JSONWebKey{Key: p.key.Public()}}, changed(claims, change)))
-}
-
-// ask requests a token.
-func (p *prover) ask(t *testing.T, c registration, at endpoints, change map[string]any) reply {
-	t.Helper()
-	return p.send(t, func() *http.Request { return plainBasic(t, at, c) }, "", change)
-}
-
-// call calls the API.
-func (p *prover) call(t *testing.T, at endpoints, scheme, token string, change map[string]any) reply {
-	t.Helper()
-	return p.send(t, func() *http.Request { return plainCall(t, at, scheme, token) }, token, change)
-}
-
-// send sends a request with a proof, and once more if the server demands a nonce.
+// send sends the request that next returns with a proof, and once more if the server demands a
+// nonce. change changes claims of the proof.
 func (p *prover) send(t *testing.T, next func() *http.Request, token string, change map[string]any) (got reply) {
 	t.Helper()
 	for range 2 {
 		r := next()
-		p.prove(t, r, token, change)
-		got = send(t, r)
-		nonce := got.header.Get("DPoP-Nonce")
-		if nonce != "" {
-			p.nonces[r.URL.String()] = nonce
+		url := r.URL.String()
+		claims := map[string]any{"jti": rand.Text(), "htm": r.Method, "htu": url, "iat": time.Now().Unix()}
+		if token != "" {
+			digest := sha256.Sum256([]byte(token))
+			claims["ath"] = base64.RawURLEncoding.EncodeToString(digest[:])
 		}
-		if got.Error != "use_dpop_nonce" || nonce == "" {
+		if nonce := p.nonces[url]; nonce != "" {
+			claims["nonce"] = nonce
+		}
+		r.Header.Set("DPoP", sign(t, jose.SigningKey{Algorithm: jose.ES256, Key: p.key},
+			map[jose.HeaderKey]any{"typ": "dpop+jwt", "jwk": jose.JSONWebKey{Key: p.key.Public()}}, changed(claims, change)))
+		got = send(t, r)
+		if nonce := got.header.Get("DPoP-Nonce"); nonce != "" {
+			p.nonces[url] = nonce
+		}
+		if got.Error != "use_dpop_nonce" {
 			break
 		}
 	}
@@ -82,9 +65,11 @@ func TestDPoP(t *testing.T) {
 			at := s.start(t, c, must)[0]
 
 			p := &prover{testKeys()["ES256"], map[string]string{}}
-			bound := p.ask(t, c, at, nil)
+			ask := func() *http.Request { return plainBasic(t, at, c) }
+			bound := p.send(t, ask, "", nil)
 			require.Equal(t, http.StatusOK, bound.status, "%+v", bound)
-			require.Equal(t, http.StatusOK, p.call(t, at, "DPoP", bound.AccessToken, nil).status)
+			call := func() *http.Request { return plainCall(t, at, "DPoP", bound.AccessToken) }
+			require.Equal(t, http.StatusOK, p.send(t, call, bound.AccessToken, nil).status)
 			now := time.Now().Unix()
 			same := rand.Text()
 			tests := []struct {
@@ -109,9 +94,9 @@ func TestDPoP(t *testing.T) {
 			}
 			for _, tt := range tests {
 				t.Run(tt.name, func(t *testing.T) {
-					atToken := p.ask(t, c, at, tt.change)
+					atToken := p.send(t, ask, "", tt.change)
 					assert.Equal(t, tt.token, atToken.status == http.StatusOK, "%+v", atToken)
-					atAPI := p.call(t, at, "DPoP", bound.AccessToken, tt.change)
+					atAPI := p.send(t, call, bound.AccessToken, tt.change)
 					assert.Equal(t, tt.api, atAPI.status == http.StatusOK, "%+v", atAPI)
 					for _, got := range []reply{atToken, atAPI} {
 						if got.status != http.StatusOK {
@@ -123,15 +108,16 @@ func TestDPoP(t *testing.T) {
 
 			assert.Equal(t, "invalid_grant", send(t, plainBasic(t, at, must)).Error, "a token without a proof")
 			requireToken(t, at, c.id, send(t, plainBasic(t, at, c)))
+			bearer := func() *http.Request { return plainCall(t, at, "Bearer", bound.AccessToken) }
 			thief := &prover{strangersKeys()["ES256"], maps.Clone(p.nonces)}
 			for challenge, got := range map[string]reply{
-				`DPoP error="invalid_dpop_proof"`: send(t, plainCall(t, at, "DPoP", bound.AccessToken)),
-				`Bearer error="invalid_token"`:    p.call(t, at, "Bearer", bound.AccessToken, nil),
+				`DPoP error="invalid_dpop_proof"`: send(t, call()),
+				`Bearer error="invalid_token"`:    p.send(t, bearer, bound.AccessToken, nil),
 			} {
 				assert.Equal(t, http.StatusUnauthorized, got.status)
 				assert.Equal(t, challenge, got.header.Get("WWW-Authenticate"))
 			}
-			got := thief.call(t, at, "DPoP", bound.AccessToken, nil)
+			got := thief.send(t, call, bound.AccessToken, nil)
 			assert.Equal(t, http.StatusUnauthorized, got.status)
 			assert.Equal(t, "invalid_dpop_proof", got.Error)
 		})

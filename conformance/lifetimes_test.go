@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
@@ -134,30 +133,4 @@ func testTenLifetimes(t *testing.T, c *testClient) string {
 	assert.GreaterOrEqual(t, through, lifetimes/2, "calls waited for most token requests")
 	assert.Less(t, again, lifetimes/2, "calls were refused by the API and sent again")
 	return "no call failed or waited"
-}
-
-// TestTokenThatDiesEarly: oidc-provider rounds times down to whole seconds. Without a
-// tolerance for clocks, it refuses a token with "expires_in":3 after two to three seconds.
-// Then a call gets a 401, the library gets a new token and sends the call again, and the
-// caller gets its answer. That happens at most once in 30 seconds, so the test ends when
-// it has happened.
-func TestTokenThatDiesEarly(t *testing.T) {
-	t.Parallel()
-	c := secretClient("early", secretBasic, nil)
-	c.ttl = shortLife
-	at := oidcProviderPunctual.start(t, c)[0]
-	w := newWire(t, at.token)
-	conf := &clientcredentials.Config{
-		ClientID: c.id, ClientSecret: c.secret, TokenURL: at.token,
-		EarlyRefresh: 1, // as late as possible, so that the token dies while it is used
-	}
-	client := conf.Client(w.context(t))
-	tick := time.NewTicker(interval / 2)
-	defer tick.Stop()
-	for end := time.Now().Add(lifetimes * shortLife); time.Now().Before(end); <-tick.C {
-		if requireOK(t, client, at.api).hops > 1 {
-			return
-		}
-	}
-	t.Error("no token died early: nothing was tested")
 }

