@@ -34,20 +34,6 @@ var (
 	strangersKeys = sync.OnceValue(func() map[string]crypto.Signer { return testkit.NewKeys(signatureAlgs...) })
 )
 
-// jwtClients returns a client for each algorithm. The kid of its key, if it has one, is
-// the name of the algorithm.
-func jwtClients(prefix string) []registration {
-	var clients []registration
-	for _, alg := range hmacAlgs {
-		clients = append(clients, registration{id: prefix + alg, secret: assertionSecret, method: secretJWT, ttl: time.Hour, alg: alg})
-	}
-	for _, alg := range signatureAlgs {
-		keys := []jose.JSONWebKey{publicKey(alg, first)}
-		clients = append(clients, registration{id: prefix + alg, method: privateKeyJWT, ttl: time.Hour, alg: alg, keys: keys})
-	}
-	return clients
-}
-
 // signingKey returns the key that a client signs with.
 func signingKey(alg string) jose.SigningKey {
 	if strings.HasPrefix(alg, "HS") {
@@ -81,124 +67,94 @@ func askWithAssertion(t *testing.T, at endpoints, assertion string) reply {
 	}))
 }
 
-// assertionServers take client_secret_jwt and private_key_jwt.
-var assertionServers = []struct {
-	name  string
-	start starter
-	// metadata are members that each client needs.
-	metadata map[string]any
-	// takesIssuer, takesToken and takesList say which audiences the server accepts: its
-	// issuer, its token endpoint, and a list.
-	takesIssuer, takesToken, takesList bool
-	// status is the status of a refusal.
-	status int
-	// needsKid servers find a public key only by its kid, and ignore the kid of a secret.
-	// The others need no kid, and refuse an unknown one, even for a secret.
-	needsKid bool
-}{
-	{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false},
-	{"oidc-provider_https", oidcProviderTLS.start, nil, true, true, true, http.StatusUnauthorized, false},
-	{"authlib_token_url", authlib.start, nil, false, true, false, http.StatusBadRequest, true},
-	{"authlib_issuer", authlib.start, map[string]any{"assertion_audience": "issuer"}, true, false, false, http.StatusBadRequest, true},
-}
-
 // TestAssertions shows which assertions the servers accept, and that they refuse all
 // others.
 func TestAssertions(t *testing.T) {
-	for _, s := range assertionServers {
-		t.Run(s.name, func(t *testing.T) {
-			clients := jwtClients("assertion-" + s.name + "-")
-			for i := range clients {
-				clients[i].metadata = s.metadata
-			}
-			at := s.start(t, clients...)
-			for i, c := range clients {
-				t.Run(c.alg, func(t *testing.T) {
-					at := at[i]
-					audience := at.token
-					if !s.takesToken {
-						audience = at.issuer
-					}
-					symmetric := c.method == secretJWT
-					var kid map[jose.HeaderKey]any // nil for a secret
-					if !symmetric {
-						kid = map[jose.HeaderKey]any{"kid": c.alg}
-					}
-					ask := func(key jose.SigningKey, header map[jose.HeaderKey]any, change map[string]any) reply {
-						claims := assertionClaims(c.id, audience)
-						maps.Copy(claims, change)
-						maps.DeleteFunc(claims, func(_ string, value any) bool { return value == nil })
-						return askWithAssertion(t, at, sign(t, key, header, claims))
-					}
-					requireRefused := func(t *testing.T, got reply) {
-						t.Helper()
+	for _, s := range []struct {
+		name     string
+		start    starter
+		metadata map[string]any // of each client
+		// takesIssuer, takesToken and takesList say which audiences the server accepts: its
+		// issuer, its token endpoint, and a list.
+		takesIssuer, takesToken, takesList bool
+		status                             int // of a refusal
+		// needsKid servers find a public key only by its kid, and ignore the kid of a secret.
+		// The others need no kid, and refuse an unknown one, even for a secret.
+		needsKid bool
+	}{
+		{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false},
+		{"authlib_token_url", authlib.start, nil, false, true, false, http.StatusBadRequest, true},
+		{"authlib_issuer", authlib.start, byIssuer(), true, false, false, http.StatusBadRequest, true},
+	} {
+		for _, c := range []registration{
+			{method: secretJWT, alg: "HS256", secret: assertionSecret},
+			{method: privateKeyJWT, alg: "ES256", keys: []jose.JSONWebKey{publicKey("ES256", first)}},
+		} {
+			t.Run(s.name+"/"+c.method, func(t *testing.T) {
+				c.id, c.ttl, c.metadata = "assertion-"+s.name+c.alg, time.Hour, s.metadata
+				at := s.start(t, c)[0]
+				audience := at.token
+				if !s.takesToken {
+					audience = at.issuer
+				}
+				symmetric := c.method == secretJWT
+				key, other, wrong := signingKey("HS256"), signingKey("HS512"), jose.SigningKey{Algorithm: "HS256", Key: []byte(secrets[second])}
+				var kid map[jose.HeaderKey]any // nil for a secret
+				if !symmetric {
+					key, other, wrong = signingKey("ES256"), signingKey("RS256"), jose.SigningKey{Algorithm: "ES256", Key: signer("ES256", second)}
+					kid = map[jose.HeaderKey]any{"kid": c.alg}
+				}
+				typed := map[jose.HeaderKey]any{"typ": "client-authentication+jwt"}
+				maps.Copy(typed, kid)
+				now := time.Now().Unix()
+				jti := rand.Text()
+				for _, tt := range []struct {
+					name   string
+					ok     bool
+					key    jose.SigningKey
+					header map[jose.HeaderKey]any
+					claims map[string]any // nil removes a claim
+				}{
+					{"good", true, key, kid, map[string]any{"jti": jti}},
+					{"a_second_time", false, key, kid, map[string]any{"jti": jti}},
+					{"for_the_issuer", s.takesIssuer, key, kid, map[string]any{"aud": at.issuer}},
+					{"for_the_token_endpoint", s.takesToken, key, kid, map[string]any{"aud": at.token}},
+					{"for_both", s.takesList, key, kid, map[string]any{"aud": []string{at.issuer, at.token}}},
+					{"for_somebody_else", false, key, kid, map[string]any{"aud": "https://elsewhere.example"}},
+					{"for_nobody", false, key, kid, map[string]any{"aud": nil}},
+					{"typ_of_the_draft", true, key, typed, nil},
+					{"without_kid", symmetric || !s.needsKid, key, nil, nil},
+					{"with_unknown_kid", symmetric && s.needsKid, key, map[jose.HeaderKey]any{"kid": "unknown"}, nil},
+					{"without_iat", true, key, kid, map[string]any{"iat": nil}},
+					{"without_jti", false, key, kid, map[string]any{"jti": nil}},
+					{"without_exp", false, key, kid, map[string]any{"exp": nil}},
+					{"expired", false, key, kid, map[string]any{"iat": now - 120, "exp": now - 60}},
+					{"not_yet_good", false, key, kid, map[string]any{"nbf": now + 60}},
+					{"of_another_issuer", false, key, kid, map[string]any{"iss": "somebody"}},
+					{"of_another_algorithm", false, other, kid, nil},
+					{"with_another_key", false, wrong, kid, nil},
+				} {
+					t.Run(tt.name, func(t *testing.T) {
+						got := askWithAssertion(t, at, sign(t, tt.key, tt.header, changed(assertionClaims(c.id, audience), tt.claims)))
+						if tt.ok {
+							requireToken(t, at, c.id, got)
+							return
+						}
 						require.Equal(t, "invalid_client", got.Error)
 						require.Equal(t, s.status, got.status)
-					}
-					key := signingKey(c.alg)
-					requireToken(t, at, c.id, ask(key, kid, nil))
-
-					now := time.Now().Unix()
-					other := signingKey(map[bool]string{true: "HS256", false: "RS256"}[symmetric])
-					if other.Algorithm == key.Algorithm {
-						other = signingKey(map[bool]string{true: "HS384", false: "PS256"}[symmetric])
-					}
-					wrong := jose.SigningKey{Algorithm: key.Algorithm, Key: []byte(strings.Repeat("wrong", 20))}
-					if !symmetric {
-						wrong.Key = strangersKeys()[c.alg]
-					}
-					tests := []struct {
-						name   string
-						ok     bool
-						key    jose.SigningKey
-						header map[jose.HeaderKey]any
-						claims map[string]any
-					}{
-						{"for_the_issuer", s.takesIssuer, key, kid, map[string]any{"aud": at.issuer}},
-						{"for_the_token_endpoint", s.takesToken, key, kid, map[string]any{"aud": at.token}},
-						{"for_a_list_of_one", s.takesList, key, kid, map[string]any{"aud": []string{audience}}},
-						{"for_both", s.takesList, key, kid, map[string]any{"aud": []string{at.issuer, at.token}}},
-						{"for_somebody_else", false, key, kid, map[string]any{"aud": "https://elsewhere.example"}},
-						{"for_nobody", false, key, kid, map[string]any{"aud": nil}},
-						{"typ_of_the_draft", true, key, withType(kid, "client-authentication+jwt"), nil},
-						{"typ_JWT", true, key, withType(kid, "JWT"), nil},
-						{"without_kid", symmetric || !s.needsKid, key, nil, nil},
-						{"with_unknown_kid", symmetric && s.needsKid, key, map[jose.HeaderKey]any{"kid": "unknown"}, nil},
-						{"without_iat", true, key, kid, map[string]any{"iat": nil}},
-						{"without_jti", false, key, kid, map[string]any{"jti": nil}},
-						{"without_exp", false, key, kid, map[string]any{"exp": nil}},
-						{"expired", false, key, kid, map[string]any{"iat": now - 120, "exp": now - 60}},
-						{"not_yet_good", false, key, kid, map[string]any{"nbf": now + 60}},
-						{"issued_in_the_future", true, key, kid, map[string]any{"iat": now + 60, "exp": now + 120}},
-						{"of_another_issuer", false, key, kid, map[string]any{"iss": "somebody"}},
-						{"of_another_algorithm", false, other, kid, nil},
-						{"with_another_key", false, wrong, kid, nil},
-					}
-					for _, tt := range tests {
-						t.Run(tt.name, func(t *testing.T) {
-							got := ask(tt.key, tt.header, tt.claims)
-							if tt.ok {
-								requireToken(t, at, c.id, got)
-								return
-							}
-							requireRefused(t, got)
-						})
-					}
-
-					t.Run("a_second_time", func(t *testing.T) {
-						assertion := sign(t, key, kid, assertionClaims(c.id, audience))
-						requireToken(t, at, c.id, askWithAssertion(t, at, assertion))
-						requireRefused(t, askWithAssertion(t, at, assertion))
 					})
-				})
-			}
-		})
+				}
+			})
+		}
 	}
 }
 
-// withType returns the header with a typ added.
-func withType(header map[jose.HeaderKey]any, typ string) map[jose.HeaderKey]any {
-	typed := map[jose.HeaderKey]any{"typ": typ}
-	maps.Copy(typed, header)
-	return typed
+// byIssuer is the metadata of a client of Authlib whose assertions are for the issuer.
+func byIssuer() map[string]any { return map[string]any{"assertion_audience": "issuer"} }
+
+// changed returns claims with changes; nil removes a claim.
+func changed(claims, changes map[string]any) map[string]any {
+	maps.Copy(claims, changes)
+	maps.DeleteFunc(claims, func(_ string, value any) bool { return value == nil })
+	return claims
 }

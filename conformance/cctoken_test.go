@@ -1,10 +1,6 @@
 package conformance
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"go/format"
@@ -23,6 +19,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // These tests run cctoken, the command line tool, as users install it. The scripts in
@@ -61,18 +59,9 @@ func runScripts(t *testing.T, dir string, setup func(*testscript.Env) error, con
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Condition: func(name string) (bool, error) {
-			holds, known := conditions[name]
-			if !known {
-				return false, fmt.Errorf("there is no condition %q", name)
-			}
-			return holds, nil
-		},
+		Condition:           func(name string) (bool, error) { return conditions[name], nil },
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
-			if setup == nil {
-				return nil
-			}
 			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -159,17 +148,18 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(goBuild(ts.MkAbs("client"), path))
 }
 
-func TestCctoken(t *testing.T) { runScripts(t, filepath.Join("testdata", "cctoken"), nil, nil) }
+func TestCctoken(t *testing.T) {
+	runScripts(t, filepath.Join("testdata", "cctoken"), func(*testscript.Env) error { return nil }, nil)
+}
 
 // TestCctokenOnServers gets a token from each server with each kind of credential. It
 // checks the report of doctor, and that its Config gets a token as well.
 func TestCctokenOnServers(t *testing.T) {
 	const special = "a+b/c d%e:f" // It shows whether a server decodes Basic credentials.
-	bound := map[string]any{"dpop_bound_access_tokens": true}
 	subject := map[string]any{"tls_client_auth_subject_dn": clientCertificates()[first].Leaf.Subject.String()}
-	tests := []struct {
+	for _, tt := range []struct {
 		name   string
-		start  func(*testing.T, ...registration) []endpoints
+		start  starter
 		client registration
 		issuer bool   // cctoken gets the issuer, not the token URL
 		flags  string // for cctoken; writeCredentials writes the files in DIR
@@ -178,107 +168,72 @@ func TestCctokenOnServers(t *testing.T) {
 		wrong  string // a line of its report if the secret is wrong
 	}{
 		{
-			name: "oidc-provider, basic", start: oidcProvider.start, issuer: true,
-			client: registration{secret: special, method: secretBasic},
-			report: `ok    encoding +the server form-decodes`,
-			wrong:  `note  client_secret_basic refused.* invalid_client`,
+			"oidc-provider, basic", oidcProvider.start, registration{secret: special, method: secretBasic}, true, "", "",
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused.* invalid_client`,
 		},
 		{
-			name: "oidc-provider, post", start: oidcProvider.start,
-			client: registration{secret: "secret", method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused.* invalid_client`,
+			"oidc-provider, post", oidcProvider.start, registration{secret: special, method: secretPost}, false, "", "",
+			`ok    client_secret_post +works`, `note  client_secret_post +refused.* invalid_client`,
 		},
 		{
-			name: "oidc-provider, client_secret_jwt", start: oidcProvider.start, issuer: true,
-			client: registration{secret: assertionSecret, method: secretJWT}, method: secretJWT,
-			report: `ok    client_secret_jwt +works with the issuer as audience`,
-			wrong:  `note  client_secret_jwt +refused.* invalid_client`,
+			"oidc-provider, client_secret_jwt", oidcProvider.start, registration{secret: assertionSecret, method: secretJWT}, true, "", secretJWT,
+			`ok    client_secret_jwt +works with the issuer as audience`, `note  client_secret_jwt +refused.* invalid_client`,
 		},
 		{
-			name: "oidc-provider, private_key_jwt", start: oidcProvider.start, issuer: true,
-			client: registration{method: privateKeyJWT}, flags: "-key-file DIR/key.jwk",
-			report: `ok    private_key_jwt +works with the issuer as audience`,
+			"oidc-provider, private_key_jwt", oidcProvider.start, registration{method: privateKeyJWT}, true, "-key-file DIR/key.jwk", "",
+			`ok    private_key_jwt +works with the issuer as audience`, "",
 		},
 		{
-			name: "oidc-provider, DPoP", start: oidcProviderNonce.start, issuer: true,
-			client: registration{method: privateKeyJWT, metadata: bound}, flags: "-key-file DIR/key.jwk -dpop-key-file DIR/key.pem",
-			report: `ok    token +type DPoP`,
+			"oidc-provider, DPoP", oidcProviderNonce.start, registration{method: privateKeyJWT, metadata: dpopBound()}, true,
+			"-key-file DIR/key.jwk -dpop-key-file DIR/key.pem", "", `ok    token +type DPoP`, "",
 		},
 		{
-			name: "oidc-provider, tls_client_auth", start: oidcProviderTLS.start, issuer: true,
-			client: registration{method: tlsAuth, metadata: subject}, flags: "-cert-file DIR/cert.pem -key-file DIR/key.pem -ca-file DIR/ca.pem",
-			report: `ok    tls_client_auth +works`,
+			"oidc-provider, tls_client_auth", oidcProviderTLS.start, registration{method: tlsAuth, metadata: subject}, true,
+			"-cert-file DIR/cert.pem -key-file DIR/key.pem -ca-file DIR/ca.pem", "", `ok    tls_client_auth +works`, "",
 		},
 		{
-			name: "oidc-provider, https", start: oidcProviderTLS.start, issuer: true,
-			client: registration{secret: "secret", method: secretBasic}, flags: "-ca-file DIR/ca.pem",
-			report: `warn  tls +TLS 1.3, HTTP/2.0; certificate "authorization server" by "conformance tests", valid for another 0 days`,
-			wrong:  `note  client_secret_basic refused`,
+			"oidc-provider, https", oidcProviderTLS.start, registration{secret: "secret", method: secretBasic}, true, "-ca-file DIR/ca.pem", "",
+			`warn  tls +TLS 1.3, HTTP/2.0; certificate "authorization server" by "conformance tests", valid for another 0 days`,
+			`note  client_secret_basic refused`,
 		},
 		{
-			name: "authlib, basic", start: authlib.start,
-			client: registration{secret: special, method: secretBasic}, method: "client_secret_basic_raw",
-			report: `ok    client_secret_basic_raw works`,
-			wrong:  `note  client_secret_basic refused.* invalid_client`,
+			"authlib, basic", authlib.start, registration{secret: special, method: secretBasic}, false, "", "client_secret_basic_raw",
+			`ok    client_secret_basic_raw works`, `note  client_secret_basic refused.* invalid_client`,
 		},
 		{
-			name: "authlib, basic, a plain secret", start: authlib.start,
-			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server doesn't decode Basic credentials`,
-			wrong:  `note  client_secret_basic refused`,
+			"authlib, private_key_jwt", authlib.start, registration{method: privateKeyJWT}, false, "-key-file DIR/key.jwk", "",
+			`ok    private_key_jwt +works`, "",
 		},
 		{
-			name: "authlib, post", start: authlib.start,
-			client: registration{secret: special, method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused`,
+			"django-oauth-toolkit, basic", django.start, registration{secret: special, method: secretBasic}, false, "", "",
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused`,
 		},
 		{
-			name: "authlib, private_key_jwt", start: authlib.start,
-			client: registration{method: privateKeyJWT}, flags: "-key-file DIR/key.jwk",
-			report: `ok    private_key_jwt +works`,
+			"go-oauth2, basic", startGoOAuth2, registration{secret: "secret", method: secretBasic}, false, "", "",
+			`warn  encoding +the server doesn't decode Basic credentials`, `note  client_secret_basic refused`,
 		},
-		{
-			name: "django-oauth-toolkit, basic", start: django.start,
-			client: registration{secret: special, method: secretBasic},
-			report: `ok    encoding +the server form-decodes`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "go-oauth2, basic", start: startGoOAuth2,
-			client: registration{secret: "secret", method: secretBasic},
-			report: `warn  encoding +the server doesn't decode Basic credentials`,
-			wrong:  `note  client_secret_basic refused`,
-		},
-		{
-			name: "go-oauth2, post", start: startGoOAuth2,
-			client: registration{secret: special, method: secretPost},
-			report: `ok    client_secret_post +works`,
-			wrong:  `note  client_secret_post +refused`,
-		},
-	}
-	for _, tt := range tests {
+	} {
 		t.Run(slug(tt.name), func(t *testing.T) {
 			c := tt.client
 			c.id, c.ttl = "cctoken-"+slug(tt.name), time.Hour
 			if c.method == privateKeyJWT {
-				c.keys = []jose.JSONWebKey{{Key: signer("ES256", first).Public(), KeyID: keyID("ES256", first), Algorithm: "ES256", Use: "sig"}}
+				c.keys = []jose.JSONWebKey{publicKey("ES256", first)}
 			}
 			at := tt.start(t, c)[0]
 			runScripts(t, filepath.Join("testdata", "cctoken-servers"), func(env *testscript.Env) error {
-				env.Setenv("CLIENT_ID", c.id)
-				env.Setenv("CLIENT_SECRET", c.secret)
+				for name, value := range map[string]string{
+					"CLIENT_ID": c.id, "CLIENT_SECRET": c.secret, "API_URL": at.api,
+					"FLAGS":  strings.ReplaceAll(tt.flags, "DIR", env.WorkDir),
+					"REPORT": tt.report, "WRONG": tt.wrong,
+					"SSL_CERT_FILE": filepath.Join(env.WorkDir, "ca.pem"), // for ./client
+				} {
+					env.Setenv(name, value)
+				}
 				if tt.issuer {
 					env.Setenv("ISSUER", at.issuer)
 				} else {
 					env.Setenv("TOKEN_URL", at.token)
 				}
-				env.Setenv("API_URL", at.api)
-				env.Setenv("FLAGS", strings.ReplaceAll(tt.flags, "DIR", env.WorkDir))
-				env.Setenv("REPORT", tt.report)
-				env.Setenv("WRONG", tt.wrong)
-				env.Setenv("SSL_CERT_FILE", filepath.Join(env.WorkDir, "ca.pem")) // for ./client
 				if tt.method != "" {
 					env.Setenv("METHOD", "-auth-method="+tt.method)
 				}
@@ -290,29 +245,9 @@ func TestCctokenOnServers(t *testing.T) {
 
 // writeCredentials writes the keys and certificates of the first generation into dir.
 func writeCredentials(dir string) error {
-	jwk, err := json.Marshal(jose.JSONWebKey{Key: signer("ES256", first), KeyID: keyID("ES256", first), Algorithm: "ES256"})
-	if err != nil {
-		return err
-	}
-	certificate, key, err := pemOf(clientCertificates()[first])
-	if err != nil {
-		return err
-	}
-	for name, content := range map[string][]byte{
-		"key.jwk": jwk, "cert.pem": certificate, "key.pem": key, "ca.pem": []byte(testPKI().serverPEM().CA),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func pemOf(c tls.Certificate) (certificate, key []byte, err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	certificate := &clientCertificates()[first]
+	return writeFiles(dir, map[string]string{
+		"key.jwk": privateJWK("ES256", first), "cert.pem": testkit.CertificatePEM(certificate),
+		"key.pem": testkit.KeyPEM(certificate.PrivateKey), "ca.pem": testPKI().serverPEM().CA,
+	})
 }

@@ -19,26 +19,13 @@ import (
 
 // startGoOAuth2 is the starter of go-oauth2. There, the authentication method and the
 // lifetime of tokens are settings of the server, not of a client. So it starts a server for
-// each combination of them.
+// each client.
 func startGoOAuth2(t *testing.T, clients ...registration) []endpoints {
 	t.Helper()
-
-	type kind struct {
-		method string
-		ttl    time.Duration
-	}
-	urls := make(map[kind]endpoints)
-
 	all := make([]endpoints, len(clients))
 	for i, c := range clients {
-		k := kind{c.method, c.ttl}
-		at, ok := urls[k]
-		if !ok {
-			at = runGoOAuth2(t, k.method, k.ttl)
-			urls[k] = at
-		}
-		at.register(t, c)
-		all[i] = at
+		all[i] = runGoOAuth2(t, c.method, c.ttl)
+		all[i].register(t, c)
 	}
 	return all
 }

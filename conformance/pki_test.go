@@ -8,11 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
@@ -78,10 +76,4 @@ func writeFiles(dir string, contents map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// writeCertificate writes tls.crt and tls.key.
-func writeCertificate(t *testing.T, dir string, c tls.Certificate) {
-	t.Helper()
-	require.NoError(t, writeFiles(dir, map[string]string{"tls.key": testkit.KeyPEM(c.PrivateKey), "tls.crt": testkit.CertificatePEM(&c)}))
 }

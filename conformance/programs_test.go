@@ -11,8 +11,6 @@ import (
 var (
 	// oidcProvider serves by http. Its tokens live at least as long as it says.
 	oidcProvider = oidc("oidc-provider", func(*programConfig) {})
-	// oidcProviderPunctual stops accepting a token up to a second too early.
-	oidcProviderPunctual = oidc("oidc-provider, punctual", func(c *programConfig) { c.ClockTolerance = 0 })
 	// oidcProviderNonce demands a nonce in each DPoP proof.
 	oidcProviderNonce = oidc("oidc-provider, nonces", func(c *programConfig) { c.RequireNonce = true })
 	// oidcProviderAhead serves by https, and its clock is an hour fast.
@@ -24,7 +22,7 @@ var (
 	authlib = python("authlib", "authlib", "python3-authlib", scopeRead)
 	django  = python("django-oauth-toolkit", "django", "python3-django-oauth-toolkit", scopeRead, scopeAdmin)
 
-	programs = []*program{oidcProvider, oidcProviderPunctual, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django}
+	programs = []*program{oidcProvider, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django}
 )
 
 // oidc returns an oidc-provider whose tokens live at least as long as it says, with

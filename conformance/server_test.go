@@ -3,13 +3,12 @@ package conformance
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,53 +132,21 @@ type authServer struct {
 	// lenient servers accept client_secret_basic from a client that is registered for
 	// client_secret_post, and the other way round.
 	lenient bool
-	// terse servers give no error_description.
-	terse bool
-	// printable servers refuse secrets that aren't VSCHAR (RFC 6749, Appendix A.2).
-	printable bool
 	// slow servers need so much of the processor that a test with the load of several
 	// clients would prove nothing.
 	slow bool
-	// decode is how the server decodes the id and the secret in HTTP Basic, as RFC 6749,
-	// Section 2.3.1 demands. It is nil for the many that don't decode them.
-	decode func(string) string
 }
 
 var authServers = []authServer{
-	{name: "oidc-provider", start: oidcProvider.start, lenient: true, printable: true, decode: formDecode},
+	{name: "oidc-provider", start: oidcProvider.start, lenient: true},
 	{name: "go-oauth2", start: startGoOAuth2},
-	{name: "authlib", start: authlib.start, terse: true, slow: true},
-	{name: "django-oauth-toolkit", start: django.start, lenient: true, terse: true, slow: true, decode: formDecodeAnyway},
-}
-
-// formDecode decodes application/x-www-form-urlencoded. It returns "" if s is malformed.
-func formDecode(s string) string {
-	decoded, err := url.QueryUnescape(s)
-	if err != nil {
-		return ""
-	}
-	return decoded
-}
-
-// formDecodeAnyway is Python's unquote_plus, which accepts a "%" that encodes nothing.
-func formDecodeAnyway(s string) string {
-	if decoded := formDecode(s); decoded != "" {
-		return decoded
-	}
-	return s
+	{name: "authlib", start: authlib.start, slow: true},
+	{name: "django-oauth-toolkit", start: django.start, lenient: true, slow: true},
 }
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// These tests wait for tokens to expire, so more of them can run at a time than there
-	// are processors.
-	chosen := false
-	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
-	if !chosen {
-		if err := flag.Set("test.parallel", "64"); err != nil {
-			panic(err)
-		}
-	}
+	// Tests that wait for tokens to expire need no processor. An option after this one wins.
+	os.Args = slices.Insert(os.Args, 1, "-test.parallel=64")
 	// The store of go-oauth2 can't be closed.
 	goleak.VerifyTestMain(withPrograms{m}, goleak.IgnoreAnyFunction("github.com/tidwall/buntdb.(*DB).backgroundManager"))
 }

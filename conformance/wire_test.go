@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,7 +25,6 @@ type wire struct {
 	mu       sync.Mutex // protects the rest
 	requests []tokenRequest
 	under    func() // called once, during the next token request
-	lose     bool   // lose the answer to the next token request
 }
 
 // A tokenRequest is one request to the token endpoint.
@@ -153,44 +151,26 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 	w.interrupt()
 	if err == nil {
 		seen.status = resp.StatusCode
-		var body []byte
-		if body, err = io.ReadAll(resp.Body); err == nil {
-			var answer struct {
-				AccessToken string `json:"access_token"`
-			}
-			_ = json.Unmarshal(body, &answer) // not every answer has a token
-			seen.token = answer.AccessToken
-		}
+		body, err = io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		resp.Body = io.NopCloser(bytes.NewReader(body))
+		var answer struct {
+			AccessToken string `json:"access_token"`
+		}
+		_ = json.Unmarshal(body, &answer) // not every answer has a token
+		seen.token = answer.AccessToken
 	}
 
 	seen.answered = time.Now()
-	if w.note(seen) {
-		return nil, errLost
-	}
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	w.note(seen)
+	return resp, err
 }
 
-var errLost = errors.New("the answer is lost")
-
-// note records a token request, and reports whether to lose its answer.
-func (w *wire) note(seen tokenRequest) (lose bool) {
+// note records a token request.
+func (w *wire) note(seen tokenRequest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requests = append(w.requests, seen)
-	lose, w.lose = w.lose, false
-	return lose
-}
-
-// loseAnswer loses the answer to the next token request.
-func (w *wire) loseAnswer() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.lose = true
 }
 
 // during calls f during the next token request.
