@@ -572,47 +572,43 @@ func TestSlogObserver(t *testing.T) {
 	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	failure := errors.New("first line\nsecond line")
 	const debug, info, warn = slog.LevelDebug, slog.LevelInfo, slog.LevelWarn
-	for _, test := range []struct {
-		info  any
-		level slog.Level
-		text  string // after the level; empty: nothing is logged
-	}{
-		{event.TokenServed{}, debug, ``},
-		{event.TokenServed{From: event.FromServer, Waited: 1500 * time.Millisecond}, debug,
-			`msg="oauth2: waited for a token" from=server waited=1.5s`},
-		{event.TokenFailed{Waited: time.Second, Err: failure}, debug,
-			`msg="oauth2: a caller got no token" waited=1s error="first line\nsecond line"`},
-		{event.RefreshStarted{Background: true}, debug, `msg="oauth2: requesting a token" background=true`},
-		{event.RefreshDone{Duration: time.Second, Attempts: 2, Life: time.Hour, From: event.FromServer}, debug,
-			`msg="oauth2: got a token" duration=1s from=server attempts=2 life=1h0m0s`},
-		{event.RefreshFailed{Duration: time.Second, Err: failure}, warn,
-			`msg="oauth2: got no token" duration=1s error="first line\nsecond line"`},
-		{event.Retry{Attempt: 1, Delay: time.Second, Err: failure}, info,
-			`msg="oauth2: trying again to get a token" attempt=1 delay=1s error="first line\nsecond line"`},
-		{event.Cooldown{Failures: 5, Until: until}, info,
-			`msg="oauth2: requesting no token for a while" failures=5 until=2026-01-02T03:04:05.000Z`},
-		{event.Invalidated{Reason: event.Rejected}, info, `msg="oauth2: dropped a token" reason=rejected`},
-		{event.StoreOperation{Operation: "acquire", State: tokenstore.ClaimHit, Duration: time.Millisecond}, debug,
-			`msg="oauth2: called the store of shared tokens" operation=acquire duration=1ms state=hit`},
-		{event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: tokenstore.ErrLeaseLost}, debug,
-			`msg="oauth2: called the store of shared tokens" operation=publish duration=1ms`},
-		{event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: failure}, warn,
-			`msg="oauth2: the store of shared tokens failed; going on without it" operation=publish duration=1ms error="first line\nsecond line"`},
-		{event.OriginRefused{Origin: "https://other.example:443"}, warn,
-			`msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=request_refused`},
-		{event.Insecure{Origin: "http://auth.example:80"}, warn,
-			`msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80`},
-	} {
+	check := func(told any, level slog.Level, text string) {
+		t.Helper()
 		for _, least := range []slog.Level{debug, info, warn, slog.LevelError} {
-			var text bytes.Buffer
-			tell(t, SlogObserver(slog.New(slog.NewTextHandler(&text, withoutTime(least)))), test.info)
-			var want string
-			if test.text != "" && test.level >= least {
-				want = fmt.Sprintf("level=%v %s\n", test.level, test.text)
+			var got bytes.Buffer
+			tell(t, SlogObserver(slog.New(slog.NewTextHandler(&got, withoutTime(least)))), told)
+			want := ""
+			if text != "" && level >= least {
+				want = fmt.Sprintf("level=%v %s\n", level, text)
 			}
-			require.Equal(t, want, text.String())
+			require.Equal(t, want, got.String())
 		}
 	}
+	check(event.TokenServed{}, debug, "")
+	check(event.TokenServed{From: event.FromServer, Waited: 1500 * time.Millisecond}, debug,
+		`msg="oauth2: waited for a token" from=server waited=1.5s`)
+	check(event.TokenFailed{Waited: time.Second, Err: failure}, debug,
+		`msg="oauth2: a caller got no token" waited=1s error="first line\nsecond line"`)
+	check(event.RefreshStarted{Background: true}, debug, `msg="oauth2: requesting a token" background=true`)
+	check(event.RefreshDone{Duration: time.Second, Attempts: 2, Life: time.Hour, From: event.FromServer}, debug,
+		`msg="oauth2: got a token" duration=1s from=server attempts=2 life=1h0m0s`)
+	check(event.RefreshFailed{Duration: time.Second, Err: failure}, warn,
+		`msg="oauth2: got no token" duration=1s error="first line\nsecond line"`)
+	check(event.Retry{Attempt: 1, Delay: time.Second, Err: failure}, info,
+		`msg="oauth2: trying again to get a token" attempt=1 delay=1s error="first line\nsecond line"`)
+	check(event.Cooldown{Failures: 5, Until: until}, info,
+		`msg="oauth2: requesting no token for a while" failures=5 until=2026-01-02T03:04:05.000Z`)
+	check(event.Invalidated{Reason: event.Rejected}, info, `msg="oauth2: dropped a token" reason=rejected`)
+	check(event.StoreOperation{Operation: "acquire", State: tokenstore.ClaimHit, Duration: time.Millisecond}, debug,
+		`msg="oauth2: called the store of shared tokens" operation=acquire duration=1ms state=hit`)
+	check(event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: tokenstore.ErrLeaseLost}, debug,
+		`msg="oauth2: called the store of shared tokens" operation=publish duration=1ms`)
+	check(event.StoreOperation{Operation: "publish", Duration: time.Millisecond, Err: failure}, warn,
+		`msg="oauth2: the store of shared tokens failed; going on without it" operation=publish duration=1ms error="first line\nsecond line"`)
+	check(event.OriginRefused{Origin: "https://other.example:443"}, warn,
+		`msg="oauth2: kept the token from an origin" origin=https://other.example:443 outcome=request_refused`)
+	check(event.Insecure{Origin: "http://auth.example:80"}, warn,
+		`msg="oauth2: credentials travel in cleartext; use https" origin=http://auth.example:80`)
 }
 
 func withoutTime(level slog.Level) *slog.HandlerOptions {
@@ -623,11 +619,6 @@ func withoutTime(level slog.Level) *slog.HandlerOptions {
 		return a
 	}}
 }
-
-const (
-	scopeCanary = "ScopeCanary:read/all"
-	tokenCanary = "TokenCanary-0123456789"
-)
 
 func TestJoinObservers(t *testing.T) {
 	var order []string
