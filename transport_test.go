@@ -240,7 +240,10 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 				conf, _ := answeringConfig(t, `{"access_token":"t"}`)
 				conf.Origins = test.origins
 				var refused []string
-				conf.Observer = &Observer{OriginRefused: func(info event.OriginRefused) { refused = append(refused, info.Origin) }}
+				conf.Observer = &Observer{OriginRefused: func(info event.OriginRefused) {
+					require.Equal(t, event.SentWithoutToken, info.Outcome)
+					refused = append(refused, info.Origin)
+				}}
 				client := &http.Client{Transport: &Transport{Source: conf.Source(t.Context()), Base: network, Origins: test.origins}}
 				if kind == "Client" {
 					client = conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network}))
