@@ -15,7 +15,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
-	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
 // These benchmarks measure what a request costs when its token is there. Run them before and
@@ -187,25 +186,4 @@ func TestReadsDuringAnOutageAllocateLittle(t *testing.T) {
 		require.Equal(t, Stale, s.Status().State)
 		require.LessOrEqual(t, testing.AllocsPerRun(100, read), 2.0)
 	})
-}
-
-func BenchmarkStaleRead(b *testing.B) {
-	ctx, _ := answering(b.Context(), `{"access_token":"t","expires_in":3600}`)
-	conf := &Config{TokenURL: "https://auth.example/token", ClientID: "id", Scopes: []string{"a", "b"}, EarlyRefresh: time.Hour}
-	s := conf.Source(ctx)
-	_, err := s.Token()
-	require.NoError(b, err)
-	c := *s.current.Load()
-	c.soft = 0
-	s.mu.Lock()
-	s.current.Store(&c)
-	request, err := newTokenRequest(ctx, conf, nil)
-	require.NoError(b, err)
-	s.rarely().cooldown.fail(time.Now(), request, io.EOF, 0)
-	s.rarely().cooldown.background = clock.In(time.Now(), time.Hour)
-	s.mu.Unlock()
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = s.Token()
-	}
 }

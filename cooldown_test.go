@@ -60,17 +60,6 @@ func TestF3_RetryAfterHoldsAllCallers(t *testing.T) {
 	})
 }
 
-func TestRetryAfterHoldsBackgroundRefresh(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		s := w.conf.Source(w.ctx)
-		promptly(t, s)
-		w.outage(clientcredentialstest.TooManyRequests(time.Minute))
-		time.Sleep(57 * time.Minute)
-		every(time.Second, 170*time.Second, func() { promptly(t, s) })
-		require.Equal(t, 1+3, w.auth.TokenRequests())
-	})
-}
-
 func TestCooldownAfterABurst(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		w.outage(clientcredentialstest.InvalidClient())

@@ -16,8 +16,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/event"
 )
 
 // A deed is what code of the program, or a server, does instead of what it should.
@@ -66,15 +64,7 @@ var foreign = map[string]func(c *Config, do func()){
 		c.Store = DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { do(); return errors.New("down") }})
 	},
 	"Observer": func(c *Config, do func()) {
-		c.Observer = &Observer{
-			TokenServed:    func(event.TokenServed) { do() },
-			TokenFailed:    func(event.TokenFailed) { do() },
-			RefreshStarted: func(event.RefreshStarted) { do() },
-			RefreshDone:    func(event.RefreshDone) { do() },
-			RefreshFailed:  func(event.RefreshFailed) { do() },
-			StoreOperation: func(event.StoreOperation) { do() },
-			Insecure:       func(event.Insecure) { do() },
-		}
+		c.Observer = observe(func(any) { do() })
 	},
 	"TraceRefresh": func(c *Config, do func()) {
 		c.Observer = &Observer{TraceRefresh: func(ctx context.Context) (context.Context, func(error)) { do(); return ctx, nil }}

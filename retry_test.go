@@ -13,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -135,7 +134,7 @@ func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 		{"Retry-After beyond the total", clientcredentialstest.TooManyRequests(time.Minute), 1, RetryPolicy{}, 1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, kind := range []string{"Source", "TokenSource", "Token"} {
+			for _, kind := range sourceKinds {
 				bubble(t, time.Hour, func(t *testing.T, w *world) {
 					w.conf.Retry = test.policy
 					for range test.times {
@@ -162,20 +161,6 @@ func TestF7_TokenRequestIsTriedAgain(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestRetriesEndWithTheTotalTimeout(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		w.conf.Retry = RetryPolicy{MaxAttempts: 100, TotalTimeout: 20 * time.Second}
-		w.outage(clientcredentialstest.Unavailable())
-		for _, source := range w.sources() {
-			start, before := time.Now(), w.auth.TokenRequests()
-			_ = errorFrom(t, source)
-			require.LessOrEqual(t, time.Since(start), 20*time.Second)
-			require.GreaterOrEqual(t, time.Since(start), 18*time.Second)
-			require.Less(t, w.auth.TokenRequests()-before, 20*10)
-		}
-	})
 }
 
 func TestProbeAndRetry(t *testing.T) {
@@ -230,19 +215,6 @@ func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	})
 }
 
-// http2Server starts a token endpoint with TLS and HTTP/2, which calls before for each request.
-func http2Server(t *testing.T, before func(*http.Request)) *httptest.Server {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		before(req)
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprint(w, `{"access_token":"t","expires_in":3600}`)
-	}))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return server
-}
-
 // F24: oauth2.Transport asks its Source without a context, but the way back can be seen before
 // anything is sent.
 func TestF24_ThroughTokenSource(t *testing.T) {
@@ -259,14 +231,12 @@ func TestF24_ThroughTokenSource(t *testing.T) {
 		for wrapping, wrap := range map[string]func(http.RoundTripper) http.RoundTripper{
 			"bare":         func(rt http.RoundTripper) http.RoundTripper { return rt },
 			"instrumented": func(rt http.RoundTripper) http.RoundTripper { return wrapper{rt} },
-			"twice":        func(rt http.RoundTripper) http.RoundTripper { return &wrapper{wrapper{rt}} },
 			"below another": func(rt http.RoundTripper) http.RoundTripper {
 				return &oauth2.Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{}), Base: rt}
 			},
 			"below our own": func(rt http.RoundTripper) http.RoundTripper {
 				return &Transport{Source: oauth2.StaticTokenSource(&oauth2.Token{}), Base: rt}
 			},
-			"through a client": func(rt http.RoundTripper) http.RoundTripper { return (&http.Client{Transport: rt}).Transport },
 		} {
 			client := new(http.Client)
 			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
@@ -292,28 +262,6 @@ func TestTokenRequestThroughAnotherClient(t *testing.T) {
 	_, err := inner.TokenSource(t.Context()).Token()
 	require.NoError(t, err)
 	require.Len(t, endpoint.received(), 2)
-}
-
-// Both the first and the next connection speak HTTP/2 to a server that offers it.
-func TestRetryAfterAResetHTTP2Stream(t *testing.T) {
-	var requests atomic.Int32
-	server := http2Server(t, func(*http.Request) {
-		if requests.Add(1) == 2 {
-			panic(http.ErrAbortHandler) // This sends RST_STREAM.
-		}
-	})
-	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	for _, attempt := range []bool{true, false} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: attempt}
-		requests.Store(0)
-		conf := &Config{TokenURL: server.URL + "/token", AuthStyle: oauth2.AuthStyleInParams, HTTPClient: &http.Client{Transport: transport}}
-		for range 2 {
-			_, err := conf.Token(t.Context())
-			require.NoError(t, err)
-		}
-		require.EqualValues(t, 3, requests.Load())
-		transport.CloseIdleConnections()
-	}
 }
 
 // A caller that has left wants no other attempt, and the Observer isn't told of one.

@@ -172,12 +172,6 @@ func TestStoreCallsAreBounded(t *testing.T) {
 	})
 }
 
-func TestStoreObserverMayPanic(t *testing.T) {
-	breakerBubble(t, nil, func(t *testing.T, s *breakerTest) {
-		require.NoError(t, s.try(t.Context(), &Observer{StoreOperation: func(event.StoreOperation) { panic("here") }}))
-	})
-}
-
 func TestStoreMistakes(t *testing.T) {
 	good := Seal(functionStore{acquire: func(context.Context) error { return nil }}, testKeyring(t, 1))
 	for _, test := range []struct {

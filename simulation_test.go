@@ -73,14 +73,6 @@ import (
 //   - closed: the body of each request is closed.
 //   - leak: no goroutine is left. testing/synctest checks this one.
 //
-// The number of token requests follows from justified and attempts. In time D, with tokens
-// whose life is at least L, with I invalidations and C changes of the secret, at most S = 1 +
-// I + D/max(L/2, 1s) flights succeed. At most (S+C)·(5 + 5) + D/22.5s flights fail: five at
-// once, five while the pause grows, and then one per pause. Each makes at most MaxAttempts+1
-// requests. The judge checks that as well:
-//
-//   - bound: the number of token requests.
-//
 // A failure prints the seed and what happened. To play that scenario again, more than once
 // because the seed decides neither the order of goroutines nor the library's jitter:
 //
@@ -1098,7 +1090,6 @@ func (s *simulation) judge() {
 	}
 	s.judgeDrops()
 	s.judgeStatus()
-	s.judgeBound()
 }
 
 // prepare finds out which tokens were kept, and which flights failed in a row.
@@ -1527,31 +1518,6 @@ func (s *simulation) judgeStatus() {
 		if !slices.Contains(want, l.state) {
 			s.fail("status", "at %s it is %v, not one of %v", s.at(l.at), l.state, want)
 		}
-	}
-}
-
-// judgeBound checks the bound in the comment on TestSimulation.
-func (s *simulation) judgeBound() {
-	elapsed := s.finish.Sub(s.zero)
-	least := time.Second // that a token is used
-	if s.margin == 0 {
-		least = max(least, time.Duration(slices.Min(s.lives))*time.Second/2)
-	}
-	changes := 1 // when all recovers
-	for _, e := range s.events {
-		if e.kind == eventAssign {
-			changes++
-		}
-	}
-	drops := len(s.notes[noteDrop])
-	successes := 1 + drops + len(s.notes[noteJump])
-	if slices.Min(s.lives) != 0 || len(s.lives) > 1 {
-		successes += int(elapsed / least)
-	}
-	failures := (successes+changes)*(5+5) + int(elapsed/(22500*time.Millisecond))
-	bound := (successes + failures + drops) * (s.policy().MaxAttempts + 1)
-	if len(s.attempts) > bound {
-		s.fail("bound", "%d token requests, but at most %d are allowed", len(s.attempts), bound)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 )
 
 // status returns the status of the API's answer to client.
@@ -32,57 +34,6 @@ func (w *world) noMarker(t *testing.T) {
 	t.Helper()
 	require.Zero(t, w.api.Rejected())
 	require.NotZero(t, w.api.Accepted())
-}
-
-func TestClientAddsToken(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		for name, client := range w.clients() {
-			for range 10 {
-				require.Equal(t, 200, w.status(t, client), name)
-			}
-		}
-		require.Equal(t, 2, w.auth.TokenRequests())
-		w.noMarker(t)
-	})
-}
-
-func TestRequestContextBoundsTheColdWait(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		w.auth.Latency = 2 * time.Second
-		for name, client := range w.clients() {
-			start := time.Now()
-			together(20, func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-				defer cancel()
-				body := &closeCounter{Reader: strings.NewReader("x")}
-				req, err := http.NewRequestWithContext(ctx, "POST", worldAPI, body)
-				require.NoError(t, err)
-				_, err = client.Do(req)
-				require.ErrorIs(t, err, context.DeadlineExceeded, name)
-				require.Equal(t, 100*time.Millisecond, time.Since(start), name)
-				require.Positive(t, body.closed.Load(), name)
-			})
-			time.Sleep(2 * time.Second)
-			start = time.Now()
-			w.status(t, client)
-			require.Zero(t, time.Since(start), "the flight should have gone on without the callers")
-		}
-		require.Len(t, w.api.Requests(), 2, "a request was sent without a token")
-	})
-}
-
-func TestClientTimeoutBoundsTheColdWait(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		w.auth.Latency = 2 * time.Second
-		for name, client := range w.clients() {
-			client.Timeout = 100 * time.Millisecond
-			_, err := w.get(t, client)
-			var timeout interface{ Timeout() bool }
-			require.ErrorAs(t, err, &timeout, name)
-			require.True(t, timeout.Timeout(), name)
-		}
-		time.Sleep(2 * time.Second)
-	})
 }
 
 // Only the guard may ever see the marker that represents a token.
@@ -103,6 +54,16 @@ func TestSourceTakenFromTheTransport(t *testing.T) {
 				another := *tr
 				another.Base = base
 				return &another
+			},
+			"Base replaced": func(tr *oauth2.Transport) http.RoundTripper { tr.Base = base; return tr },
+			"Base wrapped": func(tr *oauth2.Transport) http.RoundTripper {
+				inner := tr.Base
+				tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					require.Contains(t, req.Header.Get("Authorization"), "Bearer ")
+					require.NotContains(t, req.Header.Get("Authorization"), "\x00")
+					return inner.RoundTrip(req)
+				})
+				return tr
 			},
 			"under a function of the same name": func(tr *oauth2.Transport) http.RoundTripper { return Impostor{tr.Source, base} },
 		} {
@@ -128,30 +89,6 @@ func (i Impostor) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	token.SetAuthHeader(req)
 	return i.base.RoundTrip(req)
-}
-
-func TestBaseReplacedOrWrapped(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		shared, _ := contextClient(w.ctx)
-		for name, inner := range map[string]http.RoundTripper{"replaced": shared.Transport, "wrapped": nil} {
-			client := w.conf.Client(w.ctx)
-			tr := client.Transport.(*oauth2.Transport)
-			if inner == nil {
-				inner = tr.Base
-			}
-			var seen string
-			tr.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				seen = req.Header.Get("Authorization")
-				return inner.RoundTrip(req)
-			})
-			for range 2 {
-				w.status(t, client)
-				require.NotContains(t, seen, "\x00", name)
-				require.NotEmpty(t, seen, name)
-			}
-		}
-		w.noMarker(t)
-	})
 }
 
 func TestMarkerIsRefusedByNetHTTP(t *testing.T) {
@@ -224,24 +161,6 @@ func TestF5_Transport(t *testing.T) {
 	}
 }
 
-func TestTransportAcceptsNilHeader(t *testing.T) {
-	var got http.Header
-	tr := &Transport{
-		Source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "x"}),
-		Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			got = req.Header
-			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
-		}),
-	}
-	req := httptest.NewRequest("GET", worldAPI, nil)
-	req.Header = nil
-	resp, err := tr.RoundTrip(req)
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.Equal(t, http.Header{"Authorization": {"Bearer x"}}, got)
-	require.Nil(t, req.Header)
-}
-
 func TestF6_BodyIsClosedAndTheRequestLeftAlone(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		for name, client := range w.clients() {
@@ -269,6 +188,7 @@ func TestF6_BodyIsClosedAndTheRequestLeftAlone(t *testing.T) {
 }
 
 // The base may write to the header field that Transport has set: the next request has its own.
+// A header may be nil.
 func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		tr := w.conf.Transport(w.ctx)
@@ -279,15 +199,21 @@ func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 			return resp, err
 		})
 		for range 2 {
-			require.Equal(t, 200, w.status(t, &http.Client{Transport: tr}))
+			req := httptest.NewRequest("GET", worldAPI, nil)
+			req.Header = nil
+			resp, err := tr.RoundTrip(req)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Nil(t, req.Header)
 		}
 		require.Equal(t, 1, w.auth.TokenRequests())
 		w.noMarker(t)
 	})
 }
 
+// The Observer is told of each origin that gets no token.
 func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
-	const a, b, c = "https://a.example", "https://b.example", "https://c.example"
+	const a, b, c = "https://a.example", "https://b.example:8443", "https://user:secret@c.example"
 	for _, test := range []struct {
 		name    string
 		chain   []string
@@ -295,14 +221,12 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 		want    []bool // whether each hop gets the token
 	}{
 		{"no redirect", []string{a}, nil, []bool{true}},
-		{"same origin", []string{a, a, a}, nil, []bool{true, true, true}},
 		{"default port", []string{a, a + ":443", "https://A.example"}, nil, []bool{true, true, true}},
-		{"R1 other host", []string{a, b}, nil, []bool{true, false}},
+		{"R1 other host", []string{a, c + "?access_token=secret"}, nil, []bool{true, false}},
 		{"R1 other port", []string{a, a + ":8443"}, nil, []bool{true, false}},
 		{"R1 subdomain", []string{a, "https://x.a.example"}, nil, []bool{true, false}},
 		{"R1 permitted", []string{a, b, a}, []string{a, b}, []bool{true, true, true}},
 		{"R1 one permitted", []string{a, c, b}, []string{a, b}, []bool{true, false, false}},
-		{"R2 downgrade", []string{a, "http://a.example"}, nil, []bool{true, false}},
 		{"R2 downgrade though permitted", []string{a, "http://a.example"}, []string{a, "http://a.example"}, []bool{true, false}},
 		{"R2 downgrade and back", []string{a, "http://a.example", a}, []string{a, "http://a.example"}, []bool{true, false, false}},
 		{"upgrade", []string{"http://a.example", a}, nil, []bool{true, false}},
@@ -315,6 +239,11 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 				network := &redirecting{noChain: noChain}
 				conf, _ := answeringConfig(t, `{"access_token":"t"}`)
 				conf.Origins = test.origins
+				var refused []string
+				conf.Observer = &Observer{OriginRefused: func(info event.OriginRefused) {
+					require.Equal(t, event.SentWithoutToken, info.Outcome)
+					refused = append(refused, info.Origin)
+				}}
 				client := &http.Client{Transport: &Transport{Source: conf.Source(t.Context()), Base: network, Origins: test.origins}}
 				if kind == "Client" {
 					client = conf.Client(context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: network}))
@@ -323,9 +252,14 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 				require.NoError(t, err, name)
 				resp.Body.Close()
 				require.Len(t, network.hops, len(test.chain), name)
+				var want []string
 				for i, permitted := range test.want {
 					require.Equal(t, permitted, strings.HasSuffix(network.hops[i], " token"), "%s: hop %d: %v", name, i, network.hops)
+					if !permitted {
+						want = append(want, origin.Of(network.trace[i].URL).String())
+					}
 				}
+				require.Equal(t, want, refused, name)
 			}
 		}
 	}
@@ -334,12 +268,15 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 func TestOriginsBoundFirstRequests(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		w.conf.Origins = []string{"https://other.example"}
+		r := w.record()
 		for name, client := range w.clients() {
 			_, err := client.Get(worldAPI)
 			require.ErrorContains(t, err, "oauth2: https://api.example:443 is not among the Origins", name)
+			r.expect(t, nil, event.OriginRefused{Origin: "https://api.example:443", Outcome: event.RequestRefused})
 			resp, err := client.Get("https://other.example/")
 			require.NoError(t, err)
 			resp.Body.Close()
+			r.take()
 		}
 		require.Len(t, w.api.Requests(), 2)
 	})
@@ -390,8 +327,6 @@ func TestR8_HostsThatUnicodeFolds(t *testing.T) {
 	}
 }
 
-// The list in the Config binds a Transport that a program makes itself, unless the Transport has
-// its own.
 // The list in the Config also binds a Transport that a program makes itself, unless the
 // Transport has its own.
 func TestR9_TransportObeysTheOriginsOfItsSource(t *testing.T) {
@@ -422,26 +357,6 @@ func TestR9_TransportObeysTheOriginsOfItsSource(t *testing.T) {
 			require.Equal(t, []string{test.allowed + " token"}, network.hops, name)
 		}
 	}
-}
-
-func TestClientCopiesTheContextsClient(t *testing.T) {
-	var checked bool
-	hardened := &http.Client{
-		Transport:     &redirecting{},
-		Timeout:       time.Minute,
-		CheckRedirect: func(*http.Request, []*http.Request) error { checked = true; return http.ErrUseLastResponse },
-	}
-	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, hardened)
-	conf, _ := answeringConfig(t, `{"access_token":"t"}`)
-	client := conf.Client(ctx)
-	require.Equal(t, time.Minute, client.Timeout)
-	resp, err := client.Get("https://a.example/https://b.example")
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.True(t, checked) // R6
-	require.Equal(t, 307, resp.StatusCode)
-	require.NotNil(t, hardened.CheckRedirect, "the context's client must be left alone")
-	require.NotNil(t, (&Config{}).Client(context.WithValue(ctx, oauth2.HTTPClient, (*http.Client)(nil))))
 }
 
 // The API answers 401.
@@ -497,31 +412,18 @@ func TestF11_UnauthorizedWithoutEnd(t *testing.T) {
 	})
 }
 
-func TestF11_RevokedTokenIsReplaced(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		for name, client := range w.clients() {
-			w.status(t, client)
-			before := w.auth.TokenRequests()
-			w.auth.RevokeAll()
-			w.auth.Latency = time.Second
-			together(20, func() { require.Equal(t, 200, w.status(t, client), name) })
-			require.Equal(t, before+1, w.auth.TokenRequests(), name)
-			w.auth.Latency = 0
-		}
-	})
-}
-
 func TestF11_Replay(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		challenge string
-		body      string // "", "GetBody", "stream"
+		body      string // "", "GetBody", "stream", "gone"
 		drops     bool   // the token
 		replays   bool
 	}{
 		{"no body", invalidToken, "", true, true},
 		{"GetBody", invalidToken, "GetBody", true, true},
 		{"stream", invalidToken, "stream", true, false},
+		{"GetBody fails", invalidToken, "gone", true, false},
 		{"no code", `Bearer realm="x"`, "", true, false},
 		{"no challenge", ``, "", true, false},
 		{"another scheme", `Basic realm="x"`, "", true, false},
@@ -550,13 +452,16 @@ func TestF11_Replay(t *testing.T) {
 
 					var body io.Reader
 					switch test.body {
-					case "GetBody":
+					case "GetBody", "gone":
 						body = strings.NewReader("data")
 					case "stream":
 						body = io.MultiReader(strings.NewReader("data"))
 					}
 					req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, body)
 					require.NoError(t, err)
+					if test.body == "gone" {
+						req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
+					}
 					resp, err := client.Do(req)
 					require.NoError(t, err)
 					defer resp.Body.Close()
@@ -637,20 +542,5 @@ func TestF11_TokenOfAnotherSource(t *testing.T) {
 		client.Transport.(*oauth2.Transport).Source = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "another"})
 		require.Equal(t, 401, w.status(t, client))
 		require.Zero(t, w.auth.TokenRequests())
-	})
-}
-
-func TestF11_GetBodyFails(t *testing.T) {
-	bubble(t, time.Hour, func(t *testing.T, w *world) {
-		client := w.conf.Client(w.ctx)
-		w.status(t, client)
-		w.auth.RevokeAll()
-		req, err := http.NewRequestWithContext(t.Context(), "PUT", worldAPI, strings.NewReader("x"))
-		require.NoError(t, err)
-		req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("gone") }
-		resp, err := client.Do(req)
-		require.NoError(t, err)
-		require.Equal(t, 401, resp.StatusCode)
-		resp.Body.Close()
 	})
 }
