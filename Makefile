@@ -12,7 +12,7 @@ MAKEFLAGS   += --no-print-directory
 # The statement coverage that the core packages must have, in percent. They are the root
 # package and all internal packages but those that support tests.
 COVERAGE     := 98.0
-TEST_SUPPORT := /internal/(hostile|leakcheck)$$
+TEST_SUPPORT := /internal/(hostile|leakcheck|testkit)$$
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 60s
 # A test that hangs prints its goroutines before CI gives up.

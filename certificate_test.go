@@ -291,6 +291,8 @@ func TestCertifiedTransportsAreBounded(t *testing.T) {
 	}
 	require.NotSame(t, clone, certified(base))
 	require.NotSame(t, http.DefaultTransport, certified(nil))
+	s.closeCertified()
+	new(Source).closeCertified()
 	unbound, err := s.certified(nil, new(cachedToken))
 	require.NoError(t, err)
 	require.Nil(t, unbound)

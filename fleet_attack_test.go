@@ -2,7 +2,9 @@ package clientcredentials_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,3 +168,54 @@ func TestS25_RejectionsOfTheFleet(t *testing.T) {
 		}
 	})
 }
+
+// S26: whoever has the store, the keyring and the client id gets the fleet's token, whatever the
+// secret. Tenants of one process are kept apart by SharedStore.For.
+func TestS26_TenantsWithTheSameClientID(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		of := func(tenant, secret string) func(*clientcredentials.Config) {
+			return func(c *clientcredentials.Config) {
+				c.ClientSecret = secret
+				if tenant != "" {
+					c.Store = c.Store.For(tenant)
+				}
+			}
+		}
+		all, _ := f.replica().get(t)
+		without, _ := f.replica(of("", "wrong")).get(t)
+		require.Equal(t, all, without)
+
+		a, _ := f.replica(of("a", "secret")).get(t)
+		b, _ := f.replica(of("b", "secret")).get(t)
+		again, _ := f.replica(of("a", "secret")).get(t)
+		require.Equal(t, a, again)
+		require.Len(t, map[string]bool{all: true, a: true, b: true}, 3)
+		f.replica(of("c", "wrong")).fail(t, "invalid_client")
+		require.Nil(t, (*clientcredentials.SharedStore)(nil).For("a"))
+	})
+}
+
+// A token from the store passes the same checks as one from the server.
+func TestTokenFromTheStoreIsChecked(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		strangely := func(c *clientcredentials.Config) {
+			c.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				body := `{"access_token":"strange","token_type":"Strange","expires_in":3600}`
+				return &http.Response{
+					StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+					Body: io.NopCloser(strings.NewReader(body)), Request: req,
+				}, nil
+			})}
+		}
+		strange, _ := f.replica(strangely).get(t)
+		require.Equal(t, "strange", strange)
+		tolerant, _ := f.replica().get(t)
+		require.Equal(t, strange, tolerant)
+		strict, _ := f.replica(func(c *clientcredentials.Config) { c.Strict = true }).get(t)
+		require.NotEqual(t, strange, strict, "Strict refuses the type, wherever the token comes from")
+	})
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
