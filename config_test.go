@@ -1025,8 +1025,8 @@ var cacheRows = []row{
 		`url.Error: Post "https://as.test/token": context canceled`,
 		"error: oauth2: cannot fetch token: the context given to Config.Client, Source, TokenSource or Transport is done; give it one that lives as long as the service: context canceled",
 		"The error says which context is done, and what to do."),
-	row{name: "F33_context_without_a_client", do: func(tr *trial) {
-		_, err := tr.Token(context.WithValue(tr.ctx, oauth2.HTTPClient, http.Client{Transport: tr.network}))
+	row{name: "F33_context_without_a_client", conf: withTokenURL("http://127.0.0.1:1/token"), do: func(tr *trial) {
+		_, err := tr.Token(context.WithValue(tr.ctx, oauth2.HTTPClient, http.Client{Timeout: time.Second}))
 		tr.note("%t", err != nil && strings.Contains(err.Error(), "in the context under oauth2.HTTPClient is a http.Client"))
 	}}.differs("false", "true", "Upstream ignores the value, and sends the secret through another client than the program means."),
 	row{name: "F1_cold_start_bounded_by_the_request", answer: answer{delay: 2 * time.Second}, do: func(tr *trial) {
