@@ -50,7 +50,10 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 		}
 		return true, nil
 	})
-	srv.SetClientInfoHandler(map[string]server.ClientInfoHandler{secretBasic: server.ClientBasicHandler, secretPost: server.ClientFormHandler}[method])
+	srv.SetClientInfoHandler(server.ClientFormHandler)
+	if method == secretBasic {
+		srv.SetClientInfoHandler(server.ClientBasicHandler)
+	}
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {

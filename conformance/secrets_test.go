@@ -86,8 +86,9 @@ func TestSecrets(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") || slices.ContainsFunc(rows, func(row []string) bool { return len(row) <= len(ways) }) {
-		return // The table isn't complete: a server isn't installed, or it isn't asked.
+	incomplete := func(row []string) bool { return len(row) <= len(ways) } // The server isn't installed.
+	if t.Failed() || strings.Contains(flag.Lookup("test.run").Value.String(), "/") || slices.ContainsFunc(rows, incomplete) {
+		return
 	}
 	head := []string{"server"}
 	for _, way := range ways {
