@@ -121,7 +121,6 @@ func TestAssertions(t *testing.T) {
 					{"for_the_token_endpoint", s.takesToken, key, kid, map[string]any{"aud": at.token}},
 					{"for_both", s.takesList, key, kid, map[string]any{"aud": []string{at.issuer, at.token}}},
 					{"for_somebody_else", false, key, kid, map[string]any{"aud": "https://elsewhere.example"}},
-					{"for_nobody", false, key, kid, map[string]any{"aud": nil}},
 					{"typ_of_the_draft", true, key, typed, nil},
 					{"without_kid", symmetric || !s.needsKid, key, nil, nil},
 					{"with_unknown_kid", symmetric && s.needsKid, key, map[jose.HeaderKey]any{"kid": "unknown"}, nil},

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,13 +42,12 @@ func TestNonces(t *testing.T) {
 			assert.Equal(t, s.proto, first.proto)
 			assert.Equal(t, 2, first.hops, "it is sent again with the nonce")
 			assert.Equal(t, len(body), first.answer.Length, "with the whole body")
-			assert.Equal(t, []int{http.StatusBadRequest, http.StatusOK}, statuses(w.tokenRequests()))
+			asked := w.tokenRequests()
+			assert.Len(t, asked, 2)
+			assert.Equal(t, []int{http.StatusBadRequest, http.StatusOK}, []int{asked[0].status, asked[len(asked)-1].status})
 
 			// Nonces live for a second or two, so one of these calls is in time.
-			inTime := false
-			for i := 0; i < 10 && !inTime; i++ {
-				inTime = send().hops == 1
-			}
+			inTime := slices.ContainsFunc(make([]int, 10), func(int) bool { return send().hops == 1 })
 			assert.True(t, inTime, "each call asked for a nonce first")
 
 			// The client gets a new token with the nonce of the token endpoint that it has.
@@ -55,7 +55,7 @@ func TestNonces(t *testing.T) {
 			again := send()
 			assert.Equal(t, http.StatusOK, again.status)
 			assert.Equal(t, len(body), again.answer.Length)
-			assert.Equal(t, []int{http.StatusOK}, statuses(w.tokenRequests()))
+			assert.Len(t, w.tokenRequests(), 1)
 		})
 	}
 }

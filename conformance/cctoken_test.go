@@ -3,7 +3,6 @@ package conformance
 import (
 	"errors"
 	"fmt"
-	"go/format"
 	"io"
 	"os"
 	"os/exec"
@@ -119,16 +118,14 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("there is no Config in %s", args[0])
 	}
-	var imports strings.Builder
+	const here = "github.com/seed-5bfa0880/clientcredentials"
+	imports := ""
 	for name, path := range map[string]string{
-		"os.Getenv":           "os",
-		"url.Values":          "net/url",
-		"oauth2.Auth":         "golang.org/x/oauth2",
-		"clientcredentials.C": "github.com/seed-5bfa0880/clientcredentials",
-		"clientauth.":         "github.com/seed-5bfa0880/clientcredentials/clientauth",
+		"os.Getenv": "os", "url.Values": "net/url", "oauth2.Auth": "golang.org/x/oauth2",
+		"clientcredentials.C": here, "clientauth.": here + "/clientauth",
 	} {
 		if strings.Contains(code, name) {
-			fmt.Fprintf(&imports, "%q\n", path)
+			imports += strconv.Quote(path) + "\n"
 		}
 	}
 	source := fmt.Sprintf(`package main
@@ -140,11 +137,9 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 			token, err := conf.Token(ctx)
 			if err == nil { fmt.Println("got a", token.Type(), "token") }
 			return err
-		}`, &imports, code)
-	formatted, err := format.Source([]byte(source))
-	ts.Check(err)
+		}`, imports, code)
 	path := ts.MkAbs("client.go")
-	ts.Check(os.WriteFile(path, formatted, 0o600))
+	ts.Check(os.WriteFile(path, []byte(source), 0o600))
 	ts.Check(goBuild(ts.MkAbs("client"), path))
 }
 
@@ -160,62 +155,59 @@ func TestCctokenOnServers(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		start  starter
-		client registration
-		issuer bool   // cctoken gets the issuer, not the token URL
-		flags  string // for cctoken; writeCredentials writes the files in DIR
-		method string // -auth-method for token; doctor finds it out
-		report string // a line of the report of doctor
-		wrong  string // a line of its report if the secret is wrong
+		secret string
+		known  string         // the method that the client is registered for
+		bound  map[string]any // further metadata
+		issuer bool           // cctoken gets the issuer, not the token URL
+		flags  string         // for cctoken; writeCredentials writes the files in DIR
+		method string         // -auth-method for token; doctor finds it out
+		report string         // a line of the report of doctor
+		wrong  string         // a line of its report if the secret is wrong
 	}{
 		{
-			"oidc-provider, basic", oidcProvider.start, registration{secret: special, method: secretBasic}, true, "", "",
+			"oidc-provider, basic", oidcProvider.start, special, secretBasic, nil, true, "", "",
 			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused.* invalid_client`,
 		},
 		{
-			"oidc-provider, post", oidcProvider.start, registration{secret: special, method: secretPost}, false, "", "",
+			"oidc-provider, post", oidcProvider.start, special, secretPost, nil, false, "", "",
 			`ok    client_secret_post +works`, `note  client_secret_post +refused.* invalid_client`,
 		},
 		{
-			"oidc-provider, client_secret_jwt", oidcProvider.start, registration{secret: assertionSecret, method: secretJWT}, true, "", secretJWT,
+			"oidc-provider, client_secret_jwt", oidcProvider.start, assertionSecret, secretJWT, nil, true, "", secretJWT,
 			`ok    client_secret_jwt +works with the issuer as audience`, `note  client_secret_jwt +refused.* invalid_client`,
 		},
 		{
-			"oidc-provider, private_key_jwt", oidcProvider.start, registration{method: privateKeyJWT}, true, "-key-file DIR/key.jwk", "",
-			`ok    private_key_jwt +works with the issuer as audience`, "",
-		},
-		{
-			"oidc-provider, DPoP", oidcProviderNonce.start, registration{method: privateKeyJWT, metadata: dpopBound()}, true,
+			"oidc-provider, DPoP", oidcProviderNonce.start, "", privateKeyJWT, dpopBound(), true,
 			"-key-file DIR/key.jwk -dpop-key-file DIR/key.pem", "", `ok    token +type DPoP`, "",
 		},
 		{
-			"oidc-provider, tls_client_auth", oidcProviderTLS.start, registration{method: tlsAuth, metadata: subject}, true,
+			"oidc-provider, tls_client_auth", oidcProviderTLS.start, "", tlsAuth, subject, true,
 			"-cert-file DIR/cert.pem -key-file DIR/key.pem -ca-file DIR/ca.pem", "", `ok    tls_client_auth +works`, "",
 		},
 		{
-			"oidc-provider, https", oidcProviderTLS.start, registration{secret: "secret", method: secretBasic}, true, "-ca-file DIR/ca.pem", "",
+			"oidc-provider, https", oidcProviderTLS.start, "secret", secretBasic, nil, true, "-ca-file DIR/ca.pem", "",
 			`warn  tls +TLS 1.3, HTTP/2.0; certificate "authorization server" by "conformance tests", valid for another 0 days`,
 			`note  client_secret_basic refused`,
 		},
 		{
-			"authlib, basic", authlib.start, registration{secret: special, method: secretBasic}, false, "", "client_secret_basic_raw",
+			"authlib, basic", authlib.start, special, secretBasic, nil, false, "", "client_secret_basic_raw",
 			`ok    client_secret_basic_raw works`, `note  client_secret_basic refused.* invalid_client`,
 		},
 		{
-			"authlib, private_key_jwt", authlib.start, registration{method: privateKeyJWT}, false, "-key-file DIR/key.jwk", "",
+			"authlib, private_key_jwt", authlib.start, "", privateKeyJWT, nil, false, "-key-file DIR/key.jwk", "",
 			`ok    private_key_jwt +works`, "",
 		},
 		{
-			"django-oauth-toolkit, basic", django.start, registration{secret: special, method: secretBasic}, false, "", "",
+			"django-oauth-toolkit, basic", django.start, special, secretBasic, nil, false, "", "",
 			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused`,
 		},
 		{
-			"go-oauth2, basic", startGoOAuth2, registration{secret: "secret", method: secretBasic}, false, "", "",
+			"go-oauth2, basic", startGoOAuth2, "secret", secretBasic, nil, false, "", "",
 			`warn  encoding +the server doesn't decode Basic credentials`, `note  client_secret_basic refused`,
 		},
 	} {
 		t.Run(slug(tt.name), func(t *testing.T) {
-			c := tt.client
-			c.id, c.ttl = "cctoken-"+slug(tt.name), time.Hour
+			c := registration{id: "cctoken-" + slug(tt.name), secret: tt.secret, method: tt.known, ttl: time.Hour, metadata: tt.bound}
 			if c.method == privateKeyJWT {
 				c.keys = []jose.JSONWebKey{publicKey("ES256", first)}
 			}

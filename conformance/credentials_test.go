@@ -38,8 +38,6 @@ type clientMethod struct {
 	dpop bool
 	// readyMade assertions are made by somebody else, and each can be used once.
 	readyMade bool
-	// lifetimes includes the method in the test of ten lifetimes.
-	lifetimes bool
 }
 
 // detects reports whether the client has to find out which of two methods is right.
@@ -49,10 +47,10 @@ func (m clientMethod) detects() bool {
 
 var (
 	basicMethods = []clientMethod{
-		{name: "client_secret_basic", registered: secretBasic, style: oauth2.AuthStyleInHeader, lifetimes: true},
-		{name: "client_secret_post", registered: secretPost, style: oauth2.AuthStyleInParams, lifetimes: true},
-		{name: "client_secret_basic, detected", registered: secretBasic, lifetimes: true},
-		{name: "client_secret_post, detected", registered: secretPost, lifetimes: true},
+		{name: "client_secret_basic", registered: secretBasic, style: oauth2.AuthStyleInHeader},
+		{name: "client_secret_post", registered: secretPost, style: oauth2.AuthStyleInParams},
+		{name: "client_secret_basic, detected", registered: secretBasic},
+		{name: "client_secret_post, detected", registered: secretPost},
 		{name: "client_secret_basic, from a file", registered: secretBasic, auth: func(w *wallet) clientcredentials.ClientAuth {
 			return &clientauth.ClientSecretBasic{Secret: clientauth.SecretFile(w.path("secret"))}
 		}},
@@ -64,12 +62,16 @@ var (
 		}},
 	}
 	certificateMethods = []clientMethod{
-		{name: tlsAuth, registered: tlsAuth, lifetimes: true, auth: func(w *wallet) clientcredentials.ClientAuth {
+		{name: tlsAuth, registered: tlsAuth, auth: func(w *wallet) clientcredentials.ClientAuth {
 			return &clientauth.TLSClientAuth{Source: w.certificate}
 		}},
 		{name: selfSignedTLS, registered: selfSignedTLS, auth: func(w *wallet) clientcredentials.ClientAuth {
 			return &clientauth.SelfSignedTLSClientAuth{Source: w.certificate}
 		}},
+	}
+	dpopMethods = []clientMethod{
+		{name: "client_secret_basic, DPoP", registered: secretBasic, style: oauth2.AuthStyleInHeader, dpop: true},
+		{name: "private_key_jwt, DPoP", registered: privateKeyJWT, alg: "ES256", auth: keyFileAuth, dpop: true},
 	}
 )
 
@@ -84,7 +86,7 @@ func assertionMethods() []clientMethod {
 	}
 	for _, alg := range signatureAlgs {
 		all = append(all, clientMethod{
-			name: privateKeyJWT, registered: privateKeyJWT, alg: alg, auth: keyFileAuth, lifetimes: alg == "ES256",
+			name: privateKeyJWT, registered: privateKeyJWT, alg: alg, auth: keyFileAuth,
 		})
 	}
 	return append(all, clientMethod{
@@ -93,14 +95,6 @@ func assertionMethods() []clientMethod {
 			return &clientauth.Assertion{Source: clientauth.SecretFile(w.path("assertion"))}
 		},
 	})
-}
-
-// dpopMethods returns the methods that are combined with DPoP.
-func dpopMethods() []clientMethod {
-	return []clientMethod{
-		{name: "client_secret_basic, DPoP", registered: secretBasic, style: oauth2.AuthStyleInHeader, dpop: true, lifetimes: true},
-		{name: "private_key_jwt, DPoP", registered: privateKeyJWT, alg: "ES256", auth: keyFileAuth, dpop: true},
-	}
 }
 
 // keyFileAuth returns private_key_jwt with a JWK, which contains its kid and alg.

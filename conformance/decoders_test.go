@@ -162,9 +162,9 @@ func requireFilled[P any](t *testing.T, want P, decode func(any) error) {
 	require.Equal(t, want, got)
 }
 
-func TestP15_Files(t *testing.T) {
-	ours := fromUpstream(decodedConfig)
-	full := ours
+// fullConfig returns decodedConfig with all fields that only ours has.
+func fullConfig() clientcredentials.Config {
+	full := fromUpstream(decodedConfig)
 	full.ClientAuth = new(clientauth.TLSClientAuth)
 	full.Issuer = "https://auth.example"
 	full.HTTPClient = http.DefaultClient
@@ -174,7 +174,11 @@ func TestP15_Files(t *testing.T) {
 	full.Store = clientcredentials.DangerouslyShareInPlaintext(nil)
 	full.Observer = new(clientcredentials.Observer)
 	full.Strict = true
+	return full
+}
 
+func TestP15_Files(t *testing.T) {
+	ours, full := fromUpstream(decodedConfig), fullConfig()
 	for _, f := range formats {
 		t.Run(f.name, func(t *testing.T) {
 			encode := func(value any) []byte {
@@ -222,11 +226,7 @@ func requireSquashed(t *testing.T, decode func(any) error) (theirs squashed[upst
 }
 
 func TestP15_Mapstructure(t *testing.T) {
-	ours := fromUpstream(decodedConfig)
-	full := ours
-	full.Store = clientcredentials.DangerouslyShareInPlaintext(nil)
-	full.HTTPClient = http.DefaultClient
-	full.Strict = true
+	ours, full := fromUpstream(decodedConfig), fullConfig()
 	for name, decode := range map[string]func(from, to any) error{
 		"mitchellh/mapstructure": mapstructure.Decode,
 		"go-viper/mapstructure":  viper.Decode,

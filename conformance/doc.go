@@ -32,7 +32,7 @@
 //   - A bound token is useless without its key or certificate.
 //   - A chosen style is never replaced by the other one.
 //   - During ten lifetimes of a three-second token, under concurrent load, no call fails,
-//     no call waits for a token request, and the number of token requests stays close to
+//     calls go on during token requests, and the number of token requests stays close to
 //     the number of lifetimes. Some of the methods are tested in this way.
 //
 // More tests of the library:
@@ -40,10 +40,7 @@
 //   - TestSecrets: the characters that RFC 6749, Section 2.3.1 and Appendix B tell a client
 //     to encode
 //   - TestNonces: DPoP with a server whose clock is wrong
-//   - TestRenewedCertificate: certificates in files
 //   - TestDiscover: the way from an issuer to a token
-//   - TestTokenThatDiesEarly: a server whose tokens die up to a second too early. The API
-//     answers 401, and the library gets a new token and sends the call again.
 //   - TestVerifiers and TestDPoPVerifiers: other implementations verify what the library
 //     signs.
 //

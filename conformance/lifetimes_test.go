@@ -87,7 +87,7 @@ func do(ctx context.Context, client *http.Client, api string, body io.Reader) ca
 	defer func() { _ = resp.Body.Close() }()
 	c.status, c.proto = resp.StatusCode, resp.Proto
 	text, err := io.ReadAll(resp.Body)
-	c.ended, c.err = time.Now(), err
+	c.err = err
 	_ = json.Unmarshal(text, &c.answer) // a refusal has none of its members
 	return c
 }

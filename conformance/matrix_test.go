@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -45,46 +44,36 @@ type matrixServer struct {
 	audience bool           // assertions are for its issuer
 	nonces   bool           // DPoP proofs need a nonce
 	metadata map[string]any // members that each client needs
+	lasting  []string       // the methods and algorithms in the test of ten lifetimes
 }
 
 func matrixServers() []matrixServer {
 	provider, goOAuth2, authlib, django := authServers[0], authServers[1], authServers[2], authServers[3]
+	basic := []string{"client_secret_basic", "client_secret_post", "client_secret_basic, detected", "client_secret_post, detected"}
 	variant := func(s authServer, name string, start starter) authServer {
 		s.name, s.start = name, start
 		return s
 	}
 	return []matrixServer{
-		{authServer: provider, methods: slices.Concat(basicMethods, assertionMethods(), dpopMethods()), audience: true},
 		{
-			authServer: variant(provider, "oidc-provider, https", oidcProviderTLS.start),
-			methods:    slices.Concat(certificateMethods, quick(assertionMethods()), quick(dpopMethods())), audience: true,
+			authServer: provider, methods: slices.Concat(basicMethods, assertionMethods(), dpopMethods), audience: true,
+			lasting: append(basic, "private_key_jwt ES256", "client_secret_basic, DPoP"),
 		},
 		{
-			authServer: variant(provider, "oidc-provider, nonces for DPoP", oidcProviderNonce.start),
-			methods:    dpopMethods(), audience: true, nonces: true,
+			authServer: variant(provider, "oidc-provider, https", oidcProviderTLS.start), audience: true,
+			methods: slices.Concat(certificateMethods, assertionMethods(), dpopMethods), lasting: []string{tlsAuth},
 		},
-		{authServer: goOAuth2, methods: basicMethods},
-		{authServer: authlib, methods: slices.Concat(basicMethods, assertionMethods())},
 		{
-			authServer: variant(authlib, "authlib, by issuer", authlib.start),
-			methods:    assertionMethods(), audience: true, metadata: map[string]any{"assertion_audience": "issuer"},
+			authServer: variant(provider, "oidc-provider, nonces for DPoP", oidcProviderNonce.start), audience: true,
+			methods: dpopMethods, nonces: true, lasting: []string{"client_secret_basic, DPoP"},
 		},
-		{authServer: django, methods: basicMethods},
+		{authServer: goOAuth2, methods: basicMethods, lasting: basic},
+		// These servers need so much of the processor that a load of several clients would
+		// prove nothing.
+		{authServer: authlib, methods: slices.Concat(basicMethods, assertionMethods()), lasting: basic[3:]},
+		{authServer: variant(authlib, "authlib, by issuer", authlib.start), methods: assertionMethods(), audience: true, metadata: byIssuer()},
+		{authServer: django, methods: basicMethods, lasting: basic[3:]},
 	}
-}
-
-// quick returns the methods without the test of ten lifetimes.
-func quick(methods []clientMethod) []clientMethod {
-	for i := range methods {
-		methods[i].lifetimes = false
-	}
-	return methods
-}
-
-// lasts reports whether the test of ten lifetimes includes a method. For slow servers it
-// includes only one: under the load of several clients, it would prove nothing.
-func (s matrixServer) lasts(m clientMethod) bool {
-	return m.lifetimes && (!s.slow || m.name == "client_secret_post, detected")
 }
 
 // A testClient is a client of a server, for one test.
@@ -181,10 +170,10 @@ func (c *testClient) granted() []string {
 
 // grantedAgain is granted for a client that remembers the method that worked.
 func (c *testClient) grantedAgain() []string {
-	if c.method.detects() {
-		return last(c.granted())
+	if !c.method.detects() {
+		return c.granted()
 	}
-	return c.granted()
+	return last(c.granted())
 }
 
 func last(methods []string) []string { return methods[len(methods)-1:] }
@@ -224,7 +213,7 @@ func TestMatrix(t *testing.T) {
 	t.Run("ten_lifetimes", func(t *testing.T) {
 		for _, s := range servers {
 			for _, m := range s.methods {
-				if !s.lasts(m) {
+				if !slices.Contains(s.lasting, strings.TrimSpace(m.name+" "+m.alg)) {
 					found.set(s, m, lifetimesColumn, "")
 					continue
 				}
@@ -262,11 +251,7 @@ func testTokenWorks(t *testing.T, c *testClient) string {
 	assert.WithinDuration(t, time.Now().Add(c.known.ttl), token.Expiry, time.Minute)
 	assert.Equal(t, c.grantedAgain(), methods(c.wire.tokenRequests()), "Token makes another request, with the method that worked")
 
-	kind := "Bearer"
-	if c.method.dpop {
-		kind = "DPoP"
-	}
-	assert.Equal(t, kind, token.Type())
+	assert.Equal(t, map[bool]string{false: "Bearer", true: "DPoP"}[c.method.dpop], token.Type())
 	return "yes"
 }
 
@@ -401,12 +386,10 @@ func testOtherMethod(t *testing.T, c *testClient) string {
 		return ""
 	}
 	other := secretPost
-	c.conf.AuthStyle = oauth2.AuthStyleInParams
-	if c.method.style == oauth2.AuthStyleInParams {
+	c.conf.AuthStyle = oauth2.AuthStyleInParams + oauth2.AuthStyleInHeader - c.method.style
+	if c.conf.AuthStyle == oauth2.AuthStyleInHeader {
 		other = secretBasic
-		c.conf.AuthStyle = oauth2.AuthStyleInHeader
 	}
-
 	cell := "works too"
 	token, err := c.conf.Token(c.ctx)
 	if c.server.lenient {
@@ -432,6 +415,5 @@ func requireRefusal(t *testing.T, err error, code string) string {
 	for _, secret := range secrets {
 		assert.NotContains(t, err.Error(), secret)
 	}
-	assert.False(t, errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 	return fmt.Sprintf("%d %s", refusal.Response.StatusCode, refusal.ErrorCode)
 }

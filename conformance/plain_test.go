@@ -55,9 +55,9 @@ func plainCall(t *testing.T, at endpoints, scheme, token string) *http.Request {
 	return r
 }
 
-// exchange sends a request, as a client that presents a certificate, if any. It decodes
-// the body of the answer.
-func exchange(t *testing.T, r *http.Request, body any, presented ...tls.Certificate) *http.Response {
+// send sends a request to the token endpoint or the API, as a client that presents a
+// certificate, if any.
+func send(t *testing.T, r *http.Request, presented ...tls.Certificate) (got reply) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -66,14 +66,7 @@ func exchange(t *testing.T, r *http.Request, body any, presented ...tls.Certific
 	resp, err := client.Do(r)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(body))
-	return resp
-}
-
-// send is exchange for a request to the token endpoint or the API.
-func send(t *testing.T, r *http.Request, presented ...tls.Certificate) (got reply) {
-	t.Helper()
-	resp := exchange(t, r, &got, presented...)
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
 	got.status, got.header = resp.StatusCode, resp.Header
 	return got
 }

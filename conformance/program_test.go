@@ -43,9 +43,7 @@ type program struct {
 type programConfig struct {
 	Scopes []string `json:"scopes"`
 	// ClockTolerance is the number of seconds for which an expired token is still
-	// accepted. The provider rounds times down to whole seconds, so a token of three
-	// seconds lives between two and three seconds with 0, and between three and four
-	// with 1. (Its own default is 15.)
+	// accepted: the provider rounds times down to whole seconds.
 	ClockTolerance int `json:"clockTolerance"`
 	// ClockOffset is the number of seconds by which the program's clock is wrong.
 	ClockOffset int `json:"clockOffset,omitempty"`
@@ -94,30 +92,22 @@ func (p *program) run() error {
 	}
 	p.cmd, p.stdin, p.drained = cmd, stdin, make(chan struct{})
 
-	ready := make(chan endpoints, 1)
-	go func() {
-		defer close(p.drained)
-		defer close(ready)
-		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			var at struct{ Issuer, Token, API, Admin string }
-			// The server may print other lines before and after this one.
-			if json.Unmarshal(lines.Bytes(), &at) == nil && at.Admin != "" {
-				ready <- endpoints{issuer: at.Issuer, token: at.Token, api: at.API, admin: at.Admin}
-				break
-			}
+	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		var at struct{ Issuer, Token, API, Admin string }
+		// The server may print other lines before and after this one.
+		if json.Unmarshal(lines.Bytes(), &at) == nil && at.Admin != "" {
+			p.at = endpoints{issuer: at.Issuer, token: at.Token, api: at.API, admin: at.Admin}
+			go func() {
+				_, _ = io.Copy(io.Discard, stdout)
+				close(p.drained)
+			}()
+			return nil
 		}
-		_, _ = io.Copy(io.Discard, stdout)
-	}()
-	select {
-	case at, ok := <-ready:
-		if !ok {
-			return fmt.Errorf("%s ended without output", p.name)
-		}
-		p.at = at
-		return nil
-	case <-time.After(time.Minute):
-		return fmt.Errorf("%s did not start", p.name)
 	}
+	close(p.drained)
+	return fmt.Errorf("%s ended, or was killed after a minute, before it was ready", p.name)
 }
 
 // stop ends the program if it was started.

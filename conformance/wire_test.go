@@ -3,12 +3,12 @@ package conformance
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,9 +22,10 @@ type wire struct {
 	tokenURL string
 	hold     time.Duration // how long token requests are delayed
 
-	mu       sync.Mutex // protects the rest
+	under atomic.Pointer[func()] // called once, during the next token request
+
+	mu       sync.Mutex // protects requests
 	requests []tokenRequest
-	under    func() // called once, during the next token request
 }
 
 // A tokenRequest is one request to the token endpoint.
@@ -34,14 +35,12 @@ type tokenRequest struct {
 	assertion       string // the client_assertion, if any
 	proof           string // the DPoP proof, if any
 	status          int    // 0 if there was no answer, or if the wire can't see it
-	token           string // the access token in the answer, if any
 }
 
 // A call is a call of the API. Only the goroutine that makes it uses it.
 type call struct {
 	begun   time.Time // before http.Client.Do
 	reached time.Time // when the wire saw its first hop
-	ended   time.Time // when the whole answer had arrived
 	token   string    // the token of the first hop
 	hops    int       // how often the wire saw it
 	proof   string    // the DPoP proof of the last hop, if any
@@ -151,16 +150,7 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 	w.interrupt()
 	if err == nil {
 		seen.status = resp.StatusCode
-		body, err = io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-		var answer struct {
-			AccessToken string `json:"access_token"`
-		}
-		_ = json.Unmarshal(body, &answer) // not every answer has a token
-		seen.token = answer.AccessToken
 	}
-
 	seen.answered = time.Now()
 	w.note(seen)
 	return resp, err
@@ -174,19 +164,11 @@ func (w *wire) note(seen tokenRequest) {
 }
 
 // during calls f during the next token request.
-func (w *wire) during(f func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.under = f
-}
+func (w *wire) during(f func()) { w.under.Store(&f) }
 
 func (w *wire) interrupt() {
-	w.mu.Lock()
-	f := w.under
-	w.under = nil
-	w.mu.Unlock()
-	if f != nil {
-		f()
+	if f := w.under.Swap(nil); f != nil {
+		(*f)()
 	}
 }
 
@@ -206,13 +188,4 @@ func methods(requests []tokenRequest) []string {
 		names = append(names, r.method)
 	}
 	return names
-}
-
-// statuses returns the statuses of the answers, in order.
-func statuses(requests []tokenRequest) []int {
-	var all []int
-	for _, r := range requests {
-		all = append(all, r.status)
-	}
-	return all
 }
