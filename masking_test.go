@@ -45,22 +45,20 @@ func echoed(t *testing.T, params url.Values, auth func(*Attempt), trip func(*htt
 		if trip != nil {
 			trip(req)
 		}
-		var text strings.Builder
-		text.WriteString(req.URL.RawQuery + "\n" + hostile.Dump(req))
+		text := req.URL.RawQuery + "\n" + hostile.Dump(req)
 		for _, values := range req.Header {
 			for _, value := range values {
-				text.WriteString(url.QueryEscape(value) + "\n")
+				text += url.QueryEscape(value) + "\n"
 			}
 			for _, word := range strings.FieldsFunc(strings.Join(values, " "), func(r rune) bool { return strings.ContainsRune(` ,;="`, r) }) {
-				text.WriteString(url.QueryEscape(word) + " " +
-					base64.StdEncoding.EncodeToString([]byte(word)) + " " + base64.RawURLEncoding.EncodeToString([]byte(word)) + "\n")
+				text += url.QueryEscape(word) + " " +
+					base64.StdEncoding.EncodeToString([]byte(word)) + " " + base64.RawURLEncoding.EncodeToString([]byte(word)) + "\n"
 			}
 		}
-		return reply{status: 401, mediaType: "text/plain", body: text.String()}.response(req), nil
+		return reply{status: 401, mediaType: "text/plain", body: text}.response(req), nil
 	})}
 	_, err := conf.Token(t.Context())
-	require.IsType(t, (*oauth2.RetrieveError)(nil), err)
-	return err.(*oauth2.RetrieveError) //nolint:errorlint // It isn't wrapped.
+	return err.(*oauth2.RetrieveError)
 }
 
 // TestL7_WhatAuthenticationAdds is kept out of the error: the field of the request, and the
@@ -341,11 +339,12 @@ type brokenError struct{}
 func (*brokenError) Error() string { panic("here") }
 
 // reported returns what an Observer gets of a store's failure.
-func reported(t *testing.T, failure error) (got error) {
+func reported(t *testing.T, failure error) error {
 	t.Helper()
+	got := make(chan error, 1) // The Observer is called on another goroutine.
 	s := newSharedStore(functionStore{acquire: func(context.Context) error { return failure }})
-	require.Error(t, s.try(t.Context(), &Observer{StoreOperation: func(e event.StoreOperation) { got = e.Err }}))
-	return got
+	require.Error(t, s.try(t.Context(), &Observer{StoreOperation: func(e event.StoreOperation) { got <- e.Err }}))
+	return <-got
 }
 
 // TestL12_StoreErrors: what an Observer gets of a store's error is short and can be printed.
