@@ -50,8 +50,8 @@ func requestWith(tb testing.TB, fields int) *http.Request {
 	return req
 }
 
-// asInterface hides the type of source from the compiler, so that the copy of the token is on
-// the heap.
+// asInterface hides the type of source from the compiler, so that the copy of the token
+// is on the heap.
 //
 //go:noinline
 func asInterface(source oauth2.TokenSource) (*oauth2.Token, error) { return source.Token() }
@@ -122,8 +122,8 @@ func TestTokenAllocates(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = asInterface(source) }), 1.0)
 }
 
-// RoundTrip allocates the request, the map of its header, and the parts of the map: one up to
-// eight fields, three beyond.
+// RoundTrip allocates the request, the map of its header, and the parts of the map: one
+// up to eight fields, three beyond.
 func TestRoundTripAllocates(t *testing.T) {
 	conf, ctx := warm(t)
 	transport := conf.Transport(ctx)
@@ -170,8 +170,8 @@ func heap() float64 {
 	return float64(stats.HeapAlloc)
 }
 
-// During an outage, every call that uses the old token checks whether it is time to try again.
-// That must not cost more than the token.
+// During an outage, every call that uses the old token checks whether it is time to try
+// again. That must not cost more than the token.
 func TestReadsDuringAnOutageAllocateLittle(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		s := w.conf.Source(w.ctx)

@@ -37,11 +37,11 @@ type ClientAuth interface {
 // Transport present it to the API too, wherever they send the token, and drop the token
 // when the certificate is replaced (Section 6.3).
 //
-// This works with an *http.Transport. One that has a DialTLSContext is an error, because its
-// connections wouldn't present the certificate. Any other RoundTripper is used as it is, and has
-// to present the certificate by itself. If the transport uses an https proxy that asks for a
-// client certificate, the proxy is shown this one too: net/http has one TLS configuration for
-// both.
+// This works with an *http.Transport. One that has a DialTLSContext is an error, because
+// its connections wouldn't present the certificate. Any other RoundTripper is used as it
+// is, and has to present the certificate by itself. If the transport uses an https proxy
+// that asks for a client certificate, the proxy is shown this one too: net/http has one
+// TLS configuration for both.
 type CertificateAuth interface {
 	ClientAuth
 

@@ -99,11 +99,11 @@ type Config struct {
 	Retry RetryPolicy `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Origins are the origins ("https://api.example.com:8443") that may receive the
-	// token. Nil: the token goes to the origin of the request that the caller made,
-	// and a redirect to any other origin is followed without the token. If set, a
-	// first request to an origin that isn't listed is an error, before anything is
-	// sent, and so is every request if the list is empty. Redirects among the listed origins keep the token, except from https to
-	// http.
+	// token. Nil: the token goes to the origin of the request that the caller made, and a
+	// redirect to any other origin is followed without the token. If set, a first request
+	// to an origin that isn't listed is an error, before anything is sent, and so is
+	// every request if the list is empty. Redirects among the listed origins keep the
+	// token, except from https to http.
 	Origins []string `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// DPoP is a private key that tokens are bound to, RFC 9449, so that nobody
@@ -288,8 +288,8 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 	return endpoint, retry, err
 }
 
-// store returns c.Store, or nil if it is as good as nil: some decoders of configuration fill nil
-// pointers with empty structs.
+// store returns c.Store, or nil if it is as good as nil: some decoders of configuration
+// fill nil pointers with empty structs.
 func (c *Config) store() *SharedStore {
 	if c.Store == nil || !c.Store.isReady() {
 		return nil

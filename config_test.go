@@ -35,10 +35,10 @@ import (
 // golang.org/x/oauth2/clientcredentials and of this package. Each row runs against both.
 // docs/compatibility.md lists the same rows, as TestCompatibilityDocument checks.
 
-// A row is one behaviour. The transcripts list in order what the servers received and what
-// the caller got, joined by "; ". For example, "header; token at-1 1h0m0s" is a token request
-// with the credentials in its header, and the token at-1, which expires in an hour. The
-// comments of describe, trial.got and trial.failed explain the other words.
+// A row is one behaviour. The transcripts list in order what the servers received and
+// what the caller got, joined by "; ". For example, "header; token at-1 1h0m0s" is a
+// token request with the credentials in its header, and the token at-1, which expires in
+// an hour. The comments of describe, trial.got and trial.failed explain the other words.
 type row struct {
 	name   string
 	once   bool                     // sets Retry.MaxAttempts to 1 here; retries have their own row
@@ -254,7 +254,8 @@ func tokens(n int) func(*trial) {
 	}
 }
 
-// asksWithin requests a token with a context that ends after d, and notes how long that took.
+// asksWithin requests a token with a context that ends after d, and notes how long that
+// took.
 func asksWithin(d time.Duration) func(*trial) {
 	return func(tr *trial) {
 		ctx, cancel := context.WithTimeout(tr.ctx, d)

@@ -34,8 +34,8 @@ const (
 //   - Without a valid token, the first five failures cause no pause, so that a program
 //     recovers at once from a single failure. Then the pauses are the same, and callers get
 //     the last error until the pause is over.
-//   - A Retry-After holds in both cases. If there is a Store, the first Retry-After holds for
-//     at most a minute.
+//   - A Retry-After holds in both cases. If there is a Store, the first Retry-After holds
+//     for at most a minute.
 type cooldown struct {
 	failures   int // in a row
 	err        error
@@ -47,8 +47,8 @@ type cooldown struct {
 // fail notes a failure. draw is in [0,1) and decides how much of the jitter is used.
 func (c *cooldown) fail(now time.Time, request *tokenRequest, err error, draw float64) {
 	if errors.Is(err, errOthersFailed) {
-		// This replica has asked the store and not the server, for a token that nobody needs yet.
-		// That is no reason to keep callers waiting once they need one.
+		// This replica has asked the store and not the server, for a token that nobody
+		// needs yet. That is no reason to keep callers waiting once they need one.
 		c.err, c.request = err, request
 		c.background = clock.In(now, cooldownDelay(c.failures+1, draw))
 		return
@@ -82,14 +82,14 @@ type rejections struct {
 	final bool          // the current token was requested because of that, so dropping it would be no use
 }
 
-// isRecent reports whether a token was dropped so short a time ago that the next one may be rejected for
-// the same reason.
+// isRecent reports whether a token was dropped so short a time ago that the next one may
+// be rejected for the same reason.
 func (r *rejections) isRecent(now time.Time) bool {
 	return r.count > 0 && r.last.Age(now) < minRejection
 }
 
-// inherit notes that another replica has requested c because an API had rejected the token before.
-// Otherwise each replica would drop one token of an API that rejects all.
+// inherit notes that another replica has requested c because an API had rejected the
+// token before. Otherwise each replica would drop one token of an API that rejects all.
 func (r *rejections) inherit(c *cachedToken, now time.Time) {
 	if now.Sub(c.issued) < minRejection {
 		r.last, r.final = clock.At(now), true
@@ -105,8 +105,8 @@ func (r *rejections) admit(now time.Time, c *cachedToken) (drop, ask bool) {
 		return true, false
 	}
 	if r.count > 0 && r.last.Age(now) < min(minRejection, c.dead) {
-		// A token from the store may have been revoked together with the last one, or somebody
-		// has put it back there. The server knows better. That helps once.
+		// A token from the store may have been revoked together with the last one, or
+		// somebody has put it back there. The server knows better. That helps once.
 		again := c.from == event.FromStore && !r.final
 		r.final = true
 		return again, again

@@ -102,10 +102,11 @@ type MTLSEndpointAliases struct {
 //   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5, if the
 //     issuer has a path.
 //
-// A location has no metadata if it answers with a status such as 404, with a redirect (which
-// isn't followed), or with something other than a JSON object: servers answer like this for addresses
-// they don't know. Discover stops with an error after a network error, after a status that
-// means load or a fault (408, 429, 5xx), and after metadata that can't be used.
+// A location has no metadata if it answers with a status such as 404, with a redirect
+// (which isn't followed), or with something other than a JSON object: servers answer like
+// this for addresses they don't know. Discover stops with an error after a network error,
+// after a status that means load or a fault (408, 429, 5xx), and after metadata that
+// can't be used.
 //
 // Metadata is refused as a whole if
 //
@@ -294,10 +295,10 @@ func (m *ServerMetadata) check() error {
 	return nil
 }
 
-// Config returns a Config for a client of this server. Its TokenURL and Issuer are
-// the server's, and its ClientAuth is the strongest of the given methods that the server
-// accepts. The caller sets the rest. With a CertificateAuth, TokenURL is the server's endpoint
-// for certificates, if it has one (RFC 8705, Section 5).
+// Config returns a Config for a client of this server. Its TokenURL and Issuer are the
+// server's, and its ClientAuth is the strongest of the given methods that the server
+// accepts. The caller sets the rest. With a CertificateAuth, TokenURL is the server's
+// endpoint for certificates, if it has one (RFC 8705, Section 5).
 //
 // The methods are ordered by strength as follows. Other methods come last. Among equally
 // strong methods the first given one is chosen:

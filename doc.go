@@ -38,22 +38,22 @@
 //   - expired: calls wait for a new token.
 //   - failed: there is no usable token, and the last token request has failed.
 //
-// A token becomes stale 5 minutes before it expires, or when a quarter of its life is left
-// if that is less, and up to a quarter of that time later, at random.
+// A token becomes stale 5 minutes before it expires, or when a quarter of its life is
+// left if that is less, and up to a quarter of that time later, at random.
 // [Config.EarlyRefresh] sets another time, and so can the server, with refresh_in. If the
-// request for the replacement fails, it is repeated after 1 second, then 2, up to 30. In the
-// last 10 seconds before the expiry, or the last tenth of the token's life if that is less, a
-// call waits briefly for the replacement: up to 1 second after that was started, and never
-// longer than half of the time that is left.
+// request for the replacement fails, it is repeated after 1 second, then 2, up to 30. In
+// the last 10 seconds before the expiry, or the last tenth of the token's life if that is
+// less, a call waits briefly for the replacement: up to 1 second after that was started,
+// and never longer than half of the time that is left.
 //
 // A token that is still valid is never withheld because its replacement failed.
 // All of this happens when tokens are used: an idle Source has no goroutine and no timer.
 //
 // # Where a token goes
 //
-// A token goes to the origin (scheme, host and port) of the request that the program makes. On
-// redirects it goes to no other origin, unless [Config.Origins] lists it. The client's secret
-// goes to TokenURL: a redirect of the token endpoint is an error.
+// A token goes to the origin (scheme, host and port) of the request that the program
+// makes. On redirects it goes to no other origin, unless [Config.Origins] lists it. The
+// client's secret goes to TokenURL: a redirect of the token endpoint is an error.
 //
 // # Failures
 //
@@ -63,10 +63,11 @@
 // Until then callers get the last error at once. A Retry-After is obeyed. A success
 // ends the pauses, and so does a change of the credentials.
 //
-// If an API answers 401, and gives no other reason than the token, the token is dropped, at
-// most every 30 seconds. If the answer says invalid_token and the request can be
-// repeated, it is sent again with a new token, and the caller doesn't notice. A token is also
-// dropped when the client's certificate is replaced, because it may be bound to the old one.
+// If an API answers 401, and gives no other reason than the token, the token is dropped,
+// at most every 30 seconds. If the answer says invalid_token and the request can be
+// repeated, it is sent again with a new token, and the caller doesn't notice. A token is
+// also dropped when the client's certificate is replaced, because it may be bound to the
+// old one.
 //
 // [Config.Observer] is told all of this. [SlogObserver] logs it, the module
 // otelclientcredentials measures it for OpenTelemetry, and [Source.Status] shows the current
@@ -74,21 +75,21 @@
 //
 // # Errors
 //
-// If the server refuses, the error is a bare *oauth2.RetrieveError with the status and the
-// ErrorCode of RFC 6749, Section 5.2. If it answers with something
-// that isn't a token response, the error is a [ResponseError]. If nobody answers, it is the error
-// of net/http. An error of a client's request wraps these: use errors.As. If a caller's
-// context has ended, errors.Is finds its error. [IsTemporary] distinguishes failures that may
-// pass by themselves from those that somebody has to fix. No error contains a secret or a
-// token.
+// If the server refuses, the error is a bare *oauth2.RetrieveError with the status and
+// the ErrorCode of RFC 6749, Section 5.2. If it answers with something that isn't a token
+// response, the error is a [ResponseError]. If nobody answers, it is the error of
+// net/http. An error of a client's request wraps these: use errors.As. If a caller's
+// context has ended, errors.Is finds its error. [IsTemporary] distinguishes failures that
+// may pass by themselves from those that somebody has to fix. No error contains a secret
+// or a token.
 //
 // # Client authentication
 //
 // A client secret is sent as [Config.AuthStyle] says. For other methods set
-// [Config.ClientAuth]. Package clientauth has keys, certificates,
-// assertions from files, and secrets that are rotated. [Config.DPoP] binds tokens to a
-// key, so that a stolen token is useless. [Discover] asks the server which methods it accepts,
-// and where its token endpoint is:
+// [Config.ClientAuth]. Package clientauth has keys, certificates, assertions from files,
+// and secrets that are rotated. [Config.DPoP] binds tokens to a key, so that a stolen
+// token is useless. [Discover] asks the server which methods it accepts, and where its
+// token endpoint is:
 //
 //	metadata, err := clientcredentials.Discover(ctx, "https://login.example.com")
 //	if err != nil {

@@ -24,8 +24,8 @@ const (
 	maxErrorHeader = 32 << 10 // and of all header fields
 )
 
-// A constantError is an error that never changes. Unlike errors.New it costs nothing when a program
-// starts.
+// A constantError is an error that never changes. Unlike errors.New it costs nothing when
+// a program starts.
 type constantError string
 
 func (e constantError) Error() string { return string(e) }
@@ -166,8 +166,8 @@ func dropQueries(err error) {
 	}
 }
 
-// endedEarly returns the error for an answer of which only a part arrived. Reading the rest ended
-// with err.
+// endedEarly returns the error for an answer of which only a part arrived. Reading the
+// rest ended with err.
 func endedEarly(err error, mask *redact.Masker, own ...error) error {
 	dropQueries(err)
 	return withoutSecrets(fmt.Errorf("%w: %w", errEndedEarly, err), mask, append(own, errEndedEarly)...)
@@ -242,10 +242,10 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 		refusal.Response.StatusCode, target, refusal)
 }
 
-// masker returns what masks the secrets of an attempt in a text of the server, which may echo
-// them in any encoding: the secret of the Config, the values of parameters that are named like
-// credentials, and everything that a ClientAuth has added. sent is the request as a RoundTripper
-// has sent it, which may have added more; nil: unknown.
+// masker returns what masks the secrets of an attempt in a text of the server, which may
+// echo them in any encoding: the secret of the Config, the values of parameters that are
+// named like credentials, and everything that a ClientAuth has added. sent is the request
+// as a RoundTripper has sent it, which may have added more; nil: unknown.
 func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Masker {
 	id, secret := r.conf.ClientID, r.conf.ClientSecret
 	secrets := []string{secret}

@@ -54,7 +54,8 @@ func TestL1b_WhatIsMasked(t *testing.T) {
 	}
 }
 
-// TestL1b_EchoOnTheWire has answers that an http.Handler can't write, beside those of TestCanary.
+// TestL1b_EchoOnTheWire has answers that an http.Handler can't write, beside those of
+// TestCanary.
 func TestL1b_EchoOnTheWire(t *testing.T) {
 	basic := redact.BasicCredentials(memoryID, url.QueryEscape(plainSecret))
 	host := strings.ToLower(plainSecret)
@@ -102,7 +103,8 @@ func TestL1_RequestIsScrubbed(t *testing.T) {
 	}
 }
 
-// The copy has no credentials, and the request itself, which the transport holds, doesn't change.
+// The copy has no credentials, and the request itself, which the transport holds, doesn't
+// change.
 func TestL1_WithoutCredentials(t *testing.T) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://user:UserCanary@auth.example/token?q=QueryCanary", strings.NewReader("BodyCanary"))
 	require.NoError(t, err)

@@ -108,14 +108,14 @@ type obeyedNote struct {
 
 // maxClockSkew is how far the clocks of two replicas may be apart.
 //
-// Whoever can write to the store can put back old records and notes, although they are sealed.
-// Therefore the seal also covers when they were written, by the clock of the replica that did
-// so, and old ones don't count:
+// Whoever can write to the store can put back old records and notes, although they are
+// sealed. Therefore the seal also covers when they were written, by the clock of the
+// replica that did so, and old ones don't count:
 //
 //   - A record doesn't count if its token has expired by then, if it is older than the token
 //     that the replica has or had, or if it is older than the drop of a token.
-//   - A note doesn't count if its cooldown is over by then, or if it is older than the token that the
-//     replica has or had. It holds once, then the server is asked.
+//   - A note doesn't count if its cooldown is over by then, or if it is older than the
+//     token that the replica has or had. It holds once, then the server is asked.
 //   - If an API rejects two tokens from the store, one after the other, the server is asked.
 const maxClockSkew = 10 * time.Minute
 
@@ -137,8 +137,8 @@ func (m *fleetMemory) distrust(c *cachedToken, now time.Time) {
 	m.least = latest(m.least, c.issued.Add(1), now.Add(-maxClockSkew))
 }
 
-// obey returns how long this replica is to obey a note that says to pause for that long. 0: not
-// anymore.
+// obey returns how long this replica is to obey a note that says to pause for that long.
+// 0: not anymore.
 func (m *fleetMemory) obey(written time.Time, pause time.Duration, newest, now time.Time) time.Duration {
 	switch {
 	case written.Before(newest), written.Before(m.note.written):
@@ -319,8 +319,9 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 			if rest <= 0 {
 				return nil, false, nil // It is old, or has been obeyed.
 			}
-			// A replica that has waited for the leader shares its failure, because the leader
-			// has tried hard enough. A replica that comes later waits for the next leader.
+			// A replica that has waited for the leader shares its failure, because the
+			// leader has tried hard enough. A replica that comes later waits for the next
+			// leader.
 			if !s.flight.wanted.Load() || leaders > 0 || cooldown || asked.Add(rest).After(patience) {
 				return nil, false, failure
 			}
@@ -379,7 +380,8 @@ func (s *sharing) lead(ctx context.Context) (*tokenResponse, error) {
 	if !ok {
 		return response, nil
 	}
-	// Note this even if Publish fails: the record may have arrived and only the reply been lost.
+	// Note this even if Publish fails: the record may have arrived and only the reply
+	// been lost.
 	response.shared = &sharedVersion{s.store, s.key, record.Version}
 	err = s.await(ctx, s.call(ctx, event.Publish, func(ctx context.Context) error {
 		return s.store.store.Publish(ctx, s.key, s.owner, record, ttl)
@@ -405,7 +407,8 @@ func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 			case <-ctx.Done():
 				return
 			}
-			// Nobody waits for a renewal that is under way at the end. It changes nothing then.
+			// Nobody waits for a renewal that is under way at the end. It changes nothing
+			// then.
 			_, err := s.call(ctx, event.Renew, func(ctx context.Context) error {
 				return s.store.store.Renew(ctx, s.key, s.owner, leaseTime)
 			}).Wait(ctx)
@@ -530,8 +533,8 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 	return response, nil
 }
 
-// isOld reports whether the response was issued before least. One that doesn't say when counts as old
-// if that matters.
+// isOld reports whether the response was issued before least. One that doesn't say when
+// counts as old if that matters.
 func (r *tokenResponse) isOld(least time.Time) bool { return !least.IsZero() && r.issued.Before(least) }
 
 // almostExpired reports whether the token isn't worth taking: callers would have to wait for

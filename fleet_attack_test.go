@@ -36,8 +36,8 @@ func (r *replica) call(t *testing.T, f *fleet) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// withstand has r call the API every few seconds for hours, and requires that at most one call in
-// a minute fails, and that none fails after the first minutes.
+// withstand has r call the API every few seconds for hours, and requires that at most one
+// call in a minute fails, and that none fails after the first minutes.
 func (f *fleet) withstand(t *testing.T, r *replica) {
 	t.Helper()
 	var failed []time.Duration
@@ -99,7 +99,8 @@ func TestS21_ReplayedRecords(t *testing.T) {
 	}
 }
 
-// A record that is replayed in the last half of the fleet's life must not keep a revoked token alive either.
+// A record that is replayed in the last half of the fleet's life must not keep a revoked
+// token alive either.
 func TestS21_RevokedTokenComesBack(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		r := f.replica()
@@ -169,8 +170,8 @@ func TestS25_RejectionsOfTheFleet(t *testing.T) {
 	})
 }
 
-// S26: whoever has the store, the keyring and the client id gets the fleet's token, whatever the
-// secret. Tenants of one process are kept apart by SharedStore.For.
+// S26: whoever has the store, the keyring and the client id gets the fleet's token,
+// whatever the secret. Tenants of one process are kept apart by SharedStore.For.
 func TestS26_TenantsWithTheSameClientID(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		of := func(tenant, secret string) func(*clientcredentials.Config) {

@@ -21,16 +21,17 @@ import (
 
 var updateFigures = flag.Bool("update-figures", false, "simulate fleets of up to 100,000 replicas, and write the results into docs/fleet.md")
 
-// There is one token request per life of a token, nobody waits, and the replicas look for the
-// new token at different times.
+// There is one token request per life of a token, nobody waits, and the replicas look for
+// the new token at different times.
 func TestS14_EarlyRefresh(t *testing.T) {
 	for _, n := range []int{10, 100} {
 		simulateFigures(t, n)
 	}
 }
 
-// With -update-figures, TestFleetFigures writes tables into docs/fleet.md. Each line is from a
-// simulation of a fleet of real Sources: only time, the network and the store are simulated.
+// With -update-figures, TestFleetFigures writes tables into docs/fleet.md. Each line is
+// from a simulation of a fleet of real Sources: only time, the network and the store are
+// simulated.
 func TestFleetFigures(t *testing.T) {
 	if !*updateFigures {
 		t.Skip("needs -update-figures")

@@ -568,8 +568,8 @@ func TestS09_RefusedTokenLeavesTheStore(t *testing.T) {
 	})
 }
 
-// The leader gets no reply to Publish, or gets it too late. It knows that the token may be in
-// the store, and doesn't use it again once it is invalid.
+// The leader gets no reply to Publish, or gets it too late. It knows that the token may
+// be in the store, and doesn't use it again once it is invalid.
 func TestS11_PublishedWithoutReply(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault storetest.Fault
@@ -686,8 +686,8 @@ func TestS10_OwnInvalidationDuringTheFlight(t *testing.T) {
 	})
 }
 
-// Another replica has requested a token since the invalidation. That token is used, and stays
-// in the store.
+// Another replica has requested a token since the invalidation. That token is used, and
+// stays in the store.
 func TestS10_OvertakenAfterTheInvalidation(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		slow, quick := f.replica(), f.replica()
@@ -938,8 +938,8 @@ func TestS15_Lifetimes(t *testing.T) {
 	}
 }
 
-// A replica doesn't start with a token that is about to expire, because it would have to wait
-// for the next one at once.
+// A replica doesn't start with a token that is about to expire, because it would have to
+// wait for the next one at once.
 func TestS15_RecordThatIsAboutToExpire(t *testing.T) {
 	fleetBubble(t, 10*time.Minute, func(t *testing.T, f *fleet) {
 		old, _ := f.replica().get(t)
@@ -953,7 +953,8 @@ func TestS15_RecordThatIsAboutToExpire(t *testing.T) {
 	})
 }
 
-// No replica uses a token longer than the replica that has requested it. Clocks play no part.
+// No replica uses a token longer than the replica that has requested it. Clocks play no
+// part.
 func TestS15_SharedTokenExpiresInTime(t *testing.T) {
 	fleetBubble(t, 10*time.Minute, func(t *testing.T, f *fleet) {
 		first, _ := f.replica().get(t)

@@ -49,8 +49,8 @@ func viaGob[To, From any](t *testing.T, from From) (to To) {
 	return to
 }
 
-// What upstream's Config encodes, ours decodes, and the other way round. The fields that only
-// ours has are left out by upstream.
+// What upstream's Config encodes, ours decodes, and the other way round. The fields that
+// only ours has are left out by upstream.
 func TestP13_Gob(t *testing.T) {
 	theirs := upstream.Config{
 		ClientID:       "client",

@@ -24,9 +24,9 @@ const (
 	wireToken  = "W1reT0ken.Canary_0123456789-"
 )
 
-// TestR3_R3b_R3c_R4_TokenRequestsFollowNoRedirect: 307 and 308 ask for the same request again,
-// with its body. The other statuses turn it into a GET, or mean something else. The target
-// would issue a token. The drop-in table has the texts of the errors.
+// TestR3_R3b_R3c_R4_TokenRequestsFollowNoRedirect: 307 and 308 ask for the same request
+// again, with its body. The other statuses turn it into a GET, or mean something else.
+// The target would issue a token. The drop-in table has the texts of the errors.
 func TestR3_R3b_R3c_R4_TokenRequestsFollowNoRedirect(t *testing.T) {
 	t.Parallel()
 	good := hostile.JSON(200, `{"access_token":"`+hostile.StolenToken+`"}`)
@@ -98,7 +98,8 @@ func TestR1_R2_R7_TokenOnTheWire(t *testing.T) {
 	}
 }
 
-// follow sends requests along the chain, and counts how often each server receives the token.
+// follow sends requests along the chain, and counts how often each server receives the
+// token.
 func (c chain) follow(t *testing.T, startTLS startServer, status int, kind string) {
 	var addresses []string // of all hops
 	hop := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

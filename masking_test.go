@@ -27,9 +27,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// echoed returns the refusal of a server that answers with all that is in the request, with its
-// header values as in forms, and with their words in base64. Before, auth adds to the request as a
-// ClientAuth, and then trip as a RoundTripper. Both may be nil.
+// echoed returns the refusal of a server that answers with all that is in the request,
+// with its header values as in forms, and with their words in base64. Before, auth adds
+// to the request as a ClientAuth, and then trip as a RoundTripper. Both may be nil.
 func echoed(t *testing.T, params url.Values, auth func(*Attempt), trip func(*http.Request)) *oauth2.RetrieveError {
 	t.Helper()
 	conf := newTokenEndpoint(reply{}).config()
@@ -173,8 +173,8 @@ func isA[E error](err error) bool {
 	return errors.As(err, &target)
 }
 
-// TestL9_OurOwnTexts: a secret that is an ordinary word changes no text that the server hasn't
-// sent, no kind of an error, and not whether it is temporary.
+// TestL9_OurOwnTexts: a secret that is an ordinary word changes no text that the server
+// hasn't sent, no kind of an error, and not whether it is temporary.
 func TestL9_OurOwnTexts(t *testing.T) {
 	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	cause := errors.New("the client has no more connection to the test")
@@ -289,7 +289,8 @@ func TestL9_JudgedBeforeMasked(t *testing.T) {
 	}
 }
 
-// TestL9_ShortSecretsInAnswers: what the server sends is masked, and only where it is the secret.
+// TestL9_ShortSecretsInAnswers: what the server sends is masked, and only where it is the
+// secret.
 func TestL9_ShortSecretsInAnswers(t *testing.T) {
 	for _, test := range []struct {
 		secret, body string

@@ -95,9 +95,9 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// F19 to F22: whatever the code of the program does, and at whichever door, no call outlives its
-// context by more than a few milliseconds, nothing panics, and nothing is left behind once the code has
-// returned.
+// F19 to F22: whatever the code of the program does, and at whichever door, no call
+// outlives its context by more than a few milliseconds, nothing panics, and nothing is
+// left behind once the code has returned.
 func TestF19_NoCallOutlivesItsContext(t *testing.T) {
 	const patience = 7 * time.Second
 	doors := map[string]func(ctx context.Context, c *Config) error{
@@ -159,8 +159,8 @@ func get(ctx context.Context, client *http.Client) error {
 	return resp.Body.Close()
 }
 
-// F21: an API announces a body for its 401, and doesn't send it. F22: the signer hangs when a request
-// is proved, though it has signed for the token.
+// F21: an API announces a body for its 401, and doesn't send it. F22: the signer hangs
+// when a request is proved, though it has signed for the token.
 func TestF21_APIRequestsAreBounded(t *testing.T) {
 	unauthorized := func(req *http.Request) (*http.Response, error) {
 		resp := reply{status: http.StatusUnauthorized, header: http.Header{"Www-Authenticate": {`Bearer error="invalid_token"`}}}.response(req)
@@ -246,8 +246,8 @@ func TestF23_OddRoundTrippers(t *testing.T) {
 	}
 }
 
-// The error of a call that its context has ended is that of an http.Client that obeys its context,
-// whatever was going on.
+// The error of a call that its context has ended is that of an http.Client that obeys its
+// context, whatever was going on.
 func TestF20_ErrorOfAnEndedContext(t *testing.T) {
 	for who, misbehave := range foreign {
 		if who == "store" || who == "Observer" || who == "TraceRefresh" || who == "101 with a body" {

@@ -16,15 +16,16 @@ import (
 // Config.Observer. Functions that are nil are skipped. Package event has the types that they
 // are called with.
 //
-// The functions are called from the goroutines that do the work. Two of them may run at the
-// same time, and then they are in no particular order. No lock of this package is held during
-// a call, but oauth2 holds its lock while a TokenSource asks for a token.
+// Each call has its own goroutine, and the goroutine that does the work waits until it
+// returns. Two calls may run at the same time, and then they are in no particular order. No
+// lock of this package is held during a call, but oauth2 holds its lock while a TokenSource
+// asks for a token.
 //
-// One rule holds for a function that misbehaves: whatever it does, nothing else changes. If it
-// panics, or ends its goroutine, everything goes on as if it had returned. If it blocks, nobody
-// waits for it longer than 5 milliseconds. While a thousand calls in the process are blocked, further
-// events are dropped. TraceRefresh is waited for as long as the token request may take, because the
-// request needs its context.
+// One rule holds for a function that misbehaves: whatever it does, nothing else changes.
+// If it panics, or ends its goroutine, everything goes on as if it had returned. If it
+// blocks, nobody waits for it longer than 5 milliseconds. While a thousand calls in the
+// process are blocked, further events are dropped. TraceRefresh is waited for as long as
+// the token request may take, because the request needs its context.
 //
 // Config.Token calls Retry only.
 type Observer struct {
@@ -76,8 +77,8 @@ type Observer struct {
 	Insecure func(event.Insecure)
 }
 
-// GobEncode returns nothing: functions can't be sent elsewhere. It lets a Config be encoded with
-// encoding/gob.
+// GobEncode returns nothing: functions can't be sent elsewhere. It lets a Config be
+// encoded with encoding/gob.
 func (o *Observer) GobEncode() ([]byte, error) { return nil, nil }
 
 // GobDecode does nothing.
@@ -121,8 +122,8 @@ const (
 	toAPI
 )
 
-// warnOfCleartext tells the observer, once for each place, that what is sent to u can be read on the
-// way.
+// warnOfCleartext tells the observer, once for each place, that what is sent to u can be
+// read on the way.
 func (s *Source) warnOfCleartext(observer *Observer, to cleartextTo, u *url.URL) {
 	if observer.Insecure != nil && origin.IsCleartext(u) && s.rarely().warned[to].CompareAndSwap(false, true) {
 		bounded.Tell(observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})

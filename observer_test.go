@@ -140,8 +140,8 @@ func TestObserverRefresh(t *testing.T) {
 		promptly(t, s)
 		r.expect(t, fromMemory)
 
-		// Shortly before the expiry a caller waits for a moment, and gets the new token or the
-		// old one.
+		// Shortly before the expiry a caller waits for a moment, and gets the new token
+		// or the old one.
 		for _, test := range []struct {
 			latency, since time.Duration // of this token request, and of the previous one
 			want           served
@@ -391,8 +391,8 @@ func TestF17_CleartextAPI(t *testing.T) {
 	}
 }
 
-// An asker asks for a token in one of several ways, perhaps for a request to that path of the
-// API, and reports whether that succeeds.
+// An asker asks for a token in one of several ways, perhaps for a request to that path of
+// the API, and reports whether that succeeds.
 type asker func(path string) bool
 
 // sourceKinds are those of world.sources.
@@ -460,7 +460,8 @@ func everything(w *world, ask asker) (outcomes []bool) {
 	return outcomes
 }
 
-// share gives the world's Config a store that fails, but whose operations the Observer is told of.
+// share gives the world's Config a store that fails, but whose operations the Observer is
+// told of.
 func (w *world) share() {
 	w.conf.Store = DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return errors.New("down") }})
 }
@@ -502,8 +503,9 @@ func TestObserverMayAskTheSource(t *testing.T) {
 	})
 }
 
-// A function of an Observer may be nil, and may panic: nothing changes for a caller and for the
-// server. TestF19_NoCallOutlivesItsContext has Observers that misbehave in other ways.
+// A function of an Observer may be nil, and may panic: nothing changes for a caller and
+// for the server. TestF19_NoCallOutlivesItsContext has Observers that misbehave in other
+// ways.
 func TestObserverChangesNothing(t *testing.T) {
 	misbehave := func() { panic("in an Observer") }
 	observers := map[string]*Observer{
@@ -542,9 +544,9 @@ func TestObserverChangesNothing(t *testing.T) {
 	}
 }
 
-// TestObserverHoldsNoLock has an Observer make API calls with the client that it observes, as
-// an Observer does that sends logs. It runs outside of a bubble, which can't see that a
-// goroutine waits for a lock.
+// TestObserverHoldsNoLock has an Observer make API calls with the client that it
+// observes, as an Observer does that sends logs. It runs outside of a bubble, which can't
+// see that a goroutine waits for a lock.
 func TestObserverHoldsNoLock(t *testing.T) {
 	conf, _ := answeringConfig(t, `{"access_token":"t"}`)
 	client := &http.Client{Transport: &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {

@@ -8,10 +8,11 @@ import (
 	"syscall/js"
 )
 
-// keepFromFollowing tells the Fetch API to follow no redirects: it would follow them by itself,
-// with the credentials, before an http.Client gets to see them. net/http removes the header
-// field. Where it doesn't use the Fetch API, it refuses such a name, so the field isn't set then.
-// What a wrapped transport does can't be seen: the field is set, to be safe.
+// keepFromFollowing tells the Fetch API to follow no redirects: it would follow them by
+// itself, with the credentials, before an http.Client gets to see them. net/http removes
+// the header field. Where it doesn't use the Fetch API, it refuses such a name, so the
+// field isn't set then. What a wrapped transport does can't be seen: the field is set, to
+// be safe.
 func keepFromFollowing(base http.RoundTripper, header http.Header) {
 	if transport, ok := plainTransport(base); ok && dials(transport) {
 		return

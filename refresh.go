@@ -170,8 +170,8 @@ func cloneJSON(value any) any {
 	return value
 }
 
-// isNested reports whether raw, the members of a token response, has a value that a caller could
-// change.
+// isNested reports whether raw, the members of a token response, has a value that a
+// caller could change.
 func isNested(raw any) bool {
 	members, _ := raw.(map[string]any)
 	for _, member := range members {

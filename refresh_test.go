@@ -11,8 +11,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
-// agedToken returns a token with that life and refresh_in in seconds, for Config.EarlyRefresh
-// early. Its request took so long, and draw decides where its soft window begins.
+// agedToken returns a token with that life and refresh_in in seconds, for
+// Config.EarlyRefresh early. Its request took so long, and draw decides where its soft
+// window begins.
 func agedToken(life, refreshIn int, took, early time.Duration, draw float64) *cachedToken {
 	return newCachedToken(&tokenResponse{
 		Response: &tokenresponse.Response{AccessToken: "x", ExpiresIn: int64(life), RefreshIn: int64(refreshIn)},

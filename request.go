@@ -97,8 +97,8 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 	return &tokenRequest{conf: &conf, endpoint: endpoint, client: &private, base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
 }
 
-// isEmptyClient reports whether client is nil, or as good as nil: some decoders of configuration
-// fill nil pointers with empty structs.
+// isEmptyClient reports whether client is nil, or as good as nil: some decoders of
+// configuration fill nil pointers with empty structs.
 func isEmptyClient(client *http.Client) bool {
 	return client == nil || client.Transport == nil && client.CheckRedirect == nil && client.Jar == nil && client.Timeout == 0
 }

@@ -226,15 +226,16 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	return min(max(date.Sub(now), 0), maxRetryAfter)
 }
 
-// forgetConnections makes the next attempt use a new connection if possible: the last attempt
-// failed on the network, and the other connections in the pool may be just as dead. It always uses
-// the program's own RoundTripper, with whatever is registered with it or wrapped around it. That
-// leaves two ways to say that a connection must not be used again:
+// forgetConnections makes the next attempt use a new connection if possible: the last
+// attempt failed on the network, and the other connections in the pool may be just as
+// dead. It always uses the program's own RoundTripper, with whatever is registered with
+// it or wrapped around it. That leaves two ways to say that a connection must not be used
+// again:
 //
 //   - CloseIdleConnections, which an http.Client forwards to RoundTrippers that have it, and
 //     which also closes an HTTP/2 connection that has no requests left;
-//   - Request.Close, which closes the connection after the next request, also if a RoundTripper
-//     is wrapped around the transport.
+//   - Request.Close, which closes the connection after the next request, also if a
+//     RoundTripper is wrapped around the transport.
 func (r *tokenRequest) forgetConnections() {
 	r.client.CloseIdleConnections()
 	r.attempts.unsure = true

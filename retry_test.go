@@ -215,8 +215,8 @@ func TestBackgroundRefreshTriesOnceUnlessSomebodyWaits(t *testing.T) {
 	})
 }
 
-// F24: oauth2.Transport asks its Source without a context, but the way back can be seen before
-// anything is sent.
+// F24: oauth2.Transport asks its Source without a context, but the way back can be seen
+// before anything is sent.
 func TestF24_ThroughTokenSource(t *testing.T) {
 	for name, source := range map[string]func(*Config, context.Context) oauth2.TokenSource{
 		"TokenSource": func(c *Config, ctx context.Context) oauth2.TokenSource { return c.TokenSource(ctx) },

@@ -12,8 +12,8 @@ import (
 	"log/slog"
 )
 
-// A Keyring has the keys with which shared tokens are encrypted. It is immutable, and safe for
-// concurrent use. Printed, it shows only how many keys it has.
+// A Keyring has the keys with which shared tokens are encrypted. It is immutable, and
+// safe for concurrent use. Printed, it shows only how many keys it has.
 type Keyring struct {
 	keys []sealingKey // the first one encrypts, each of them decrypts
 }
@@ -60,16 +60,16 @@ func (k Keyring) LogValue() slog.Value { return slog.StringValue(k.String()) }
 // MarshalText returns what String does, for encodings.
 func (k Keyring) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// sealFormat is the first byte of a sealed text, and says which format the rest has. Texts in
-// other formats are left alone.
+// sealFormat is the first byte of a sealed text, and says which format the rest has.
+// Texts in other formats are left alone.
 const sealFormat = 1
 
 // keyIDSize is how many bytes name the key that a text was sealed with.
 const keyIDSize = 8
 
-// A sealed text consists of the format, the key's id, a random nonce, and the ciphertext with
-// its tag (AES-256-GCM). Its place in the store is authenticated with it, so that nobody can
-// move it to another place.
+// A sealed text consists of the format, the key's id, a random nonce, and the ciphertext
+// with its tag (AES-256-GCM). Its place in the store is authenticated with it, so that
+// nobody can move it to another place.
 type sealingKey struct {
 	id [keyIDSize]byte
 	// aead returns the cipher for one key of a store. Each key of the store has its own
@@ -104,14 +104,14 @@ func newSealingKey(key []byte) (sealingKey, error) {
 	return k, nil
 }
 
-// place returns the associated data of what is kept under a store key. version is that of the
-// record, or empty for a note.
+// place returns the associated data of what is kept under a store key. version is that of
+// the record, or empty for a note.
 func place(storeKey, version string) []byte {
 	return fmt.Appendf(nil, "%d\x00%s\x00%s", sealFormat, storeKey, version)
 }
 
-// errNotOpened is the error for a text that none of the keys decrypts. A replica that can't read
-// a record leaves it alone, because other replicas may be able to.
+// errNotOpened is the error for a text that none of the keys decrypts. A replica that
+// can't read a record leaves it alone, because other replicas may be able to.
 const errNotOpened = constantError("oauth2: the shared token can't be decrypted: it is damaged, or sealed with a key or in a format that this replica doesn't have")
 
 func (k *Keyring) encrypt(storeKey, version string, text []byte) ([]byte, error) {

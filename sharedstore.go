@@ -31,12 +31,13 @@ const (
 	maxStorePause     = 5 * time.Second // to this, doubling
 )
 
-// A SharedStore shares tokens through a Store, and protects the service from it. Nobody waits
-// longer than 250 milliseconds for the store. After three failures in a row the store is left
-// alone for 1 second, then 2, up to 5, and tokens are requested as if there were no store.
+// A SharedStore shares tokens through a Store, and protects the service from it. Nobody
+// waits longer than 250 milliseconds for the store. After three failures in a row the
+// store is left alone for 1 second, then 2, up to 5, and tokens are requested as if there
+// were no store.
 //
-// Get one from Seal, or from an adapter. Any number of Configs can use the same one. It is safe
-// for concurrent use.
+// Get one from Seal, or from an adapter. Any number of Configs can use the same one. It
+// is safe for concurrent use.
 type SharedStore struct {
 	store   tokenstore.Store
 	keyring *Keyring // nil: nothing is encrypted
@@ -68,9 +69,9 @@ func Seal(store tokenstore.Store, keyring *Keyring) *SharedStore {
 	return s
 }
 
-// DangerouslyShareInPlaintext returns a SharedStore that encrypts nothing. Anyone who can read
-// the store, its backups or its traffic gets the tokens. Anyone who can write to it chooses
-// which tokens the service uses. Prefer Seal.
+// DangerouslyShareInPlaintext returns a SharedStore that encrypts nothing. Anyone who can
+// read the store, its backups or its traffic gets the tokens. Anyone who can write to it
+// chooses which tokens the service uses. Prefer Seal.
 func DangerouslyShareInPlaintext(store tokenstore.Store) *SharedStore { return newSharedStore(store) }
 
 func newSharedStore(store tokenstore.Store) *SharedStore {
@@ -83,11 +84,11 @@ func newSharedStore(store tokenstore.Store) *SharedStore {
 
 // For returns a SharedStore for the tokens of that tenant alone, over the same store.
 //
-// Whoever has access to the store and the Keyring, and knows the client id, gets the token that
-// is shared, also with a wrong secret or none: the secret isn't part of what distinguishes tokens,
-// so that they outlive its rotation. If one process acts for tenants that must not get each
-// other's tokens although their client ids may be the same, give each Config the store of its
-// tenant.
+// Whoever has access to the store and the Keyring, and knows the client id, gets the
+// token that is shared, also with a wrong secret or none: the secret isn't part of what
+// distinguishes tokens, so that they outlive its rotation. If one process acts for
+// tenants that must not get each other's tokens although their client ids may be the
+// same, give each Config the store of its tenant.
 func (s *SharedStore) For(tenant string) *SharedStore {
 	if s == nil {
 		return nil
@@ -120,8 +121,8 @@ func (s *SharedStore) LogValue() slog.Value { return slog.StringValue(s.String()
 // MarshalText returns what String does, for encodings.
 func (s *SharedStore) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// GobEncode returns nothing: a store can't be sent elsewhere. It lets a Config be encoded with
-// encoding/gob.
+// GobEncode returns nothing: a store can't be sent elsewhere. It lets a Config be encoded
+// with encoding/gob.
 func (s *SharedStore) GobEncode() ([]byte, error) { return nil, nil }
 
 // GobDecode does nothing. A SharedStore that a decoder makes is as good as nil.
@@ -157,8 +158,8 @@ func (slowStoreError) Unwrap() error { return context.DeadlineExceeded }
 // A storeCall is one call of a Store.
 type storeCall = bounded.Call[struct{}]
 
-// call starts a call of the store, unless the store is to be left alone. It tells the Observer
-// how a call that was made has ended.
+// call starts a call of the store, unless the store is to be left alone. It tells the
+// Observer how a call that was made has ended.
 func (s *SharedStore) call(ctx context.Context, observer *Observer, operation event.Operation, f func(context.Context) (tokenstore.ClaimState, error)) *storeCall {
 	start := time.Now()
 	probe, ok := s.breaker.admit(start)
@@ -190,9 +191,9 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 	})
 }
 
-// observedStoreError returns err for an Observer, or nil if err is nil. It says that it was the
-// store that panicked or ended its goroutine, if that is what err stands for. The text of a
-// store's error may be long, and hold what a peer of the store has sent.
+// observedStoreError returns err for an Observer, or nil if err is nil. It says that it
+// was the store that panicked or ended its goroutine, if that is what err stands for. The
+// text of a store's error may be long, and hold what a peer of the store has sent.
 func observedStoreError(err error) (observed error) {
 	if err == nil {
 		return nil

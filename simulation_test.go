@@ -28,47 +28,50 @@ import (
 // contexts that end, clocks that jump. It records what happens on the fake clock of
 // testing/synctest, and judges it at the end.
 //
-// The judge learns only from the authorization server for how long a token is valid. From the
-// Source's Observer it learns when a flight starts and ends, and when a token is dropped.
+// The judge learns only from the authorization server for how long a token is valid. From
+// the Source's Observer it learns when a flight starts and ends, and when a token is
+// dropped.
 //
 // A token is surely there at a moment if it came with the last flight that landed, has not
 // been dropped, and has life left. Events in the same nanosecond have no order: the judge
 // accepts either.
 //
-//   - deadline: a call returns when its context ends, to the nanosecond. Without a context it
-//     waits no longer than TotalTimeout.
+//   - deadline: a call returns when its context ends, to the nanosecond. Without a
+//     context it waits no longer than TotalTimeout.
 //   - expired: no token is served when expires_in has passed, counted from before the token
 //     request was sent. Each token may be used for 1 second, though.
 //   - provenance: only what the server issued is served, and the API never gets a request
 //     without a token. No caller's context reaches a token request.
-//   - refused: no call fails if a token is surely there at its start or its end, unless a token
-//     is dropped during the call.
-//   - wait: no call waits while a token is surely there, except in the last tenth of its life,
-//     10 seconds at most, and then for 1 second at most. A TokenSource with a margin waits as
-//     soon as the margin is reached, and for half of what is left.
-//   - error: each error is that of the caller's own context, of the construction context once
-//     it is done, or of a failed flight: one that ended during the call, or the last one while
-//     it is cooling.
+//   - refused: no call fails if a token is surely there at its start or its end, unless a
+//     token is dropped during the call.
+//   - wait: no call waits while a token is surely there, except in the last tenth of its
+//     life, 10 seconds at most, and then for 1 second at most. A TokenSource with a
+//     margin waits as soon as the margin is reached, and for half of what is left.
+//   - error: each error is that of the caller's own context, of the construction context
+//     once it is done, or of a failed flight: one that ended during the call, or the last
+//     one while it is cooling.
 //   - shared: callers that waited and got an error at the same moment got the same error.
 //   - single: there are never two token requests under way.
-//   - justified: a flight takes off only during a call. It doesn't take off while a fresh token
-//     is there, which includes at least the first half of the token's life, or before a
-//     Retry-After is over. After the nth failure in a row it waits at least 0.75 of 1, 2, 4
-//     ... 30 seconds while a token is there, and from the fifth failure on also while none is.
-//   - attempts: a flight makes MaxAttempts, and one more to find the auth style, at least 100
-//     milliseconds apart and after a Retry-After. It makes only one while a token is there. It
-//     starts over when an invalidation has overtaken it.
-//   - refresh: a call with a stale token starts a flight, unless one is under way or the last
-//     one is cooling, however many have failed.
+//   - justified: a flight takes off only during a call. It doesn't take off while a fresh
+//     token is there, which includes at least the first half of the token's life, or
+//     before a Retry-After is over. After the nth failure in a row it waits at least 0.75
+//     of 1, 2, 4 ... 30 seconds while a token is there, and from the fifth failure on
+//     also while none is.
+//   - attempts: a flight makes MaxAttempts, and one more to find the auth style, at least
+//     100 milliseconds apart and after a Retry-After. It makes only one while a token is
+//     there. It starts over when an invalidation has overtaken it.
+//   - refresh: a call with a stale token starts a flight, unless one is under way or the
+//     last one is cooling, however many have failed.
 //   - dropped: a token issued before an invalidation is never served after it.
-//   - kept: a token is dropped only by Invalidate with that token, or after the API has answered
-//     401 to it. The latter happens at most once in 30 seconds, or in the token's life if that is
-//     less, except in the last second of that life.
-//   - rejected: the first 401 in that time drops the token, unless it gives another reason than
-//     invalid_token or is the answer to a replay. The replay carries another token.
+//   - kept: a token is dropped only by Invalidate with that token, or after the API has
+//     answered 401 to it. The latter happens at most once in 30 seconds, or in the
+//     token's life if that is less, except in the last second of that life.
+//   - rejected: the first 401 in that time drops the token, unless it gives another
+//     reason than invalid_token or is the answer to a replay. The replay carries another
+//     token.
 //   - construction: no token is requested once the construction context is done.
-//   - recovery: when the server has recovered, a caller gets a token after what is under way has
-//     timed out and what is cooling is over.
+//   - recovery: when the server has recovered, a caller gets a token after what is under
+//     way has timed out and what is cooling is over.
 //   - status: Status reports whether a token is there.
 //   - closed: the body of each request is closed.
 //   - leak: no goroutine is left. testing/synctest checks this one.
@@ -592,7 +595,8 @@ func (s *simulation) play() {
 			},
 		},
 	}
-	// Config.TokenSource, Client and Transport make them like this, but here over one Source.
+	// Config.TokenSource, Client and Transport make them like this, but here over one
+	// Source.
 	s.source = s.conf.Source(ctx)
 	s.shell = newShelledSource(s.source)
 	if s.margin != 0 {

@@ -224,8 +224,8 @@ func TestR10_OriginsAreCopied(t *testing.T) {
 	}
 }
 
-// The program's own Authorization, however it is spelt, crosses no border, and is replaced where
-// there is a token.
+// The program's own Authorization, however it is spelt, crosses no border, and is
+// replaced where there is a token.
 func TestR11_AuthorizationInAnySpelling(t *testing.T) {
 	for _, name := range []string{"authorization", "AUTHORIZATION", "aUTHORIZATION", "Authorization"} {
 		var seen []http.Header
@@ -279,8 +279,8 @@ func TestF35_CloseIdleConnections(t *testing.T) {
 	new(Transport).CloseIdleConnections() // Nothing to close.
 }
 
-// What upstream ignores is an error: the secret would go through another client than the program
-// means.
+// What upstream ignores is an error: the secret would go through another client than the
+// program means.
 func TestF33_ContextWithoutAClient(t *testing.T) {
 	for name, value := range map[string]any{
 		"a client by value": http.Client{}, "a RoundTripper": http.DefaultTransport, "a string": "client", "a nil client": (*http.Client)(nil),

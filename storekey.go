@@ -39,8 +39,8 @@ func (r *tokenRequest) storeKey() string {
 	return identity.hash()
 }
 
-// hash returns the SHA-256 of an encoding in which no two identities are the same. It reveals
-// nothing about the identity.
+// hash returns the SHA-256 of an encoding in which no two identities are the same. It
+// reveals nothing about the identity.
 func (i tokenIdentity) hash() string {
 	sum := sha256.Sum256(i.encode())
 	return hex.EncodeToString(sum[:])

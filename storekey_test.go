@@ -71,7 +71,8 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 	}
 }
 
-// An identity can be read back from its encoding, so no two identities have the same encoding.
+// An identity can be read back from its encoding, so no two identities have the same
+// encoding.
 func FuzzStoreKey(f *testing.F) {
 	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "", "scope=a+b&resource=x&resource=y")
 	f.Add("", "", "", "", "", "")

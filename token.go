@@ -125,9 +125,9 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	return s.copyTo(ctx, new(oauth2.Token))
 }
 
-// AccessToken returns the text of the token that TokenContext returns, for libraries that ask for
-// a text, such as those for Kafka and for databases. A token that is bound to a key or to a
-// certificate is an error: the text alone is of no use.
+// AccessToken returns the text of the token that TokenContext returns, for libraries that
+// ask for a text, such as those for Kafka and for databases. A token that is bound to a
+// key or to a certificate is an error: the text alone is of no use.
 func (s *Source) AccessToken(ctx context.Context) (string, error) {
 	c, err := s.get(ctx, 0)
 	switch {
@@ -139,11 +139,11 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 	return c.token.AccessToken, nil
 }
 
-// TokenFor returns a token that lives at least for that long, for a job that takes so much time.
-// If the cached token has less life left, TokenFor waits for a new one, no longer than ctx allows.
-// It is an error if the server's tokens don't live that long; then no more tokens are requested
-// than TokenContext would. Otherwise it does what TokenContext does. A token that doesn't expire
-// lives long enough.
+// TokenFor returns a token that lives at least for that long, for a job that takes so
+// much time. If the cached token has less life left, TokenFor waits for a new one, no
+// longer than ctx allows. It is an error if the server's tokens don't live that long;
+// then no more tokens are requested than TokenContext would. Otherwise it does what
+// TokenContext does. A token that doesn't expire lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
 	for replaced := false; ; replaced = true {
 		c, err := s.get(ctx, max(least, 0))

@@ -201,8 +201,8 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 	return s.sendOnce(base, again, c)
 }
 
-// tokenError returns the error code with which an API rejects the token in that Authorization
-// value.
+// tokenError returns the error code with which an API rejects the token in that
+// Authorization value.
 func tokenError(resp *http.Response, authorization string) string {
 	challenges := resp.Header.Values("WWW-Authenticate")
 	scheme, _, _ := strings.Cut(authorization, " ")
@@ -229,8 +229,9 @@ const (
 	// maxDrain is how much is read of an answer that nobody will look at.
 	maxDrain = 64 << 10
 
-	// maxDrainTime is how long that may take. A body that is there takes microseconds. If a server
-	// announces a body and doesn't send it, a new connection is cheaper than waiting.
+	// maxDrainTime is how long that may take. A body that is there takes microseconds. If
+	// a server announces a body and doesn't send it, a new connection is cheaper than
+	// waiting.
 	maxDrainTime = 5 * time.Millisecond
 )
 
@@ -257,10 +258,11 @@ func discard(resp *http.Response) {
 // A clientSource is the Source of the oauth2.Transport in Config.Client.
 //
 // oauth2.Transport asks it for a token without a context. If no token is ready, or if a
-// token isn't enough, it hands out a marker, which the guard replaces by a token, for which
-// it waits by the request's context. Any other caller, even another oauth2.Transport, waits for the
-// real token: a marker must reach only the guard. It can't be sent to a server in any case:
-// it begins with a byte that no header field may contain.
+// token isn't enough, it hands out a marker, which the guard replaces by a token, for
+// which it waits by the request's context. Any other caller, even another
+// oauth2.Transport, waits for the real token: a marker must reach only the guard. It
+// can't be sent to a server in any case: it begins with a byte that no header field may
+// contain.
 type clientSource struct {
 	*Source
 	transport *oauth2.Transport // whose Source this is
@@ -285,10 +287,10 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 			bounded.Tell(observer.TokenServed, event.TokenServed{})
 			return cached.copy(), nil
 		}
-		// During an outage the token may be stale for a long time. If there is nothing to wait
-		// for, it doesn't matter who calls, which is costly to find out.
-		// An expired token is for the guard: a flight that fails before the guard waits for it
-		// would be followed by another.
+		// During an outage the token may be stale for a long time. If there is nothing to
+		// wait for, it doesn't matter who calls, which is costly to find out. An expired
+		// token is for the guard: a flight that fails before the guard waits for it would
+		// be followed by another.
 		if cached.usable(now) {
 			if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
 				bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
@@ -370,7 +372,8 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 		sent.Header = maps.Clone(req.Header) // Copies memory and hashes nothing.
 	}
 	for name := range sent.Header {
-		// The program may have set its own under another spelling. net/http sends it as it is.
+		// The program may have set its own under another spelling. net/http sends it as
+		// it is.
 		if len(name) == len("Authorization") && ascii.EqualFold(name, "Authorization") {
 			delete(sent.Header, name)
 		}
@@ -386,8 +389,8 @@ func withAuthorization(req *http.Request, value string) *http.Request {
 const mapGroup = 8
 
 // permit reports whether req may carry the token: to one of those origins or, if that is
-// nil, to one of those that source lists, and by the other rules of source, which may be nil.
-// It tells the source's Observer.
+// nil, to one of those that source lists, and by the other rules of source, which may be
+// nil. It tells the source's Observer.
 func permit(source *Source, req *http.Request, origins []string) (bool, error) {
 	if req == nil || req.URL == nil {
 		return false, errors.New("oauth2: the request has no URL")

@@ -187,8 +187,8 @@ func TestF6_BodyIsClosedAndTheRequestLeftAlone(t *testing.T) {
 	})
 }
 
-// The base may write to the header field that Transport has set: the next request has its own.
-// A header may be nil.
+// The base may write to the header field that Transport has set: the next request has its
+// own. A header may be nil.
 func TestTransportKeepsTheCacheFromTheBase(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		tr := w.conf.Transport(w.ctx)
@@ -282,8 +282,8 @@ func TestOriginsBoundFirstRequests(t *testing.T) {
 	})
 }
 
-// Host names that Unicode folds to the same text are different hosts. No token and no proof may
-// cross from one to the other.
+// Host names that Unicode folds to the same text are different hosts. No token and no
+// proof may cross from one to the other.
 func TestR8_HostsThatUnicodeFolds(t *testing.T) {
 	for _, test := range []struct{ first, other string }{
 		{"https://api.example", "https://ap\u0130.example"},

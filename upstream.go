@@ -18,11 +18,11 @@ import (
 // maxShellHold is how long a shell keeps a stale token before it asks again.
 const maxShellHold = time.Second
 
-// A shelledSource is the source inside the value that Config.TokenSource returns. The value
-// itself has the unexported type that oauth2.ReuseTokenSource returns, as upstream's has:
-// oauth2.NewClient uses that type as it is, and oauth2.ReuseTokenSourceWithExpiry sets
-// its margin. Both would wrap a value of another type in such a shell, which calls Token only
-// shortly before the shell's token expires.
+// A shelledSource is the source inside the value that Config.TokenSource returns. The
+// value itself has the unexported type that oauth2.ReuseTokenSource returns, as
+// upstream's has: oauth2.NewClient uses that type as it is, and
+// oauth2.ReuseTokenSourceWithExpiry sets its margin. Both would wrap a value of another
+// type in such a shell, which calls Token only shortly before the shell's token expires.
 //
 // A shell returns the same token until less of its life is left than its margin, and holds a
 // lock while it asks for another token. So when the shell calls Token, Token sets the
@@ -113,10 +113,10 @@ func isCaller(method string, receiver any) bool {
 // maxWrappers bounds the walk along RoundTrippers and TokenSources that wrap each other.
 const maxWrappers = 8
 
-// leadsBackTo reports whether requests through rt need a token of s, so that a token request
-// through rt would wait for itself. An oauth2.Transport asks its Source without a context, so
-// this can't be noticed once the request is on its way. The walk sees what structs hold as a
-// RoundTripper or a TokenSource, but not what functions hold.
+// leadsBackTo reports whether requests through rt need a token of s, so that a token
+// request through rt would wait for itself. An oauth2.Transport asks its Source without a
+// context, so this can't be noticed once the request is on its way. The walk sees what
+// structs hold as a RoundTripper or a TokenSource, but not what functions hold.
 func leadsBackTo(rt http.RoundTripper, s *Source) bool {
 	return rt != nil && reaches(reflect.ValueOf(rt), reflect.ValueOf(s).Pointer(), maxWrappers)
 }

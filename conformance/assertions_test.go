@@ -78,8 +78,8 @@ func TestAssertions(t *testing.T) {
 		// issuer, its token endpoint, and a list.
 		takesIssuer, takesToken, takesList bool
 		status                             int // of a refusal
-		// needsKid servers find a public key only by its kid, and ignore the kid of a secret.
-		// The others need no kid, and refuse an unknown one, even for a secret.
+		// needsKid servers find a public key only by its kid, and ignore the kid of a
+		// secret. The others need no kid, and refuse an unknown one, even for a secret.
 		needsKid bool
 	}{
 		{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false},

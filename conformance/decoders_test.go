@@ -29,9 +29,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// The tests in this file put a Config into a program's own structs, and let the common decoders
-// of configuration fill them: ours and upstream's must get the same. Then they encode both, which
-// must give the same too.
+// The tests in this file put a Config into a program's own structs, and let the common
+// decoders of configuration fill them: ours and upstream's must get the same. Then they
+// encode both, which must give the same too.
 
 // fromUpstream returns our Config with the fields of upstream's, and no others.
 func fromUpstream(conf upstream.Config) clientcredentials.Config {
@@ -58,8 +58,8 @@ var decodedConfig = upstream.Config{
 // ourFields are the names of the fields that only ours has.
 var ourFields = []string{"ClientAuth", "Issuer", "HTTPClient", "EarlyRefresh", "Retry", "Origins", "DPoP", "Store", "Observer", "Strict"}
 
-// settings returns the input of the decoders, with a value that belongs to the program under each
-// name of ourFields. name spells a name as the decoder expects it.
+// settings returns the input of the decoders, with a value that belongs to the program
+// under each name of ourFields. name spells a name as the decoder expects it.
 func settings(name func(string) string) map[string]any {
 	m := map[string]any{
 		name("ClientID"):       "client",
@@ -80,8 +80,9 @@ func asIs(name string) string { return name }
 // A nested program has the Config in a section.
 type nested[C any] struct{ Auth C }
 
-// A squashed program has the settings of the Config among its own. Two of those have the name of
-// a field that only ours has. The rest is collected, where the decoder can do that.
+// A squashed program has the settings of the Config among its own. Two of those have the
+// name of a field that only ours has. The rest is collected, where the decoder can do
+// that.
 type squashed[C any] struct {
 	Conf   C              `mapstructure:",squash" yaml:",inline"`
 	Issuer string         `yaml:"issuer"`
@@ -214,7 +215,8 @@ func TestP15_Files(t *testing.T) {
 	}
 }
 
-// requireSquashed requires that decode fills a squashed program with ours like one with upstream's.
+// requireSquashed requires that decode fills a squashed program with ours like one with
+// upstream's.
 func requireSquashed(t *testing.T, decode func(any) error) (theirs squashed[upstream.Config], ours squashed[clientcredentials.Config]) {
 	t.Helper()
 	require.NoError(t, decode(&theirs))
@@ -263,8 +265,9 @@ func TestP15_Environment(t *testing.T) {
 		require.Error(t, envconfig.CheckDisallowed("app", new(nested[*clientcredentials.Config])))
 	})
 
-	// The next two read the tag env in different ways, and what keeps one of them off a field is
-	// an error for the other. Without the tag neither fills anything unless the program asks it to.
+	// The next two read the tag env in different ways, and what keeps one of them off a
+	// field is an error for the other. Without the tag neither fills anything unless the
+	// program asks it to.
 	t.Run("sethvargo/go-envconfig", func(t *testing.T) {
 		var p struct {
 			Auth   *clientcredentials.Config

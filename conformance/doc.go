@@ -52,8 +52,8 @@
 // and what they refuse. Without the refusals, it would mean little that the servers accept
 // what the library sends.
 //
-// TestR14_Fetch runs a program in Node.js, where net/http uses the Fetch API, as in a browser.
-// In the tests of P15 the common decoders of configuration fill a Config.
+// TestR14_Fetch runs a program in Node.js, where net/http uses the Fetch API, as in a
+// browser. In the tests of P15 the common decoders of configuration fill a Config.
 //
 // Everything that keeps the processor busy runs first, one test at a time, so that it
 // doesn't disturb the load.

@@ -21,8 +21,8 @@ type prover struct {
 	nonces map[string]string // the last nonce of each URL
 }
 
-// send sends the request that next returns with a proof, and once more if the server demands a
-// nonce. change changes claims of the proof.
+// send sends the request that next returns with a proof, and once more if the server
+// demands a nonce. change changes claims of the proof.
 func (p *prover) send(t *testing.T, next func() *http.Request, token string, change map[string]any) (got reply) {
 	t.Helper()
 	for range 2 {

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// opaque makes fetch of Node.js return what browsers return for a redirect that isn't followed.
-// A browser doesn't let the program see where the redirect leads.
+// opaque makes fetch of Node.js return what browsers return for a redirect that isn't
+// followed. A browser doesn't let the program see where the redirect leads.
 const opaque = `
 const original = globalThis.fetch;
 globalThis.fetch = async (url, options) => {
@@ -26,8 +26,8 @@ globalThis.fetch = async (url, options) => {
 };
 `
 
-// Where net/http uses the Fetch API, an http.Client doesn't see redirects. Still the credentials
-// go to the token endpoint alone, and no token is accepted from elsewhere.
+// Where net/http uses the Fetch API, an http.Client doesn't see redirects. Still the
+// credentials go to the token endpoint alone, and no token is accepted from elsewhere.
 func TestR14_Fetch(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A call passes the token that was sent to an interceptor. The interceptor puts a call into the
-// context. grpc later calls GetRequestMetadata with that context or one of its children,
-// and GetRequestMetadata stores the token in the call. The interceptor can't get the
-// token first and pass it down: a call may wait for a connection longer than a token
-// lives, and Credentials must also work without interceptors.
+// A call passes the token that was sent to an interceptor. The interceptor puts a call
+// into the context. grpc later calls GetRequestMetadata with that context or one of its
+// children, and GetRequestMetadata stores the token in the call. The interceptor can't
+// get the token first and pass it down: a call may wait for a connection longer than a
+// token lives, and Credentials must also work without interceptors.
 //
 // grpc makes its attempts at an RPC one after the other, and returns the error of the
 // last. Another interceptor may make several attempts at once with one context. Then the

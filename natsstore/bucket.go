@@ -24,10 +24,10 @@ import (
 // The names of streams, subjects and headers are those of
 // https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md.
 
-// maxReply is the largest answer to a read that is decoded. The largest one that this package
-// causes has about 200 KiB: a note of 100 KiB, encoded twice in base64. The client has already
-// read an answer by then. What it reads at most is up to the server: see the package
-// documentation.
+// maxReply is the largest answer to a read that is decoded. The largest one that this
+// package causes has about 200 KiB: a note of 100 KiB, encoded twice in base64. The
+// client has already read an answer by then. What it reads at most is up to the server:
+// see the package documentation.
 const maxReply = 512 << 10
 
 // A message is what the bucket has at a key. The zero value means that there is nothing.

@@ -21,8 +21,8 @@ import (
 
 var v1 = tokenstore.Record{Version: "v1", Data: []byte("1")}
 
-// warm has a new Store ask for the time while the machine is not busy: its clock is as exact as
-// the answer is fast.
+// warm has a new Store ask for the time while the machine is not busy: its clock is as
+// exact as the answer is fast.
 func warm(tb testing.TB, s *Store) *Store {
 	tb.Helper()
 	eventually(tb, func(ctx context.Context) error { return s.Invalidate(ctx, testKey("w"), "none") })

@@ -15,10 +15,10 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
-// Replicas of a service share a token while NATS is up, and get tokens while it is down. They
-// wait for the store no longer than in production. On a machine that is busy, some of them go
-// on without it, so this test repeats what they do until it has worked once. Package storetest
-// tests that the store always works.
+// Replicas of a service share a token while NATS is up, and get tokens while it is down.
+// They wait for the store no longer than in production. On a machine that is busy, some
+// of them go on without it, so this test repeats what they do until it has worked once.
+// Package storetest tests that the store always works.
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	const replicas = 20

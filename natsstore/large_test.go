@@ -14,8 +14,8 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A huge value that somebody else has put into the bucket isn't decoded, and it disturbs nobody
-// else.
+// A huge value that somebody else has put into the bucket isn't decoded, and it disturbs
+// nobody else.
 func TestS24_HugeValues(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(o *server.Options) { o.MaxPayload = 8 << 20 })

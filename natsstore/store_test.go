@@ -244,8 +244,8 @@ func TestUnusable(t *testing.T) {
 	require.ErrorIs(t, err, errName)
 }
 
-// A racing JetStream calls before ahead of "read 1", "write 1" and so on. get calls Conn once
-// for each read.
+// A racing JetStream calls before ahead of "read 1", "write 1" and so on. get calls Conn
+// once for each read.
 type racing struct {
 	jetstream.JetStream
 	before        func(call string)
@@ -266,7 +266,8 @@ func (r racing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstrea
 func TestLostRaces(t *testing.T) {
 	t.Parallel()
 	_, other := startStore(t)
-	// racer returns a Store that has race called before this read or write. Empty: before each.
+	// racer returns a Store that has race called before this read or write. Empty: before
+	// each.
 	racer := func(moment string, race func()) *Store {
 		return &Store{Bucket: testBucket, JetStream: racing{other.JetStream, func(call string) {
 			if moment == call || moment == "" {

@@ -33,7 +33,8 @@ const (
 var oauthErrors = []string{
 	// RFC 6749, Section 5.2.
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
-	// RFC 6749, Section 4.1.2.1: meant for the authorization endpoint, but token endpoints send them too.
+	// RFC 6749, Section 4.1.2.1: meant for the authorization endpoint, but token
+	// endpoints send them too.
 	"access_denied", "server_error", "temporarily_unavailable",
 	"invalid_target",                       // RFC 8707, Section 2
 	"invalid_authorization_details",        // RFC 9396, Section 5

@@ -219,7 +219,8 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 			operations.Record(ctx, info.Duration.Seconds(), o.with(storeAttributes(info)...))
 		},
 		OriginRefused: func(info event.OriginRefused) {
-			// The origin isn't an attribute: a server that redirects us can choose any number of them.
+			// The origin isn't an attribute: a server that redirects us can choose any
+			// number of them.
 			refusals.Add(ctx, 1, o.with(refusalKey.String(info.Outcome.String())))
 		},
 	}, nil

@@ -16,11 +16,12 @@ import (
 )
 
 // These are tests of replicas that share tokens through a real Redis while something goes
-// wrong. A replica that is killed or frozen is a process of its own, a worker. The others are
-// in this process, and each has connections of its own.
+// wrong. A replica that is killed or frozen is a process of its own, a worker. The others
+// are in this process, and each has connections of its own.
 //
-// fleet_test.go of the parent module tests the same cases in all their variants, with a store
-// in memory. What the tests here share is in scenario_test.go. S17 is in secrecy_test.go.
+// fleet_test.go of the parent module tests the same cases in all their variants, with a
+// store in memory. What the tests here share is in scenario_test.go. S17 is in
+// secrecy_test.go.
 
 // leaderLease is how long other replicas wait for a leader that has died.
 const leaderLease = 5 * time.Second
@@ -33,7 +34,8 @@ func scoped(scopes ...string) func(*clientcredentials.Config) {
 	return func(c *clientcredentials.Config) { c.Scopes = scopes }
 }
 
-// refreshing has a replica replace its tokens as early as possible: after half of their life.
+// refreshing has a replica replace its tokens as early as possible: after half of their
+// life.
 func refreshing(c *clientcredentials.Config) { c.EarlyRefresh = time.Hour }
 
 // A cold start of 20 processes takes one token request.

@@ -13,8 +13,9 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
-// A huge text that somebody else has put into the hash stays in Redis. It is an error for those
-// who need it, and disturbs nobody else. It isn't parallel, because it measures allocations.
+// A huge text that somebody else has put into the hash stays in Redis. It is an error for
+// those who need it, and disturbs nobody else. It isn't parallel, because it measures
+// allocations.
 func TestS24_HugeTexts(t *testing.T) {
 	client := startRedis(t).client(t)
 	s := &redisstore.Store{Client: client}
@@ -63,7 +64,8 @@ func TestS24_HugeTexts(t *testing.T) {
 		})
 	}
 
-	// Another replica doesn't need the record if its version is stale, and it can be replaced.
+	// Another replica doesn't need the record if its version is stale, and it can be
+	// replaced.
 	key := newKey()
 	redisKey := redisstore.DefaultPrefix + key
 	require.NoError(t, client.HSet(t.Context(), redisKey, "version", "v1", "expiry", later, "data", strings.Repeat("x", 1<<20)).Err())

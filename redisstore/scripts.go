@@ -37,9 +37,10 @@ local record, lease, cooldown = left(expiry), left(leased), left(cooling)
 local function expire(...) redis.call('PEXPIRE', KEYS[1], math.max(...)) end
 `
 
-// acquire takes the owner, the stale version, and the duration of the lease. It returns texts of
-// at most 128 KiB in all, so that a replica never reads a huge one that somebody else has put
-// there. It doesn't use HSTRLEN, for which existing users have no permission.
+// acquire takes the owner, the stale version, and the duration of the lease. It returns
+// texts of at most 128 KiB in all, so that a replica never reads a huge one that somebody
+// else has put there. It doesn't use HSTRLEN, for which existing users have no
+// permission.
 var acquire = script{name: "acquire", source: prelude + `
 local function found(state, time, first, second)
 	local size = #(first or '') + #(second or '')

@@ -48,8 +48,8 @@ func TestS17_NothingToRead(t *testing.T) {
 	})
 }
 
-// listen shares a token and a refusal. It returns the token, what Redis was sent, and what it
-// keeps.
+// listen shares a token and a refusal. It returns the token, what Redis was sent, and
+// what it keeps.
 func (f *fleet) listen(t testing.TB) (token string, places map[string]string) {
 	t.Helper()
 	f.Register(clientcredentialstest.Client{ID: clientID, Secret: clientSecret, Scopes: []string{"confidential.scope"}})

@@ -102,8 +102,8 @@ func (s *script) held(reply any) error {
 	return s.unexpected(reply)
 }
 
-// largeOf returns the size of what the script acquire has found and not returned, because it is
-// too large. It returns false for all other replies.
+// largeOf returns the size of what the script acquire has found and not returned, because
+// it is too large. It returns false for all other replies.
 func largeOf(reply any) (size int64, ok bool) {
 	values, _ := reply.([]any)
 	if len(values) != 4 || values[0] != "large" {

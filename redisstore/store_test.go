@@ -472,8 +472,8 @@ func TestCluster(t *testing.T) {
 	require.NoError(t, s.Invalidate(ctx, key, record.Version))
 }
 
-// When the master is gone, its replica takes over with the records that it has. The last write
-// may be lost.
+// When the master is gone, its replica takes over with the records that it has. The last
+// write may be lost.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	p := startWatchedPair(t, "user replica on >replica ~* &* +@all", "masteruser replica", "masterauth replica")

@@ -1,6 +1,6 @@
-// Command fetch requests a token from each of the token endpoints in its arguments, and prints a
-// line about each: what came of it, as JSON. TestR14 builds it for GOOS=js, where net/http uses
-// the Fetch API.
+// Command fetch requests a token from each of the token endpoints in its arguments, and
+// prints a line about each: what came of it, as JSON. TestR14 builds it for GOOS=js,
+// where net/http uses the Fetch API.
 //
 // The first argument says how the HTTP client is made: see client.
 package main
@@ -50,8 +50,8 @@ func main() {
 // A wrapper hides the type of a RoundTripper, as instrumentation does.
 type wrapper struct{ http.RoundTripper }
 
-// client returns an HTTP client. The dialers don't use the network, because there is none but
-// the Fetch API.
+// client returns an HTTP client. The dialers don't use the network, because there is none
+// but the Fetch API.
 func client(kind string) *http.Client {
 	switch kind {
 	case "default":

@@ -110,8 +110,8 @@ func Quietly(f func()) {
 	f()
 }
 
-// A FailureError is the error for a function that didn't return. Its text continues a sentence:
-// "the signer panicked with a value of type string".
+// A FailureError is the error for a function that didn't return. Its text continues a
+// sentence: "the signer panicked with a value of type string".
 type FailureError struct {
 	text  string
 	fault runtime.Error // what f panicked with, if that is an error of the runtime
@@ -148,9 +148,9 @@ const (
 // late counts the calls of Tell that have not returned.
 var late atomic.Int32
 
-// Tell calls a function of an Observer, unless that is nil, and drops a panic. It waits for the
-// function no longer than 5 milliseconds. If a thousand functions in the process are still running
-// after that, f isn't called.
+// Tell calls a function of an Observer, unless that is nil, and drops a panic. It waits
+// for the function no longer than 5 milliseconds. If a thousand functions in the process
+// are still running after that, f isn't called.
 func Tell[T any](f func(T), event T) {
 	if f == nil {
 		return

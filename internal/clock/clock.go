@@ -1,9 +1,9 @@
 // Package clock measures time that passes while a machine may be suspended, and while
 // somebody may set its clock.
 //
-// Go's monotonic clock stands still while a machine is suspended, on Linux and elsewhere. The
-// wall clock goes on, but can be set back. So a time span is over as soon as one of the two
-// says so.
+// Go's monotonic clock stands still while a machine is suspended, on Linux and elsewhere.
+// The wall clock goes on, but can be set back. So a time span is over as soon as one of
+// the two says so.
 package clock
 
 import (
@@ -56,12 +56,12 @@ func (d Deadline) Time() time.Time {
 	return d.since.at.Add(d.after)
 }
 
-// slice is how long Wait sleeps at a time. A machine may wake up after the deadline, and a timer knows
-// only the monotonic clock.
+// slice is how long Wait sleeps at a time. A machine may wake up after the deadline, and
+// a timer knows only the monotonic clock.
 const slice = time.Second
 
-// Wait waits until the deadline has passed, or ctx is done. It returns the cause of ctx in that
-// case. After a suspend it returns at most a second late.
+// Wait waits until the deadline has passed, or ctx is done. It returns the cause of ctx
+// in that case. After a suspend it returns at most a second late.
 func (d Deadline) Wait(ctx context.Context) error {
 	for {
 		left := d.Left(time.Now())
@@ -76,8 +76,8 @@ func (d Deadline) Wait(ctx context.Context) error {
 	}
 }
 
-// MoveWallClock returns the deadline as it looks after the wall clock has moved on by d while the
-// monotonic clock stood still. It is for tests.
+// MoveWallClock returns the deadline as it looks after the wall clock has moved on by d
+// while the monotonic clock stood still. It is for tests.
 func (d Deadline) MoveWallClock(by time.Duration) Deadline {
 	d.since = d.since.MoveWallClock(by)
 	return d

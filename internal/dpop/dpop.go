@@ -103,9 +103,9 @@ func (k *Key) prove(p Proof, now time.Time) (string, error) {
 	return k.Sign(map[string]any{"typ": "dpop+jwt", "jwk": k.JWK()}, payload)
 }
 
-// targetURL returns the htu of RFC 9449, Section 4.2: the address that net/http sends, without
-// query and fragment, normalised as Section 4.3 asks verifiers to do. host is the request's
-// Host, which may be empty.
+// targetURL returns the htu of RFC 9449, Section 4.2: the address that net/http sends,
+// without query and fragment, normalised as Section 4.3 asks verifiers to do. host is the
+// request's Host, which may be empty.
 func targetURL(u *url.URL, host string) string {
 	scheme := ascii.Lower(u.Scheme)
 	if host == "" {
@@ -113,8 +113,8 @@ func targetURL(u *url.URL, host string) string {
 	}
 	path := u.EscapedPath()
 	if u.Opaque != "" {
-		// net/http sends it as it is. An authority in it replaces the Host, RFC 9112, Section
-		// 3.2.2.
+		// net/http sends it as it is. An authority in it replaces the Host, RFC 9112,
+		// Section 3.2.2.
 		path, _, _ = strings.Cut(u.Opaque, "?")
 		if rest, found := strings.CutPrefix(path, "//"); found {
 			host, path, _ = strings.Cut(rest, "/")
@@ -127,8 +127,8 @@ func targetURL(u *url.URL, host string) string {
 	return scheme + "://" + canonicalHost(scheme, host) + path
 }
 
-// canonicalHost returns a host in the form in which net/http sends it, in lower case, and without
-// the scheme's default port.
+// canonicalHost returns a host in the form in which net/http sends it, in lower case, and
+// without the scheme's default port.
 func canonicalHost(scheme, host string) string {
 	if !isASCII(host) {
 		host = asSent(host)
@@ -153,8 +153,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// asSent returns what net/http makes of an internationalised host: Punycode, RFC 5891. It has
-// no function for that, so this lets it write a request.
+// asSent returns what net/http makes of an internationalised host: Punycode, RFC 5891. It
+// has no function for that, so this lets it write a request.
 func asSent(host string) string {
 	var wire bytes.Buffer
 	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: host, Path: "/"}, Header: http.Header{"User-Agent": nil}}
@@ -227,8 +227,8 @@ func AsksForNonce(resp *http.Response) bool {
 }
 
 // IsNonceError reports whether a server that answers with that error code, and with a new
-// nonce, may accept the same request with that nonce. Some servers say only that the proof is
-// invalid, if its time is off; with a nonce they don't need to compare clocks.
+// nonce, may accept the same request with that nonce. Some servers say only that the
+// proof is invalid, if its time is off; with a nonce they don't need to compare clocks.
 func IsNonceError(code string) bool {
 	return code == "use_dpop_nonce" || code == "invalid_dpop_proof"
 }

@@ -20,7 +20,8 @@ import (
 type Origin struct{ scheme, host, port string }
 
 // Of returns the origin of a URL, with the default port of http and https filled in. Only
-// ASCII letters are folded: hosts that Unicode would fold to the same text are different hosts.
+// ASCII letters are folded: hosts that Unicode would fold to the same text are different
+// hosts.
 func Of(u *url.URL) Origin {
 	o := Origin{ascii.Lower(u.Scheme), ascii.Lower(u.Hostname()), u.Port()}
 	if o.port == "" {
@@ -65,9 +66,9 @@ type Policy struct {
 	err    error // what is wrong with the list
 }
 
-// NewPolicy returns the policy of a list of origins, or nil if the list is nil. It copies the
-// list. Permit reports what is wrong with the list, also if it is empty but not nil: that
-// could mean everything or nothing.
+// NewPolicy returns the policy of a list of origins, or nil if the list is nil. It copies
+// the list. Permit reports what is wrong with the list, also if it is empty but not nil:
+// that could mean everything or nothing.
 func NewPolicy(list []string) *Policy {
 	if list == nil {
 		return nil

@@ -213,7 +213,8 @@ func (r *Response) Check(strict, bound bool) error {
 	case isDPoP && !bound:
 		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
 	case bound && !isDPoP:
-		// RFC 9449, Section 5: the token isn't bound, and anybody who gets hold of it can use it.
+		// RFC 9449, Section 5: the token isn't bound, and anybody who gets hold of it can
+		// use it.
 		return errors.New("token_type is not DPoP: the server hasn't bound the token to the key")
 	case strict && !bound && r.TokenType != "" && !ascii.EqualFold(r.TokenType, "Bearer"):
 		// RFC 6749, Section 7.1.

@@ -93,7 +93,8 @@ func TestP1_ExpiresIn(t *testing.T) {
 		"1e3": 1000, "1E3": 1000, "1.5e+1": 15, "36000e-1": 3600, "1e0": 1, "12e1": 120,
 		"-1": -1, "-1.001": -2,
 
-		// Zero would mean that the token doesn't expire, even where a float64 can't hold more.
+		// Zero would mean that the token doesn't expire, even where a float64 can't hold
+		// more.
 		"0.5": 1, ".5": 1, "1e-300": 1, "1e-400": 1, "0.1e-9999": 1, "-0.5": -1, "-.5": -1, "-1e-400": -1,
 	})
 }
