@@ -198,9 +198,9 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 	return p, invalidation
 }
 
-// acquire gets a token for f: from another replica by way of the store, or from the
+// obtain gets a token for f: from another replica by way of the store, or from the
 // server.
-func (s *Source) acquire(ctx context.Context, f *flight) (*tokenResponse, error) {
+func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
 	request := f.request
 	if request.conf.Store == nil || request.bind(ctx) != nil {
 		return request.do(ctx, f.wanted.Load) // Reports the same error as bind.

@@ -123,7 +123,7 @@ func (s *Source) fly(ctx context.Context, cancel context.CancelFunc, f *flight) 
 		if f.ctx == nil {
 			s.announce(ctx, f)
 		}
-		return s.acquire(f.ctx, f)
+		return s.obtain(f.ctx, f)
 	}, func(response *tokenResponse, err error) {
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx) // The same error, whatever the token request makes of it.

@@ -182,7 +182,7 @@ func (s *SharedStore) call(ctx context.Context, observer *Observer, operation ev
 		return struct{}{}, err
 	}, func(_ struct{}, err error) func() {
 		cancel()
-		s.breaker.record(probe, err, ctx.Err() != nil)
+		s.breaker.settle(probe, err, ctx.Err() != nil)
 		e := event.StoreOperation{Operation: operation, Duration: time.Since(start), Err: observedStoreError(err)}
 		if err == nil {
 			e.State = state
@@ -228,9 +228,9 @@ func (b *breaker) admit(now time.Time) (probe, ok bool) {
 	return true, true
 }
 
-// record notes how a call has ended. A call that its caller has given up says nothing about
+// settle notes how a call has ended. A call that its caller has given up says nothing about
 // the store.
-func (b *breaker) record(probe bool, err error, givenUp bool) {
+func (b *breaker) settle(probe bool, err error, givenUp bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if probe {

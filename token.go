@@ -53,6 +53,9 @@ type rareState struct {
 
 // rarely returns the rare state, for writing.
 func (s *Source) rarely() *rareState {
+	if rare := s.rare.Load(); rare != nil {
+		return rare
+	}
 	s.rare.CompareAndSwap(nil, new(rareState))
 	return s.rare.Load()
 }
@@ -159,14 +162,14 @@ func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Tok
 		if replaced || c.dead-c.arrived < least || c.age(now) < minReuse {
 			return nil, fmt.Errorf("oauth2: the token lives for another %v, and the server's tokens for %v: less than the %v that were asked for; have them live longer, or ask for less", left.Round(time.Second), c.dead.Round(time.Second), least)
 		}
-		if err := s.await(ctx, c, now); err != nil {
+		if err := s.awaitReplacement(ctx, c, now); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// await waits for the replacement of c, which the caller can't use although it is valid.
-func (s *Source) await(ctx context.Context, c *cachedToken, now time.Time) error {
+// awaitReplacement waits for the replacement of c, which the caller can't use although it is valid.
+func (s *Source) awaitReplacement(ctx context.Context, c *cachedToken, now time.Time) error {
 	s.mu.Lock()
 	if s.current.Load() != c {
 		s.mu.Unlock()
