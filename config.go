@@ -182,6 +182,9 @@ func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
 // The token goes only to the origin of the request and to those in Origins; a
 // redirect elsewhere is followed without it. The Transport's Base enforces this
 // rule and makes requests wait by their own context: if you replace Base, both are lost.
+//
+// CloseIdleConnections of the client has no effect, as *oauth2.Transport doesn't pass it
+// on. Use an http.Client with a [Transport] where that matters.
 func (c *Config) Client(ctx context.Context) *http.Client {
 	base, err := contextClient(ctx)
 	if err != nil {

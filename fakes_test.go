@@ -8,11 +8,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"log/slog"
 	"maps"
@@ -32,8 +30,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
-
-	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // This file has the doubles and helpers that several test files share. The servers for
@@ -400,37 +396,15 @@ func tell(t *testing.T, o *Observer, info any) {
 	t.Fatalf("no function takes a %T", info)
 }
 
-const (
-	plainSecret = "S3cretCanary0123456789"
-	oddSecret   = "S3cr/t Can+ry&<x>=\"y'z\\~*%41\u00e4!"
-)
+const plainSecret = "S3cretCanary0123456789"
 
-// An echo is a form in which a server may repeat a secret.
-type echo struct {
-	name   string
-	encode func(secret string) string
+func inJSON(s string) string {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(quoted)
 }
-
-var echoes = []echo{
-	{"raw", func(s string) string { return s }},
-	{"form", url.QueryEscape},
-	{"base64", func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }},
-	{"JSON", func(s string) string { return jsonEscape(s, true) }},
-	{"HTML", html.EscapeString},
-	{"Basic", func(s string) string { return redact.BasicCredentials(memoryID, url.QueryEscape(s)) }},
-	{"Basic, not encoded", func(s string) string { return redact.BasicCredentials(memoryID, s) }},
-}
-
-func jsonEscape(s string, forHTML bool) string {
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(forHTML)
-	_ = encoder.Encode(s)
-	quoted := strings.TrimSuffix(out.String(), "\n")
-	return quoted[1 : len(quoted)-1]
-}
-
-func inJSON(s string) string { return `"` + jsonEscape(s, true) + `"` }
 
 // requireHarmless checks that text can't change a terminal or begin a line in a log.
 func requireHarmless(t *testing.T, text string) {

@@ -42,9 +42,9 @@ func TestFleetFigures(t *testing.T) {
 	steady.WriteString("| replicas | token requests per life without a store | with | store operations per replica and life | of the fleet | a tenth have looked after | nine tenths after |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, n := range []int{10, 100, 1_000, 10_000, 100_000} {
 		figures := simulateFigures(t, n)
-		cold.WriteString(fmt.Sprintf("| %s | %s | %d | %v | %.1f |\n", thousands(n), thousands(n), figures.coldRequests, figures.coldWait.Round(time.Millisecond), figures.coldOperations))
-		steady.WriteString(fmt.Sprintf("| %s | %s | %.2f | %.2f | %.1f/s | %v | %v |\n", thousands(n), thousands(n), figures.requestsPerLife, figures.operationsPerLife,
-			figures.operationsPerLife*float64(n)/3600, figures.early.Round(time.Second), figures.late.Round(time.Second)))
+		fmt.Fprintf(&cold, "| %s | %s | %d | %v | %.1f |\n", thousands(n), thousands(n), figures.coldRequests, figures.coldWait.Round(time.Millisecond), figures.coldOperations)
+		fmt.Fprintf(&steady, "| %s | %s | %.2f | %.2f | %.1f/s | %v | %v |\n", thousands(n), thousands(n), figures.requestsPerLife, figures.operationsPerLife,
+			figures.operationsPerLife*float64(n)/3600, figures.early.Round(time.Second), figures.late.Round(time.Second))
 	}
 	writeFigures(t, "cold", cold.String())
 	writeFigures(t, "steady", steady.String())

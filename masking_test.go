@@ -45,17 +45,18 @@ func echoed(t *testing.T, params url.Values, auth func(*Attempt), trip func(*htt
 		if trip != nil {
 			trip(req)
 		}
-		text := req.URL.RawQuery + "\n" + hostile.Dump(req)
+		var text strings.Builder
+		text.WriteString(req.URL.RawQuery + "\n" + hostile.Dump(req))
 		for _, values := range req.Header {
 			for _, value := range values {
-				text += url.QueryEscape(value) + "\n"
+				text.WriteString(url.QueryEscape(value) + "\n")
 			}
 			for _, word := range strings.FieldsFunc(strings.Join(values, " "), func(r rune) bool { return strings.ContainsRune(` ,;="`, r) }) {
-				text += url.QueryEscape(word) + " " +
-					base64.StdEncoding.EncodeToString([]byte(word)) + " " + base64.RawURLEncoding.EncodeToString([]byte(word)) + "\n"
+				text.WriteString(url.QueryEscape(word) + " " +
+					base64.StdEncoding.EncodeToString([]byte(word)) + " " + base64.RawURLEncoding.EncodeToString([]byte(word)) + "\n")
 			}
 		}
-		return reply{status: 401, mediaType: "text/plain", body: text}.response(req), nil
+		return reply{status: 401, mediaType: "text/plain", body: text.String()}.response(req), nil
 	})}
 	_, err := conf.Token(t.Context())
 	return err.(*oauth2.RetrieveError)

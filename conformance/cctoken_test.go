@@ -119,13 +119,13 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("there is no Config in %s", args[0])
 	}
 	const here = "github.com/seed-5bfa0880/clientcredentials"
-	imports := ""
+	var imports strings.Builder
 	for name, path := range map[string]string{
 		"os.Getenv": "os", "url.Values": "net/url", "oauth2.Auth": "golang.org/x/oauth2",
 		"clientcredentials.C": here, "clientauth.": here + "/clientauth",
 	} {
 		if strings.Contains(code, name) {
-			imports += strconv.Quote(path) + "\n"
+			imports.WriteString(strconv.Quote(path) + "\n")
 		}
 	}
 	source := fmt.Sprintf(`package main
@@ -137,7 +137,7 @@ func buildAdvice(ts *testscript.TestScript, neg bool, args []string) {
 			token, err := conf.Token(ctx)
 			if err == nil { fmt.Println("got a", token.Type(), "token") }
 			return err
-		}`, imports, code)
+		}`, imports.String(), code)
 	path := ts.MkAbs("client.go")
 	ts.Check(os.WriteFile(path, []byte(source), 0o600))
 	ts.Check(goBuild(ts.MkAbs("client"), path))
