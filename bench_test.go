@@ -27,7 +27,7 @@ import (
 
 // idle always gives the same answer at once.
 var idle = func() roundTripFunc {
-	answer := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: new(http.Request)}
+	answer := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody, Request: new(http.Request)}
 	return func(*http.Request) (*http.Response, error) { return answer, nil }
 }()
 

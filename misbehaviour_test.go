@@ -246,6 +246,20 @@ func TestF23_OddRoundTrippers(t *testing.T) {
 	}
 }
 
+// A RoundTripper may return one answer to several goroutines, so it must stay as it is.
+func TestF23_SharedAnswer(t *testing.T) {
+	answer := &http.Response{StatusCode: http.StatusOK}
+	shared := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer, nil })
+	c := &Config{TokenURL: "https://auth.example/token", HTTPClient: newTokenEndpoint(reply{body: `{"access_token":"t"}`}).client()}
+	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: shared})
+	for _, rt := range []http.RoundTripper{c.Transport(ctx), c.Client(ctx).Transport} {
+		resp, err := rt.RoundTrip(httptest.NewRequest(http.MethodGet, "https://api.example/", http.NoBody))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, &http.Response{StatusCode: http.StatusOK}, answer)
+	}
+}
+
 // The error of a call that its context has ended is that of an http.Client that obeys its
 // context, whatever was going on.
 func TestF20_ErrorOfAnEndedContext(t *testing.T) {

@@ -87,7 +87,7 @@ func TestF12_LifeCountsFromBeforeSending(t *testing.T) {
 }
 
 func TestP1c_ShortTokensAreReusedForASecond(t *testing.T) {
-	for _, expiresIn := range []int{-1, -2147483649, 1} {
+	for _, expiresIn := range []int64{-1, -2147483649, 1} {
 		synctest.Test(t, func(t *testing.T) {
 			conf, requests := answeringConfig(t, fmt.Sprintf(`{"access_token":"t%%","expires_in":%d}`, expiresIn))
 			s := conf.Source(t.Context())

@@ -319,16 +319,20 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error
 	case resp.Body == nil && resp.ContentLength > 0 && req.Method != http.MethodHead:
 		return nil, fmt.Errorf("oauth2: the RoundTripper %T returned an answer of %d bytes without a body", base, resp.ContentLength)
 	}
+	if resp.Body != nil && resp.Header != nil && resp.Request != nil {
+		return resp, nil
+	}
+	filled := *resp // A fake may return the same answer to several goroutines.
 	if resp.Body == nil {
-		resp.Body = http.NoBody
+		filled.Body = http.NoBody
 	}
 	if resp.Header == nil {
-		resp.Header = make(http.Header)
+		filled.Header = make(http.Header)
 	}
 	if resp.Request == nil {
-		resp.Request = req // The rule for redirects needs it to find the way back.
+		filled.Request = req // The rule for redirects needs it to find the way back.
 	}
-	return resp, nil
+	return &filled, nil
 }
 
 // CloseIdleConnections closes the idle connections of Base, and those that present the

@@ -43,7 +43,7 @@ func tokenResponse(number int64, tokenLength int, life time.Duration) []byte {
 type noAPI struct{ answer *http.Response }
 
 func newNoAPI() noAPI {
-	return noAPI{&http.Response{Status: "200 OK", StatusCode: http.StatusOK, Body: http.NoBody, Request: new(http.Request)}}
+	return noAPI{&http.Response{Status: "200 OK", StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody, Request: new(http.Request)}}
 }
 
 func (n noAPI) RoundTrip(*http.Request) (*http.Response, error) { return n.answer, nil }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -299,7 +300,7 @@ func TestMaskAtTheLimit(t *testing.T) {
 		limit int
 		want  string
 	}{
-		{0, ""}, {1, "1"}, {2, "1 "}, {3, "1 [redacted]"}, {12, "1 [redacted]"}, {13, "1 [redacted]"}, {14, "1 [redacted]\u00e4"}, {1 << 62, "1 [redacted]\u00e4"},
+		{0, ""}, {1, "1"}, {2, "1 "}, {3, "1 [redacted]"}, {12, "1 [redacted]"}, {13, "1 [redacted]"}, {14, "1 [redacted]\u00e4"}, {math.MaxInt, "1 [redacted]\u00e4"},
 	} {
 		require.Equal(t, test.want, NewMasker("the-secret").Mask("1 the-secret\u00e4", test.limit), test.limit)
 	}
