@@ -2,45 +2,30 @@ package clientcredentials
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
-// newCertificate returns a self-signed certificate for a client with this name.
-func newCertificate(t *testing.T, name string) *tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	return &tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
+// certificateNamed returns a certificate for a client with this name.
+func certificateNamed(name string) *tls.Certificate {
+	return testkit.NewCertificate(x509.Certificate{Subject: pkix.Name{CommonName: name}}, nil, nil)
 }
 
 // A certificateAuth is a CertificateAuth whose certificate a test can replace.
@@ -112,7 +97,7 @@ func newTLSWorld(t *testing.T, http2 bool) *tlsWorld {
 	w := &tlsWorld{
 		auth:         auth,
 		api:          &clientcredentialstest.ResourceServer{Issuer: auth},
-		certificates: &certificateAuth{certificate: newCertificate(t, "first")},
+		certificates: &certificateAuth{certificate: certificateNamed("first")},
 		onToken:      func() {},
 	}
 	client, urls := serveTLS(t, http2,
@@ -183,7 +168,7 @@ func TestCertificate(t *testing.T) {
 
 				w.certificates.replace(nil, errors.New("the rotation is half done"))
 				call("")
-				w.certificates.replace(newCertificate(t, "second"), nil)
+				w.certificates.replace(certificateNamed("second"), nil)
 				call("")
 				call("")
 				require.Equal(t, []string{"first", "second"}, presented(w.auth.Requests()), "a new certificate needs a new token")
@@ -214,7 +199,7 @@ func TestCertificateObserved(t *testing.T) {
 	again, err := s.Token()
 	require.NoError(t, err)
 	require.Equal(t, first, again, "the certificate was read again but is the same")
-	w.certificates.replace(newCertificate(t, "second"), nil)
+	w.certificates.replace(certificateNamed("second"), nil)
 	_, err = s.Token()
 	require.NoError(t, err)
 	require.Equal(t, []event.Invalidated{{Reason: event.CertificateReplaced}}, dropped)
@@ -228,7 +213,7 @@ func TestCertificateObserved(t *testing.T) {
 
 func TestCertificateReplacedWhileItIsRefused(t *testing.T) {
 	w := newTLSWorld(t, false)
-	second := newCertificate(t, "second")
+	second := certificateNamed("second")
 	w.onToken = func() { w.certificates.replace(second, nil) }
 	w.auth.Script(clientcredentialstest.InvalidClient())
 	_, err := w.conf.Token(w.ctx)
@@ -275,7 +260,7 @@ func TestCertificateOfAnotherRoundTripper(t *testing.T) {
 
 func TestCertifiedTransportsAreBounded(t *testing.T) {
 	s := new(Source)
-	c := &cachedToken{bound: binding{certificate: newCertificate(t, "client")}}
+	c := &cachedToken{bound: binding{certificate: certificateNamed("client")}}
 	base := new(http.Transport)
 	certified := func(base http.RoundTripper) http.RoundTripper {
 		clone, err := s.certified(base, c)
@@ -328,14 +313,14 @@ func TestF34_TransportThatDialsTLSItself(t *testing.T) {
 	} {
 		conf := &Config{
 			ClientID: "id", TokenURL: "https://auth.example/token", HTTPClient: &http.Client{Transport: transport},
-			ClientAuth: &certificateAuth{certificate: newCertificate(t, "client")},
+			ClientAuth: &certificateAuth{certificate: certificateNamed("client")},
 		}
 		_, err := conf.Token(t.Context())
 		require.ErrorContains(t, err, "the http.Transport has a "+name+",")
 		require.False(t, IsTemporary(err))
 	}
 	base := &http.Transport{DialTLSContext: dial}
-	c := &cachedToken{bound: binding{certificate: newCertificate(t, "client")}, authorization: "Bearer t"}
+	c := &cachedToken{bound: binding{certificate: certificateNamed("client")}, authorization: "Bearer t"}
 	_, err := new(Source).send(base, httptest.NewRequest(http.MethodGet, "https://api.example", http.NoBody), c)
 	require.ErrorContains(t, err, "DialTLSContext")
 }

@@ -99,6 +99,11 @@ func TestTokenStatus(t *testing.T) {
 func TestNoAnswer(t *testing.T) {
 	slow, secure := startServer(t), startTLSServer(t)
 	slow.Auth.Latency = time.Hour
+	upgrade := hostile.Start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		assert.NoError(t, http.NewResponseController(w).Flush())
+		<-t.Context().Done() // After 101 what follows isn't HTTP, and may never come.
+	}))
 	tests := []struct {
 		name   string
 		env    environment
@@ -108,6 +113,7 @@ func TestNoAnswer(t *testing.T) {
 	}{
 		{"nobody listens", clientOf("http://127.0.0.1:1/token"), nil, statusTemporary, "check the host and the port of the address"}, // No test can get this port.
 		{"timeout", slow.env(), []string{"-timeout", "50ms"}, statusTemporary, "it took longer than -timeout 50ms"},
+		{"101 and then nothing", clientOf(upgrade.URL + "/token"), []string{"-timeout", "30s"}, statusRefused, "101 without an OAuth error"},
 		{"an unknown authority", secure.env(), nil, statusUnusable, "-ca-file"},
 		{"no client certificate", startCertificateServer(t, http.NotFoundHandler()), nil, statusUnusable, "the server may require a client certificate"},
 		{"https to a server for http", clientOf(strings.Replace(slow.TokenURL, "http:", "https:", 1)), nil, statusUnusable, "server gave HTTP response to HTTPS client; check the scheme and the port of the address"},
