@@ -80,6 +80,7 @@ func TestF38_TokenFor(t *testing.T) {
 		_, err := s.TokenFor(ctx, 50*time.Minute)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(start))
+		synctest.Wait() // The server has read its Latency.
 		w.auth.Latency = 0
 		down := clientcredentialstest.Fault{Status: http.StatusServiceUnavailable}
 		w.auth.SetFault(&down)

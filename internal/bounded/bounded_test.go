@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,11 +119,11 @@ func TestTell(t *testing.T) {
 
 		// Nobody waits long for a function that blocks, and there are not many of them.
 		release := make(chan struct{})
-		blocked := 0
+		var blocked atomic.Int32
 		for range 3 * maxLate {
-			Tell(func(int) { blocked++; <-release }, 5)
+			Tell(func(int) { blocked.Add(1); <-release }, 5)
 		}
-		require.Equal(t, maxLate, blocked)
+		require.EqualValues(t, maxLate, blocked.Load())
 		require.Equal(t, maxLate*patience, time.Since(start))
 		close(release)
 		synctest.Wait()
