@@ -1,18 +1,17 @@
 package clientcredentials
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 )
 
 // A wrapper hides everything of a RoundTripper but RoundTrip, as instrumentation does.
@@ -38,13 +37,13 @@ func TestF25_BlackHoledConnections(t *testing.T) {
 				server.EnableHTTP2 = protocol == "HTTP/2.0"
 				server.StartTLS()
 				t.Cleanup(server.Close)
-				proxy := newBlackHole(t, server.Listener.Addr().String())
+				proxy := hostile.NewBlackHole(t, server.Listener.Addr().String())
 
 				client := server.Client()
 				if wrapped {
 					client = &http.Client{Transport: wrapper{client.Transport}}
 				}
-				conf := &Config{TokenURL: "https://" + proxy.addr() + "/token", HTTPClient: client}
+				conf := &Config{TokenURL: "https://" + proxy.Addr + "/token", HTTPClient: client}
 				var wg sync.WaitGroup
 				for range 2 { // As many connections as net/http keeps for a host.
 					wg.Go(func() {
@@ -55,13 +54,13 @@ func TestF25_BlackHoledConnections(t *testing.T) {
 				wg.Wait()
 				_, ok := protocols.Load(protocol)
 				require.True(t, ok)
-				before := proxy.accepted.Load()
+				before := proxy.Accepted()
 
-				proxy.swallow()
+				proxy.Swallow()
 				conf.Retry.AttemptTimeout = time.Second
 				_, err := conf.Token(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, before+1, proxy.accepted.Load(), "one new connection")
+				require.Equal(t, before+1, proxy.Accepted(), "one new connection")
 				_, err = conf.Token(t.Context())
 				require.NoError(t, err, "the dead connection has left the pool")
 			})
@@ -84,77 +83,4 @@ func TestF25_RetryUsesTheProgramsTransport(t *testing.T) {
 	_, err := conf.Token(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 2, calls)
-}
-
-// blackHole is a TCP proxy whose connections can be made to swallow what they get.
-type blackHole struct {
-	listener net.Listener
-	target   string
-	accepted atomic.Int32
-
-	mu    sync.Mutex
-	holes []*atomic.Bool
-}
-
-func newBlackHole(t *testing.T, target string) *blackHole {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	b := &blackHole{listener: listener, target: target}
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		listener.Close()
-		wg.Wait()
-	})
-	ctx := t.Context() // Done before the cleanup.
-	wg.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			b.accepted.Add(1)
-			out, err := net.Dial("tcp", target)
-			if err != nil {
-				conn.Close()
-				continue
-			}
-			hole := new(atomic.Bool)
-			b.mu.Lock()
-			b.holes = append(b.holes, hole)
-			b.mu.Unlock()
-			context.AfterFunc(ctx, func() {
-				conn.Close()
-				out.Close()
-			})
-			wg.Go(func() { forward(out, conn, hole) })
-			wg.Go(func() { forward(conn, out, hole) })
-		}
-	})
-	return b
-}
-
-func forward(to io.Writer, from io.Reader, hole *atomic.Bool) {
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		if err != nil {
-			return
-		}
-		if !hole.Load() {
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-	}
-}
-
-func (b *blackHole) addr() string { return b.listener.Addr().String() }
-
-// swallow makes the connections there are swallow everything.
-func (b *blackHole) swallow() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, hole := range b.holes {
-		hole.Store(true)
-	}
 }

@@ -93,12 +93,7 @@ type tokenEndpoint struct {
 }
 
 func (e *tokenEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
-	defer req.Body.Close()
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(body))
+	form, err := formOf(req)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +108,16 @@ func (e *tokenEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, a.err
 	}
 	return a.response(req), nil
+}
+
+// formOf reads the body of a token request, and closes it as a RoundTripper must.
+func formOf(req *http.Request) (url.Values, error) {
+	defer req.Body.Close()
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	return url.ParseQuery(string(body))
 }
 
 // config returns a Config whose token endpoint is e.

@@ -832,12 +832,7 @@ func (s *simulation) refreshEnded(err error) {
 
 // requestToken is the authorization server.
 func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
-	defer req.Body.Close()
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(body))
+	form, err := formOf(req)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // Package hostile has servers for tests. They record every byte that they receive, and
 // answer as no honest server would. With them, a test shows what a client gave away and
-// what it kept.
+// what it kept. A [BlackHole] is a proxy that loses what is sent through it.
 //
 // A test that finds no secret proves only as much as its search: [Forms] has everything
 // that is searched for.
