@@ -151,7 +151,7 @@ func TestS23_AnotherLeaderEachTime(t *testing.T) {
 	})
 }
 
-// An API that answers 401 for ever costs the whole fleet two token requests in 30 seconds.
+// An API always answers 401. The whole fleet makes two token requests in 30 seconds.
 func TestS25_RejectionsOfTheFleet(t *testing.T) {
 	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 		replicas := f.replicas(200)

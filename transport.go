@@ -287,10 +287,9 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 			bounded.Tell(observer.TokenServed, event.TokenServed{})
 			return cached.copy(), nil
 		}
-		// During an outage the token may be stale for a long time. If there is nothing to
-		// wait for, it doesn't matter who calls, which is costly to find out. An expired
-		// token is for the guard: a flight that fails before the guard waits for it would
-		// be followed by another.
+		// During an outage the token may be stale for a long time. isCaller is slow, so it
+		// is left out if there is nothing to wait for. An expired token is left to the
+		// guard. If a flight failed before the guard waits for it, another would follow.
 		if cached.usable(now) {
 			if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
 				bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})

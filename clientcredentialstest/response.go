@@ -30,8 +30,8 @@ func (r *refusal) as(code string) *refusal {
 func (r *refusal) answer() answer {
 	a := answer{status: http.StatusBadRequest, body: errorBody(r.code, r.text)}
 	if r.code == "invalid_client" {
-		// RFC 6749 requires the challenge only for requests with an Authorization
-		// header, but RFC 9110, Section 15.5.2, requires it for every 401.
+		// RFC 9110, Section 15.5.2, requires a challenge in every 401. RFC 6749 asks for
+		// it only if the request has an Authorization header.
 		a.status, a.challenge = http.StatusUnauthorized, basicChallenge
 	}
 	return a

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// HandlerTransport returns a RoundTripper that carries requests for every host to h,
-// without sockets. To simulate several servers, use an [http.ServeMux] with hosts in
+// HandlerTransport returns a RoundTripper that hands every request to h, whatever its
+// host. It uses no sockets. To simulate several servers, use an [http.ServeMux] with hosts in
 // its patterns. The client and the server of net/http speak HTTP/1.1 to each other, so
 // contexts, streaming, trailers and hijacking work as on a network. Requests for https
 // travel in the clear: neither side sees TLS.

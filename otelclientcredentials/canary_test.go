@@ -46,7 +46,7 @@ func TestCanary(t *testing.T) {
 		"transport's text": "TransportCanary-q1W",
 		"panic":            "PanicCanary-j8Z",
 	}
-	// ECHO in body stands for everything that the client sent, and more.
+	// ECHO in a body is replaced by what the client sent, and by canaries.
 	answer := func(status int, mediaType, body string) roundTripper {
 		return func(req *http.Request) (*http.Response, error) {
 			sent, _ := io.ReadAll(req.Body)

@@ -329,7 +329,7 @@ func TestGlobalProviders(t *testing.T) {
 	require.Len(t, tel.spans.Ended(), 1)
 }
 
-// A token from memory is served for every API request.
+// Every API request reports an event, so that must cost little.
 func TestServingAllocatesNothing(t *testing.T) {
 	name := attribute.String("clientcredentials.name", "billing")
 	for _, provider := range []metric.MeterProvider{noop.NewMeterProvider(), newTelemetry().meters, otel.GetMeterProvider()} {

@@ -40,7 +40,7 @@ func Ready(source *clientcredentials.Source, logger *slog.Logger) http.Handler {
 			defer cancel()
 			if _, err := source.TokenContext(ctx); err != nil {
 				code = http.StatusServiceUnavailable
-				logger.Warn("not ready", "error", err) // It contains no secret, but isn't meant for everybody.
+				logger.Warn("not ready", "error", err) // The caller needn't know why.
 			}
 		}
 		status := source.Status()

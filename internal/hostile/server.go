@@ -198,7 +198,7 @@ func (c *recordedConn) Read(p []byte) (int, error) {
 }
 
 // Client returns a client that trusts every Server and reaches it by both of its hosts.
-// It makes a new connection for every request.
+// Each request gets a connection of its own.
 func Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
