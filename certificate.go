@@ -3,9 +3,7 @@ package clientcredentials
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
 // This file is about the client's TLS certificate, RFC 8705: connections that present it to
@@ -38,8 +37,7 @@ func certificateOf(ctx context.Context, auth ClientAuth) (*tls.Certificate, erro
 
 // certificateThumbprint returns the x5t#S256 of RFC 8705, Section 3.1.
 func certificateThumbprint(certificate *tls.Certificate) string {
-	sum := sha256.Sum256(certificate.Certificate[0])
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	return jws.Digest(certificate.Certificate[0])
 }
 
 func sameCertificate(a, b *tls.Certificate) bool {

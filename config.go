@@ -186,10 +186,7 @@ func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
 // CloseIdleConnections of the client has no effect, as *oauth2.Transport doesn't pass it
 // on. Use an http.Client with a [Transport] where that matters.
 func (c *Config) Client(ctx context.Context) *http.Client {
-	base, err := contextClient(ctx)
-	if err != nil {
-		base = http.DefaultClient // The token request reports the error.
-	}
+	base, _ := contextClient(ctx) // The token request reports the error.
 	return &http.Client{
 		Transport:     newClientTransport(c.Source(ctx), base.Transport),
 		CheckRedirect: base.CheckRedirect,
@@ -230,10 +227,7 @@ func (c *Config) Source(ctx context.Context) *Source {
 // CheckRedirect, Jar and Timeout: set those in the http.Client that you put the Transport
 // into.
 func (c *Config) Transport(ctx context.Context) *Transport {
-	base, err := contextClient(ctx)
-	if err != nil {
-		base = http.DefaultClient // The token request reports the error.
-	}
+	base, _ := contextClient(ctx) // The token request reports the error.
 	return &Transport{Source: c.Source(ctx), Base: base.Transport}
 }
 
@@ -356,11 +350,11 @@ func contextClient(ctx context.Context) (*http.Client, error) {
 		return http.DefaultClient, nil
 	case *http.Client:
 		if client == nil {
-			return nil, errors.New("oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
+			return http.DefaultClient, errors.New("oauth2: the *http.Client in the context under oauth2.HTTPClient is nil")
 		}
 		return client, nil
 	default:
 		// To ignore it would send the secret through another client than the program means.
-		return nil, fmt.Errorf("oauth2: the value in the context under oauth2.HTTPClient is a %T, not a *http.Client", client)
+		return http.DefaultClient, fmt.Errorf("oauth2: the value in the context under oauth2.HTTPClient is a %T, not a *http.Client", client)
 	}
 }

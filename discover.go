@@ -135,8 +135,7 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	}
 	// A redirect would let the server of another origin speak for the issuer.
 	// Cookies are for what a user does.
-	private := *client
-	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	private := withoutRedirects(client)
 	private.Jar = nil
 	ctx, cancel := context.WithTimeoutCause(ctx, discoverTimeout,
 		fmt.Errorf("it took longer than %v: %w", discoverTimeout, context.DeadlineExceeded))
@@ -145,7 +144,7 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	var notFound []string
 	for _, location := range metadataLocations(parsed) {
 		m, err := bounded.Do(ctx, func(ctx context.Context) (*ServerMetadata, error) {
-			return fetchMetadata(ctx, &private, location, issuer)
+			return fetchMetadata(ctx, private, location, issuer)
 		})
 		var elsewhere notFoundError
 		if errors.As(err, &elsewhere) {

@@ -112,7 +112,7 @@ func retrieveError(resp *http.Response, body []byte, parsed *tokenresponse.Respo
 // isTime reports whether value is a number of seconds or a date of HTTP.
 func isTime(value string) bool {
 	_, err := http.ParseTime(value)
-	return err == nil || value != "" && strings.Trim(value, "0123456789") == ""
+	return err == nil || isSeconds(value)
 }
 
 // withoutCredentials returns a request that says where req went, and no more. Of the

@@ -92,9 +92,14 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 
 	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone, so no
 	// redirect is followed.
+	return &tokenRequest{conf: &conf, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+}
+
+// withoutRedirects returns a copy of client that follows no redirect.
+func withoutRedirects(client *http.Client) *http.Client {
 	private := *client
 	private.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &tokenRequest{conf: &conf, endpoint: endpoint, client: &private, base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+	return &private
 }
 
 // isEmptyClient reports whether client is nil, or as good as nil: some decoders of

@@ -207,12 +207,14 @@ func retryAfter(err error, now time.Time) time.Duration {
 	return parseRetryAfter(header.Get("Retry-After"), now)
 }
 
+// isSeconds reports whether the value of Retry-After is a number.
+func isSeconds(value string) bool {
+	return value != "" && strings.Trim(value, "0123456789") == ""
+}
+
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
-	if value == "" {
-		return 0
-	}
-	if strings.Trim(value, "0123456789") == "" {
+	if isSeconds(value) {
 		seconds, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || seconds > int64(maxRetryAfter/time.Second) {
 			return maxRetryAfter

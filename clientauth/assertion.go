@@ -91,7 +91,7 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 		header["kid"] = keyID
 	}
 	if signing.Certificate != nil {
-		header["x5t#S256"] = thumbprint(signing.Certificate.Raw)
+		header["x5t#S256"] = jws.Digest(signing.Certificate.Raw)
 	}
 	if err := assert(attempt, key, header, a.Type, a.Audience, a.Lifetime); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -42,7 +43,7 @@ func TestAssertionsOnTheWire(t *testing.T) {
 		"typ":           {&PrivateKeyJWT{Key: SignerKey(p256), Type: "client-authentication+jwt"}, p256.Public(), "", `"alg":"ES256","typ":"client-authentication+jwt"`},
 		"certificate": {
 			&PrivateKeyJWT{Key: CertificateKey(CertificateFiles(file(t, own.cert), file(t, own.key)))},
-			own.Leaf.PublicKey, "", `"alg":"ES256","x5t#S256":"` + thumbprint(own.Leaf.Raw) + `"`,
+			own.Leaf.PublicKey, "", `"alg":"ES256","x5t#S256":"` + jws.Digest(own.Leaf.Raw) + `"`,
 		},
 		"HS512":     {&ClientSecretJWT{Algorithm: "HS512"}, nil, long, `"alg":"HS512"`},
 		"by Secret": {&ClientSecretJWT{Secret: secret(long)}, nil, "another", `"alg":"HS256"`},

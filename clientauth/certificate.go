@@ -3,10 +3,8 @@ package clientauth
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -158,12 +156,6 @@ func leaf(pair *tls.Certificate) (*x509.Certificate, error) {
 	return x509.ParseCertificate(pair.Certificate[0])
 }
 
-// thumbprint returns the x5t#S256 of a certificate in DER, RFC 7515, Section 4.1.8.
-func thumbprint(certificate []byte) string {
-	sum := sha256.Sum256(certificate)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
 // checkValidity reports a certificate that has expired or isn't valid yet.
 func checkValidity(certificate *x509.Certificate, now time.Time) error {
 	if now.Before(certificate.NotBefore) {
@@ -215,7 +207,7 @@ func authenticate(ctx context.Context, source CertificateSource, attempt *client
 		return err
 	}
 	attempt.Form.Set("client_id", attempt.ClientID)
-	attempt.CredentialID = thumbprint(pair.Leaf.Raw)
+	attempt.CredentialID = jws.Digest(pair.Leaf.Raw)
 	return nil
 }
 

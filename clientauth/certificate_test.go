@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
 // pairFiles are the two files of a certificate.
@@ -167,7 +168,7 @@ func TestCertificatesOnTheWire(t *testing.T) {
 
 			attempt := attempt()
 			require.NoError(t, test.auth.Authenticate(t.Context(), attempt))
-			require.Equal(t, thumbprint(own.Leaf.Raw), attempt.CredentialID)
+			require.Equal(t, jws.Digest(own.Leaf.Raw), attempt.CredentialID)
 		})
 	}
 }

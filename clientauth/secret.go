@@ -3,7 +3,6 @@ package clientauth
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"net/url"
@@ -11,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // A SecretSource returns a secret, such as a password from a secret manager, or a
@@ -120,7 +120,7 @@ func (a *ClientSecretBasic) Authenticate(ctx context.Context, attempt *clientcre
 	} else if strings.Contains(id, ":") {
 		return errors.New("ClientID contains a colon, but a raw Authorization header ends the id at the first colon; set Raw to false, or use ClientSecretPost")
 	}
-	attempt.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(id+":"+secret)))
+	attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials(id, secret))
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -378,8 +377,7 @@ func (percentEncoded) Authenticate(_ context.Context, attempt *clientcredentials
 	for _, c := range []byte(attempt.ClientSecret) {
 		fmt.Fprintf(&secret, "%%%02X", c)
 	}
-	credentials := url.QueryEscape(attempt.ClientID) + ":" + secret.String()
-	attempt.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+	attempt.Header.Set("Authorization", "Basic "+redact.BasicCredentials(url.QueryEscape(attempt.ClientID), secret.String()))
 	return nil
 }
 

@@ -6,12 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -51,10 +46,7 @@ type claims struct {
 }
 
 // A Key is a private key that tokens are bound to.
-type Key struct {
-	*jws.Key
-	local bool // signing is a computation in this process, and ends by itself
-}
+type Key struct{ *jws.Key }
 
 // NewKey returns the key of a signer, or says why it can't be used.
 func NewKey(signer crypto.Signer) (*Key, error) {
@@ -62,19 +54,14 @@ func NewKey(signer crypto.Signer) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Key{Key: key}
-	switch signer.(type) {
-	case *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
-		k.local = true
-	}
-	return k, nil
+	return &Key{key}, nil
 }
 
 // Prove returns the proof as a JWT signed by the key, for one request that is sent now. It
 // takes no longer than ctx allows, even if the signer, such as one for a key in a KMS, takes
 // longer.
 func (k *Key) Prove(ctx context.Context, p Proof, now time.Time) (string, error) {
-	if k.local {
+	if k.IsLocal() {
 		return k.prove(p, now)
 	}
 	signed, err := bounded.Do(ctx, func(context.Context) (string, error) { return k.prove(p, now) })
@@ -97,8 +84,7 @@ func (k *Key) prove(p Proof, now time.Time) (string, error) {
 		payload.Method = http.MethodGet
 	}
 	if p.AccessToken != "" {
-		sum := sha256.Sum256([]byte(p.AccessToken))
-		payload.TokenHash = base64.RawURLEncoding.EncodeToString(sum[:])
+		payload.TokenHash = jws.Digest([]byte(p.AccessToken))
 	}
 	return k.Sign(map[string]any{"typ": "dpop+jwt", "jwk": k.JWK()}, payload)
 }

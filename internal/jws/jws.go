@@ -93,6 +93,7 @@ type Key struct {
 	jwk        string // canonical, RFC 7638, Section 3; empty for a secret
 	thumbprint string
 	sign       func(message []byte) (signature []byte, err error)
+	local      bool // signing is a computation in this process
 }
 
 // NewKey returns a key that signs with signer, which may run in another process or
@@ -130,8 +131,7 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 		}
 		return signature, err
 	}
-	thumbprint := sha256.Sum256([]byte(jwk))
-	key := &Key{algorithm: a.name, jwk: jwk, thumbprint: encode(thumbprint[:]), sign: verified}
+	key := &Key{algorithm: a.name, jwk: jwk, thumbprint: Digest([]byte(jwk)), sign: verified}
 	switch signer.(type) {
 	case *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
 		// If these work once, they always work. With an elliptic curve,
@@ -139,7 +139,7 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 		if _, err := verified(nil); err != nil {
 			return nil, err
 		}
-		key.sign = sign
+		key.sign, key.local = sign, true
 	}
 	return key, nil
 }
@@ -214,6 +214,16 @@ func (k *Key) compact(protected, payload []byte) (string, error) {
 }
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// Digest returns the SHA-256 of b in base64url, as in the ath and jkt of RFC 9449 and the
+// x5t#S256 of RFC 7515, Section 4.1.8.
+func Digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return encode(sum[:])
+}
+
+// IsLocal reports whether signing is a computation in this process, which ends by itself.
+func (k *Key) IsLocal() bool { return k.local }
 
 var errNoPublicKey = errors.New("the signer has no public key, or an invalid one")
 

@@ -89,7 +89,12 @@ func lastOf(words []string) string {
 
 // endsInCredential reports whether word is one of credentialEndings, or ends in one.
 func endsInCredential(word string) bool {
-	return slices.ContainsFunc(strings.Fields(credentialEndings), func(ending string) bool { return strings.HasSuffix(word, ending) })
+	for ending := range strings.FieldsSeq(credentialEndings) {
+		if strings.HasSuffix(word, ending) {
+			return true
+		}
+	}
+	return false
 }
 
 // isOneOf returns a function that reports whether a word is in a list.

@@ -148,12 +148,17 @@ func (m *Masker) MaskExcept(text string, limit int, words []string) string {
 			at += i + len(literal)
 		}
 	}
-	found = slices.DeleteFunc(found, func(s span) bool {
-		return slices.ContainsFunc(words, func(own string) bool {
-			begin := strings.LastIndex(text, own)
-			return 0 <= begin && begin <= s.begin && s.end <= begin+len(own)
+	if len(found) > 0 {
+		var kept []span // the last occurrence of each word
+		for _, own := range words {
+			if begin := strings.LastIndex(text, own); begin >= 0 {
+				kept = append(kept, span{begin, begin + len(own)})
+			}
+		}
+		found = slices.DeleteFunc(found, func(s span) bool {
+			return slices.ContainsFunc(kept, func(k span) bool { return k.begin <= s.begin && s.end <= k.end })
 		})
-	})
+	}
 	slices.SortFunc(found, func(a, b span) int { return a.begin - b.begin })
 
 	var masked strings.Builder
