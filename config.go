@@ -340,7 +340,7 @@ func parseTokenURL(address string) (*url.URL, error) {
 }
 
 // contextClient returns the client in ctx under oauth2.HTTPClient, else
-// http.DefaultClient.
+// http.DefaultClient, also with an error.
 func contextClient(ctx context.Context) (*http.Client, error) {
 	if ctx == nil {
 		return http.DefaultClient, nil
