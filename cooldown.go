@@ -17,8 +17,8 @@ const (
 	cooldownFree = 5                // failures in a row before callers without a token have to wait
 
 	// minRejection is the least time between two tokens that are dropped because an API
-	// answered 401, since an API may answer 401 to any token. For tokens that live shorter
-	// it is their life.
+	// answered 401, since an API may answer 401 to any token. If a token has a shorter life,
+	// that life is the limit.
 	minRejection = 30 * time.Second
 
 	// lastMoment is how long before its expiry a token that an API rejects has simply ended.

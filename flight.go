@@ -83,8 +83,8 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	return c, nil, nil
 }
 
-// takeOff starts a flight, or returns why there should be none. usable says that there is a
-// token meanwhile. It requires that s.mu is held.
+// takeOff starts a flight, or returns why there should be none. usable says that
+// callers have a token meanwhile. It requires that s.mu is held.
 func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error {
 	if s.ctx.Err() != nil {
 		return newConstructionError(s.ctx)
@@ -139,8 +139,8 @@ func (s *Source) fly(ctx context.Context, cancel context.CancelFunc, f *flight) 
 	})
 }
 
-// announce tells the Observer of the start, which may choose another context for the token
-// request.
+// announce tells the Observer that f starts. The Observer may choose another context for
+// the token request.
 func (s *Source) announce(ctx context.Context, f *flight) {
 	defer close(f.announced)
 	observer := f.request.conf.observer()

@@ -142,7 +142,7 @@ func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 // isBound reports whether using c takes more than the token.
 func (c *cachedToken) isBound() bool { return c.bound != binding{} }
 
-// copy returns a token that the caller may change, and so are the values that Extra returns.
+// copy returns a token that the caller may change, including the values of its Extra.
 func (c *cachedToken) copy() *oauth2.Token {
 	token := c.token
 	if c.nested {

@@ -33,7 +33,7 @@ type tokenRequest struct {
 	conf     *Config           // private: later changes of the program's Config don't reach it
 	endpoint *url.URL          // conf.TokenURL
 	client   *http.Client      // private: follows no redirects
-	base     http.RoundTripper // of the program's client; client has another one if a certificate is to be presented
+	base     http.RoundTripper // the program's; client.Transport differs from it if a certificate is presented
 	form     url.Values        // without the client's credentials
 	styles   *authStyleCache
 	nonces   *dpop.Nonces

@@ -52,8 +52,8 @@ func (w *call) sends(token *oauth2.Token) {
 	}
 }
 
-// refused returns the token that the server has refused with err. It returns nil if err
-// is another error, or if it comes from this package and no token was sent.
+// refused returns the token that the server has refused with err. It returns nil for any
+// other error, and for an error of this package that came before a token was sent.
 func (w *call) refused(err error) *oauth2.Token {
 	if err == nil || status.Code(err) != codes.Unauthenticated {
 		return nil

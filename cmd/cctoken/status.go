@@ -50,7 +50,7 @@ func statusOf(err error) int {
 }
 
 // requestStatus returns the exit status for err, the error of a request that was sent.
-// The status of the last answer is answered, or 0 if there is none.
+// answered is the status of the last answer, or 0 if there was none.
 func requestStatus(err error, answered int) int {
 	var refusal *oauth2.RetrieveError
 	switch {

@@ -159,8 +159,8 @@ func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.
 	return m, w.fail(before, err)
 }
 
-// fail returns err with its exit status. The first exchanges, as many as before says,
-// have nothing to do with err.
+// fail returns err with its exit status. before is the number of exchanges that came before
+// the request that failed.
 func (w *wire) fail(before int, err error) error {
 	sent := w.sent()[before:]
 	switch {

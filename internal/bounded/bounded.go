@@ -47,8 +47,8 @@ type Call[T any] struct {
 	err   error
 }
 
-// Start calls f as Go does. It calls ended, unless that is nil, before anybody who waits
-// for the call gets the result, and what ended returns, unless that is nil, afterwards.
+// Start calls f as Go does. If ended isn't nil, it runs before anybody who waits for the
+// call gets the result. If ended returns a function, that runs afterwards.
 func Start[T any](ctx context.Context, f func(context.Context) (T, error), ended func(T, error) (then func())) *Call[T] {
 	c := &Call[T]{done: make(chan struct{})}
 	Go(ctx, f, func(value T, err error) {

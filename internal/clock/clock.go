@@ -60,8 +60,8 @@ func (d Deadline) Time() time.Time {
 // a timer knows only the monotonic clock.
 const slice = time.Second
 
-// Wait waits until the deadline has passed, or ctx is done. It returns the cause of ctx
-// in that case. After a suspend it returns at most a second late.
+// Wait waits until the deadline has passed. If ctx is done before, it returns the cause of
+// ctx. After a suspend it returns at most a second late.
 func (d Deadline) Wait(ctx context.Context) error {
 	for {
 		left := d.Left(time.Now())

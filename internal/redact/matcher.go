@@ -25,13 +25,13 @@ type matcher struct {
 	words int             // in a set of states
 	first edges           // where a secret begins
 	last  edges           // where one ends
-	odd   states          // where a character comes next before which JSON may put a backslash
+	odd   states          // where JSON may write a backslash before the next character
 	ascii [128]states     // where this character comes next
 	other map[rune]states // the same for the rest of Unicode
 }
 
-// edges are states at which secrets begin, or at which they end. A short secret is
-// found only as a whole word: its own edge is only where a word has one.
+// edges are states at which secrets begin, or at which they end. A short secret is found
+// only as a whole word: it begins where a word begins, and ends where a word ends.
 type edges struct {
 	all      states
 	anywhere states // without the edges of short secrets

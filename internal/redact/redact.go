@@ -50,8 +50,8 @@ type Masker struct {
 
 // NewMasker returns a Masker for secrets. It skips empty ones. It finds each
 // secret as it is, encoded for forms, URLs, JSON, HTML and Go, and in base64, with or
-// without padding. It finds a secret of fewer than 8 characters only as a whole word,
-// and so its base64.
+// without padding. It finds a secret of fewer than 8 characters, and the base64 of one,
+// only as a whole word.
 func NewMasker(secrets ...string) *Masker {
 	m := new(Masker)
 	for _, secret := range secrets {
@@ -125,9 +125,8 @@ func isPlain(r rune) bool {
 // text than it returns, and its cost doesn't depend on what text says.
 func (m *Masker) Mask(text string, limit int) string { return m.MaskExcept(text, limit, nil) }
 
-// MaskExcept is Mask for a text in which others than the peer have words of their own.
-// It leaves the last occurrence of each of these words as it is, unless that is only a
-// part of a secret.
+// MaskExcept is Mask for a text that isn't only the peer's: words are what others wrote in
+// it. The last occurrence of each stays as it is, unless it is only a part of a secret.
 func (m *Masker) MaskExcept(text string, limit int, words []string) string {
 	if m.opaque {
 		if text == "" {
