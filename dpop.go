@@ -51,19 +51,16 @@ func (s *Source) proofNonces() *dpop.Nonces {
 	return &s.rarely().nonces
 }
 
-// proveRequest adds the token of c to header, and a proof for req if c is bound to a key. It
-// returns the nonce in the proof.
+// proveRequest adds to header a proof for req by the key that c is bound to. It returns the
+// nonce in the proof.
 func (s *Source) proveRequest(req *http.Request, header http.Header, c *cachedToken) (nonce string, err error) {
-	if c.bound.key != nil {
-		nonce = s.rarely().nonces.Get(origin.Of(req.URL))
-		proof := dpop.Proof{Method: req.Method, URL: req.URL, Host: req.Host, AccessToken: c.token.AccessToken, Nonce: nonce}
-		signed, err := c.bound.key.Prove(req.Context(), proof, time.Now())
-		if err != nil {
-			return "", fmt.Errorf("oauth2: cannot make the proof for DPoP: %w", err)
-		}
-		header.Set(dpop.Header, signed)
+	nonce = s.rarely().nonces.Get(origin.Of(req.URL))
+	proof := dpop.Proof{Method: req.Method, URL: req.URL, Host: req.Host, AccessToken: c.token.AccessToken, Nonce: nonce}
+	signed, err := c.bound.key.Prove(req.Context(), proof, time.Now())
+	if err != nil {
+		return "", fmt.Errorf("oauth2: cannot make the proof for DPoP: %w", err)
 	}
-	header.Set("Authorization", c.authorization)
+	header.Set(dpop.Header, signed)
 	return nonce, nil
 }
 
@@ -110,8 +107,13 @@ func (s *Source) Authorize(req *http.Request) error {
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}
-	_, err = s.proveRequest(req, req.Header, c)
-	return err
+	if c.bound.key != nil {
+		if _, err := s.proveRequest(req, req.Header, c); err != nil {
+			return err
+		}
+	}
+	req.Header.Set("Authorization", c.authorization)
+	return nil
 }
 
 // AdoptNonce remembers the DPoP nonce in an API's answer, RFC 9449, Section 9, for later

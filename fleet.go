@@ -209,12 +209,12 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(),
 		source: s, flight: f,
 	}
-	response, err := s.share(ctx, f, sharing)
+	response, err := sharing.share(ctx)
 	if !errors.Is(err, tokenstore.ErrLeaseLost) {
 		return response, err
 	}
 	// Perhaps the lease was lost to an invalidation, and the new token is just as invalid.
-	if again, err := s.share(ctx, f, sharing); err == nil || errors.Is(err, tokenstore.ErrLeaseLost) {
+	if again, err := sharing.share(ctx); err == nil || errors.Is(err, tokenstore.ErrLeaseLost) {
 		response = again
 	}
 	return response, nil // It may not be shared, but this replica can use it.
@@ -222,27 +222,28 @@ func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) 
 
 // share gets a token by way of the store. If it loses the lease, it returns ErrLeaseLost
 // together with a response that isn't shared.
-func (s *Source) share(ctx context.Context, f *flight, sharing *sharing) (*tokenResponse, error) {
-	sharing.left = storeBudget
+func (s *sharing) share(ctx context.Context) (*tokenResponse, error) {
+	s.left = storeBudget
 	var invalidation *storeCall
-	sharing.past, invalidation = s.recall(f)
-	if n := len(sharing.spent); n > 0 {
-		sharing.stale = sharing.spent[n-1]
+	s.past, invalidation = s.source.recall(s.flight)
+	if n := len(s.spent); n > 0 {
+		s.stale = s.spent[n-1]
 	}
-	if invalidation != nil && sharing.await(ctx, invalidation) != nil {
-		return sharing.fetch(ctx)
+	if invalidation != nil && s.await(ctx, invalidation) != nil {
+		return s.fetch(ctx)
 	}
-	response, lead, err := sharing.claim(ctx)
+	response, lead, err := s.claim(ctx)
 	switch {
-	case err != nil || response != nil:
-		return response, err
+	case err != nil:
+		return nil, err
+	case response != nil: // another replica's
 	case lead:
-		response, err = sharing.lead(ctx)
+		response, err = s.lead(ctx)
 	default:
-		response, err = sharing.fetch(ctx)
+		response, err = s.fetch(ctx)
 	}
 	if response != nil {
-		response.leaseWait = sharing.leaseWait
+		response.leaseWait = s.leaseWait
 	}
 	return response, err
 }
@@ -290,7 +291,6 @@ func (s *sharing) claim(ctx context.Context) (response *tokenResponse, lead bool
 				return nil, false, nil // The record stays: other replicas may be able to read it.
 			}
 			if !slices.Contains(s.spent, claim.Record.Version) && !response.almostExpired(asked, s.until) && !s.asks && !response.isOld(s.least) {
-				response.leaseWait = s.leaseWait
 				return response, false, nil
 			}
 			if old++; old > maxLeaders {
