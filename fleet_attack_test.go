@@ -114,6 +114,21 @@ func TestS21_RevokedTokenComesBack(t *testing.T) {
 	})
 }
 
+// A record that is older than the token that was dropped is no better than that.
+func TestS21_RecordBeforeTheInvalidation(t *testing.T) {
+	fleetBubble(t, 24*time.Hour, func(t *testing.T, f *fleet) {
+		old := f.sealed(t, 1, time.Hour)[0]
+		r := f.replica()
+		invalidated := r.token(t)
+		r.store.SetFault(&storetest.Fault{Operation: event.Acquire, Reply: true, Claim: func(c *tokenstore.Claim) {
+			*c = tokenstore.Claim{State: tokenstore.ClaimHit, Record: old, TTL: 20 * time.Hour}
+		}})
+		r.Invalidate(invalidated)
+		r.get(t)
+		require.Equal(t, 3, f.auth.TokenRequests(), "one for each token")
+	})
+}
+
 func TestS22_ReplayedNotes(t *testing.T) {
 	for name, retryAfter := range map[string]time.Duration{"short": 45 * time.Second, "a minute": time.Minute, "an hour": time.Hour} {
 		t.Run(name, func(t *testing.T) {
