@@ -98,7 +98,7 @@ func TestS03_LeaderFrozen(t *testing.T) {
 		release()
 		leader.thaw(t)
 		older := leader.receive(t)
-		require.Equal(t, 1, older.Seen.lost())
+		leader.awaitSeen(t, func(seen observed) bool { return seen.lost() == 1 }, "its record is refused")
 		require.Equal(t, before, f.version(t))
 		f.requireOneToken(t, 2, append(older.Results, newer)...)
 		leader.quit(t)

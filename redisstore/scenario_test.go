@@ -86,6 +86,17 @@ func (f *fleet) disturbed() bool {
 		slices.ContainsFunc(f.workers, func(w *worker) bool { return w.seen.slow() })
 }
 
+// disturbedSoon is disturbed, but first gives Observers that got no processor some time.
+func (f *fleet) disturbedSoon() bool {
+	for range 20 {
+		if f.disturbed() {
+			return true
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return false
+}
+
 // requireOneToken checks that all callers got the same token, and that there were this
 // many token requests.
 func (f *fleet) requireOneToken(t testing.TB, requests int, results ...result) {
@@ -137,7 +148,7 @@ func scenario(t *testing.T, run func(t *trial, f *fleet), config ...string) {
 			<-done
 			switch {
 			case trial.failure == "":
-			case f.disturbed():
+			case f.disturbedSoon():
 				again = true
 				t.Log("a call of the store was slow")
 			default:

@@ -127,6 +127,16 @@ func (w *worker) get(t testing.TB, n int) {
 	w.send(t, command{Get: n})
 }
 
+// awaitSeen waits until ok returns true for what the worker's Observer was told. An
+// Observer that gets no processor is told later than the caller gets its token.
+func (w *worker) awaitSeen(t testing.TB, ok func(observed) bool, what string) {
+	t.Helper()
+	eventually(t, func() bool {
+		w.send(t, command{})
+		return ok(w.receive(t).Seen)
+	}, what)
+}
+
 // quit checks that the worker leaves no goroutine behind, and that the race detector has
 // found nothing in it.
 func (w *worker) quit(t testing.TB) {
