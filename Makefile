@@ -40,7 +40,7 @@ each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(2)); 
 
 # Cheap sections come first, so that mistakes show early.
 SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
-	check-workflows apidiff test-tools cover test-modules test-fuzz test-servers
+	check-workflows apidiff test-tools cover test-platforms test-modules test-fuzz test-servers
 
 .PHONY: test
 test: ## everything that CI checks
@@ -61,6 +61,23 @@ test-modules: ## go test -race in every module that needs no server
 .PHONY: test-tools
 test-tools: ## go test -race of our own tools
 	@go -C tools test -race -count=1 -timeout $(TIMEOUT) ./...
+
+# Node.js runs the tests for js/wasm, which take three times as long there. TestCanary would
+# take a minute of it, and -short skips what starts other programs.
+.PHONY: test-platforms
+test-platforms: setup ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
+	@for platform in linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm; do
+		echo "[.] go build and go vet for $$platform"
+		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}
+		go build ./...
+		go vet ./...
+	done
+	unset CGO_ENABLED GOOS GOARCH
+	echo "[.] GOOS=js GOARCH=wasm go test -short"
+	GOOS=js GOARCH=wasm go test -short -skip '^TestCanary$$' -timeout $(TIMEOUT) \
+		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
+	echo "[.] GODEBUG=fips140=only go test"
+	GODEBUG=fips140=only go test -timeout $(TIMEOUT) . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
 test-fuzz: ## run each fuzz target for 3 seconds, to see that it works

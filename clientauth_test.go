@@ -7,17 +7,18 @@ import (
 	"net/url"
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 var someToken = reply{body: `{"access_token":"a"}`}
 
 func TestClientAuthOnTheWire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		endpoint := newTokenEndpoint(reply{status: http.StatusServiceUnavailable}, someToken)
 		conf := endpoint.config()
 		conf.Retry = RetryPolicy{}
@@ -91,7 +92,7 @@ func TestClientAuthRotatedDuringTheRequest(t *testing.T) {
 				require.ErrorAs(t, err, &refused)
 			}
 		}
-		t.Run(name, func(t *testing.T) { synctest.Test(t, run) })
+		t.Run(name, func(t *testing.T) { testkit.Synctest(t, run) })
 	}
 }
 

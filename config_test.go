@@ -29,6 +29,7 @@ import (
 	upstream "golang.org/x/oauth2/clientcredentials"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // This file is the drop-in contract: a table of the behaviours that a program sees of
@@ -160,7 +161,7 @@ type trial struct {
 
 func run(t *testing.T, row row, newSubject func(fields upstream.Config, once bool) subject) *network {
 	n := &network{before: row.before, answer: row.answer}
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		fields := upstream.Config{ClientID: "id", ClientSecret: "secret", TokenURL: tokenURL, AuthStyle: oauth2.AuthStyleInHeader}
 		if row.conf != nil {
 			row.conf(&fields)

@@ -17,11 +17,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 const goodMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token"}`
@@ -324,7 +325,7 @@ func TestDiscoverContext(t *testing.T) {
 }
 
 func TestDiscoverTakesTenSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		requests := 0
 		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			requests++

@@ -31,6 +31,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -57,7 +58,7 @@ type replica struct {
 // fleetBubble tests a fleet, with tokens of the given lifetime, in a synctest bubble.
 func fleetBubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, f *fleet)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		auth := &clientcredentialstest.AuthorizationServer{
 			Clients:       []clientcredentialstest.Client{{ID: "id", Secret: "secret"}},
 			TokenLifetime: lifetime,

@@ -11,11 +11,12 @@ import (
 	"net/url"
 	"runtime"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // A deed is what code of the program, or a server, does instead of what it should.
@@ -118,7 +119,7 @@ func TestF19_NoCallOutlivesItsContext(t *testing.T) {
 		for _, deed := range deeds {
 			for door, call := range doors {
 				t.Run(who+" "+deed.name+" under "+door, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
+					testkit.Synctest(t, func(t *testing.T) {
 						c := &Config{ClientID: "id", TokenURL: "https://auth.example/token", HTTPClient: newTokenEndpoint(reply{body: `{"access_token":"t","token_type":"DPoP"}`}).client()}
 						if who != "signer" {
 							c.HTTPClient = newTokenEndpoint(reply{body: `{"access_token":"t"}`}).client()
@@ -186,7 +187,7 @@ func TestF21_APIRequestsAreBounded(t *testing.T) {
 		}, 3 * time.Second, context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Synctest(t, func(t *testing.T) {
 				tokens := newTokenEndpoint(reply{body: `{"access_token":"first"}`}, reply{body: `{"access_token":"second"}`})
 				c := &Config{TokenURL: "https://auth.example/token", HTTPClient: tokens.client()}
 				test.prepare(c)
@@ -267,7 +268,7 @@ func TestF20_ErrorOfAnEndedContext(t *testing.T) {
 		if who == "store" || who == "Observer" || who == "TraceRefresh" || who == "101 with a body" {
 			continue // Config.Token calls none of these, or ends at once.
 		}
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Synctest(t, func(t *testing.T) {
 			c := &Config{ClientID: "id", TokenURL: "https://auth.example/token", HTTPClient: newTokenEndpoint(reply{}).client()}
 			misbehave(c, func() { time.Sleep(time.Hour) })
 			ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)

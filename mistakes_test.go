@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // This file has the mistakes that other token caches have made. Each test is named after a
@@ -24,7 +25,7 @@ var kinds = []string{"Client", "Transport"}
 func TestMistake_FixedWindowOnShortTokens(t *testing.T) {
 	for _, life := range []int{2, 3, 5, 10, 30, 300} {
 		for _, early := range []time.Duration{0, time.Second, 5 * time.Minute, time.Hour} {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Synctest(t, func(t *testing.T) {
 				ctx, requests := answering(t.Context(), fmt.Sprintf(`{"access_token":"t%%","expires_in":%d}`, life))
 				s := (&Config{TokenURL: "https://auth.example/token", EarlyRefresh: early}).Source(ctx)
 				const lives = 10

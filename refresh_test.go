@@ -3,11 +3,11 @@ package clientcredentials
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
@@ -88,7 +88,7 @@ func TestF12_LifeCountsFromBeforeSending(t *testing.T) {
 
 func TestP1c_ShortTokensAreReusedForASecond(t *testing.T) {
 	for _, expiresIn := range []int64{-1, -2147483649, 1} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Synctest(t, func(t *testing.T) {
 			conf, requests := answeringConfig(t, fmt.Sprintf(`{"access_token":"t%%","expires_in":%d}`, expiresIn))
 			s := conf.Source(t.Context())
 			every(time.Millisecond, 10*time.Second, func() { tokenFrom(t, s) })
@@ -98,7 +98,7 @@ func TestP1c_ShortTokensAreReusedForASecond(t *testing.T) {
 }
 
 func TestTokenWithoutExpiry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		conf, requests := answeringConfig(t, `{"access_token":"t%"}`)
 		s := conf.Source(t.Context())
 		token := promptly(t, s)

@@ -11,12 +11,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
@@ -76,7 +76,7 @@ func TestP3d_TokenType(t *testing.T) {
 }
 
 func TestP3c_NeverCached(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		bad := reply{body: `{"access_token":"a\r\nX-Injected: 1","expires_in":3600}`}
 		endpoint := newTokenEndpoint(bad, bad, reply{body: `{"access_token":"good","expires_in":3600}`})
 		source := endpoint.config().Source(t.Context())

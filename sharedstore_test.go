@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 	"github.com/seed-5bfa0880/clientcredentials/tokenstore"
 )
 
@@ -38,7 +39,7 @@ type breakerTest struct {
 // breakerBubble runs a test of a SharedStore in a synctest bubble.
 func breakerBubble(t *testing.T, failure error, test func(t *testing.T, s *breakerTest)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		s := &breakerTest{failure: failure}
 		s.SharedStore = DangerouslyShareInPlaintext(functionStore{acquire: func(ctx context.Context) error {
 			s.calls.Add(1)
@@ -146,7 +147,7 @@ func TestStoreCallGivenUp(t *testing.T) {
 
 // Calls of a store that ignores its context are bounded, and each is given up in time.
 func TestStoreCallsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var inside atomic.Int32
 		s := DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error {

@@ -15,12 +15,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // TestSimulation plays random scenarios with one Source: callers of every kind, an
@@ -120,7 +120,7 @@ func simulate(t *testing.T, seed uint64, met *encounters) {
 				seed, s.scenario, s.timeline(), strings.Join(s.violations, "\n"))
 		}
 	}()
-	synctest.Test(t, func(*testing.T) { s.play() })
+	testkit.Synctest(t, func(*testing.T) { s.play() })
 	s.judge()
 	met.add(s)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // status returns the status of the API's answer to client.
@@ -492,7 +493,7 @@ func TestF11_Replay(t *testing.T) {
 }
 
 func TestF11_ServerThatKeepsIssuingTheSameToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
 		conf, requests := answeringConfig(t, `{"access_token":"same"}`)
 		calls := 0
 		tr := &Transport{Source: conf.Source(t.Context()), Base: roundTripFunc(func(*http.Request) (*http.Response, error) {

@@ -5,13 +5,13 @@ import (
 	"io"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // A world is an authorization server and an API in memory, and a Config for them. It is used
@@ -51,7 +51,7 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 // bubble runs a test with a world under synctest. The tokens have the given lifetime. The
 // test fails if a goroutine is left at its end.
 func bubble(t *testing.T, lifetime time.Duration, test func(t *testing.T, w *world)) {
-	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t, lifetime)) })
+	testkit.Synctest(t, func(t *testing.T) { test(t, newWorld(t, lifetime)) })
 }
 
 // clients returns the client of Config.Client, and one with Config.Transport.

@@ -105,7 +105,8 @@ func TestAssertionRefused(t *testing.T) {
 	}
 	hs256 := forge(crypto.SHA256, "HS256")
 	hs256 = hs256[:strings.LastIndex(hs256, ".")] // without its signature
-	mac := hmac.New(sha256.New, nil)
+	short := make([]byte, 14)                     // the shortest that crypto/hmac takes in FIPS 140-3 mode
+	mac := hmac.New(sha256.New, short)
 	mac.Write([]byte(hs256))
 
 	refuse := func(name string, client cct.Client, code, rule, assertion string, more ...string) {
@@ -120,6 +121,7 @@ func TestAssertionRefused(t *testing.T) {
 	}
 	refuse("another key", cct.Client{PublicKeys: []crypto.PublicKey{otherKey.Public()}}, "invalid_client", "", good)
 	refuse("method not allowed", cct.Client{AuthMethods: []string{"client_secret_jwt"}}, "invalid_client", "", good)
+	refuse("HS256 with a short secret", cct.Client{Secret: string(short)}, "invalid_client", "", hs256+"."+base64url(mac.Sum(nil)))
 	refuse("HS256 without a secret", cct.Client{}, "invalid_client", "", hs256+"."+base64url(mac.Sum(nil)))
 	refuse("ES384 on P-256", cct.Client{}, "invalid_client", "", forge(crypto.SHA384, "ES384"))
 	refuse("alg none", cct.Client{}, "invalid_client", "", forge(crypto.SHA256, "none"))

@@ -15,7 +15,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -134,7 +133,7 @@ func TestProofsOfRFC9449(t *testing.T) {
 		token  = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
 		jkt    = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 	)
-	synctest.Test(t, func(t *testing.T) { // Not testkit.Bubble: it takes 19 years.
+	testkit.Synctest(t, func(t *testing.T) { // Not testkit.Bubble: it takes 19 years.
 		time.Sleep(time.Until(time.Unix(1562262616, 0)))
 		auth := newAuth()
 		req := proven(t, first)

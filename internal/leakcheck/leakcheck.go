@@ -50,8 +50,9 @@ func wait(patience time.Duration) []string {
 
 // expected are calls that mark the stack of a goroutine that doesn't count as a leak.
 var expected = []string{
-	"testing.(*T).Run(", // waits for the test that calls wait, in our own tests
-	"os/signal.loop(",   // runs forever after the first signal.Notify
+	"testing.(*T).Run(",    // waits for the test that calls wait, in our own tests
+	"os/signal.loop(",      // runs forever after the first signal.Notify
+	"runtime.handleEvent(", // belongs to the runtime for GOOS=js
 }
 
 // left returns the stacks of all goroutines except the caller's and the expected

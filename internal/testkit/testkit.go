@@ -7,17 +7,34 @@
 package testkit
 
 import (
+	"crypto/fips140"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// FIPSOnly reports whether the tests run with GODEBUG=fips140=only. The standard library
+// then refuses, by an error or a panic, what FIPS 140-3 doesn't approve.
+func FIPSOnly() bool { return strings.Contains(os.Getenv("GODEBUG"), "fips140=only") }
+
+// Synctest is [synctest.Test]. In FIPS 140-3 mode it skips the test: crypto/rand then
+// collects entropy by measuring time, and panics in a bubble, where time stands still.
+func Synctest(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	if fips140.Enabled() {
+		t.Skip("crypto/rand can't collect entropy by the clock of a bubble")
+	}
+	synctest.Test(t, test)
+}
+
 // limit is how long a bubble may last by its own clock. A loop that polls once a second
 // reaches the limit within seconds of real time.
 const limit = 60 * 24 * time.Hour
 
-// Bubble runs test in a bubble of [synctest.Test], and panics if the test still runs after
+// Bubble runs test in a bubble of [Synctest], and panics if the test still runs after
 // 60 days by the clock of the bubble. That is for a test that waits for something that
 // never happens: if another goroutine of the bubble wakes up regularly, the test would go
 // on until go test gives up.
@@ -34,7 +51,7 @@ func World[W any](t *testing.T, newWorld func(*testing.T) W, test func(*testing.
 
 func bubble(t *testing.T, limit time.Duration, test func(*testing.T)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	Synctest(t, func(t *testing.T) {
 		watchdog := time.AfterFunc(limit, func() {
 			panic(fmt.Sprintf("testkit: %s still runs after %v by the clock of its bubble", t.Name(), limit))
 		})
