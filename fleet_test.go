@@ -1290,12 +1290,19 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 	dropped := make(map[drop]bool)
 	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
 	replicas := f.replicas(8)
+	var records []tokenstore.Record // that were ever in the store
 	for range 300 {
 		r := replicas[random.IntN(len(replicas))]
 		faults := []storetest.Fault{{Hang: true}, storetest.Unavailable(), storetest.ReplyLost(), {Delay: upTo(400 * time.Millisecond)}, storetest.Corrupted()}
-		switch n := random.IntN(12); n {
-		case 0, 1, 2, 3, 4:
-			breakStores(faults[n], r)
+		if len(records) > 0 {
+			old := records[random.IntN(len(records))] // Somebody puts it back there again and again.
+			faults = append(faults, storetest.Fault{Operation: event.Acquire, Reply: true, Claim: func(c *tokenstore.Claim) {
+				*c = tokenstore.Claim{State: tokenstore.ClaimHit, Record: old, TTL: 9 * time.Minute}
+			}})
+		}
+		switch n := random.IntN(13); n {
+		case 0, 1, 2, 3, 4, 12:
+			breakStores(faults[min(n, len(faults)-1)], r)
 		case 5, 6:
 			f.repairStores()
 		case 7:
@@ -1319,6 +1326,11 @@ func simulateFleet(t *testing.T, f *fleet, random *mathrand.Rand) {
 		require.LessOrEqual(t, time.Since(start), 17*time.Second)
 		require.True(t, token.Expiry.After(time.Now()), "the token has expired")
 		require.False(t, dropped[drop{called, token.AccessToken}], "the replica has dropped this token before")
+		for _, key := range f.store.Keys() {
+			if record, ttl := f.store.Record(key); ttl > 0 {
+				records = append(records, record)
+			}
+		}
 		time.Sleep(upTo(2 * time.Second))
 	}
 }

@@ -25,7 +25,7 @@ import (
 
 // TestSimulation plays random scenarios with one Source: callers of every kind, an
 // authorization server and an API that misbehave, invalidations, rotations of the secret,
-// contexts that end, clocks that jump. It records what happens on the fake clock of
+// contexts that end, clocks that jump, a machine that is suspended. It records what happens on the fake clock of
 // testing/synctest, and judges it at the end.
 //
 // The judge learns only from the authorization server for how long a token is valid. From
@@ -174,6 +174,7 @@ const (
 	faultSlow      faultKind = "slow"      // the body takes as long again as the header
 	faultHang      faultKind = "hang"      // until the context ends
 	faultDeaf      faultKind = "deaf"      // ignores the context
+	faultNever     faultKind = "never"     // likewise, and never returns
 	faultMalformed faultKind = "malformed" // with status 200
 	faultPanics    faultKind = "panics"
 	faultExits     faultKind = "exits" // by runtime.Goexit
@@ -183,19 +184,20 @@ const (
 type simEvent struct {
 	at   time.Duration
 	kind eventKind
-	by   time.Duration // how far the clock jumps
+	by   time.Duration // how far the clock jumps, or how long the machine is suspended
 }
 
 type eventKind string
 
 const (
-	eventRevoke eventKind = "revoke"       // all tokens, at the server
-	eventRotate eventKind = "rotate"       // the secret at the server
-	eventAssign eventKind = "assign"       // the server's secret to the Config
-	eventCancel eventKind = "cancel"       // the construction context
-	eventJump   eventKind = "jump"         // of the wall clock against the monotonic one
-	eventLook   eventKind = "status"       // ask for the Status
-	eventDrop   eventKind = "drop current" // Invalidate with the current token
+	eventRevoke  eventKind = "revoke"       // all tokens, at the server
+	eventRotate  eventKind = "rotate"       // the secret at the server
+	eventAssign  eventKind = "assign"       // the server's secret to the Config
+	eventCancel  eventKind = "cancel"       // the construction context
+	eventJump    eventKind = "jump"         // of the wall clock against the monotonic one
+	eventSuspend eventKind = "suspend"      // the machine: the monotonic clock stands still
+	eventLook    eventKind = "status"       // ask for the Status
+	eventDrop    eventKind = "drop current" // Invalidate with the current token
 )
 
 // A simCaller makes its calls one after the other.
@@ -334,7 +336,7 @@ func (g *generator) drawServers() {
 }
 
 func (g *generator) drawFault() fault {
-	f := fault{kind: pick(g.Rand, faultStatus, faultStatus, faultStatus, faultReset, faultCut, faultSlow, faultHang, faultDeaf, faultMalformed, faultPanics, faultExits)}
+	f := fault{kind: pick(g.Rand, faultStatus, faultStatus, faultStatus, faultReset, faultCut, faultSlow, faultHang, faultDeaf, faultNever, faultMalformed, faultPanics, faultExits)}
 	switch f.kind {
 	case faultStatus:
 		f.status = pick(g.Rand, 302, 400, 401, 403, 408, 429, 429, 500, 502, 503, 503, 504)
@@ -435,6 +437,11 @@ func (g *generator) drawEvents() {
 		}
 		add(eventJump, g.upTo(g.horizon), by)
 	}
+	if g.percent(20) && !g.tokenSource {
+		for range 1 + g.IntN(3) {
+			add(eventSuspend, g.upTo(g.horizon), g.within(time.Second, 10*time.Second, time.Minute, g.span))
+		}
+	}
 	slices.SortStableFunc(g.events, func(a, b simEvent) int { return cmp.Compare(a.at, b.at) })
 }
 
@@ -527,7 +534,7 @@ type note struct {
 	token    string
 	rejected bool          // a token is dropped because the API has answered 401
 	replay   bool          // the API answers 401 to a replay
-	by       time.Duration // how far the clock jumps
+	by       time.Duration // how far the clock jumps, or how long the machine is suspended
 	state    State
 }
 
@@ -538,6 +545,7 @@ const (
 	noteInvalidate   noteKind = "Invalidate"
 	noteUnauthorized noteKind = "401"
 	noteJump         noteKind = "the wall clock jumps"
+	noteSuspend      noteKind = "the machine is suspended"
 	noteLook         noteKind = "status"
 )
 
@@ -667,6 +675,8 @@ func (s *simulation) playEvents(quiet chan struct{}) {
 			s.cancel()
 		case eventJump:
 			s.jump(e.by)
+		case eventSuspend:
+			s.suspend(e.by)
 		case eventLook:
 			s.note(noteLook, note{state: s.source.Status().State})
 		case eventDrop:
@@ -687,11 +697,31 @@ func (s *simulation) assignSecret() {
 	s.conf.ClientSecret = fmt.Sprintf("secret%d", s.configSecret)
 }
 
-// jump moves the wall clock, as the current token sees it. A machine that wakes up sees a
-// jump forward too: its monotonic clock has stood still.
+// jump moves the wall clock, as the current token sees it.
 func (s *simulation) jump(by time.Duration) {
 	s.source.mu.Lock()
 	defer s.source.mu.Unlock()
+	s.jumpLocked(by)
+}
+
+// suspend suspends the machine between flights: everything that pauses sees the wall clock
+// go on while the monotonic clock stands still.
+func (s *simulation) suspend(by time.Duration) {
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	if s.source.flight != nil {
+		return // Its pauses can't be reached from here.
+	}
+	s.jumpLocked(by)
+	if rare := s.source.rare.Load(); rare != nil {
+		rare.cooldown.background = rare.cooldown.background.MoveWallClock(by)
+		rare.cooldown.foreground = rare.cooldown.foreground.MoveWallClock(by)
+		rare.rejections.last = rare.rejections.last.MoveWallClock(by)
+	}
+	s.note(noteSuspend, note{by: by})
+}
+
+func (s *simulation) jumpLocked(by time.Duration) {
 	if c := s.source.current.Load(); c != nil {
 		moved := *c
 		moved.sent = moved.sent.MoveWallClock(by)
@@ -850,6 +880,9 @@ func (s *simulation) requestToken(req *http.Request) (*http.Response, error) {
 	case faultHang:
 		<-req.Context().Done()
 		return nil, req.Context().Err()
+	case faultNever:
+		<-s.over
+		return nil, errors.New("it is over")
 	case faultDeaf:
 		select {
 		case <-time.After(a.latency):
@@ -1193,6 +1226,16 @@ func (s *simulation) current(t time.Time) (a *simAttempt, certain bool) {
 	return a, true
 }
 
+// asleep returns how long the machine was suspended from one moment to another.
+func (s *simulation) asleep(from, to time.Time) (sum time.Duration) {
+	for _, n := range s.notes[noteSuspend] {
+		if !n.at.Before(from) && !n.at.After(to) {
+			sum += n.by
+		}
+	}
+	return sum
+}
+
 // any reports whether match is true for one of the notes of that kind.
 func (s *simulation) any(kind noteKind, match func(note) bool) bool {
 	return slices.ContainsFunc(s.notes[kind], match)
@@ -1235,8 +1278,9 @@ func (s *simulation) cooling(f *simFlight, t time.Time, withToken bool) (certain
 	if withToken {
 		pause = pauseAfter(f.failures)
 	}
-	held := t.Before(f.hold)
-	return held || t.Before(f.end.Add(pause*3/4-imprecision)), held || t.Before(f.end.Add(pause))
+	// A suspend at this very moment comes before t or after.
+	late, early := t.Add(s.asleep(f.end, t)), t.Add(s.asleep(f.end.Add(1), t.Add(-1)))
+	return late.Before(f.hold) || late.Before(f.end.Add(pause*3/4-imprecision)), early.Before(f.hold) || early.Before(f.end.Add(pause))
 }
 
 func (s *simulation) judgeFlights() {
@@ -1474,7 +1518,7 @@ func (s *simulation) judgeDrops() {
 		if !d.rejected || a.dead() != forever && s.age(a, d.at) >= max(a.dead()-time.Second, time.Second) {
 			continue
 		}
-		if !rejected.IsZero() && d.at.Before(rejected.Add(min(30*time.Second, a.dead()))) {
+		if !rejected.IsZero() && d.at.Add(s.asleep(rejected, d.at)).Before(rejected.Add(min(30*time.Second, a.dead()))) {
 			s.fail("kept", "because of status 401 tokens were dropped at %s and at %s", s.at(rejected), s.at(d.at))
 		}
 		rejected = d.at
@@ -1485,7 +1529,7 @@ func (s *simulation) judgeDrops() {
 			continue
 		}
 		if !s.any(noteDrop, func(d note) bool {
-			return d.rejected && d.at.After(u.at.Add(-min(30*time.Second, a.dead()))) && d.at.Before(u.at)
+			return d.rejected && d.at.After(u.at.Add(s.asleep(d.at.Add(1), u.at.Add(-1))-min(30*time.Second, a.dead()))) && d.at.Before(u.at)
 		}) {
 			s.fail("rejected", "%s was kept at %s in spite of status 401", u.token, s.at(u.at))
 		}
@@ -1618,6 +1662,8 @@ func (e *encounters) add(s *simulation) {
 		met("late Invalidates", a != nil && a.token != u.token)
 	}
 	met("jumps forward", s.any(noteJump, func(n note) bool { return n.by > 0 }))
+	met("suspends after a failure", s.any(noteSuspend, func(n note) bool { f := s.lastFlight(n.at); return f != nil && f.err != nil }))
+	met("token requests that never return", slices.ContainsFunc(s.attempts, func(a *simAttempt) bool { return a.fault.kind == faultNever }))
 	met("jumps back", s.any(noteJump, func(n note) bool { return n.by < 0 }))
 }
 
