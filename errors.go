@@ -315,6 +315,9 @@ func (e *constructionError) Error() string {
 
 func (e *constructionError) Unwrap() error { return e.cause }
 
+// Timeout makes the error of an http.Client say that it was a timeout.
+func (e *constructionError) Timeout() bool { return errors.Is(e.cause, context.DeadlineExceeded) }
+
 // errEndedEarly is for an answer of which only a part arrived.
 const errEndedEarly = constantError("oauth2: cannot fetch token: the answer ended early")
 

@@ -203,7 +203,7 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
 	request := f.request
 	if request.conf.Store == nil || request.bind(ctx) != nil {
-		return request.do(ctx, f.wanted.Load) // Reports the same error as bind.
+		return s.request(ctx, f) // Reports the same error as bind.
 	}
 	sharing := &sharing{
 		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(),
@@ -253,7 +253,24 @@ func (s *sharing) fetch(ctx context.Context) (*tokenResponse, error) {
 	s.source.mu.Lock()
 	s.flight.generation = s.source.generation // The token is newer than the invalidations until now.
 	s.source.mu.Unlock()
-	return s.request.do(ctx, s.flight.wanted.Load)
+	return s.source.request(ctx, s.flight)
+}
+
+// request requests a token for f from the server.
+func (s *Source) request(ctx context.Context, f *flight) (*tokenResponse, error) {
+	response, err := f.request.do(ctx, f.wanted.Load)
+	if err == nil {
+		s.recognise(response)
+	}
+	return response, err
+}
+
+// recognise completes a response with what s knows of the token that it brings.
+func (s *Source) recognise(response *tokenResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	response.recognise(s.current.Load())
+	response.recognise(s.previous)
 }
 
 // errOthersFailed ends a flight that nobody waits for, instead of trying what other replicas
@@ -466,6 +483,7 @@ type sharedResponse struct {
 	Body      []byte        `json:"body"`
 	Age       time.Duration `json:"age"`                // of the token when it was published
 	TTL       time.Duration `json:"ttl"`                // of the record
+	Life      time.Duration `json:"life,omitzero"`      // of the token, if the answer doesn't say so but an earlier one with the same token did
 	Issued    time.Time     `json:"issued,omitzero"`    // by the clock of the replica that requested the token
 	Rejected  bool          `json:"rejected,omitempty"` // an API had just rejected the token before
 }
@@ -474,10 +492,13 @@ type sharedResponse struct {
 // false if there is nothing to publish.
 func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Duration, bool) {
 	shared := sharedResponse{MediaType: response.mediaType, Body: response.body, TTL: maxRecordTTL, Issued: response.issued, Rejected: s.rejected}
-	if response.ExpiresIn != 0 {
+	if response.expires() {
 		// The record arrives later than now, but while the lease lasts.
 		shared.Age = time.Since(response.sent) + min(leaseTime, response.life()/20)
 		shared.TTL = min(response.life()-shared.Age, maxRecordTTL)
+		if response.ExpiresIn == 0 {
+			shared.Life = response.life()
+		}
 	}
 	if shared.TTL < time.Millisecond || len(response.body) > maxRecordBody {
 		return tokenstore.Record{}, 0, false
@@ -524,12 +545,16 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 		issued:   shared.Issued,
 		rejected: shared.Rejected,
 	}
-	if parsed.ExpiresIn != 0 {
+	if parsed.ExpiresIn != 0 || shared.Life != 0 {
 		response.sent = asked.Add(-shared.Age - (shared.TTL - claim.TTL))
 		if latest := shared.Issued.Add(maxClockSkew); !shared.Issued.IsZero() && latest.Before(response.sent) {
 			response.sent = latest // The store's clock says less, or somebody has put back an old record.
 		}
 	}
+	if shared.Life != 0 {
+		response.known = response.sent.Add(shared.Life)
+	}
+	s.source.recognise(response)
 	return response, nil
 }
 
@@ -540,7 +565,7 @@ func (r *tokenResponse) isOld(least time.Time) bool { return !least.IsZero() && 
 // almostExpired reports whether the token isn't worth taking: callers would have to wait for
 // its replacement at once, or it expires no later than the current token, at until.
 func (r *tokenResponse) almostExpired(now, until time.Time) bool {
-	if r.ExpiresIn == 0 {
+	if !r.expires() {
 		return false
 	}
 	expiry := r.sent.Add(r.life())

@@ -152,10 +152,6 @@ func (s *Source) announce(ctx context.Context, f *flight) {
 // land ends f with a response or an error, and reports whether f is over. It isn't if a
 // token has been invalidated since f has sent its request.
 func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
-	var token *cachedToken
-	if err == nil {
-		token = newCachedToken(response, f.request.conf.EarlyRefresh, rand.Float64())
-	}
 	now := time.Now()
 	s.mu.Lock()
 	if err == nil && f.generation != s.generation {
@@ -166,7 +162,9 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	}
 	var cooling clock.Deadline
 	failures := 0
+	var token *cachedToken
 	if err == nil {
+		token = newCachedToken(response, f.request.conf.EarlyRefresh, rand.Float64())
 		s.replaceLocked(token)
 		if response.rejected {
 			s.rarely().rejections.inherit(token, now)

@@ -69,7 +69,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 	if raw, ok := response.Raw.(map[string]any); ok && raw["access_token"] == any(token.AccessToken) {
 		raw["access_token"] = c.token.AccessToken
 	}
-	if response.ExpiresIn == 0 {
+	if !response.expires() {
 		return c
 	}
 	life := response.life()
@@ -98,6 +98,15 @@ func softWindow(life, earlyRefresh time.Duration, draw float64) time.Duration {
 // hardWindow returns how long before the expiry of a token callers wait for its
 // replacement.
 func hardWindow(life time.Duration) time.Duration { return min(maxHardWindow, life/10) }
+
+// expiry returns when c expires, as seen from now; zero: it doesn't. If the machine was
+// suspended, that is earlier than it was meant to be by the monotonic clock.
+func (c *cachedToken) expiry(now time.Time) time.Time {
+	if c.token.Expiry.IsZero() {
+		return time.Time{}
+	}
+	return now.Add(c.token.Expiry.Sub(c.sent.Time()) - c.age(now))
+}
 
 // age returns how old c is.
 func (c *cachedToken) age(now time.Time) time.Duration { return c.sent.Age(now) }

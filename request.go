@@ -154,6 +154,7 @@ type tokenResponse struct {
 	bound     binding
 	issued    time.Time // when it was requested, by the clock of the replica that did; zero: it doesn't say
 	rejected  bool      // an API had just rejected the token before
+	known     time.Time // when the token expires, if the response doesn't say so but an earlier one with the same token did; zero: it didn't
 
 	body      []byte // the answer as it came, for Config.Store
 	mediaType string
@@ -170,14 +171,32 @@ func (r *tokenResponse) token() *oauth2.Token {
 		RefreshToken: r.RefreshToken,
 		ExpiresIn:    r.ExpiresIn,
 	}
-	if r.ExpiresIn != 0 {
+	if r.expires() {
 		token.Expiry = r.sent.Add(r.life())
 	}
 	return token.WithExtra(r.Raw)
 }
 
-// life returns how long the token lives; 0: it doesn't expire. A negative life is possible.
-func (r *tokenResponse) life() time.Duration { return time.Duration(r.ExpiresIn) * time.Second }
+// expires reports whether the token has a life that ends.
+func (r *tokenResponse) expires() bool { return r.ExpiresIn != 0 || !r.known.IsZero() }
+
+// life returns how long the token lives, counted from sent; 0 if it doesn't expire. A life
+// that has ended is negative, or 0.
+func (r *tokenResponse) life() time.Duration {
+	if r.ExpiresIn == 0 && !r.known.IsZero() {
+		return r.known.Sub(r.sent)
+	}
+	return time.Duration(r.ExpiresIn) * time.Second
+}
+
+// recognise notes that old, which may be nil, was the same token. Some servers keep one token
+// for each client, and answer with what is left of its life. In its last second that is 0,
+// which would otherwise mean that it never expires; others leave expires_in out then.
+func (r *tokenResponse) recognise(old *cachedToken) {
+	if old != nil && r.ExpiresIn == 0 && r.known.IsZero() && old.token.AccessToken == r.AccessToken {
+		r.known = old.expiry(r.sent)
+	}
+}
 
 // send makes one attempt on the wire.
 func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*tokenResponse, error) {

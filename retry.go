@@ -72,8 +72,23 @@ func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
 
 // timeout returns a context that ends after d, with an error that says what took too long.
 func timeout(ctx context.Context, d time.Duration, what string) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, d, fmt.Errorf("oauth2: cannot fetch token: %s took longer than %v: %w", what, d, context.DeadlineExceeded))
+	return context.WithTimeoutCause(ctx, d, &timeoutError{what, d})
 }
+
+// A timeoutError is the error for what took longer than Config.Retry allows. It is a
+// net.Error, because url.Error asks only the error right below it whether it is a timeout.
+type timeoutError struct {
+	what  string
+	limit time.Duration
+}
+
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("oauth2: cannot fetch token: %s took longer than %v: %v", e.what, e.limit, context.DeadlineExceeded)
+}
+
+func (e *timeoutError) Unwrap() error   { return context.DeadlineExceeded }
+func (e *timeoutError) Timeout() bool   { return true }
+func (e *timeoutError) Temporary() bool { return true }
 
 // do requests a token, and tries again as the policy says and as long as the token is
 // wanted. On the way it finds out which auth style the server accepts, unless the Config
