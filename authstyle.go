@@ -10,6 +10,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // addSecret adds the client's id and secret to a token request in the given
@@ -44,16 +45,16 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 
 // rejectsAuthStyle reports whether err is an answer that a server may give to
 // credentials in a style that it doesn't accept. Some servers answer 403, 404, 422 or 500
-// to those, and some 200 with an error code. If there is no answer, or if it is about
-// load or about other parameters, a second request would only double the
+// to those, and some 200 with an error code or with no token. If there is no answer, or if
+// it is about load or about what was asked for, a second request would only double the
 // failure and expose the secret once more.
 func rejectsAuthStyle(err error) bool {
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
-		return false
+	var fault *ResponseError
+	if errors.As(err, &fault) {
+		return fault.refusal && aboutOf(err) != tokenresponse.AboutRequest
 	}
-	switch refusal.ErrorCode {
-	case "invalid_scope", "unsupported_grant_type", "use_dpop_nonce", "invalid_dpop_proof":
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) || aboutOf(err) == tokenresponse.AboutRequest {
 		return false
 	}
 	switch refusal.Response.StatusCode {
@@ -66,6 +67,26 @@ func rejectsAuthStyle(err error) bool {
 		return true
 	}
 	return refusal.Response.StatusCode < 300
+}
+
+// aboutOf returns what the refusal that err stands for speaks of.
+func aboutOf(err error) tokenresponse.About {
+	var fault *ResponseError
+	if errors.As(err, &fault) {
+		return tokenresponse.AboutOf("", fault.words)
+	}
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return tokenresponse.AboutNothing
+	}
+	words := refusal.ErrorDescription
+	switch {
+	case refusal.Response.StatusCode == http.StatusNotFound, refusal.Response.StatusCode >= 500:
+		words = "" // It is the page for any address, or for any mistake of the server.
+	case refusal.ErrorCode == "":
+		words = string(refusal.Body)
+	}
+	return tokenresponse.AboutOf(refusal.ErrorCode, words)
 }
 
 // maxAuthStyles bounds an authStyleCache. A Config is used with one token

@@ -38,6 +38,7 @@ func oauthError(status int, code string) reply {
 func TestF8_Probe(t *testing.T) {
 	for _, first := range []reply{
 		oauthError(200, "invalid_client"), oauthError(400, "invalid_request"), oauthError(401, "invalid_client"), oauthError(500, "server_error"),
+		{body: `{"ret":7}`}, {body: `{"error":{"message":"unknown app"}}`}, {mediaType: formType, body: "ret=7"},
 		{status: 403},
 		{status: 404},
 		{status: 422},
@@ -62,7 +63,10 @@ func TestF8_Probe(t *testing.T) {
 
 		// It isn't known what the server thinks of the credentials.
 		{mediaType: "text/html", body: "<p>"},
-		{body: `{"access_token":"a b"}`},
+		{body: `{"access_token":"a\u0000b"}`},
+		{body: `{"error":{"message":"unknown audience"}}`},
+		{status: 400, body: `{"error":"invalid_request","error_description":"The resource is unknown."}`},
+		{status: 403, body: `{"message":"no permission for that scope"}`},
 		{body: strings.Repeat(" ", 2<<20)},
 		{status: 206, body: goodReply.body},
 		{status: 300},

@@ -12,10 +12,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
@@ -85,6 +87,12 @@ type Config struct {
 	// it that follows no redirects. HTTPClient doesn't affect the requests made
 	// through Client or Transport.
 	HTTPClient *http.Client `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
+
+	// AuthScheme is the authentication scheme that Client, Transport and Source.Authorize
+	// send a token with, RFC 9110, Section 11.1, for an API or a gateway that has its own
+	// word for Bearer. Empty: the token_type of the token response, or Bearer if that isn't
+	// the name of a scheme. It can't be combined with DPoP, and token.Type doesn't know it.
+	AuthScheme string `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// EarlyRefresh is how long before its expiry a token is replaced in the
 	// background, while callers go on using it. Zero: 5 minutes or a quarter of
@@ -272,6 +280,10 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 		err = errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	case c.Strict && origin.IsCleartext(endpoint):
 		err = errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
+	case strings.ContainsFunc(c.AuthScheme, func(r rune) bool { return r > unicode.MaxASCII || !challenge.IsTokenChar(byte(r)) }):
+		err = errors.New("oauth2: AuthScheme is not the name of an authentication scheme; use a single word such as Bearer")
+	case c.AuthScheme != "" && c.DPoP != nil:
+		err = errors.New("oauth2: AuthScheme and DPoP are set; remove AuthScheme: RFC 9449 has its own scheme")
 	case c.EarlyRefresh < 0:
 		err = errors.New("oauth2: EarlyRefresh is negative; use zero for the default")
 	case len(c.Scopes) > 0 && c.EndpointParams.Has("scope"):

@@ -385,6 +385,7 @@ type network struct {
 	answer        answer
 	transcript    []string
 	tokenRequests []string // as they arrived
+	accepts       []string // the Accept of each
 	apiRequests   []string
 }
 
@@ -485,7 +486,9 @@ func (n *network) serve(scheme string, conn net.Conn) {
 		if len(n.before) > 0 {
 			a, n.before = n.before[0], n.before[1:]
 		}
-		n.tokenRequests = append(n.tokenRequests, raw.String())
+		// Accept is a difference with a row of its own, P10_accept.
+		n.tokenRequests = append(n.tokenRequests, strings.Replace(raw.String(), "Accept: application/json\r\n", "", 1))
+		n.accepts = append(n.accepts, req.Header.Get("Accept"))
 		number = len(n.tokenRequests)
 	} else {
 		a = says(`{"access_token":"hostile"}`)
@@ -602,6 +605,12 @@ var requestRows = []row{
 	row{name: "post_bytes_on_the_wire", conf: inParams, do: wire}.same(
 		"params; token at-1 1h0m0s; POST /token HTTP/1.1\r\nHost: as.test\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: 63\r\n" +
 			"Content-Type: application/x-www-form-urlencoded\r\nAccept-Encoding: gzip\r\n\r\nclient_id=id&client_secret=secret&grant_type=client_credentials"),
+	row{name: "P10_accept", do: func(tr *trial) {
+		tr.token()
+		tr.note("%q", tr.accepts[0])
+	}}.differs(
+		`header; ""`, `header; "application/json"`,
+		"RFC 6749, Section 5.1, has JSON. Some servers answer 406, or with XML, to a request that doesn't ask for it."),
 	row{name: "basic_form_encodes_id_and_secret", conf: func(c *upstream.Config) { c.ClientID, c.ClientSecret = "i d:ü", "s+e%&=/:" }}.same(
 		"header i+d%3A%C3%BC:s%2Be%25%26%3D%2F%3A; token at-1 1h0m0s"),
 	row{name: "post_special_characters", conf: func(c *upstream.Config) { inParams(c); c.ClientID, c.ClientSecret = "i d:ü", "s+e%&=/:" }}.same(
@@ -660,7 +669,7 @@ var requestRows = []row{
 		_, err := tr.Token(tr.ctx)
 		tr.note("%t", err == nil)
 	}}.differs("header; false", "header; header; header; true",
-		"Network errors, timeouts and the answers 408, 429, 500, 502, 503 and 504 often pass by themselves. With Retry.MaxAttempts 1 a failure is final, as it is upstream."),
+		"Network errors, timeouts and answers about load or the health of the server often pass by themselves. With Retry.MaxAttempts 1 a failure is final, as it is upstream."),
 }
 
 // Finding out the AuthStyle.
@@ -708,10 +717,14 @@ var styleRows = []row{
 		"header; params; refused 400; header; params; refused 400; header; params; refused 405",
 		"header; refused 400; header; refused 400; header; refused 405",
 		"These answers are not about the credentials."),
-	row{name: "F8_probe_after_unusable_answer", conf: autoDetect, answer: says(`{"expires_in":1}`)}.differs(
-		"header; params; error: oauth2: server response missing access_token",
-		"header; error: oauth2: server response missing access_token (status 200, application/json, 16 bytes)",
-		"The server has accepted the credentials, so a second request would get the same answer."),
+	row{name: "F8_probe_after_unusable_answer", conf: autoDetect, do: asks(answer{mediaType: "text/html", body: "<html>"})}.differs(
+		"header; params; error", "header; error",
+		"The address isn't that of a token endpoint, or something in between answers, so a second request would get the same answer."),
+	row{name: "auto_detect_header_rejected_without_an_error", conf: autoDetect, do: asks(says(`{"ret":7,"reason":"unknown app"}`))}.same(
+		"header; params; error"),
+	row{name: "F30_the_refusal_that_says_most", conf: autoDetect, before: []answer{refuses(401, "invalid_client")}, answer: refuses(400, "invalid_request"), do: func(tr *trial) { tr.note("%s", tr.refusal().ErrorCode) }}.differs(
+		"header; params; invalid_request", "header; params; invalid_client",
+		"Of two refusals the caller gets the one that says more about what the user can change: not that the form was wrong, but that the secret was."),
 	row{name: "F8_style_remembered_by_accident", once: true, conf: autoDetect, before: []answer{fails(503)}, do: tokens(3)}.differs(
 		"header; params; token at-2 1h0m0s; params; token at-3 1h0m0s; params; token at-4 1h0m0s",
 		"header; refused 503: oauth2: cannot fetch token: 503 Service Unavailable\nResponse: ; header; token at-2 1h0m0s; header; token at-3 1h0m0s",
@@ -748,7 +761,7 @@ var responseRows = []row{
 		"The same parser reads JSON and forms, so both are clamped."),
 	row{name: "P2_form_not_a_number", answer: form("access_token=at&token_type=Bearer&expires_in=abc")}.differs(
 		"header; token at",
-		"header; error: oauth2: cannot parse response: expires_in is not a number (status 200, application/x-www-form-urlencoded, 48 bytes)",
+		"header; error: oauth2: cannot fetch token: expires_in is not a number (status 200, application/x-www-form-urlencoded, 48 bytes)",
 		"Upstream treats a token whose expires_in it can't read as one that never expires."),
 	row{name: "P2_form_float", answer: form("access_token=at&token_type=Bearer&expires_in=60.5")}.differs(
 		"header; token at", "header; token at 1m0s",
@@ -788,11 +801,11 @@ var responseRows = []row{
 	row{name: "case_variant_of_a_name", answer: says(`{"Access_Token":"at","TOKEN_TYPE":"Bearer","Expires_in":60}`)}.same("header; token at 1m0s"),
 	row{name: "duplicate_of_an_unknown_name", answer: says(`{"access_token":"at","x":"a","x":"b"}`), do: extras("x")}.same(`header; x=string "b"`),
 	row{name: "P3a_duplicate_keys", answer: says(`{"access_token":"a","access_token":"b"}`)}.differs(
-		`header; token b ""`, "header; error: oauth2: cannot parse json: access_token appears more than once (status 200, application/json, 39 bytes)",
+		`header; token b ""`, "header; error: oauth2: cannot fetch token: access_token appears more than once (status 200, application/json, 39 bytes)",
 		"RFC 6749, Section 3.2, forbids it, and parsers disagree about which of the two to use."),
 	row{name: "P3a_duplicate_form_keys", answer: form("access_token=a&access_token=b")}.differs(
 		`header; token a ""`,
-		"header; error: oauth2: cannot parse response: access_token appears more than once (status 200, application/x-www-form-urlencoded, 29 bytes)",
+		"header; error: oauth2: cannot fetch token: access_token appears more than once (status 200, application/x-www-form-urlencoded, 29 bytes)",
 		"RFC 6749, Section 3.2, forbids it, and parsers disagree about which of the two to use."),
 	row{name: "P3a_unicode_folding", answer: says(`{"access_token":"a","acceſſ_token":"b"}`)}.differs(
 		`header; token b ""`, `header; token a ""`,
@@ -803,19 +816,26 @@ var responseRows = []row{
 	row{name: "P3b_invalid_unicode", do: asks(says("{\"access_token\":\"a\xff\"}"), says(`{"access_token":"a\ud800"}`))}.differs(
 		"header; token a\ufffd \"\"; header; token a\ufffd \"\"", "header; error; header; error",
 		"RFC 6749, Appendix A.12, forbids it, and the token wouldn't be the one that the server meant."),
-	row{name: "P3c_access_token_characters", do: asks(
-		says(`{"access_token":"a\r\nX: y"}`), says(`{"access_token":"a\u0000"}`), says(`{"access_token":"a b"}`), says(`{"access_token":"ä"}`),
-	)}.differs(
-		"header; token a\r\nX: y \"\"; header; token a\x00 \"\"; header; token a b \"\"; header; token \u00e4 \"\"",
-		"header; error; header; error; header; error; header; error",
-		"Such a token doesn't fit into a header field (RFC 6749, Appendix A.12, and RFC 6750, Section 2.1), so it must not be cached."),
+	row{name: "access_token_with_odd_characters", do: asks(says(`{"access_token":"a b"}`), says(`{"access_token":" a\t"}`), says(`{"access_token":"ä"}`))}.same(
+		"header; token a b \"\"; header; token  a\t \"\"; header; token \u00e4 \"\""),
+	row{name: "token_type_that_is_no_scheme", do: asks(says(`{"access_token":"at","token_type":"Access Token"}`), says(`{"access_token":"at","token_type":"Bearer "}`))}.same(
+		`header; token at "Access Token"; header; token at "Bearer "`),
+	row{name: "P7_token_type_that_is_no_scheme_on_the_wire", answer: says(`{"access_token":"at","token_type":"urn:x y"}`), do: func(tr *trial) {
+		tr.get(client(tr), apiURL)
+	}}.differs(
+		"header; GET https://api.test/ urn:x y at", "header; GET https://api.test/ Bearer at",
+		"It isn't the name of an authentication scheme (RFC 9110, Section 11.1). Config.AuthScheme names one."),
+	row{name: "P3c_access_token_characters", do: asks(says(`{"access_token":"a\r\nX: y"}`), says(`{"access_token":"a\u0000"}`))}.differs(
+		"header; token a\r\nX: y \"\"; header; token a\x00 \"\"",
+		"header; error; header; error",
+		"No header field can hold such a token (RFC 9110, Section 5.5), so it must not be cached."),
 	row{name: "P3d_token_type_with_line_break", answer: says(`{"access_token":"at","token_type":"Bearer\r\nX: y"}`)}.differs(
 		`header; token at "Bearer\r\nX: y"`,
-		"header; error: oauth2: cannot parse json: token_type is not an authentication scheme's name (status 200, application/json, 51 bytes)",
+		"header; error: oauth2: cannot fetch token: token_type contains a control character, which no header field can hold (status 200, application/json, 51 bytes)",
 		"It becomes part of a header field, and isn't the name of an authentication scheme (RFC 9110, Section 11.1)."),
 	row{name: "P3e_dpop", answer: says(`{"access_token":"at","token_type":"DPoP"}`)}.differs(
 		`header; token at "DPoP"`,
-		"header; error: oauth2: cannot parse json: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP (status 200, application/json, 41 bytes)",
+		"header; error: oauth2: cannot fetch token: token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP (status 200, application/json, 41 bytes)",
 		"The token can't be used without the key (RFC 9449, Section 7.1)."),
 	row{name: "P3f_json_as_text_plain", answer: answer{mediaType: "text/plain", body: bearer}}.differs(
 		"header; error: oauth2: server response missing access_token", "header; token at",
@@ -825,35 +845,35 @@ var responseRows = []row{
 		"RFC 8259, Section 8.1, allows parsers to ignore it."),
 	row{name: "P3g_html", answer: answer{mediaType: "text/html", body: "<html>"}}.differs(
 		"header; error: oauth2: cannot parse json: invalid character '<' looking for beginning of value",
-		"header; error: oauth2: cannot parse json: the body looks like HTML or XML; check that TokenURL is the token endpoint (status 200, text/html, 6 bytes)",
-		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
+		"header; error: oauth2: cannot parse json: invalid character '<' looking for beginning of value: the body looks like HTML or XML; check that TokenURL is the token endpoint (status 200, text/html, 6 bytes)",
+		"Upstream's text comes first. Then the error, a ResponseError, says what is in the way, with the status, the media type and the size."),
 	row{name: "P3g_empty", answer: answer{body: " "}}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
-		"header; error: oauth2: cannot parse json: the body is empty (status 200, no media type, 1 bytes)",
-		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
+		"header; error: oauth2: cannot parse json: unexpected end of JSON input: the body is empty (status 200, no media type, 1 bytes)",
+		"Upstream's text comes first. Then the error, a ResponseError, says what is in the way, with the status, the media type and the size."),
 	row{name: "P3g_204", answer: answer{status: 204, unframed: true}}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
-		"header; error: oauth2: cannot parse json: the body is empty (status 204, no media type, 0 bytes)",
-		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
+		"header; error: oauth2: cannot parse json: unexpected end of JSON input: the body is empty (status 204, no media type, 0 bytes)",
+		"Upstream's text comes first. Then the error, a ResponseError, says what is in the way, with the status, the media type and the size."),
 	row{name: "P3g_array", answer: says("[]")}.differs(
 		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go value of type internal.tokenJSON",
-		"header; error: oauth2: cannot parse json: the body is not an object (status 200, application/json, 2 bytes)",
-		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
+		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go value of type internal.tokenJSON: the body is not an object (status 200, application/json, 2 bytes)",
+		"Upstream's text comes first. Then the error, a ResponseError, says what is in the way, with the status, the media type and the size."),
 	row{name: "P3g_larger_than_1_MiB", answer: says(`{"access_token":"at","x":"` + strings.Repeat("x", 1<<20) + `"}`)}.differs(
 		"header; error: oauth2: cannot parse json: unexpected end of JSON input",
-		"header; error: oauth2: cannot fetch token: the answer is larger than 1 MiB (status 200, application/json, 1048577 bytes)",
-		"The error names the limit, not the syntax error that the limit causes."),
+		"header; error: oauth2: cannot parse json: unexpected end of JSON input: the answer is larger than 1 MiB (status 200, application/json, 1048577 bytes)",
+		"Upstream's text comes first. Then the error names the limit, which causes the syntax error."),
 	row{name: "P3g_missing_access_token", answer: says(`{"token_type":"Bearer"}`)}.differs(
 		"header; error: oauth2: server response missing access_token",
-		"header; error: oauth2: server response missing access_token (status 200, application/json, 23 bytes)",
-		"The error is a ResponseError with the status, the media type and the size. Its text begins like upstream's."),
+		"header; error: oauth2: server response missing access_token: it has \"token_type\" (status 200, application/json, 23 bytes)",
+		"Upstream's text comes first. Then the error, a ResponseError, says what is in the way, with the status, the media type and the size."),
 	row{name: "P3h_206", answer: answer{status: 206, body: bearer}}.differs(
 		"header; token at", "header; error: oauth2: cannot fetch token: the answer is a part of something larger (status 206, no media type, 43 bytes)",
 		"The request didn't ask for a part (RFC 9110, Section 15.3.7)."),
 	row{name: "P4_member_of_another_type", answer: says(`{"access_token":["at"]}`)}.differs(
 		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go struct field tokenJSON.access_token of type string",
-		"header; error: oauth2: cannot parse json: access_token is not a string (status 200, application/json, 23 bytes)",
-		"The error names the member of the response instead of upstream's Go types."),
+		"header; error: oauth2: cannot parse json: json: cannot unmarshal array into Go struct field tokenJSON.access_token of type string: access_token is not a string (status 200, application/json, 23 bytes)",
+		"Upstream's text comes first. Then the error names the member of the response."),
 	row{name: "L5_value_in_error", answer: says(`{"access_token":"at","expires_in":"at-2"}`)}.differs(
 		`header; error: oauth2: cannot parse json: json: invalid number literal, trying to unmarshal "\"at-2\"" into Number`,
 		"header; error: oauth2: cannot parse json: expires_in is not a number (status 200, application/json, 41 bytes)",
@@ -864,7 +884,7 @@ var responseRows = []row{
 		tr.note("%t", errors.Is(err, io.ErrUnexpectedEOF))
 	}}.differs(
 		"header; error: oauth2: cannot fetch token: unexpected EOF; false",
-		"header; error: oauth2: cannot fetch token: the answer ended early: unexpected EOF; true",
+		"header; error: oauth2: cannot fetch token: unexpected EOF: the answer ended early; true",
 		"A program can see that the answer was cut off."),
 }
 

@@ -33,15 +33,18 @@ func (e constantError) Error() string { return string(e) }
 // ResponseError is the error for an answer of the token endpoint that can't be
 // used although its status says success: HTML, an empty body, a part of
 // something larger, more than 1 MiB, or a token response that breaks RFC 6749,
-// Section 5.1. It quotes nothing of the answer. If the server refuses, the error is a
-// *oauth2.RetrieveError instead.
+// Section 5.1. If the answer is an object without a token, the text has what the server
+// says in it, without secrets. If the server refuses as RFC 6749, Section 5.2, has it, the
+// error is a *oauth2.RetrieveError instead.
 type ResponseError struct {
 	StatusCode int    // the answer's status
 	MediaType  string // its media type, without parameters; empty if it had none
 	Size       int    // the body's size in bytes, after decompression; 1 MiB + 1 if it is larger than 1 MiB
 	Err        error  // what is wrong; may be nil
 
-	prefix string // the words with which upstream begins such an error
+	upstream string // the whole text of upstream's error for such an answer; empty: it accepts the answer
+	words    string // what the server says instead
+	refusal  bool   // the answer is an object without a token
 }
 
 func (e *ResponseError) Error() string {
@@ -49,11 +52,17 @@ func (e *ResponseError) Error() string {
 	if mediaType == "" {
 		mediaType = "no media type"
 	}
-	var reason string
-	if e.Err != nil {
-		reason = ": " + strings.ReplaceAll(e.Err.Error(), "\n", "; ")
+	text := e.upstream
+	if text == "" {
+		text = "oauth2: cannot fetch token"
 	}
-	return fmt.Sprintf("%s%s (status %d, %s, %d bytes)", e.prefix, reason, e.StatusCode, mediaType, e.Size)
+	if e.Err != nil {
+		text += ": " + strings.ReplaceAll(e.Err.Error(), "\n", "; ")
+	}
+	if e.words != "" {
+		text += ": " + e.words
+	}
+	return fmt.Sprintf("%s (status %d, %s, %d bytes)", text, e.StatusCode, mediaType, e.Size)
 }
 
 // Unwrap returns e.Err.
@@ -169,9 +178,24 @@ func dropQueries(err error) {
 // endedEarly returns the error for an answer of which only a part arrived. Reading the
 // rest ended with err.
 func endedEarly(err error, mask *redact.Masker, own ...error) error {
-	dropQueries(err)
-	return withoutSecrets(fmt.Errorf("%w: %w", errEndedEarly, err), mask, append(own, errEndedEarly)...)
+	temporary := IsTemporary(err) || !isPermanent(err)
+	return &endedEarlyError{withoutSecrets(err, mask, own...), temporary}
 }
+
+// An endedEarlyError is the error for an answer of which only a part arrived.
+type endedEarlyError struct {
+	cause     error
+	temporary bool // it may pass by itself
+}
+
+func (e *endedEarlyError) Error() string {
+	return "oauth2: cannot fetch token: " + e.cause.Error() + ": the answer ended early"
+}
+
+func (e *endedEarlyError) Unwrap() error { return e.cause }
+
+// Timeout makes the error of an http.Client say that it was a timeout.
+func (e *endedEarlyError) Timeout() bool { return isTimeout(e.cause) }
 
 // wordsOfHTTP are what net/http writes around what an answer said.
 var wordsOfHTTP = [...]string{
@@ -226,9 +250,11 @@ func (e *maskedError) Is(target error) bool { return e.is(target) }
 func (e *maskedError) As(target any) bool   { return e.as(target) }
 
 // Timeout is for url.Error, which asks the error that it wraps.
-func (e *maskedError) Timeout() bool {
+func (e *maskedError) Timeout() bool { return isTimeout(e) }
+
+func isTimeout(err error) bool {
 	var network net.Error
-	return e.is(context.DeadlineExceeded) || e.is(os.ErrDeadlineExceeded) || e.as(&network) && network.Timeout()
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
 
 // redirectError returns the error for an answer that points elsewhere.
@@ -317,9 +343,6 @@ func (e *constructionError) Unwrap() error { return e.cause }
 
 // Timeout makes the error of an http.Client say that it was a timeout.
 func (e *constructionError) Timeout() bool { return errors.Is(e.cause, context.DeadlineExceeded) }
-
-// errEndedEarly is for an answer of which only a part arrived.
-const errEndedEarly = constantError("oauth2: cannot fetch token: the answer ended early")
 
 // endOf returns why ctx is done: its Err, and its cause if that says more.
 func endOf(ctx context.Context) error {

@@ -94,7 +94,7 @@ func TestL1_RequestIsScrubbed(t *testing.T) {
 		req := refusal.Response.Request
 		require.Equal(t, http.MethodPost, req.Method)
 		require.Equal(t, memoryTokenURL, req.URL.String())
-		require.Equal(t, http.Header{"Content-Type": {formType}}, req.Header)
+		require.Equal(t, http.Header{"Accept": {jsonType}, "Content-Type": {formType}}, req.Header)
 		require.NoError(t, req.Context().Err())
 		require.Nil(t, req.Context().Value(key{}))
 		text := surfaces(err)
@@ -220,11 +220,11 @@ func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {
 			jsonType, `{"access_token":5,"token_type":{},"expires_in":"CANARY"}`,
 			"cannot parse json: access_token is not a string; token_type is not a string; expires_in is not a number",
 		},
-		{jsonType, `{"access_token":"CANARY"`, "cannot parse json: syntax error at byte 40"},
+		{jsonType, `{"access_token":"CANARY"`, "cannot parse json: unexpected end of JSON input: syntax error at byte 40"},
 		{jsonType, `{"CANARY":1}`, "server response missing access_token"},
-		{formType, `access_token=CANARY&access_token=CANARY`, "cannot parse response: access_token appears more than once"},
-		{formType, `access_token=CANARY%zz`, "cannot parse response: the body is not form-encoded"},
-		{"text/html", `<p>CANARY`, "cannot parse json: the body looks like HTML or XML; check that TokenURL is the token endpoint"},
+		{formType, `access_token=CANARY&access_token=CANARY`, "cannot fetch token: access_token appears more than once"},
+		{formType, `access_token=CANARY%zz`, `cannot parse response: invalid URL escape "%zz": the body is not form-encoded`},
+		{"text/html", `<p>CANARY`, "cannot parse json: invalid character '<' looking for beginning of value: the body looks like HTML or XML; check that TokenURL is the token endpoint"},
 	} {
 		const canary = "FieldCanary-0123456789"
 		a := reply{mediaType: test.mediaType, body: strings.ReplaceAll(test.body, "CANARY", canary)}
@@ -238,10 +238,10 @@ func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {
 
 func TestResponseError(t *testing.T) {
 	cause := errors.New("a\nb")
-	err := &ResponseError{StatusCode: 200, MediaType: "text/html", Size: 7, Err: cause, prefix: "oauth2: x"}
-	require.EqualError(t, err, "oauth2: x: a; b (status 200, text/html, 7 bytes)")
+	err := &ResponseError{StatusCode: 200, MediaType: "text/html", Size: 7, Err: cause, upstream: "oauth2: x", words: "it says no"}
+	require.EqualError(t, err, "oauth2: x: a; b: it says no (status 200, text/html, 7 bytes)")
 	require.ErrorIs(t, err, cause)
-	require.EqualError(t, &ResponseError{StatusCode: 204, prefix: "oauth2: x"}, "oauth2: x (status 204, no media type, 0 bytes)")
+	require.EqualError(t, &ResponseError{StatusCode: 204, upstream: "oauth2: x"}, "oauth2: x (status 204, no media type, 0 bytes)")
 	require.NoError(t, errors.Unwrap(&ResponseError{}))
 	require.NotEmpty(t, (&ResponseError{}).Error())
 }

@@ -526,7 +526,7 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 	if err := json.Unmarshal(text, &shared); err != nil {
 		return nil, errNotOpened
 	}
-	parsed, _, err := tokenresponse.Parse(shared.Body, shared.MediaType, s.request.conf.Strict)
+	parsed, err := tokenresponse.Parse(shared.Body, shared.MediaType, s.request.conf.Strict)
 	if err != nil {
 		return nil, err
 	}

@@ -164,7 +164,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	failures := 0
 	var token *cachedToken
 	if err == nil {
-		token = newCachedToken(response, f.request.conf.EarlyRefresh, rand.Float64())
+		token = newCachedToken(response, f.request.conf.AuthScheme, f.request.conf.EarlyRefresh, rand.Float64())
 		s.replaceLocked(token)
 		if response.rejected {
 			s.rarely().rejections.inherit(token, now)

@@ -91,7 +91,7 @@ func TestL7_WhatAuthenticationAdds(t *testing.T) {
 				require.NotContains(t, text, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 				require.Contains(t, text, redact.Redacted)
 				for name := range err.Response.Request.Header {
-					require.Contains(t, []string{"Content-Type", "User-Agent"}, name)
+					require.Contains(t, []string{"Accept", "Content-Type", "User-Agent"}, name)
 				}
 				require.Equal(t, formType, err.Response.Request.Header.Get("Content-Type"))
 			})

@@ -28,6 +28,7 @@ type cachedToken struct {
 	from          event.TokenFrom // FromStore or FromServer
 	shared        *sharedVersion  // where it is in Config.Store; nil: it isn't there
 	raw           any             // the members of the token response, which token refers to
+	odd           bool            // authorization has another scheme than the token says
 	nested        bool            // raw has values that each copy of token needs for itself
 	authorization string          // the value of the Authorization header
 	sent          clock.Instant   // just before the token request was sent
@@ -41,11 +42,13 @@ type cachedToken struct {
 	soft, hard, dead time.Duration
 }
 
-// newCachedToken returns the token of response with its windows. draw is in [0,1) and
-// decides where in its range the soft window begins.
-func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw float64) *cachedToken {
+// newCachedToken returns the token of response with its windows. scheme is
+// Config.AuthScheme. draw is in [0,1) and decides where in its range the soft window begins.
+func newCachedToken(response *tokenResponse, scheme string, earlyRefresh time.Duration, draw float64) *cachedToken {
 	token := response.token()
-	scheme := token.Type()
+	if scheme == "" {
+		scheme = response.Scheme()
+	}
 	if response.bound.key != nil {
 		scheme = "DPoP" // In whatever letter case the server has written it.
 	}
@@ -54,6 +57,7 @@ func newCachedToken(response *tokenResponse, earlyRefresh time.Duration, draw fl
 		from:          response.from,
 		shared:        response.shared,
 		raw:           response.Raw,
+		odd:           scheme != token.Type(),
 		nested:        isNested(response.Raw),
 		authorization: scheme + " " + token.AccessToken,
 		sent:          clock.At(response.sent),

@@ -19,7 +19,7 @@ func agedToken(life, refreshIn int, took, early time.Duration, draw float64) *ca
 		Response: &tokenresponse.Response{AccessToken: "x", ExpiresIn: int64(life), RefreshIn: int64(refreshIn)},
 		sent:     time.Now(),
 		floor:    took + minReuse,
-	}, early, draw)
+	}, "", early, draw)
 }
 
 func TestWindows(t *testing.T) {

@@ -224,6 +224,9 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 		return nil, fmt.Errorf("oauth2: cannot fetch token: %w", err)
 	}
 	req.Header = attempt.Header
+	if req.Header["Accept"] == nil {
+		req.Header.Set("Accept", "application/json") // Some servers answer 406 or XML without it.
+	}
 	req.Close = r.attempts.unsure
 	keepFromFollowing(r.client.Transport, req.Header)
 	if r.conf.ClientAuth != nil {
@@ -264,12 +267,17 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 // members of the response, or the error that the answer stands for.
 func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Attempt) (*tokenresponse.Response, error) {
 	mediaType := tokenresponse.MediaType(resp)
-	parsed, prefix, err := tokenresponse.Parse(body, mediaType, r.conf.Strict)
+	parsed, err := tokenresponse.Parse(body, mediaType, r.conf.Strict)
 	masker := func() *redact.Masker {
 		return r.masker(attempt, resp.Request).Literal(parsed.AccessToken, parsed.RefreshToken)
 	}
-	fault := func(prefix string, err error) error {
-		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, prefix: prefix}
+	fault := func(err error) error {
+		fault := &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, upstream: tokenresponse.UpstreamError(body, mediaType)}
+		if parsed.AccessToken == "" && parsed.Raw != nil {
+			fault.refusal = true
+			fault.words = redact.Clip(redact.Neutralise(masker().Mask(parsed.Words(err), maxErrorText)), maxErrorText)
+		}
+		return fault
 	}
 
 	switch {
@@ -280,22 +288,23 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		}
 		return nil, refusal
 	case len(body) > maxResponseBody:
-		return nil, fault("oauth2: cannot fetch token", errors.New("the answer is larger than 1 MiB"))
+		return nil, fault(errors.New("the answer is larger than 1 MiB"))
 	case parsed.ErrorCode != "":
 		// RFC 6749, Section 5.2, asks for status 400; some servers answer 200.
 		return nil, retrieveError(resp, body, parsed, masker())
-	case err != nil:
-		return nil, fault(prefix, err)
-	case parsed.AccessToken == "":
-		return nil, fault("oauth2: server response missing access_token", nil)
+	case err != nil, parsed.AccessToken == "":
+		if encoding := tokenresponse.Encoding(resp.Header, body); encoding != "" {
+			err = fmt.Errorf("the answer is encoded as %s, and the HTTP client doesn't decode it; don't set Accept-Encoding there", encoding)
+		}
+		return nil, fault(err)
 	case resp.StatusCode == http.StatusPartialContent:
-		return nil, fault("oauth2: cannot fetch token", errors.New("the answer is a part of something larger"))
+		return nil, fault(errors.New("the answer is a part of something larger"))
 	}
 	if err := parsed.Check(r.conf.Strict, r.conf.DPoP != nil); err != nil {
-		return nil, fault(prefix, err)
+		return nil, fault(err)
 	}
 	if r.conf.Strict && parsed.Form && endsWithConnection(resp) {
-		return nil, fault(prefix, errors.New("a form-encoded answer without Content-Length may have been cut"))
+		return nil, fault(errors.New("a form-encoded answer without Content-Length may have been cut"))
 	}
 	return parsed, nil
 }

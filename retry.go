@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,9 +17,11 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 const (
@@ -38,9 +41,9 @@ const (
 // value of each field is its default.
 //
 // A token request is tried again, 100 milliseconds to 1 second later, after a
-// network error, a timeout, or an answer with status 408, 429, 500, 502, 503 or
-// 504. A Retry-After in the answer is obeyed, up to an hour. After a network error the idle
-// connections are closed, and the next attempt asks for its connection to be closed.
+// failure that IsTemporary is true of. A Retry-After in the answer is obeyed, up to an
+// hour. After a network error the idle connections are closed, and the next attempt asks for
+// its connection to be closed.
 type RetryPolicy struct {
 	// MaxAttempts is how often to try. Finding out the auth style may take one more
 	// attempt. 0: 3 times.
@@ -97,8 +100,9 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 	defer r.closeCertified()
 	style, probing := r.firstStyle()
 	attempt := 1
-	nonced := false   // this attempt has been repeated with a nonce
-	var refusal error // the credential was refused, and another one may be accepted
+	nonced := false    // this attempt has been repeated with a nonce
+	var refusal error  // the credential was refused, and another one may be accepted
+	var inHeader error // the server refused the first auth style with it
 	for {
 		response, err := r.send(ctx, style)
 		if err == nil {
@@ -123,13 +127,16 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			refusal, r.attempts.refusedID = err, r.attempts.credentialID
 			continue
 		case probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
-			style = oauth2.AuthStyleInParams
+			style, inHeader = oauth2.AuthStyleInParams, err
 			continue
 		}
 
 		// Otherwise wait, and try again if that makes sense.
 		delay, ok := r.pause(ctx, err, attempt)
 		if !ok || !wanted() {
+			if inHeader != nil && isAnswer(err) && !IsTemporary(err) && aboutOf(inHeader) > aboutOf(err) {
+				return nil, inHeader // It says more about what the user can change.
+			}
 			return nil, err
 		}
 		observer := r.conf.observer()
@@ -166,46 +173,76 @@ func isAnswer(err error) bool {
 }
 
 // IsTemporary reports whether the failure that err stands for may pass by itself, so that
-// the same call succeeds a little later: the network failed, something took too long, or
-// the authorization server answered 408, 429, 500, 502, 503 or 504. Otherwise somebody has
-// to fix something: the credentials, a certificate, the Config, a context that is done.
+// the same call succeeds a little later: the network failed, something took too long, or the
+// authorization server answered 408, 425, 429, a status of 500 or more that is about its
+// health, or an error code that says so, such as temporarily_unavailable. Otherwise somebody
+// has to fix something: the credentials, a certificate, an address, a proxy, the Config, a
+// context that is done.
 // err is an error of this package, or wraps one. Nil is not temporary.
 func IsTemporary(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) {
-		if refusal.Response == nil {
-			return false // Not an error of this package.
-		}
-		switch refusal.Response.StatusCode {
-		case http.StatusRequestTimeout,
-			http.StatusTooManyRequests,
-			http.StatusInternalServerError,
-			http.StatusBadGateway,
-			http.StatusServiceUnavailable,
-			http.StatusGatewayTimeout:
-			return true
-		}
-		return false
+		// Without a Response it isn't an error of this package.
+		return refusal.Response != nil && tokenresponse.IsTemporary(refusal.Response.StatusCode, refusal.ErrorCode)
 	}
+	var (
+		network net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
+		early   *endedEarlyError
+		masked  *maskedError
+	)
+	switch {
+	case isPermanent(err):
+		return false
+	case errors.As(err, &early):
+		return early.temporary // It was judged before it was masked,
+	case errors.As(err, &masked):
+		return masked.temporary // and so was this one.
+	}
+	return errors.As(err, &network) || errors.Is(err, errOthersFailed)
+}
+
+// isPermanent reports whether somebody has to fix what err, which is no refusal, stands for.
+func isPermanent(err error) bool {
 	var (
 		authentication *authError
 		construction   *constructionError
 		certificate    *tls.CertificateVerificationError
 		notTLS         tls.RecordHeaderError
-		network        net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
-		masked         *maskedError
 	)
 	switch {
 	case isAnswer(err), errors.Is(err, errReentered), errors.As(err, &authentication):
-		return false
+		return true
 	case errors.As(err, &construction), errors.Is(err, context.Canceled):
-		return false
+		return true
 	case errors.As(err, &certificate), tlsalert.Is(err), errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
-		return false // The server will be the same in a second.
-	case errors.As(err, &masked):
-		return masked.temporary // It was judged before it was masked.
+		return true // The server will be the same in a second.
 	}
-	return errors.As(err, &network) || errors.Is(err, errEndedEarly) || errors.Is(err, errOthersFailed)
+	return isMisconfigured(err)
+}
+
+// isMisconfigured reports whether err is an error of net/http that says that an address can't
+// work, or that a proxy refuses. Such errors have no type, or a type for all kinds.
+func isMisconfigured(err error) bool {
+	var request *url.Error
+	var address *net.AddrError
+	if !errors.As(err, &request) {
+		return false
+	}
+	text := request.Err.Error()
+	switch {
+	case request.Op == "parse", errors.As(err, &address):
+		return true
+	case strings.HasPrefix(text, "unsupported protocol scheme"), strings.HasPrefix(text, "invalid proxy address"),
+		strings.HasPrefix(text, "http: no Host in request URL"), strings.HasPrefix(text, "proxyconnect tcp: unknown scheme"):
+		return true
+	}
+	// If a proxy refuses to connect, the error is the text of its answer's status.
+	for status := 400; status < 600; status++ {
+		if ascii.EqualFold(text, http.StatusText(status)) && text != "" {
+			return !tokenresponse.IsTemporary(status, "")
+		}
+	}
+	return false
 }
 
 // retryAfter returns how long the server asks to wait in the answer that err stands for,

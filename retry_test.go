@@ -22,6 +22,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 func refusalWith(status int, header http.Header) *oauth2.RetrieveError {
@@ -38,7 +39,7 @@ func TestIsTemporary(t *testing.T) {
 		{refusalWith(403, nil), false},
 		{refusalWith(404, nil), false},
 		{refusalWith(408, nil), true},
-		{refusalWith(425, nil), false},
+		{refusalWith(425, nil), true},
 		{refusalWith(429, nil), true},
 		{refusalWith(500, nil), true},
 		{refusalWith(501, nil), false},
@@ -51,7 +52,7 @@ func TestIsTemporary(t *testing.T) {
 		{&url.Error{Err: syscall.ECONNRESET}, true},
 		{&url.Error{Err: io.EOF}, true},
 		{&url.Error{Err: context.DeadlineExceeded}, true},
-		{fmt.Errorf("%w: %w", errEndedEarly, io.ErrUnexpectedEOF), true},
+		{endedEarly(io.ErrUnexpectedEOF, new(redact.Masker)), true},
 		{&url.Error{Err: &net.DNSError{}}, true},
 		{&url.Error{Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, false},
 		{&url.Error{Err: tls.AlertError(40)}, false},
@@ -59,7 +60,7 @@ func TestIsTemporary(t *testing.T) {
 		{&url.Error{Err: http.ErrSchemeMismatch}, false},
 		{&url.Error{Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, true},
 		{&url.Error{Err: errReentered}, false},
-		{fmt.Errorf("%w: %w", errEndedEarly, errors.New("stream error")), true},
+		{endedEarly(errors.New("stream error"), new(redact.Masker)), true},
 		{fmt.Errorf("get: %w", refusalWith(503, nil)), true},
 		{&waitError{context.DeadlineExceeded}, true},
 		{&waitError{context.Canceled}, false},

@@ -349,7 +349,7 @@ func (g *generator) drawFault() fault {
 	case faultSlow:
 		f.latency = g.upTo(12 * time.Second)
 	case faultMalformed:
-		f.body = pick(g.Rand, "<html>", "", "{}", `{"access_token":5}`, `{"access_token":"a b"}`, `{"access_token":"x","expires_in":"soon"}`, `{"error":"temporarily_unavailable"}`)
+		f.body = pick(g.Rand, "<html>", "", "{}", `{"access_token":5}`, `{"access_token":"a\u0000b"}`, `{"access_token":"x","expires_in":"soon"}`, `{"error":"temporarily_unavailable"}`)
 	default:
 	}
 	return f

@@ -281,7 +281,7 @@ func newClientTransport(source *Source, base http.RoundTripper) *oauth2.Transpor
 // Token returns a token, or a marker if there is something for the guard to do and
 // the caller certainly passes the marker on to it.
 func (c *clientSource) Token() (*oauth2.Token, error) {
-	if cached := c.current.Load(); cached != nil && !cached.isBound() {
+	if cached := c.current.Load(); cached != nil && !cached.isBound() && !cached.odd {
 		observer, now := c.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
 			bounded.Tell(observer.TokenServed, event.TokenServed{})

@@ -2,8 +2,11 @@ package grpccredentials
 
 import (
 	"context"
+	"net/http"
+	"net/url"
 	"strings"
 
+	"golang.org/x/oauth2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -72,6 +75,9 @@ func DialOptions(source *clientcredentials.Source, opts ...Option) []grpc.DialOp
 	}
 }
 
+// nowhere is the address of a request that is never sent.
+var nowhere url.URL
+
 // GetRequestMetadata returns the metadata for an RPC: authorization, with a token as in
 // RFC 6750, Section 2.1. grpc calls it for each attempt at an RPC, with the context of the
 // RPC. It waits for a token no longer than that context allows.
@@ -87,15 +93,18 @@ func (c *Credentials) GetRequestMetadata(ctx context.Context, _ ...string) (map[
 			return nil, newError(codes.Unauthenticated, errPlaintext)
 		}
 	}
-	token, err := c.source.TokenContext(ctx)
-	if err != nil {
+	// Authorize knows the authentication scheme that the Config asks for.
+	req := (&http.Request{URL: &nowhere, Header: make(http.Header, 1)}).WithContext(ctx)
+	if err := c.source.Authorize(req); err != nil {
 		return nil, newError(codeOf(ctx, err), err)
 	}
-	if strings.EqualFold(token.TokenType, "DPoP") {
+	value := req.Header.Get("Authorization")
+	scheme, token, _ := strings.Cut(value, " ")
+	if scheme == "DPoP" {
 		return nil, newError(codes.Unauthenticated, errDPoP)
 	}
-	call.sends(token)
-	return map[string]string{"authorization": token.Type() + " " + token.AccessToken}, nil
+	call.sends(&oauth2.Token{AccessToken: token})
+	return map[string]string{"authorization": value}, nil
 }
 
 // RequireTransportSecurity returns true unless DangerouslySendTokensInPlaintext is set.

@@ -13,6 +13,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
@@ -41,20 +44,22 @@ func MediaType(resp *http.Response) string {
 	return mediaType
 }
 
-// Parse reads the body of an answer. Together with an error it returns what could be read,
-// and the words with which upstream begins the text of such an error.
+// Parse reads the body of an answer. Together with an error it returns what could be read.
 //
 // An answer is JSON, or form-encoded if its media type says so. JSON under the media type
 // of a form is recognised by its brace. In strict mode a member's name must be written
 // exactly as in the RFC.
-func Parse(body []byte, mediaType string, strict bool) (r *Response, prefix string, err error) {
+func Parse(body []byte, mediaType string, strict bool) (*Response, error) {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) // A byte order mark.
-	isForm := mediaType == "application/x-www-form-urlencoded" || mediaType == "text/plain"
-	r = new(Response)
-	if isForm && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
-		return r, "oauth2: cannot parse response", r.parseForm(body)
+	r := new(Response)
+	if isForm(mediaType) && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+		return r, r.parseForm(body)
 	}
-	return r, "oauth2: cannot parse json", r.parseJSON(body, strict)
+	return r, r.parseJSON(body, strict)
+}
+
+func isForm(mediaType string) bool {
+	return mediaType == "application/x-www-form-urlencoded" || mediaType == "text/plain"
 }
 
 // text returns the field for the member with that name if it is a text, else nil.
@@ -193,30 +198,46 @@ func (r *Response) setSeconds(name, text string) error {
 	return nil
 }
 
+// b64token are the characters of a bearer token, RFC 6750, Section 2.1.
+const b64token = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+
+// isUnsendable reports whether no header field can hold the character, RFC 9110, Section 5.5.
+func isUnsendable(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// Scheme returns the authentication scheme to send the token with: what token_type says, as
+// upstream writes it, or Bearer if that isn't the name of a scheme.
+func (r *Response) Scheme() string {
+	name := strings.TrimSpace(r.TokenType)
+	for _, c := range []byte(name) {
+		if !challenge.IsTokenChar(c) {
+			return "Bearer"
+		}
+	}
+	token := oauth2.Token{TokenType: name}
+	return token.Type()
+}
+
 // Check reports why the token can't be used: it doesn't fit into an Authorization header,
 // or its type isn't what the client can use. bound says that the client asked for a token
 // bound to a key, RFC 9449.
 func (r *Response) Check(strict, bound bool) error {
-	// RFC 6749, Appendix A.12, allows printable ASCII. The space isn't in the grammar of
-	// a bearer token, RFC 6750, Section 2.1, and is lost at the end of a header field.
-	for _, c := range []byte(r.AccessToken) {
-		if c <= ' ' || c > '~' {
-			return errors.New("access_token contains a character that a token cannot have")
-		}
-	}
-	for _, c := range []byte(r.TokenType) {
-		if !challenge.IsTokenChar(c) {
-			return errors.New("token_type is not an authentication scheme's name")
-		}
-	}
-	switch isDPoP := ascii.EqualFold(r.TokenType, "DPoP"); {
+	switch scheme, isDPoP := r.Scheme(), ascii.EqualFold(r.Scheme(), "DPoP"); {
+	case strings.ContainsFunc(r.AccessToken, isUnsendable):
+		return errors.New("access_token contains a control character, which no header field can hold")
+	case strings.ContainsFunc(r.TokenType, isUnsendable):
+		return errors.New("token_type contains a control character, which no header field can hold")
+	case !r.Form && strings.ContainsRune(r.AccessToken, utf8.RuneError):
+		// JSON is UTF-8, RFC 8259, Section 8.1: the token that the server means is lost.
+		return errors.New("access_token is not valid UTF-8")
+	case strict && strings.Trim(strings.TrimRight(r.AccessToken, "="), b64token) != "":
+		return errors.New("access_token contains a character that RFC 6750, Section 2.1, doesn't allow")
 	case isDPoP && !bound:
 		return errors.New("token_type is DPoP: the server binds tokens to a key that this client doesn't have; set Config.DPoP")
 	case bound && !isDPoP:
 		// RFC 9449, Section 5: the token isn't bound, and anybody who gets hold of it can
 		// use it.
 		return errors.New("token_type is not DPoP: the server hasn't bound the token to the key")
-	case strict && !bound && r.TokenType != "" && !ascii.EqualFold(r.TokenType, "Bearer"):
+	case strict && !bound && (scheme != "Bearer" || r.TokenType != "" && !ascii.EqualFold(r.TokenType, scheme)):
 		// RFC 6749, Section 7.1.
 		return errors.New("token_type is not Bearer")
 	}
