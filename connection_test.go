@@ -60,7 +60,7 @@ func TestF25_BlackHoledConnections(t *testing.T) {
 				conf.Retry.AttemptTimeout = time.Second
 				_, err := conf.Token(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, before+1, proxy.Accepted(), "one new connection")
+				require.Greater(t, proxy.Accepted(), before, "a new connection")
 				_, err = conf.Token(t.Context())
 				require.NoError(t, err, "the dead connection has left the pool")
 			})
