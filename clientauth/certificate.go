@@ -2,16 +2,20 @@ package clientauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 )
 
 // A CertificateSource returns the client's certificate and private key. It is called
@@ -33,9 +37,10 @@ func (c CertificateSource) GetClientCertificate(request *tls.CertificateRequestI
 // reloadInterval is the least time between two readings of a certificate's file.
 const reloadInterval = time.Second
 
-// CertificateFiles returns a source that reads two files in PEM: a chain that begins
-// with the client's certificate, and the private key of that certificate, not
-// encrypted.
+// CertificateFiles returns a source that reads two files: the client's certificate with
+// its chain, and the private key of that certificate, not encrypted. Their formats are
+// those of [KeyBytes], and both may be in one file. The client's certificate is the one
+// that the private key belongs to. It needn't come first.
 //
 // New files are picked up without a restart. When the certificate is used, but at most
 // once a second, its file is read again and compared with its previous content. That
@@ -43,8 +48,8 @@ const reloadInterval = time.Second
 // directory. If the files don't contain a valid pair, perhaps because only one of them
 // has been replaced so far, the previous pair stays in use until it expires.
 //
-// It is an error if a file is missing, if the key is encrypted or belongs to another
-// certificate, or if the certificate has expired or isn't valid yet.
+// It is an error if a file is missing or has another format, if the key is encrypted or
+// belongs to another certificate, or if the certificate has expired or isn't valid yet.
 func CertificateFiles(certFile, keyFile string) CertificateSource {
 	files := newCertificateFiles(certFile, keyFile)
 	return func(ctx context.Context) (*tls.Certificate, error) { return files.get(ctx, time.Now()) }
@@ -123,21 +128,44 @@ func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loa
 		err := checkValidity(current.pair.Leaf, now)
 		return &loadedCertificate{current.pair, cert, now}, f.describe(err)
 	}
-	key, err := readFile(f.key)
+	certificates, err := keyfile.Certificates(cert)
+	if err != nil {
+		return nil, fmt.Errorf("the file %s: %w", f.cert, err)
+	}
+	signers, err := parseFile(f.key, jws.ParseSigners)
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		if _, keyErr := jws.ParsePrivateKey(key); errors.Is(keyErr, jws.ErrEncrypted) {
-			err = keyErr
-		}
-		return nil, f.describe(err)
-	}
-	if pair.Leaf, err = leaf(&pair); err == nil {
+	pair, err := match(certificates, signers)
+	if err == nil {
 		err = checkValidity(pair.Leaf, now)
 	}
-	return &loadedCertificate{&pair, cert, now}, f.describe(err)
+	return &loadedCertificate{pair, cert, now}, f.describe(err)
+}
+
+// match returns a certificate together with its key. The other certificates follow in their
+// order. They may be of kinds that crypto/x509 can't parse: only the server needs them.
+func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, error) {
+	var unusable error
+	for i, der := range certificates {
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			unusable = cmp.Or(unusable, fmt.Errorf("certificate %d of the file can't be read; openssl x509 -in FILE -text may say more: %w", i+1, err))
+			continue
+		}
+		public, ok := parsed.PublicKey.(interface{ Equal(other crypto.PublicKey) bool })
+		if !ok {
+			unusable = cmp.Or(unusable, fmt.Errorf("the public key in certificate %d of the file is of a kind that crypto/tls can't use, such as RSA-PSS or Ed448; have a certificate issued for an RSA, P-256 or Ed25519 key", i+1))
+			continue
+		}
+		for _, signer := range signers {
+			if public.Equal(signer.Public()) {
+				chain := slices.Concat([][]byte{der}, certificates[:i], certificates[i+1:])
+				return &tls.Certificate{Certificate: chain, PrivateKey: signer, Leaf: parsed}, nil
+			}
+		}
+	}
+	return nil, cmp.Or(unusable, errors.New("the private key belongs to another certificate; give the certificate and the key that belong together"))
 }
 
 // describe adds the names of the files to an error.

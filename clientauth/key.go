@@ -14,7 +14,7 @@ import (
 type SigningKey struct {
 	// Signer has an RSA key of 2048 bits or more, an ECDSA key on P-256, P-384 or
 	// P-521, or an Ed25519 key. It may sign in another process or on another
-	// machine. Required.
+	// machine. An RSA-PSS key from a file signs with PS256, PS384 and PS512 only. Required.
 	Signer crypto.Signer
 
 	// KeyID and Algorithm are used where those of PrivateKeyJWT are empty.
@@ -38,9 +38,19 @@ func SignerKey(signer crypto.Signer) KeySource {
 	return func(context.Context) (*SigningKey, error) { return &SigningKey{Signer: signer}, nil }
 }
 
-// KeyBytes returns a source of the private key in data. It is PEM (PKCS #8, PKCS #1 or
-// SEC 1) or a JWK (RFC 7517), and not encrypted. If it is wrong, each call returns the
-// error.
+// KeyBytes returns a source of the private key in data, which isn't encrypted. The data may
+// be
+//
+//   - PEM of PKCS #8, PKCS #1 or SEC 1, also if its line breaks were lost, or became the two
+//     characters \n,
+//   - DER of these,
+//   - a JWK (RFC 7517) or a set with one private key,
+//   - other JSON with one private key in it, such as the key file of a provider,
+//   - base64 of one of these.
+//
+// What the data contains decides how it is read. The label of a PEM block doesn't matter,
+// nor do a byte order mark, text around the key, and certificates. If there isn't exactly
+// one private key, or if the key can't be used, each call returns the error.
 func KeyBytes(data []byte) KeySource {
 	key, err := parseKey(data)
 	return func(context.Context) (*SigningKey, error) { return key, err }

@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -23,22 +26,24 @@ type SecretSource func(ctx context.Context) (string, error)
 
 // SecretFile returns a source that reads the file at each call. Token requests are
 // rare, and so a new secret is used from the next request on. A line break at the end
-// of the file isn't part of the secret.
+// of the file isn't part of the secret, nor is a byte order mark at its beginning. Text in
+// UTF-16 with such a mark is read as well.
 //
 // It is an error if the file is missing, unreadable, empty, larger than 64 KiB or not
-// a regular file, or if the secret contains a control character. The error names the
-// file.
+// a regular file, or if the secret contains a character that people can't see, such as a
+// zero width space: it got there by mistake. The error names the file and the character. A
+// SecretSource of your own may return such a secret, except for control characters.
 func SecretFile(path string) SecretSource {
 	return func(context.Context) (string, error) { return parseFile(path, parseSecret) }
 }
 
 // parseSecret returns the secret in the content of a file.
 func parseSecret(data []byte) (string, error) {
-	secret := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if err := checkSecret(secret); err != nil {
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(keyfile.Text(data)), "\n"), "\r")
+	if err := checkCharacters(secret, keyfile.IsInvisible); err != nil {
 		return "", err
 	}
-	return secret, nil
+	return secret, checkSecret(secret)
 }
 
 // checkSecret reports certain mistakes only. RFC 6749, Appendix A.2, allows printable
@@ -47,8 +52,14 @@ func checkSecret(secret string) error {
 	if secret == "" {
 		return errors.New("the secret is empty")
 	}
-	if strings.ContainsFunc(secret, unicode.IsControl) {
-		return errors.New("the secret contains a control character; remove it, for example a line break, where the secret is stored")
+	return checkCharacters(secret, unicode.IsControl)
+}
+
+// checkCharacters reports the first character of a secret that is wrong.
+func checkCharacters(secret string, isWrong func(rune) bool) error {
+	if i := strings.IndexFunc(secret, isWrong); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(secret[i:])
+		return fmt.Errorf("the secret contains %s; remove it where the secret is stored", keyfile.Name(r))
 	}
 	return nil
 }

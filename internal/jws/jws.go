@@ -21,17 +21,23 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
-// minRSABits is the least that RFC 7518, Sections 3.3 and 3.5, allow.
-const minRSABits = 2048
+const (
+	minRSABits = 2048 // the least that RFC 7518, Sections 3.3 and 3.5, allow
+	maxListed  = 200  // what an error quotes of the server's list, in bytes
+)
 
 // A keyKind is a kind of key, in the words that errors use.
 type keyKind string
 
 const (
 	rsaKey     keyKind = "an RSA key"
+	pssKind    keyKind = "an RSA-PSS key" // may be followed by " for " and a hash
 	p256Key    keyKind = "a P-256 key"
 	p384Key    keyKind = "a P-384 key"
 	p521Key    keyKind = "a P-521 key"
@@ -65,22 +71,54 @@ var algorithms = []algorithm{
 	{"HS512", secretKey, crypto.SHA512, false},
 }
 
-// choose returns the algorithm with that name, or the default if name is empty.
-func choose(kind keyKind, name string) (algorithm, error) {
+// fits reports whether a key of that kind can sign with a.
+func (a algorithm) fits(kind keyKind) bool {
+	return a.kind == kind || a.pss && (kind == pssKind || kind == pssKind+keyKind(" for "+a.hash.String()))
+}
+
+// ErrNotListed is the error if the server lists algorithms, but none of the key's.
+var ErrNotListed = errors.New("no algorithm of the key is listed in the server's metadata")
+
+// choose returns the algorithm with that name, or the first that fits the key if name is
+// empty. If listed isn't empty, the algorithm must be among those.
+func choose(kind keyKind, name string, listed []string) (algorithm, error) {
 	shown := "the algorithm" // An unknown name may be a secret, so it isn't quoted.
-	var fitting []string
+	var fitting, possible []algorithm
 	for _, a := range algorithms {
-		if a.kind == kind {
-			if name == a.name || name == "" {
-				return a, nil
-			}
-			fitting = append(fitting, a.name)
-		}
 		if name == a.name {
 			shown = a.name
 		}
+		if !a.fits(kind) {
+			continue
+		}
+		fitting = append(fitting, a)
+		if name == "" || name == a.name {
+			possible = append(possible, a)
+		}
 	}
-	return algorithm{}, fmt.Errorf("%s doesn't fit %s; use %s", shown, kind, strings.Join(fitting, ", "))
+	switch {
+	case len(possible) == 0:
+		return algorithm{}, fmt.Errorf("%s doesn't fit %s; use %s", shown, kind, names(fitting))
+	case len(listed) == 0:
+		return possible[0], nil
+	case kind == ed25519Key:
+		possible = append(possible, fitting...) // They are two names of one algorithm.
+	}
+	for _, a := range possible {
+		if slices.Contains(listed, a.name) {
+			return a, nil
+		}
+	}
+	return algorithm{}, fmt.Errorf("%w: %s signs with %s, and the server lists %s; use another key", ErrNotListed, kind, names(fitting), redact.Quote(listed, maxListed))
+}
+
+// names returns the names of algorithms, for an error.
+func names(algorithms []algorithm) string {
+	var all []string
+	for _, a := range algorithms {
+		all = append(all, a.name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // A Key signs. It is safe for concurrent use if its signer is. The signers of the
@@ -97,12 +135,15 @@ type Key struct {
 }
 
 // NewKey returns a key that signs with signer, which may run in another process or
-// on another machine. An empty algorithm means RS256 for RSA, EdDSA for Ed25519, and
-// for ECDSA the one of the curve: ES256, ES384 or ES512.
+// on another machine. An empty algorithm means RS256 for RSA, PS256 or the one of the hash
+// for RSA-PSS, EdDSA for Ed25519, and for ECDSA the one of the curve: ES256, ES384 or ES512.
+//
+// If the server lists its algorithms, pass them as listed: then the key uses the first of
+// its algorithms that is listed, and it is ErrNotListed if there is none.
 //
 // NewKey tries a private key of the standard library once. With any other signer,
 // each signature is verified before it is used.
-func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
+func NewKey(signer crypto.Signer, algorithm string, listed ...string) (*Key, error) {
 	if signer == nil {
 		return nil, errors.New("there is no signer")
 	}
@@ -110,7 +151,7 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := choose(kind, algorithm)
+	a, err := choose(kind, algorithm, listed)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +174,7 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 	}
 	key := &Key{algorithm: a.name, jwk: jwk, thumbprint: Digest([]byte(jwk)), sign: verified}
 	switch signer.(type) {
-	case *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
+	case *rsa.PrivateKey, pssKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
 		// If these work once, they always work. With an elliptic curve,
 		// verifying takes longer than signing.
 		if _, err := verified(nil); err != nil {
@@ -145,13 +186,13 @@ func NewKey(signer crypto.Signer, algorithm string) (*Key, error) {
 }
 
 // NewSecretKey returns a key that signs with HMAC and a secret that the verifier
-// knows too. An empty algorithm means HS256.
+// knows too. An empty algorithm means HS256, or the first that is listed, as in NewKey.
 //
 // A secret shorter than the hash (32, 48 or 64 bytes) is an error, because RFC 7518,
 // Section 3.2, forbids it. Padding wouldn't help: such a secret can be guessed from
 // a single signature.
-func NewSecretKey(secret, algorithm string) (*Key, error) {
-	a, err := choose(secretKey, algorithm)
+func NewSecretKey(secret, algorithm string, listed ...string) (*Key, error) {
+	a, err := choose(secretKey, algorithm, listed)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +285,9 @@ func describe(signer crypto.Signer) (public crypto.PublicKey, kind keyKind, jwk 
 			return nil, "", "", fmt.Errorf("the RSA key has %d bits; use at least %d", bits, minRSABits)
 		}
 		kind = rsaKey
+		if restricted, ok := signer.(pssKey); ok {
+			kind = restricted.kind()
+		}
 		jwk = fmt.Sprintf(`{"e":"%s","kty":"RSA","n":"%s"}`, encode(big.NewInt(int64(public.E)).Bytes()), encode(public.N.Bytes()))
 	case *ecdsa.PublicKey:
 		switch public.Curve {

@@ -7,19 +7,16 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
@@ -29,13 +26,9 @@ const (
 	maxRSABits = 8192     // as in crypto/tls; with many more, signing takes seconds
 )
 
-// ErrEncrypted is the error of ParsePrivateKey for a private key that is encrypted.
-var ErrEncrypted = errors.New("the private key is encrypted; decrypt it first, for example with openssl pkey")
-
-// Parsed is the result of ParsePrivateKey. Neither fmt nor encoding/json shows the
-// key.
+// Parsed is a private key from a file. Neither fmt nor encoding/json shows the key.
 type Parsed struct {
-	Signer    crypto.Signer `json:"-"` // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
+	Signer    crypto.Signer `json:"-"` // of crypto/rsa, crypto/ecdsa or crypto/ed25519; or an RSA key for RSASSA-PSS only
 	KeyID     string        // kid of a JWK; may be empty
 	Algorithm string        // alg of a JWK; may be empty
 }
@@ -43,34 +36,21 @@ type Parsed struct {
 // Format prints "[private key]", whatever the verb.
 func (p Parsed) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[private key]") }
 
-// ParsePrivateKey reads one private key of RSA, ECDSA or Ed25519 that isn't
-// encrypted. NewKey succeeds with the result. The data may be
+// ParsePrivateKey reads the only private key in a file: RSA, ECDSA or Ed25519, not
+// encrypted, in one of the formats of package keyfile. NewKey succeeds with the result. The
+// file may also contain certificates, public keys and the like.
 //
-//   - PEM: PKCS #8, PKCS #1 or SEC 1. It may also contain certificates, public keys
-//     and EC parameters.
-//   - a JWK (RFC 7517).
-//
-// It is an error if the data is larger than 64 KiB, contains a second key or anything
-// else, or if the public part of the key doesn't belong to the private part.
+// It is an error if the file is larger than 64 KiB or contains a second private key, or if
+// the public part of the key doesn't belong to the private part.
 func ParsePrivateKey(data []byte) (Parsed, error) {
-	if len(data) > maxKeyData {
-		return Parsed{}, errors.New("the data is larger than 64 KiB; keep only the private key in it")
+	keys, err := privateKeys(data)
+	if err != nil {
+		return Parsed{}, err
 	}
-	text := bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\ufeff")))
-	var parsed Parsed
-	var err error
-	switch {
-	case len(text) == 0:
-		err = errors.New("the data is empty; it must be a private key in PEM or a JWK")
-	case text[0] == '{':
-		parsed, err = parseJWK(text)
-	case bytes.Contains(text, []byte("-----BEGIN ")):
-		parsed.Signer, err = parsePEM(text)
-	case !utf8.Valid(text):
-		err = errors.New("the data is binary and thus neither PEM nor a JWK; convert DER with openssl pkey -inform DER, and PKCS #12 with openssl pkcs12 -nodes")
-	default:
-		err = errors.New("the data is neither PEM nor a JWK; it must be a private key in one of these formats")
+	if len(keys) > 1 {
+		return Parsed{}, errors.New("there is more than one private key; keep the one to sign with")
 	}
+	parsed, err := parse(keys[0])
 	if err != nil {
 		return Parsed{}, err
 	}
@@ -80,72 +60,51 @@ func ParsePrivateKey(data []byte) (Parsed, error) {
 	return parsed, nil
 }
 
-// parsePEM returns the only private key among the blocks of data.
-func parsePEM(data []byte) (crypto.Signer, error) {
-	// pem.Decode skips damaged blocks without an error. Counting the beginnings
-	// shows that there was one, so that the error is about that block.
-	begun := bytes.Count(data, []byte("-----BEGIN "))
-	var private *pem.Block
-	rest := data
-	for {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		begun--
-		switch block.Type {
-		case "CERTIFICATE", "TRUSTED CERTIFICATE", "EC PARAMETERS", "PUBLIC KEY", "RSA PUBLIC KEY":
-			continue
-		}
-		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-			return nil, ErrEncrypted
-		}
-		if private != nil {
-			return nil, errors.New("there is more than one private key; keep the one to sign with")
-		}
-		private = block
-	}
-	switch {
-	case begun > 0 && bytes.Contains(data, []byte(`\n`)):
-		return nil, errors.New(`the PEM contains \n as text where its lines should end; put line breaks there`)
-	case begun > 0:
-		return nil, errors.New("the PEM is damaged; check that its line breaks are still there, and that no line is indented")
-	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, errors.New("something follows the PEM; remove it")
-	case private == nil:
-		return nil, errors.New("there is a certificate or a public key, but no private key")
-	}
-
-	if len(private.Bytes) > maxKeyDER {
-		return nil, errors.New("the private key is too large; use a smaller one")
-	}
-	var key any
-	var err error
-	switch private.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(private.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(private.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(private.Bytes)
-	case "OPENSSH PRIVATE KEY":
-		return nil, errors.New("the private key is in the format of OpenSSH; convert it with ssh-keygen -p -m PKCS8")
-	default:
-		return nil, errors.New("the PEM block must be a PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY")
-	}
+// ParseSigners reads the private keys in a file, for the caller to choose one. It skips keys
+// that can't be used, unless there are no others. NewKey may refuse them, because crypto/tls
+// uses more kinds of keys.
+func ParseSigners(data []byte) (signers []crypto.Signer, err error) {
+	keys, err := privateKeys(data)
 	if err != nil {
-		return nil, fmt.Errorf("the private key can't be read; openssl pkey -check may say more: %w", err)
+		return nil, err
 	}
-	var whole asn1.RawValue // crypto/x509 ignores what follows the key.
-	if tail, err := asn1.Unmarshal(private.Bytes, &whole); err != nil || len(tail) > 0 {
-		return nil, errors.New("something follows the private key inside its PEM block; remove it")
+	for _, key := range keys {
+		if parsed, failure := parse(key); failure == nil {
+			signers = append(signers, parsed.Signer)
+		} else if err == nil {
+			err = failure
+		}
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok { // X25519
-		return nil, errors.New("the private key can't sign; use RSA, ECDSA or Ed25519")
+	if signers != nil {
+		err = nil
 	}
-	return signer, nil
+	return signers, err
+}
+
+// privateKeys returns the private keys in a file, at least one.
+func privateKeys(data []byte) ([]keyfile.Part, error) {
+	if len(data) > maxKeyData {
+		return nil, errors.New("the data is larger than 64 KiB; keep only the private key in it")
+	}
+	contents, err := keyfile.Read(data)
+	if err == nil && contents.Keys == nil {
+		err = keyfile.ErrNoKey
+	}
+	return contents.Keys, err
+}
+
+// parse returns the private key in a part of a file.
+func parse(key keyfile.Part) (parsed Parsed, err error) {
+	switch {
+	case key.Err != nil:
+		return parsed, key.Err
+	case bytes.HasPrefix(key.Data, []byte("{")):
+		return parseJWK(key.Data)
+	case len(key.Data) > maxKeyDER:
+		return parsed, errors.New("the private key is too large; use a smaller one")
+	}
+	parsed.Signer, err = parseDER(key.Data)
+	return parsed, err
 }
 
 // A jwk holds the members of a JSON Web Key, RFC 7517, Section 4.
@@ -158,9 +117,6 @@ func parseJWK(data []byte) (Parsed, error) {
 		return Parsed{}, fmt.Errorf("the JWK can't be read: %w", err)
 	}
 	members := jwk(object)
-	if members["keys"] != nil {
-		return Parsed{}, errors.New("the data is a JWK set; keep only the key to sign with")
-	}
 	if err := members.checkUse(); err != nil {
 		return Parsed{}, err
 	}
@@ -229,14 +185,28 @@ func (m jwk) octets(name string) ([]byte, error) {
 	return octets, nil
 }
 
-// sized returns the octets of a member that must have size bytes by RFC 7518,
-// Section 6.2, or RFC 8037, Section 2.
+// sized returns the octets of a member that must have size bytes by RFC 8037, Section 2.
 func (m jwk) sized(name string, size int) ([]byte, error) {
 	octets, err := m.octets(name)
 	if err == nil && len(octets) != size {
 		return nil, fmt.Errorf("the JWK's %s has %d bytes; its curve needs %d", name, len(octets), size)
 	}
 	return octets, err
+}
+
+// number returns a member that is a number of size bytes, RFC 7518, Section 6.2. Some
+// programs leave out zeros at its beginning, or add some. The caller checks that the public
+// key fits, so that they don't matter.
+func (m jwk) number(name string, size int) ([]byte, error) {
+	octets, err := m.octets(name)
+	if err != nil {
+		return nil, err
+	}
+	number := new(big.Int).SetBytes(octets)
+	if number.BitLen() > 8*size {
+		return nil, fmt.Errorf("the JWK's %s has %d bytes; its curve needs %d", name, len(octets), size)
+	}
+	return number.FillBytes(make([]byte, size)), nil
 }
 
 var errMismatch = errors.New("the JWK's public part doesn't belong to its private part")
@@ -286,7 +256,7 @@ func (m jwk) ecdsa() (crypto.Signer, error) {
 	}
 	var octets [3][]byte
 	for i, name := range []string{"x", "y", "d"} {
-		if octets[i], err = m.sized(name, coordinateSize(curve)); err != nil {
+		if octets[i], err = m.number(name, coordinateSize(curve)); err != nil {
 			return nil, err
 		}
 	}

@@ -2,9 +2,18 @@ package jws
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,6 +26,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -80,10 +90,10 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 	minimalRSA := "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + "}"
 	const (
 		encryptedText = "the private key is encrypted; decrypt it first, for example with openssl pkey"
-		damaged       = "the PEM is damaged; check that its line breaks are still there, and that no line is indented"
-		unreadable    = "the private key can't be read; openssl pkey -check may say more: "
+		damaged       = "the PEM is damaged: a block has no end, or contains something other than base64; make a new copy of the file"
+		unreadable    = "the private key can't be read; openssl pkey -in FILE -check may say more: "
 		noPrivate     = "there is a certificate or a public key, but no private key"
-		binary        = "the data is binary and thus neither PEM nor a JWK"
+		neither       = "the data is neither PEM nor a JWK, nor is it DER"
 		brokenJSON    = "the JWK can't be read: it isn't valid JSON"
 		mismatch      = "the JWK's public part doesn't belong to its private part"
 		notForSigning = "the JWK isn't for signing: see its use and key_ops; use another key"
@@ -91,30 +101,26 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 	for _, tc := range []struct{ name, data, want string }{
 		{"empty", "", "the data is empty"},
 		{"too large", p256 + strings.Repeat("\n", maxKeyData), "the data is larger than 64 KiB"},
-		{"an array", "[" + rfc8037Key + "]", "the data is neither PEM nor a JWK"},
-		{"DER", string(block.Bytes) + "\xff", binary},
+		{"not ASN.1, binary", "\xff" + string(block.Bytes), neither},
+		{"DER and more", string(block.Bytes) + "\xff", "something follows the key"},
 
 		{"encrypted PKCS #8", encrypted, encryptedText},
 		{"encrypted SEC 1", file("encrypted.sec1.pem"), encryptedText},
 		{"two keys", p256 + ed25519PEM, "there is more than one private key"},
 		{"certificate only", certificate, noPrivate},
-		{"indented", "  " + strings.ReplaceAll(ed25519PEM, "\n", "\n  "), damaged},
-		{`\n`, strings.ReplaceAll(p256, "\n", `\n`), `the PEM contains \n as text where its lines should end; put line breaks there`},
 		{"damaged before another", strings.Replace(p256, "MHcC", "M@cC", 1) + certificate, damaged},
-		{"text after", p256 + "s3cr3t", "something follows the PEM; remove it"},
-		{"DER after the key", encode("PRIVATE KEY", append(bytes.Clone(block.Bytes), 0)), "something follows the private key inside its PEM block; remove it"},
+		{"DER after the key", encode("PRIVATE KEY", append(bytes.Clone(block.Bytes), 0)), "something follows the key or the certificate inside its block; remove it"},
 		{"too large a block", encode("PRIVATE KEY", make([]byte, maxKeyDER+1)), "the private key is too large; use a smaller one"},
 		{"not ASN.1", encode("PRIVATE KEY", []byte("s3cr3t")), unreadable},
 		{"parts of two RSA keys", encode("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(&broken)), unreadable},
-		{"X25519", file("x25519.pkcs8.pem"), "the private key can't sign"},
-		{"OpenSSH", file("openssh.pem"), "convert it with ssh-keygen -p -m PKCS8"},
-		{"another block", encode("DH PARAMETERS", block.Bytes), "the PEM block must be a PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"},
+		{"X25519", file("x25519.pkcs8.pem"), "the private key is an X25519 key, which can't sign; make another with openssl genpkey"},
+		{"OpenSSH", file("openssh.pem"), "convert a copy of it with ssh-keygen -p -m PKCS8"},
 
 		{"open", rfc8037Key[:len(rfc8037Key)-1], brokenJSON},
 		{"text after a JWK", rfc8037Key + "s3cr3t", "the JWK can't be read: something follows it; remove that"},
 		{"a member twice", with(rfc8037Key, `"kty":"OKP"`), "the JWK can't be read: one of its members appears more than once"},
-		{"a set", `{"keys":[` + rfc8037Key + `]}`, "the data is a JWK set; keep only the key to sign with"},
-		{"no kty", "{}", "the JWK's kty must be RSA, EC or OKP"},
+		{"no kty", "{}", "the JSON contains no private key and no certificate"},
+		{"another kty", `{"kty":"AKP"}`, "the JWK's kty must be RSA, EC or OKP"},
 		{"oct", `{"kty":"oct","k":"` + rfc7515Secret + `"}`, "the JWK is a shared secret (kty is oct)"},
 		{"public JWK", "{" + rfc7515RSAPublic + "}", "the JWK is a public key; use the private one"},
 		{"for encryption", with(rfc7515P256, `"use":"enc"`), notForSigning},
@@ -152,6 +158,264 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 		require.NotContains(t, err.Error(), "s3cr3t", tc.name)
 		require.Zero(t, parsed, tc.name)
 	}
+}
+
+// What a file contains decides how it is read, not its name or the labels in it. Each of
+// these has the same key.
+func TestK1_K3_K6_FormsOfOneKey(t *testing.T) {
+	t.Parallel()
+	want := parseSigner(file("p256.sec1.pem")).(*ecdsa.PrivateKey)
+	pkcs8PEM, sec1PEM := testkit.KeyPEM(want), file("p256.sec1.pem")
+	block, _ := pem.Decode([]byte(pkcs8PEM))
+	sec1 := must(x509.MarshalECPrivateKey(want))
+	label := func(label string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+	}
+	utf16 := func(order binary.AppendByteOrder, text string) string {
+		data := order.AppendUint16(nil, 0xfeff)
+		for _, c := range text {
+			data = order.AppendUint16(data, uint16(c))
+		}
+		return string(data)
+	}
+	point := must(want.PublicKey.Bytes())
+	jwk := func(zeros string) string {
+		number := func(b []byte) string { return encode([]byte(zeros + string(b))) }
+		return fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q,"d":%q}`, number(point[1:33]), number(point[33:]), number(must(want.Bytes())))
+	}
+	quoted := string(must(json.Marshal(pkcs8PEM)))
+	asBase64 := base64.StdEncoding.EncodeToString
+	for name, data := range map[string]string{
+		"K1: SEC 1 in PRIVATE KEY":        label("PRIVATE KEY", sec1),
+		"K1: SEC 1 in RSA PRIVATE KEY":    label("RSA PRIVATE KEY", sec1),
+		"K1: PKCS #8 in EC PRIVATE KEY":   label("EC PRIVATE KEY", block.Bytes),
+		"K1: PKCS #8 in another label":    label("ANY PRIVATE KEY", block.Bytes),
+		"K1: a label of something else":   label("DH PARAMETERS", block.Bytes),
+		"K1: labels that differ":          strings.Replace(pkcs8PEM, "END PRIVATE", "END EC PRIVATE", 1),
+		"K1: beside other blocks":         label("X509 CRL", []byte("x")) + pkcs8PEM + label("CERTIFICATE REQUEST", []byte("y")),
+		"K1: beside a request":            string(label("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, want)))) + pkcs8PEM,
+		"K3: DER":                         string(block.Bytes),
+		"K3: DER of SEC 1":                string(sec1),
+		"K3: DER and a line break":        string(block.Bytes) + "\r\n",
+		"K3: byte order mark":             "\ufeff" + pkcs8PEM,
+		"K3: UTF-16 of PowerShell":        utf16(binary.LittleEndian, pkcs8PEM),
+		"K3: UTF-16, big-endian":          utf16(binary.BigEndian, jwk("")),
+		`K3: \n instead of line breaks`:   strings.ReplaceAll(pkcs8PEM, "\n", `\n`),
+		`K3: \r\n instead of line breaks`: strings.ReplaceAll(pkcs8PEM, "\n", `\r\n`),
+		"K3: as a string":                 quoted,
+		"K3: in a file of variables":      "PRIVATE_KEY=" + quoted + "\n",
+		"K3: in a file with sections":     "[keys]\nprivate = " + quoted + "\n",
+		"K3: no line breaks":              strings.ReplaceAll(pkcs8PEM, "\n", ""),
+		"K3: spaces":                      strings.ReplaceAll(pkcs8PEM, "\n", " "),
+		"K3: indented":                    "key: |\n  " + strings.ReplaceAll(pkcs8PEM, "\n", "\n  "),
+		"K3: old Macintosh":               strings.ReplaceAll(pkcs8PEM, "\n", "\r"),
+		"K3: text around":                 "Our key:\n" + sec1PEM + "Keep it secret.\n",
+		"K3: no padding":                  strings.ReplaceAll(sec1PEM, "=", ""),
+		"K3: a header":                    strings.Replace(pkcs8PEM, "-----\n", "-----\nComment: ours\n\n", 1),
+		"K3: twice":                       pkcs8PEM + pkcs8PEM,
+		"K5: JWK":                         jwk(""),
+		"K5: longer by a byte":            jwk("\x00"),
+		"K5: longer by many":              jwk("\x00\x00\x00\x00\x00"),
+		"K6: base64 of PEM":               asBase64([]byte(pkcs8PEM)),
+		"K6: base64 in lines":             asBase64([]byte(pkcs8PEM))[:80] + "\n" + asBase64([]byte(pkcs8PEM))[80:] + "\n",
+		"K6: base64url":                   encode([]byte(pkcs8PEM)),
+		"K6: base64 of DER":               asBase64(block.Bytes),
+		"K6: base64 of a JWK":             asBase64([]byte(jwk(""))),
+		"K6: base64 of base64":            asBase64([]byte(asBase64([]byte(pkcs8PEM)))),
+		"K6: a provider's JSON":           `{"type":"service_account","private_key_id":"1","private_key":` + quoted + `}`,
+		"K6: nested":                      `{"a":{"b":{"privateKey":` + quoted + `,"passphrase":null}}}`,
+		"K6: a JWK in it":                 `{"clientId":"1","key":` + jwk("") + `}`,
+		"K6: base64 in it":                `{"kind":"Secret","data":{"tls.key":"` + asBase64([]byte(pkcs8PEM)) + `","tls.crt":"` + asBase64([]byte(file("certificate.pem"))) + `"}}`,
+		"K6: a JWK set":                   `{"keys":[` + jwk("") + `]}`,
+		"K6: a set with public keys":      `{"keys":[{` + rfc7515RSAPublic + `},` + jwk("") + `]}`,
+		"K6: an array":                    "[" + jwk("") + "]",
+	} {
+		parsed, err := ParsePrivateKey([]byte(data))
+		require.NoError(t, err, name)
+		require.True(t, want.Equal(parsed.Signer), name)
+		signers, err := ParseSigners([]byte(data))
+		require.NoError(t, err, name)
+		require.Len(t, signers, 1, name)
+	}
+}
+
+// RFC 7518, Section 6.2.1.2, wants the full width. Programs that treat a coordinate as a
+// number leave out zeros.
+func TestK5_ShortCoordinates(t *testing.T) {
+	t.Parallel()
+	for _, octet := range []byte{0, 1} { // Which of the coordinates begins with a zero.
+		var key *ecdsa.PrivateKey
+		var point []byte
+		for point == nil || point[1+32*int(octet)] != 0 {
+			key = testkit.NewKey("ES256").(*ecdsa.PrivateKey)
+			point = must(key.PublicKey.Bytes())
+		}
+		x, y := bytes.TrimLeft(point[1:33], "\x00"), bytes.TrimLeft(point[33:], "\x00")
+		jwk := fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q,"d":%q}`, encode(x), encode(y), encode(must(key.Bytes())))
+		parsed, err := ParsePrivateKey([]byte(jwk))
+		require.NoError(t, err)
+		require.True(t, key.Equal(parsed.Signer))
+		// A coordinate that isn't that of the key is still refused.
+		_, err = ParsePrivateKey([]byte(replaced(jwk, "x", `"`+encode(x[1:])+`"`)))
+		require.ErrorContains(t, err, "the JWK's public part doesn't belong to its private part")
+	}
+	one := replaced(replaced(rfc7515P521, "d", `"AQ"`), "x", `"`+strings.Repeat("_", 88)+`_w"`)
+	_, err := ParsePrivateKey([]byte(one))
+	require.ErrorContains(t, err, "the JWK's x has 67 bytes; its curve needs 66")
+}
+
+// A file that can't be used is named, with the command that makes a usable one.
+func TestK2_K3_K6_NamedWithTheCommand(t *testing.T) {
+	t.Parallel()
+	const another = "; make another with openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem, and register its public key with the server"
+	oid := func(algorithm ...int) string {
+		return string(must(asn1.Marshal(struct {
+			Version   int
+			Algorithm pkix.AlgorithmIdentifier
+			Key       []byte
+		}{0, pkix.AlgorithmIdentifier{Algorithm: algorithm}, []byte{4, 1, 1}})))
+	}
+	onCurve := func(curve ...int) string {
+		return string(must(asn1.Marshal(struct {
+			Version int
+			Key     []byte
+			Curve   asn1.ObjectIdentifier `asn1:"optional,explicit,tag:0"`
+		}{1, []byte{1}, curve})))
+	}
+	encrypted, _ := pem.Decode([]byte(file("encrypted.pkcs8.pem")))
+	p7b, _ := pem.Decode([]byte(file("certificate.p7b")))
+	public, _ := pem.Decode([]byte(file("public.pem")))
+	for _, tc := range []struct{ name, data, want string }{
+		{"K2: Ed448", file("ed448.pkcs8.pem"), "the private key is an Ed448 key, which isn't supported" + another},
+		{"K2: X448", file("x448.pkcs8.pem"), "the private key is an X448 key, which can't sign" + another},
+		{"K2: DSA", file("dsa.pkcs8.pem"), "the private key is a DSA key, which isn't supported" + another},
+		{"K2: DSA without PKCS #8", file("dsa.pem"), "the private key is a DSA key, which isn't supported" + another},
+		{"K2: ML-DSA", oid(2, 16, 840, 1, 101, 3, 4, 3, 18), "an ML-DSA or SLH-DSA key"},
+		{"K2: for encryption", oid(1, 2, 840, 113549, 1, 1, 7), "an RSA key for encryption (RSAES-OAEP)"},
+		{"K2: Diffie-Hellman", oid(1, 2, 840, 113549, 1, 3, 1), "a Diffie-Hellman key, which can't sign"},
+		{"K2: unknown", oid(1, 2, 3, 4), "the private key can't be read; openssl pkey -in FILE -check may say more: "},
+		{"K2: explicit curve", file("explicit.pkcs8.pem"), "the private key describes its curve by parameters instead of its name; convert it with openssl ec -in FILE -param_enc named_curve -out key.pem"},
+		{"K2: explicit curve, SEC 1", file("explicit.sec1.pem"), "openssl ec -in FILE -param_enc named_curve -out key.pem"},
+		{"K2: Brainpool", file("brainpool.sec1.pem"), "the private key is on a Brainpool curve, which isn't supported" + another},
+		{"K2: secp256k1", file("secp256k1.pkcs8.pem"), "the private key is on secp256k1, which isn't supported" + another},
+		{"K2: SM2", onCurve(1, 2, 156, 10197, 1, 301), "on SM2, which isn't supported" + another},
+		{"K2: P-192", onCurve(1, 2, 840, 10045, 3, 1, 1), "on P-192, which isn't supported" + another},
+		{"K2: another curve", onCurve(1, 2, 3), "on a curve that isn't supported" + another},
+		{"K2: no curve", onCurve(), "the private key doesn't say which curve it is on"},
+		{"K2: P-224", file("secp224r1.pkcs8.pem"), "the ECDSA key's curve must be P-256, P-384 or P-521"},
+		{"K2: RSA-PSS for SHA-1", file("rsa-pss-sha1.pkcs8.pem"), "the RSA-PSS key is restricted to parameters that no JWS algorithm has (RFC 7518, Section 3.5); make another with openssl genpkey -algorithm RSA-PSS"},
+		{"K2: encrypted DER", string(encrypted.Bytes), "the private key is encrypted; decrypt it first, for example with openssl pkey -in FILE -out key.pem"},
+		{"K2: encrypted in one line", strings.ReplaceAll(file("encrypted.sec1.pem"), "\n", " "), "the private key is encrypted"},
+		{"K2: encrypted in JSON", `{"key":` + string(must(json.Marshal(file("encrypted.pkcs8.pem")))) + `}`, "the private key is encrypted"},
+		{"K2: the usable one of two", file("p256.sec1.pem") + file("encrypted.pkcs8.pem"), "there is more than one private key"},
+
+		{"K3: PKCS #12", file("keys.p12"), "the data is PKCS #12; take the key out of it with openssl pkcs12 -in FILE -nodes -nocerts -out key.pem"},
+		{"K3: PKCS #7", file("certificate.p7b"), "there is a certificate or a public key, but no private key"},
+		{"K3: PKCS #7 in DER", string(p7b.Bytes), "there is a certificate or a public key, but no private key"},
+		{"K3: public key in DER", string(public.Bytes), "there is a certificate or a public key, but no private key"},
+		{"K3: DER of something else", "\x30\x00", "the data is DER, but neither a private key nor a certificate"},
+		{"K3: no end", strings.Split(file("p256.sec1.pem"), "-----END EC PRIVATE")[0], "the PEM is damaged"},
+		{"K3: no beginning", "-----END PRIVATE KEY-----", "the PEM is damaged"},
+		{"K3: no dashes", "-----BEGIN PRIVATE KEY\nAA==", "the PEM is damaged"},
+		{"K3: a header only", "-----BEGIN PRIVATE KEY-----\nComment: x\n-----END PRIVATE KEY-----", "the PEM is damaged"},
+		{"K3: an end between", "-----BEGIN PRIVATE KEY-----\n" + file("certificate.pem"), "the PEM is damaged"},
+
+		{"K6: JSON without a key", `{"client_id":"x","client_secret":"s3cr3t"}`, "the JSON contains no private key and no certificate"},
+		{"K6: deep JSON", strings.Repeat("[", 1000) + rfc8037Key + strings.Repeat("]", 1000), "the JSON contains no private key"},
+		{"K6: two keys in JSON", "[" + rfc8037Key + "," + rfc7515P256 + "]", "there is more than one private key; keep the one to sign with"},
+		{"K6: public keys in JSON", `{"keys":[{` + rfc7515RSAPublic + `}]}`, "there is a certificate or a public key, but no private key"},
+		{"K6: Java", "\xfe\xed\xfe\xed\x00", "a Java key store; convert it with keytool"},
+		{"K6: Java, JCEKS", "\xce\xce\xce\xce\x00", "-srcstoretype JCEKS"},
+		{"K6: PuTTY", "PuTTY-User-Key-File-3: ecdsa", "puttygen FILE -O private-openssh -o key.pem"},
+		{"K6: PVK", "\x1e\xf1\xb5\xb0\x00", "openssl rsa -inform PVK -in FILE -out key.pem"},
+		{"K6: SSH2", "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----", "ssh-keygen -i -f FILE"},
+		{"K6: OpenSSH, public", "ssh-ed25519 AAAA", "a public key of OpenSSH"},
+		{"K6: XML", "<RSAKeyValue><D>s3cr3t</D></RSAKeyValue>", "an RSA key in XML"},
+		{"K6: OpenPGP", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nxx\n-----END PGP PRIVATE KEY BLOCK-----", "a key for OpenPGP"},
+	} {
+		_, err := ParsePrivateKey([]byte(tc.data))
+		require.ErrorContains(t, err, tc.want, tc.name)
+		require.NotContains(t, err.Error(), "s3cr3t", tc.name)
+	}
+}
+
+// An RSA-PSS key signs with PS256, PS384 and PS512 only, and if it is restricted to a hash,
+// with the one that has this hash.
+func TestK2_RSAPSS(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		file, algorithm string
+		listed          []string
+		want, err       string
+	}{
+		{"rsa-pss.pkcs8.pem", "", nil, "PS256", ""},
+		{"rsa-pss.pkcs8.pem", "PS512", nil, "PS512", ""},
+		{"rsa-pss.pkcs8.pem", "", []string{"RS256", "PS384"}, "PS384", ""},
+		{"rsa-pss.pkcs8.pem", "RS256", nil, "", "RS256 doesn't fit an RSA-PSS key; use PS256, PS384, PS512"},
+		{"rsa-pss-sha256.pkcs8.pem", "", nil, "PS256", ""},
+		{"rsa-pss-sha256.pkcs8.pem", "PS384", nil, "", "PS384 doesn't fit an RSA-PSS key for SHA-256; use PS256"},
+	} {
+		parsed, err := ParsePrivateKey([]byte(file(tc.file)))
+		require.NoError(t, err, tc.file)
+		key, err := NewKey(parsed.Signer, tc.algorithm, tc.listed...)
+		if tc.err != "" {
+			require.EqualError(t, err, tc.err)
+			continue
+		}
+		require.NoError(t, err, tc.file)
+		require.Equal(t, tc.want, key.Algorithm(), tc.file)
+		require.True(t, key.IsLocal())
+		header, _ := verify(t, parsed.Signer, must(key.Sign(nil, nil)))
+		require.JSONEq(t, `{"alg":"`+tc.want+`"}`, header)
+		_, err = parsed.Signer.Sign(rand.Reader, make([]byte, 32), crypto.SHA256) // as another program could
+		require.ErrorContains(t, err, "the key is an RSA-PSS key")
+	}
+
+	// Other parameters than those of openssl.
+	key := parseSigner(rfc7515RSA).(*rsa.PrivateKey)
+	sha256, sha384 := pkix.AlgorithmIdentifier{Algorithm: hashIdentifier(crypto.SHA256)}, pkix.AlgorithmIdentifier{Algorithm: hashIdentifier(crypto.SHA384)}
+	for _, tc := range []struct {
+		name       string
+		hash, mask pkix.AlgorithmIdentifier
+		salt       int
+		want       string
+	}{
+		{"SHA-384", sha384, sha384, 48, "PS384"},
+		{"the least salt is shorter", sha256, sha256, 20, "PS256"},
+		{"the least salt is longer", sha256, sha256, 33, ""},
+		{"two hashes", sha256, sha384, 32, ""},
+	} {
+		mask := asn1.RawValue{FullBytes: must(asn1.Marshal(tc.mask))}
+		parameters := must(asn1.Marshal(struct {
+			Hash pkix.AlgorithmIdentifier `asn1:"explicit,tag:0"`
+			MGF  pkix.AlgorithmIdentifier `asn1:"explicit,tag:1"`
+			Salt int                      `asn1:"explicit,tag:2"`
+		}{tc.hash, pkix.AlgorithmIdentifier{Algorithm: idMGF1, Parameters: mask}, tc.salt}))
+		der := must(asn1.Marshal(struct {
+			Version   int
+			Algorithm pkix.AlgorithmIdentifier
+			Key       []byte
+		}{0, pkix.AlgorithmIdentifier{Algorithm: idRSASSAPSS, Parameters: asn1.RawValue{FullBytes: parameters}}, x509.MarshalPKCS1PrivateKey(key)}))
+		parsed, err := ParsePrivateKey(der)
+		if tc.want == "" {
+			require.ErrorContains(t, err, "restricted to parameters that no JWS algorithm has", tc.name)
+			continue
+		}
+		require.NoError(t, err, tc.name)
+		require.Equal(t, tc.want, must(NewKey(parsed.Signer, "")).Algorithm(), tc.name)
+	}
+}
+
+// ParseSigners leaves the choice to its caller.
+func TestK1_ParseSigners(t *testing.T) {
+	t.Parallel()
+	signers, err := ParseSigners([]byte(file("encrypted.pkcs8.pem") + file("p256.sec1.pem") + file("rsa1024.pem")))
+	require.NoError(t, err)
+	require.Len(t, signers, 2)
+	_, err = ParseSigners([]byte(file("encrypted.pkcs8.pem") + file("ed448.pkcs8.pem")))
+	require.ErrorIs(t, err, keyfile.ErrEncrypted)
+	_, err = ParseSigners([]byte(file("certificate.pem")))
+	require.ErrorIs(t, err, keyfile.ErrNoKey)
 }
 
 // FuzzParsePrivateKey checks that a key that is accepted signs, and that the error for
@@ -192,7 +456,7 @@ func FuzzParsePrivateKey(f *testing.F) {
 // contain one.
 func literals() string {
 	var all strings.Builder
-	for _, name := range []string{"jws.go", "keys.go", "../strictjson/strictjson.go"} {
+	for _, name := range []string{"jws.go", "keys.go", "der.go", "../keyfile/keyfile.go", "../strictjson/strictjson.go"} {
 		ast.Inspect(must(parser.ParseFile(token.NewFileSet(), name, nil, 0)), func(n ast.Node) bool {
 			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
 				all.WriteString(must(strconv.Unquote(literal.Value)) + "\n")

@@ -1,0 +1,80 @@
+package keyfile
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"unicode"
+	"unicode/utf16"
+)
+
+// Text returns the text in a file without a byte order mark at its beginning, which editors
+// on Windows write. Such a mark may also say that the text is in UTF-16; then Text returns
+// it in UTF-8.
+func Text(data []byte) []byte {
+	if rest, ok := bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); ok {
+		return rest
+	}
+	var order binary.ByteOrder
+	switch {
+	case len(data)%2 != 0:
+		return data
+	case bytes.HasPrefix(data, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	default:
+		return data
+	}
+	units := make([]uint16, 0, len(data)/2)
+	for rest := data[2:]; len(rest) > 0; rest = rest[2:] {
+		units = append(units, order.Uint16(rest))
+	}
+	return []byte(string(utf16.Decode(units)))
+}
+
+// IsInvisible reports whether people can't see r, or take it for a space.
+func IsInvisible(r rune) bool {
+	switch {
+	case r == ' ':
+		return false
+	case unicode.IsControl(r), r == '\u2800': // a pattern of Braille without dots
+		return true
+	}
+	return unicode.In(r, unicode.Zs, unicode.Zl, unicode.Zp, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+}
+
+// Name returns what a character is called that IsInvisible, for an error.
+func Name(r rune) string {
+	name := "an invisible character"
+	switch r {
+	case 0:
+		name = "a NUL, as in UTF-16"
+	case '\t':
+		name = "a tab"
+	case '\n', '\r', '\u2028', '\u2029':
+		name = "a line break"
+	case '\u00a0', '\u202f':
+		name = "a no-break space"
+	case '\u00ad':
+		name = "a soft hyphen"
+	case '\u200b':
+		name = "a zero width space"
+	case '\u200c', '\u200d':
+		name = "a zero width joiner"
+	case '\u200e', '\u200f', '\u202a', '\u202b', '\u202c', '\u202d', '\u202e':
+		name = "a mark of the writing direction"
+	case '\u2060':
+		name = "a word joiner"
+	case '\ufeff':
+		name = "a byte order mark"
+	default:
+		switch {
+		case unicode.IsControl(r):
+			name = "a control character"
+		case unicode.Is(unicode.Zs, r):
+			name = "a space other than the usual one"
+		}
+	}
+	return fmt.Sprintf("%s (%U)", name, r)
+}
