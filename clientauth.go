@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/oauth2"
@@ -56,6 +57,11 @@ type CertificateAuth interface {
 type Attempt struct {
 	// These are copied from the Config. Changing them has no effect.
 	TokenURL, Issuer, ClientID, ClientSecret string
+
+	// SigningAlgorithms are those that the server's metadata lists for assertions
+	// (token_endpoint_auth_signing_alg_values_supported, RFC 8414, Section 2), if the
+	// Config comes from ServerMetadata.Config. Empty: unknown.
+	SigningAlgorithms []string
 
 	// Header and Form will be sent, and Authenticate adds to them. Form doesn't contain
 	// client_id yet.
@@ -115,12 +121,13 @@ func (c *Config) checkClientAuth() error {
 // id and secret in the given style.
 func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle) (*Attempt, error) {
 	attempt := &Attempt{
-		TokenURL:     r.conf.TokenURL,
-		Issuer:       r.conf.Issuer,
-		ClientID:     r.conf.ClientID,
-		ClientSecret: r.conf.ClientSecret,
-		Header:       http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-		Form:         cloneValues(r.form),
+		TokenURL:          r.conf.TokenURL,
+		Issuer:            r.conf.Issuer,
+		ClientID:          r.conf.ClientID,
+		ClientSecret:      r.conf.ClientSecret,
+		SigningAlgorithms: slices.Clone(r.conf.listed.assertion),
+		Header:            http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
+		Form:              cloneValues(r.form),
 	}
 	if r.conf.ClientAuth == nil {
 		r.addSecret(style, attempt.Header, attempt.Form)

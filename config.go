@@ -120,6 +120,9 @@ type Config struct {
 	// and Transport prove with each request that they have the key; for other requests
 	// see Source.Authorize. A token that the server hasn't bound is refused. Nil:
 	// bearer tokens.
+	//
+	// The proofs are signed with the first algorithm of the key that the server's
+	// metadata lists, if the Config comes from ServerMetadata.Config.
 	DPoP crypto.Signer `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Store shares tokens among the replicas of a service, so that one of them
@@ -147,6 +150,10 @@ type Config struct {
 	//   - a token request without client id and secret,
 	//   - http instead of https, except to this host.
 	Strict bool `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
+
+	// listed are the algorithms of the server's metadata, by what they are for.
+	// ServerMetadata.Config sets them. Empty: unknown.
+	listed struct{ assertion, dpop []string }
 
 	// styles holds a *authStyleCache. It is an atomic.Value because that may be copied
 	// with the struct, unlike an atomic.Pointer.

@@ -307,6 +307,9 @@ func (m *ServerMetadata) check() error {
 //   - client_secret_basic
 //   - client_secret_post
 //
+// If the server lists the algorithms that it accepts for assertions and for DPoP proofs, the
+// Config and its copies use no others, except for an Algorithm that a method names.
+//
 // Without any method the Config is for a ClientSecret: its AuthStyle is
 // oauth2.AuthStyleInHeader if the server accepts client_secret_basic or lists no
 // methods (RFC 8414, Section 2), else oauth2.AuthStyleInParams.
@@ -315,6 +318,8 @@ func (m *ServerMetadata) check() error {
 // lists its grants without client_credentials, or if Discover would have refused m.
 func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config, error) {
 	conf := &Config{ClientID: clientID, TokenURL: m.TokenEndpoint, Issuer: m.Issuer}
+	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
+	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)
 	if err := m.configure(conf, methods); err != nil {
 		return nil, fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
 	}

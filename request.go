@@ -113,6 +113,7 @@ func isEmptyClient(client *http.Client) bool {
 func (r *tokenRequest) isFor(c *Config) bool {
 	return r.conf.TokenURL == c.TokenURL && r.conf.ClientID == c.ClientID && r.conf.ClientSecret == c.ClientSecret &&
 		r.conf.AuthStyle == c.AuthStyle && sameInterface(r.conf.ClientAuth, c.ClientAuth) && sameInterface(r.conf.DPoP, c.DPoP) &&
+		slices.Equal(r.conf.listed.assertion, c.listed.assertion) && slices.Equal(r.conf.listed.dpop, c.listed.dpop) &&
 		slices.Equal(r.conf.Scopes, c.Scopes) && maps.EqualFunc(r.conf.EndpointParams, c.EndpointParams, slices.Equal)
 }
 
@@ -135,7 +136,7 @@ func (r *tokenRequest) bind(ctx context.Context) error {
 		return err
 	}
 	if r.conf.DPoP != nil && r.bound.key == nil {
-		if r.bound.key, err = dpop.NewKey(r.conf.DPoP); err != nil {
+		if r.bound.key, err = dpop.NewKey(r.conf.DPoP, r.conf.listed.dpop...); err != nil {
 			return &authError{"DPoP", err}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -42,7 +43,11 @@ type PrivateKeyJWT struct {
 
 	// Algorithm is the JWS algorithm, such as "PS256". It is an error if it doesn't
 	// fit the key. Empty: the alg of the key if it is a JWK that has one, else RS256
-	// for RSA, EdDSA for Ed25519, and the one of the curve for ECDSA.
+	// for RSA, PS256 for RSA-PSS, EdDSA for Ed25519, and the one of the curve for ECDSA.
+	//
+	// If it is empty, and the Config comes from ServerMetadata.Config, the server's
+	// metadata decides, too: the first algorithm of the key that it lists is used, and
+	// it is an error if it lists none. An Algorithm that is set is used in any case.
 	Algorithm string
 
 	// KeyID is the kid in the assertion's header. It tells the server which public
@@ -81,9 +86,14 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	if signing == nil {
 		return errors.New("the Key of the ClientAuth returned no key")
 	}
-	key, err := jws.NewKey(signing.Signer, cmp.Or(a.Algorithm, signing.Algorithm))
+	var key *jws.Key
+	if a.Algorithm != "" {
+		key, err = jws.NewKey(signing.Signer, a.Algorithm)
+	} else {
+		key, err = jws.NewKey(signing.Signer, signing.Algorithm, attempt.SigningAlgorithms...)
+	}
 	if err != nil {
-		return err
+		return explainList(err)
 	}
 	header := map[string]any{}
 	keyID := cmp.Or(a.KeyID, signing.KeyID)
@@ -110,7 +120,8 @@ type ClientSecretJWT struct {
 	// at least as long as the hash: 32 bytes for HS256 (RFC 7518, Section 3.2).
 	Secret SecretSource
 
-	// Algorithm is "HS256", "HS384" or "HS512". Empty: HS256.
+	// Algorithm is "HS256", "HS384" or "HS512". Empty: HS256, or the first of them that
+	// the server's metadata lists, as in PrivateKeyJWT.
 	Algorithm string
 
 	// Audience, Lifetime and Type are as in PrivateKeyJWT.
@@ -128,11 +139,23 @@ func (a *ClientSecretJWT) Authenticate(ctx context.Context, attempt *clientcrede
 	if err != nil {
 		return err
 	}
-	key, err := jws.NewSecretKey(secret, a.Algorithm)
+	var listed []string
+	if a.Algorithm == "" {
+		listed = attempt.SigningAlgorithms
+	}
+	key, err := jws.NewSecretKey(secret, a.Algorithm, listed...)
 	if err != nil {
-		return err
+		return explainList(err)
 	}
 	return assert(attempt, key, map[string]any{}, a.Type, a.Audience, a.Lifetime)
+}
+
+// explainList adds what helps if the server's list of algorithms is wrong.
+func explainList(err error) error {
+	if errors.Is(err, jws.ErrNotListed) {
+		return fmt.Errorf("%w, or set Algorithm in the ClientAuth if the list is wrong", err)
+	}
+	return err
 }
 
 // assert makes an assertion, signs it with key and adds it to attempt.

@@ -69,6 +69,69 @@ func TestAssertionsOnTheWire(t *testing.T) {
 	}
 }
 
+// A Config that comes from a server's metadata signs with algorithms that the server lists.
+func TestK7_AlgorithmsOfTheMetadata(t *testing.T) {
+	t.Parallel()
+	rsaKey := testkit.NewKey("RS256")
+	named := func(algorithm string) KeySource {
+		return func(context.Context) (*SigningKey, error) {
+			return &SigningKey{Signer: rsaKey, Algorithm: algorithm}, nil
+		}
+	}
+	for name, test := range map[string]struct {
+		auth               clientcredentials.ClientAuth
+		dpop               crypto.Signer
+		listed, listedDPoP []string
+		algorithm, ofProof string // in the token request
+		err                string
+	}{
+		"no list":                  {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, algorithm: "RS256"},
+		"the default":              {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, listed: []string{"PS256", "RS256"}, algorithm: "RS256"},
+		"another":                  {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, listed: []string{"ES256", "PS256"}, algorithm: "PS256"},
+		"the key's":                {auth: &PrivateKeyJWT{Key: named("PS512")}, listed: []string{"PS256", "PS512"}, algorithm: "PS512"},
+		"not the key's":            {auth: &PrivateKeyJWT{Key: named("PS512")}, listed: []string{"PS256"}, err: "or set Algorithm in the ClientAuth if the list is wrong"},
+		"the program's":            {auth: &PrivateKeyJWT{Key: named("PS512"), Algorithm: "RS384"}, listed: []string{"PS256"}, algorithm: "RS384"},
+		"none":                     {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, listed: []string{"ES256"}, err: `an RSA key signs with RS256, RS384, RS512, PS256, PS384, PS512, and the server lists ["ES256"]; use another key, or set Algorithm`},
+		"secret":                   {auth: &ClientSecretJWT{Secret: secret(longSecret + longSecret)}, listed: []string{"RS256", "HS512"}, algorithm: "HS512"},
+		"secret, the program's":    {auth: &ClientSecretJWT{Secret: secret(longSecret + longSecret), Algorithm: "HS384"}, listed: []string{"HS512"}, algorithm: "HS384"},
+		"secret, none":             {auth: &ClientSecretJWT{Secret: secret(longSecret)}, listed: []string{"RS256"}, err: `a secret signs with HS256, HS384, HS512, and the server lists ["RS256"]`},
+		"proof, no list":           {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, dpop: rsaKey, listed: []string{"PS256"}, algorithm: "PS256", ofProof: "RS256"},
+		"proof, another":           {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, dpop: rsaKey, listedDPoP: []string{"ES256", "PS256"}, algorithm: "RS256", ofProof: "PS256"},
+		"proof, none":              {auth: &PrivateKeyJWT{Key: SignerKey(rsaKey)}, dpop: rsaKey, listedDPoP: []string{"ES256"}, err: `DPoP: no algorithm of the key is listed in the server's metadata: an RSA key`},
+		"proof, by an RSA-PSS key": {auth: &PrivateKeyJWT{Key: KeyFile("../internal/jws/testdata/rsa-pss.pkcs8.pem")}, dpop: must(KeyFile("../internal/jws/testdata/rsa-pss.pkcs8.pem")(t.Context())).Signer, algorithm: "PS256", ofProof: "PS256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := cct.NewServer() // It knows no client, so that each request is refused.
+			t.Cleanup(srv.Close)
+			metadata := clientcredentials.ServerMetadata{
+				Issuer: strings.TrimSuffix(srv.TokenURL, "/token"), TokenEndpoint: srv.TokenURL,
+				TokenEndpointAuthMethodsSupported:          []string{test.auth.Method()},
+				TokenEndpointAuthSigningAlgValuesSupported: test.listed, DPoPSigningAlgValuesSupported: test.listedDPoP,
+			}
+			conf, err := metadata.Config("id", test.auth)
+			require.NoError(t, err)
+			conf.HTTPClient, conf.DPoP = srv.Client(), test.dpop
+			clear(metadata.TokenEndpointAuthSigningAlgValuesSupported)
+			clear(metadata.DPoPSigningAlgValuesSupported)
+			copied := *conf // as a program may do
+			_, err = copied.Token(t.Context())
+			if test.err != "" {
+				require.ErrorContains(t, err, test.err)
+				require.Zero(t, srv.Auth.TokenRequests())
+				return
+			}
+			request := srv.Auth.Requests()[0]
+			header, _ := decode(t, request.Form.Get("client_assertion"))
+			require.Equal(t, test.algorithm, header["alg"])
+			if proof := request.Header.Get("DPoP"); test.ofProof != "" {
+				header, _ = decode(t, proof)
+				require.Equal(t, test.ofProof, header["alg"])
+			}
+		})
+	}
+}
+
 func TestClaims(t *testing.T) {
 	key, _ := newKey()
 	for name, test := range map[string]struct {

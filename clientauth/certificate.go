@@ -153,7 +153,9 @@ func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, er
 			unusable = cmp.Or(unusable, fmt.Errorf("certificate %d of the file can't be read; openssl x509 -in FILE -text may say more: %w", i+1, err))
 			continue
 		}
-		public, ok := parsed.PublicKey.(interface{ Equal(other crypto.PublicKey) bool })
+		public, ok := parsed.PublicKey.(interface {
+			Equal(other crypto.PublicKey) bool
+		})
 		if !ok {
 			unusable = cmp.Or(unusable, fmt.Errorf("the public key in certificate %d of the file is of a kind that crypto/tls can't use, such as RSA-PSS or Ed448; have a certificate issued for an RSA, P-256 or Ed25519 key", i+1))
 			continue

@@ -1,13 +1,20 @@
 package clientauth
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +24,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // pairFiles are the two files of a certificate.
@@ -70,7 +78,7 @@ func TestCertificateFilesReload(t *testing.T) {
 		{name: "just read, without success", at: 13*time.Second + 999*time.Millisecond, cert: next.cert, key: next.key, want: old, sameAsLast: true},
 		{name: "removed", at: 17 * time.Second, cert: "-", key: "-", want: old, sameAsLast: true},
 		{name: "until it expires", at: time.Hour, cert: next.cert, key: old.key, want: old, sameAsLast: true},
-		{name: "expired, though just read", at: time.Hour + time.Millisecond, cert: next.cert, key: old.key, err: "does not match"},
+		{name: "expired, though just read", at: time.Hour + time.Millisecond, cert: next.cert, key: old.key, err: "the private key belongs to another certificate"},
 		{name: "expired, unchanged", at: 61*time.Minute + 2, cert: old.cert, key: old.key, err: "expired at " + old.Leaf.NotAfter.Format(time.RFC3339)},
 		{name: "expired, replaced", at: 61*time.Minute + 3, cert: next.cert, key: next.key, want: next},
 		{name: "replaced by an expired one", at: 65 * time.Minute, cert: old.cert, key: old.key, want: next, sameAsLast: true},
@@ -97,12 +105,10 @@ func TestCertificateFilesMistakes(t *testing.T) {
 	good, other := newValidPair(), newValidPair()
 	past := newPair(now.Add(-2*time.Hour), now.Add(-time.Hour))
 	future := newPair(now.Add(time.Hour), now.Add(2*time.Hour))
-	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))
 	for name, test := range map[string]struct{ cert, key, err string }{
-		"another key":   {good.cert, other.key, "private key does not match"},
+		"another key":   {good.cert, other.key, "the private key belongs to another certificate"},
 		"expired":       {past.cert, past.key, "expired at " + past.Leaf.NotAfter.Format(time.RFC3339)},
 		"not yet valid": {future.cert, future.key, "not valid before " + future.Leaf.NotBefore.Format(time.RFC3339)},
-		"encrypted":     {good.cert, encrypted, "the private key is encrypted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,6 +119,89 @@ func TestCertificateFilesMistakes(t *testing.T) {
 			require.ErrorContains(t, err, files.key)
 			files.write(good.cert, good.key)
 			files.require(now, good, "the next call must read the files again")
+		})
+	}
+}
+
+// The files of a certificate are read by their content, and nothing in them is dropped
+// silently.
+func TestK3_CertificateFiles(t *testing.T) {
+	t.Parallel()
+	authority := testkit.CA("authority")
+	leaf := testkit.NewCertificate(x509.Certificate{}, authority, nil)
+	other, _ := newKey()
+	certPEM, authorityPEM, keyPEM := testkit.CertificatePEM(leaf), testkit.CertificatePEM(authority), testkit.KeyPEM(leaf.PrivateKey)
+	keyDER := must(x509.MarshalPKCS8PrivateKey(leaf.PrivateKey))
+	block := func(label string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+	}
+	asn1Of := func(v any) []byte { return must(asn1.Marshal(v)) }
+	signedData := asn1Of(struct{ Type asn1.ObjectIdentifier }{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}})
+	pfx := asn1Of(struct {
+		Version int
+		Content struct{ Type asn1.ObjectIdentifier }
+	}{3, struct{ Type asn1.ObjectIdentifier }{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}}})
+	ofUnknownKind := bytes.Replace(leaf.Leaf.Raw, []byte("\x2a\x86\x48\xce\x3d\x02\x01"), []byte("\x2a\x86\x48\xce\x3d\x02\x02"), 1)
+	vault := string(must(json.Marshal(map[string]any{"data": map[string]any{"ca_chain": []string{authorityPEM}, "certificate": certPEM, "issuing_ca": authorityPEM, "private_key": keyPEM}})))
+	truncated := strings.Split(authorityPEM, "-----END")[0]
+
+	for name, test := range map[string]struct {
+		cert, key string
+		chain     int // certificates
+		err       string
+	}{
+		"PEM":                       {certPEM, keyPEM, 1, ""},
+		"chain":                     {certPEM + authorityPEM, keyPEM, 2, ""},
+		"chain in the other order":  {authorityPEM + certPEM, keyPEM, 2, ""},
+		"DER":                       {string(leaf.Leaf.Raw), string(keyDER), 1, ""},
+		"chain in DER":              {string(leaf.Leaf.Raw) + string(authority.Leaf.Raw) + "\n", keyPEM, 2, ""},
+		"byte order mark":           {"\ufeff" + certPEM, "\ufeff" + keyPEM, 1, ""},
+		"two files joined":          {"\ufeff" + certPEM + "\ufeff" + authorityPEM, keyPEM, 2, ""},
+		"one line":                  {strings.ReplaceAll(certPEM+authorityPEM, "\n", `\n`), strings.ReplaceAll(keyPEM, "\n", " "), 2, ""},
+		"base64":                    {base64.StdEncoding.EncodeToString([]byte(certPEM + authorityPEM)), base64.StdEncoding.EncodeToString([]byte(keyPEM)), 2, ""},
+		"other labels":              {strings.ReplaceAll(certPEM, "CERTIFICATE", "X509 CERTIFICATE"), strings.ReplaceAll(keyPEM, "PRIVATE KEY", "RSA PRIVATE KEY"), 1, ""},
+		"trusted":                   {block("TRUSTED CERTIFICATE", slices.Concat(leaf.Leaf.Raw, asn1Of([]int{1}))), keyPEM, 1, ""},
+		"both in one file":          {certPEM + keyPEM + authorityPEM, certPEM + keyPEM + authorityPEM, 2, ""},
+		"JSON":                      {vault, vault, 2, ""},
+		"two keys":                  {certPEM, testkit.KeyPEM(other) + keyPEM, 1, ""},
+		"a key that isn't used":     {certPEM, block("ENCRYPTED PRIVATE KEY", []byte("x")) + keyPEM, 1, ""},
+		"chain that isn't parsed":   {certPEM + block("CERTIFICATE", []byte("\x30\x03\x02\x01\x05")), keyPEM, 2, ""},
+		"a request beside":          {certPEM + block("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, leaf.PrivateKey))), keyPEM, 1, ""},
+		"only a request":            {block("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, leaf.PrivateKey))), keyPEM, 0, "there is no certificate; give the file with the client's certificate"},
+		"only a key":                {keyPEM, keyPEM, 0, "there is no certificate; give the file with the client's certificate"},
+		"certificate as key":        {certPEM, certPEM, 0, "there is a certificate or a public key, but no private key"},
+		"PKCS #12":                  {string(pfx), keyPEM, 0, "openssl pkcs12 -in FILE -nokeys -out cert.pem"},
+		"PKCS #12 as key":           {certPEM, string(pfx), 0, "openssl pkcs12 -in FILE -nodes -nocerts -out key.pem"},
+		"PKCS #7":                   {block("PKCS7", signedData), keyPEM, 0, "openssl pkcs7 -in FILE -print_certs -out cert.pem"},
+		"PKCS #7 in DER":            {string(signedData), keyPEM, 0, "add -inform DER if the file is binary"},
+		"PKCS #7 beside":            {certPEM + block("PKCS7", signedData), keyPEM, 0, "openssl pkcs7 -in FILE -print_certs -out cert.pem"},
+		"the chain is cut off":      {certPEM + truncated, keyPEM, 0, "the PEM is damaged"},
+		"the chain has a typo":      {certPEM + strings.Replace(authorityPEM, "MII", "M@I", 1), keyPEM, 0, "the PEM is damaged"},
+		"something in a block":      {block("CERTIFICATE", append(bytes.Clone(leaf.Leaf.Raw), 0)), keyPEM, 0, "something follows the key or the certificate inside its block"},
+		"not a certificate":         {block("CERTIFICATE", []byte("\x30\x03\x02\x01\x05")), keyPEM, 0, "certificate 1 of the file can't be read; openssl x509 -in FILE -text may say more: x509: "},
+		"a key that TLS can't use":  {block("CERTIFICATE", ofUnknownKind), keyPEM, 0, "the public key in certificate 1 of the file is of a kind that crypto/tls can't use"},
+		"text":                      {"s3cr3t", keyPEM, 0, "neither PEM nor a JWK"},
+		"empty":                     {"", keyPEM, 0, "the data is empty"},
+		"encrypted":                 {certPEM, block("ENCRYPTED PRIVATE KEY", []byte("x")), 0, "the private key is encrypted"},
+		"certificate of another":    {authorityPEM, keyPEM, 0, "the private key belongs to another certificate"},
+		"JWK without a certificate": {`{"kty":"OKP"}`, keyPEM, 0, "there is no certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			files := newPairFiles(t, pair{cert: test.cert, key: test.key})
+			got, err := files.at(time.Now())
+			if test.err == "" {
+				require.NoError(t, err)
+				require.Equal(t, leaf.Leaf.Raw, got.Certificate[0])
+				require.Equal(t, leaf.PrivateKey, got.PrivateKey)
+				require.Len(t, got.Certificate, test.chain)
+				return
+			}
+			require.ErrorContains(t, err, test.err)
+			require.Condition(t, func() bool {
+				return strings.Contains(err.Error(), files.cert) || strings.Contains(err.Error(), files.key)
+			}, "the error names the file: %v", err)
+			require.NotContains(t, err.Error(), "s3cr3t")
 		})
 	}
 }

@@ -76,7 +76,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"basic without an id", &ClientSecretBasic{Secret: secret(canary)}, noID, "ClientID is empty"},
 		{"basic without a secret", &ClientSecretBasic{}, nil, "there is no secret; set ClientSecret"},
-		{"basic with a line break in the Config", &ClientSecretBasic{}, inConfig(canary + "\n"), "the secret contains a control character"},
+		{"basic with a line break in the Config", &ClientSecretBasic{}, inConfig(canary + "\n"), "the secret contains a line break (U+000A)"},
 		{"raw with a colon", &ClientSecretBasic{Secret: secret(canary), Raw: true}, func(c *clientcredentials.Config) { c.ClientID = "a:b" }, "ClientID contains a colon"},
 		{"post with an empty secret", &ClientSecretPost{Secret: secret("")}, nil, "the secret is empty"},
 		{"secret JWT without a secret", &ClientSecretJWT{}, nil, "there is no secret; set ClientSecret"},

@@ -20,8 +20,8 @@ func TestSecretFile(t *testing.T) {
 		"CRLF":                  {"secret\r\n", "secret", ""},
 		"spaces stay":           {" secret \n", " secret ", ""},
 		"as large as can be":    {strings.Repeat("s", 64<<10), strings.Repeat("s", 64<<10), ""},
-		"two line breaks":       {"secret\n\n", "", "contains a control character"},
-		"NUL":                   {"se\x00cret", "", "contains a control character"},
+		"two line breaks":       {"secret\n\n", "", "the secret contains a line break (U+000A); remove it where the secret is stored"},
+		"NUL":                   {"se\x00cret", "", "the secret contains a NUL, as in UTF-16 (U+0000)"},
 		"only a line break":     {"\n", "", "the secret is empty"},
 		"larger than it may be": {strings.Repeat("s", 64<<10+1), "", "is larger than 64 KiB"},
 	} {
@@ -35,6 +35,58 @@ func TestSecretFile(t *testing.T) {
 		require.ErrorContains(t, err, test.err, name)
 		require.ErrorContains(t, err, path, name)
 	}
+}
+
+// Editors and shells of Windows begin a file with a byte order mark. Characters that people
+// can't see come from a copied web page or document.
+func TestK4_SecretFiles(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"\ufeffsecret\r\n":                  "secret",
+		"\ufeffpass wörd":                   "pass wörd",
+		"\xff\xfes\x00\xe9\x00\r\x00\n\x00": "sé", // PowerShell
+		"\xfe\xff\x00s\x00\xe9":             "sé",
+		"\xff\xfe\x3d\xd8\x00\xde":          "😀",
+		"s\xe9cret":                         "s\xe9cret", // Latin-1
+		"pässwörd–€":                        "pässwörd–€",
+	} {
+		secret, err := SecretFile(file(t, content))(t.Context())
+		require.NoError(t, err, "%q", content)
+		require.Equal(t, want, secret, "%q", content)
+	}
+	for invisible, name := range map[string]string{
+		"\ufeff":        "a byte order mark (U+FEFF)",
+		"\u200b":        "a zero width space (U+200B)",
+		"\u200d":        "a zero width joiner (U+200D)",
+		"\u00a0":        "a no-break space (U+00A0)",
+		"\u2003":        "a space other than the usual one (U+2003)",
+		"\u00ad":        "a soft hyphen (U+00AD)",
+		"\u202e":        "a mark of the writing direction (U+202E)",
+		"\u2060":        "a word joiner (U+2060)",
+		"\u2028":        "a line break (U+2028)",
+		"\t":            "a tab (U+0009)",
+		"\x1b":          "a control character (U+001B)",
+		"\u0085":        "a control character (U+0085)",
+		"\ufe0f":        "an invisible character (U+FE0F)",
+		"\u3164":        "an invisible character (U+3164)",
+		"\u2800":        "an invisible character (U+2800)",
+		"\U000e0041":    "an invisible character (U+E0041)",
+		"\ufeff\ufeff":  "a byte order mark (U+FEFF)",
+		"\n":            "a line break (U+000A)",
+		"\u200b\u200c":  "a zero width space (U+200B)",
+		"\u00a0\u00a0 ": "a no-break space (U+00A0)",
+	} {
+		for _, content := range []string{canary + invisible + "\n", "x" + invisible + canary, canary[:20] + invisible + canary[20:]} {
+			_, err := SecretFile(file(t, content))(t.Context())
+			require.ErrorContains(t, err, "the secret contains "+name+"; remove it where the secret is stored", "%q", content)
+			requireHidden(t, err.Error(), canary)
+		}
+	}
+	// A program that means such a secret can send it: upstream does.
+	attempt := attempt()
+	attempt.ClientSecret = "\ufeffse\u200bcret"
+	require.NoError(t, (&ClientSecretPost{}).Authenticate(t.Context(), attempt))
+	require.Equal(t, attempt.ClientSecret, attempt.Form.Get("client_secret"))
 }
 
 func TestUnreadableFiles(t *testing.T) {

@@ -48,9 +48,11 @@ type claims struct {
 // A Key is a private key that tokens are bound to.
 type Key struct{ *jws.Key }
 
-// NewKey returns the key of a signer, or says why it can't be used.
-func NewKey(signer crypto.Signer) (*Key, error) {
-	key, err := jws.NewKey(signer, "")
+// NewKey returns the key of a signer, or says why it can't be used. It signs with the first
+// of its algorithms that the server lists (dpop_signing_alg_values_supported, RFC 9449,
+// Section 5.1). Without a list, it signs with the first of all.
+func NewKey(signer crypto.Signer, listed ...string) (*Key, error) {
+	key, err := jws.NewKey(signer, "", listed...)
 	if err != nil {
 		return nil, err
 	}

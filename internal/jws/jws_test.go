@@ -263,6 +263,50 @@ func TestNewKeyErrors(t *testing.T) {
 	}
 }
 
+// A server's metadata may list the algorithms that it accepts.
+func TestK7_ListedAlgorithms(t *testing.T) {
+	t.Parallel()
+	rsaSigner, p256, edwards := parseSigner(rfc7515RSA), parseSigner(rfc7515P256), parseSigner(rfc8037Key)
+	for _, tc := range []struct {
+		name      string
+		signer    crypto.Signer // nil: a secret
+		algorithm string
+		listed    []string
+		want, err string
+	}{
+		{"the default is listed", rsaSigner, "", []string{"PS256", "RS256"}, "RS256", ""},
+		{"another is listed", rsaSigner, "", []string{"ES256", "PS256"}, "PS256", ""},
+		{"the last is listed", rsaSigner, "", []string{"none", "HS256", "PS512"}, "PS512", ""},
+		{"not listed", rsaSigner, "", []string{"ES256", "EdDSA"}, "", `no algorithm of the key is listed in the server's metadata: an RSA key signs with RS256, RS384, RS512, PS256, PS384, PS512, and the server lists ["ES256" "EdDSA"]; use another key`},
+		{"another curve", p256, "", []string{"ES384", "ES512"}, "", `a P-256 key signs with ES256, and the server lists ["ES384" "ES512"]`},
+		{"letter case", p256, "", []string{"es256"}, "", `lists ["es256"]`},
+		{"hostile list", p256, "", []string{strings.Repeat("\x1b[2J", 100)}, "", `lists ["\x1b[2J`},
+		{"the key's own", rsaSigner, "PS384", []string{"RS256", "PS384"}, "PS384", ""},
+		{"not the key's own", rsaSigner, "PS384", []string{"RS256"}, "", `no algorithm of the key is listed`},
+		{"older name", edwards, "", []string{"Ed25519", "EdDSA"}, "EdDSA", ""},
+		{"newer name", edwards, "", []string{"Ed25519"}, "Ed25519", ""},
+		{"the key's newer name", edwards, "Ed25519", []string{"EdDSA", "Ed25519"}, "Ed25519", ""},
+		{"the key has the newer name only", edwards, "Ed25519", []string{"EdDSA"}, "EdDSA", ""},
+		{"a key that doesn't fit its alg", edwards, "RS256", []string{"EdDSA"}, "", "RS256 doesn't fit an Ed25519 key; use EdDSA, Ed25519"},
+		{"a secret", nil, "", []string{"RS256", "HS384"}, "HS384", ""},
+		{"a secret that is too short", nil, "", []string{"HS512"}, "", "HS512 needs a secret of at least 64 bytes"},
+		{"no secret", nil, "", []string{"RS256"}, "", `a secret signs with HS256, HS384, HS512, and the server lists ["RS256"]`},
+	} {
+		key, err := NewSecretKey(strings.Repeat("s", 48), tc.algorithm, tc.listed...)
+		if tc.signer != nil {
+			key, err = NewKey(tc.signer, tc.algorithm, tc.listed...)
+		}
+		if tc.err != "" {
+			require.ErrorContains(t, err, tc.err, tc.name)
+			require.Less(t, len(err.Error()), 500, tc.name)
+			require.NotContains(t, err.Error(), "\x1b", tc.name)
+			continue
+		}
+		require.NoError(t, err, tc.name)
+		require.Equal(t, tc.want, key.Algorithm(), tc.name)
+	}
+}
+
 // Whatever a signer does, Sign returns a valid JWS or an error.
 func TestBadSigners(t *testing.T) {
 	t.Parallel()

@@ -263,6 +263,8 @@ func (c *Contents) addBlock(label, body string) {
 	}
 	// Whoever parses it says what is wrong with it.
 	switch part := (Part{Data: der}); {
+	case label == "ENCRYPTED PRIVATE KEY":
+		c.addKey(Part{Err: ErrEncrypted})
 	case strings.HasSuffix(label, "PRIVATE KEY"):
 		c.addKey(part)
 	case strings.HasSuffix(label, "CERTIFICATE"):
