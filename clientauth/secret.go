@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
@@ -57,9 +56,8 @@ func checkSecret(secret string) error {
 
 // checkCharacters reports the first character of a secret that is wrong.
 func checkCharacters(secret string, isWrong func(rune) bool) error {
-	if i := strings.IndexFunc(secret, isWrong); i >= 0 {
-		r, _ := utf8.DecodeRuneInString(secret[i:])
-		return fmt.Errorf("the secret contains %s; remove it where the secret is stored", keyfile.Name(r))
+	if found := keyfile.Find(secret, isWrong); found != "" {
+		return fmt.Errorf("the secret contains %s; remove it where the secret is stored", found)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -162,22 +165,24 @@ func chain(state *tls.ConnectionState) string {
 
 // checkSecret looks for common mistakes in the secret.
 func (e *examination) checkSecret() {
-	if secret := e.settings.secret; strings.TrimSpace(secret) != secret {
+	secret := e.settings.secret
+	if found := keyfile.Find(secret, keyfile.IsInvisible); found != "" {
+		e.say(warn, "secret", "it contains %s, which is sent as well; check where it comes from", found)
+	} else if strings.TrimSpace(secret) != secret {
 		e.say(warn, "secret", "it begins or ends with white space, which is sent as well; check where it comes from")
+	}
+	if data, err := os.ReadFile(e.settings.secretFile); err == nil && !bytes.Equal(keyfile.Text(data), data) {
+		e.say(warn, "secret", "its file begins with a byte order mark, which the library removes but other programs send; save the file without it")
 	}
 }
 
 // checkCertificate reports for how long the client's certificate is valid.
-func (e *examination) checkCertificate(ctx context.Context) {
-	if e.certified == nil {
+func (e *examination) checkCertificate() {
+	if e.certificate == nil {
 		return
 	}
-	pair, err := e.settings.certificate(ctx)
-	if err != nil {
-		return // plan could still read it.
-	}
-	days, l := remaining(pair.Leaf)
-	e.say(l, "certificate", "the client's certificate, %q, is valid for another %d days", pair.Leaf.Subject.String(), days)
+	days, l := remaining(e.certificate)
+	e.say(l, "certificate", "the client's certificate, %q, is valid for another %d days", e.certificate.Subject.String(), days)
 }
 
 // isListed reports whether the metadata suggests that the server accepts m. Without a
@@ -202,9 +207,15 @@ func (e *examination) try(ctx context.Context, m *method) {
 		e.say(note, m.name, "not tried: the server decodes what client_secret_basic encodes")
 		return
 	}
+	algorithm := cmp.Or(e.settings.algorithm, e.listedAlgorithm(ctx, m))
+	if algorithm != e.settings.algorithm {
+		if other, err := e.settings.with(ctx, m, algorithm, m.audience); err == nil {
+			m = other
+		}
+	}
 	variants, about := []*method{m}, []string{""}
 	if e.variesAudience(m) {
-		if other, err := e.settings.withAudience(ctx, m, e.endpoint); err == nil {
+		if other, err := e.settings.with(ctx, m, algorithm, e.endpoint); err == nil {
 			variants, about = append(variants, other), []string{" with the issuer as audience", " with the token URL as audience"}
 		}
 	}
@@ -225,6 +236,29 @@ func (e *examination) try(ctx context.Context, m *method) {
 			return
 		}
 	}
+}
+
+// listedAlgorithm returns the algorithm that m signs with because the metadata lists it. It
+// is empty if m would use the same one without metadata.
+func (e *examination) listedAlgorithm(ctx context.Context, m *method) string {
+	if e.metadata == nil || m.auth == nil {
+		return ""
+	}
+	signsWith := func(listed []string) string {
+		attempt := &clientcredentials.Attempt{
+			TokenURL: e.endpoint, ClientID: e.settings.clientID, ClientSecret: e.settings.secret, SigningAlgorithms: listed,
+			Header: make(http.Header), Form: make(url.Values),
+		}
+		if m.auth.Authenticate(ctx, attempt) != nil { // The token request reports it.
+			return ""
+		}
+		algorithm, _ := parseToken(attempt.Form.Get("client_assertion")).Header["alg"].(string)
+		return algorithm
+	}
+	if algorithm := signsWith(e.metadata.TokenEndpointAuthSigningAlgValuesSupported); algorithm != signsWith(nil) {
+		return algorithm
+	}
+	return ""
 }
 
 // accepted records that m got token, and what that says about the server.
@@ -249,7 +283,14 @@ func (e *examination) accepted(m *method, token *oauth2.Token) {
 // request requests a token once, bound to key if that isn't nil.
 func (e *examination) request(ctx context.Context, m *method, key crypto.Signer) (*oauth2.Token, error) {
 	w, endpoint := e.route(m)
-	conf := e.settings.config(endpoint, m)
+	conf := new(clientcredentials.Config)
+	if e.metadata != nil {
+		if known, err := e.settings.discovered(m, e.metadata); err == nil {
+			conf = known // It knows the server's algorithms.
+		}
+	}
+	e.settings.fill(conf, m)
+	conf.TokenURL = endpoint
 	conf.DPoP = key
 	conf.Retry = e.once()
 	return w.token(ctx, conf)
@@ -413,26 +454,16 @@ func (a *postdatedJWT) Authenticate(ctx context.Context, attempt *clientcredenti
 	if err != nil {
 		return err
 	}
-	key, err := jws.NewKey(signing.Signer, cmp.Or(a.Algorithm, signing.Algorithm))
+	made := parseToken(attempt.Form.Get("client_assertion"))
+	algorithm, _ := made.Header["alg"].(string)
+	key, err := jws.NewKey(signing.Signer, algorithm)
 	if err != nil {
 		return err
 	}
-	header := map[string]any{"typ": "JWT"}
-	if kid := cmp.Or(a.KeyID, signing.KeyID); kid != "" {
-		header["kid"] = kid
-	}
-	if signing.Certificate != nil {
-		header["x5t#S256"] = parseToken(attempt.Form.Get("client_assertion")).Header["x5t#S256"]
-	}
+	delete(made.Header, "alg") // Sign sets it.
 	issued := time.Now().Add(postdated)
-	assertion, err := key.Sign(header, map[string]any{
-		"iss": attempt.ClientID,
-		"sub": attempt.ClientID,
-		"aud": cmp.Or(a.Audience, attempt.Issuer, attempt.TokenURL),
-		"iat": issued.Unix(),
-		"exp": issued.Add(time.Minute).Unix(),
-		"jti": rand.Text(),
-	})
+	made.Claims["iat"], made.Claims["exp"] = issued.Unix(), issued.Add(time.Minute).Unix()
+	assertion, err := key.Sign(made.Header, made.Claims)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -87,6 +88,8 @@ type examination struct {
 
 	plain     *wire
 	certified *wire // presents the client's certificate; nil: there is none
+
+	certificate *x509.Certificate // the client's; nil: there is none
 
 	server
 	finding
@@ -191,7 +194,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	e.plain = newWire(s, nil, count(steps))
 	for _, m := range methods {
 		if m.cert != nil {
-			e.certified = newWire(s, m.cert, count(steps))
+			e.certified, e.certificate = newWire(s, m.cert, count(steps)), m.cert.Leaf
 		}
 	}
 	return steps, nil
@@ -264,7 +267,7 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 	}
 	fmt.Fprintln(e.out)
 	e.checkSecret()
-	e.checkCertificate(ctx)
+	e.checkCertificate()
 	for _, st := range steps {
 		if e.stopped || e.out.err != nil { // Don't go on if nobody reads the report.
 			break

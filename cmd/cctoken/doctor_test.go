@@ -3,9 +3,11 @@ package main
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // lines returns a pattern for a report with these lines in this order. Other lines may
@@ -325,4 +328,90 @@ func TestDoctorCertificateForAll(t *testing.T) {
 	env := startCertificateServer(t, &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{client}})
 	doctored(t, env.with("CLIENT_SECRET", ""), own.flags("-auth-method", selfSignedTLS), 0,
 		lines(`ok    endpoint`, `ok    tls`, `ok    self_signed_tls_client_auth works`))
+}
+
+// The library sends a secret of the environment as it is, and a secret of a file without its
+// byte order mark. doctor warns of both.
+func TestK4_InvisibleCharacters(t *testing.T) {
+	for name, tt := range map[string]struct{ secret, file, report string }{
+		"byte order mark":  {"\ufeff" + canarySecret, "", `warn  secret +it contains a byte order mark \(U\+FEFF\), which is sent as well`},
+		"zero width space": {canarySecret + "\u200b", "", `warn  secret +it contains a zero width space \(U\+200B\)`},
+		"no-break space":   {canarySecret[:4] + "\u00a0" + canarySecret[4:], "", `warn  secret +it contains a no-break space \(U\+00A0\)`},
+		"line break":       {canarySecret + "\n", "", `warn  secret +it contains a line break \(U\+000A\)`},
+		"file with a mark": {"", "\ufeff" + canarySecret + "\r\n", `warn  secret +its file begins with a byte order mark, which the library removes`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := clientcredentialstest.Client{ID: canaryID, Secret: tt.secret}
+			var args []string
+			if tt.file != "" {
+				client.Secret = canarySecret
+				args = []string{"-secret-file", writeFile(t, "secret", tt.file)}
+			}
+			r := doctored(t, startServer(t, client).env().with("CLIENT_SECRET", tt.secret), args, 0, lines(tt.report, `ok    client_secret_basic works$`))
+			assert.NotContains(t, r.stdout, canarySecret)
+		})
+	}
+	path := writeFile(t, "secret", canarySecret+"\u200b")
+	r := cctoken(t, clientOf("http://127.0.0.1:1").with("CLIENT_SECRET", ""), "", "token", "-secret-file", path)
+	assert.Equal(t, statusUsage, r.status)
+	assert.Contains(t, r.stderr, "-secret-file: the file "+path+": the secret contains a zero width space (U+200B)")
+}
+
+// A server that takes PS256 only says so in its metadata. The Config that doctor prints
+// doesn't read metadata, so it names the algorithm.
+func TestK7_ListedAlgorithm(t *testing.T) {
+	key := testkit.NewKey("PS256")
+	keyFile := writeFile(t, "key.pem", testkit.KeyPEM(key))
+	for _, tt := range []struct {
+		name   string
+		listed []string
+		status int
+		report string
+	}{
+		{"the default", []string{"PS256", "RS256"}, 0, lines(`ok    private_key_jwt +works`, `		Key: clientauth.KeyFile\(.*\),\n	},$`)},
+		{"another", []string{"PS256"}, 0, lines(`ok    private_key_jwt +works`, `		Algorithm: "PS256",$`)},
+		{"none", []string{"ES256"}, statusRefused, lines(`note  private_key_jwt +not tried with the issuer as audience: private_key_jwt: no algorithm of the key is listed .* lists \["ES256"\]; use another key, or set Algorithm`)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, PublicKeys: []crypto.PublicKey{key.Public()}})
+			env := srv.env().with("TOKEN_URL", "", "CLIENT_SECRET", "", "CA_FILE", srv.authority(t), "ISSUER", srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) {
+				m.TokenEndpointAuthMethodsSupported = []string{privateKeyJWT}
+				m.TokenEndpointAuthSigningAlgValuesSupported = tt.listed
+			}))
+			srv.Auth.Issuer = env["ISSUER"]
+			doctored(t, env, []string{"-key-file", keyFile}, tt.status, tt.report)
+			if tt.status == 0 {
+				for _, req := range srv.Auth.Requests()[1:] {
+					header := parseToken(req.Form.Get("client_assertion")).Header
+					assert.Equal(t, tt.listed[len(tt.listed)-1], header["alg"])
+				}
+				r := cctoken(t, env, "", "token", "-key-file", keyFile)
+				assert.Equal(t, 0, r.status, r.stderr)
+				sent := srv.Auth.Requests()
+				assert.Equal(t, tt.listed[len(tt.listed)-1], parseToken(sent[len(sent)-1].Form.Get("client_assertion")).Header["alg"])
+			}
+		})
+	}
+}
+
+// -ca-file takes the formats of other files.
+func TestK3_AuthorityFiles(t *testing.T) {
+	srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, Secret: canarySecret})
+	authority, err := os.ReadFile(srv.authority(t))
+	require.NoError(t, err)
+	block, _ := pem.Decode(authority)
+	bad := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("\x30\x03\x02\x01\x05")}))
+	for name, tt := range map[string]struct{ data, err string }{
+		"PEM":             {string(authority), ""},
+		"byte order mark": {"\ufeff" + string(authority), ""},
+		"DER":             {string(block.Bytes), ""},
+		"a bundle":        {bad + string(authority), ""},
+		"unusable":        {bad, "has no certificate that can be read"},
+		"damaged":         {string(authority) + "-----BEGIN CERTIFICATE-----\n", "the PEM is damaged"},
+		"text":            {"s3cr3t", "neither PEM nor a JWK"},
+	} {
+		r := cctoken(t, srv.env(), "", "token", "-ca-file", writeFile(t, "ca", tt.data))
+		assert.Equal(t, tt.err == "", r.status == 0, "%s: %s", name, r.stderr)
+		assert.Contains(t, r.stderr, tt.err, name)
+	}
 }

@@ -122,7 +122,7 @@ func TestUsage(t *testing.T) {
 		{name: "a certificate without key", env: configured, args: []string{"token", "-cert-file", "x"}, want: "-cert-file needs the certificate's private key"},
 		{name: "a certificate file", env: configured, args: []string{"token", "-cert-file", "missing", "-key-file", keyFile}, want: "-cert-file: stat missing"},
 		{name: "a CA file", env: configured, args: []string{"token", "-ca-file", "missing"}, want: "-ca-file: open missing"},
-		{name: "a CA file with something else", env: configured, args: []string{"token", "-ca-file", keyFile}, want: "has no certificate in PEM"},
+		{name: "a CA file with something else", env: configured, args: []string{"token", "-ca-file", keyFile}, want: "there is no certificate; check that this is the right file"},
 		{name: "a name that rewrites the terminal", args: []string{"token", "-config", "missing\x1b[2J\nor not"}, want: "-config: open missing\ufffd[2J; or not"},
 		{name: "a config file with two objects", args: []string{"token", "-config", writeFile(t, "c", `{} {}`)}, want: "must contain one JSON object"},
 		{name: "a config file with a secret", args: []string{"token", "-config", writeFile(t, "c", `{"client_secret":"`+plainSecret+`"}`)}, want: "contains client_secret, but such a file is easily shared by mistake"},

@@ -39,8 +39,14 @@ type method struct {
 	code     string           // the fields of a Config for it, in Go
 }
 
-// registered returns the name in the IANA registry.
-func (m *method) registered() string { return strings.TrimSuffix(m.name, "_raw") }
+// registered returns the name of the method in the IANA registry; empty: that depends on
+// the style.
+func (m *method) registered() string {
+	if m.auth != nil {
+		return m.auth.Method()
+	}
+	return m.name
+}
 
 func (m *method) needsSecret() bool {
 	return m.name == "" || strings.HasPrefix(m.name, "client_secret_")
@@ -152,10 +158,10 @@ func (s *settings) presentCertificate(ctx context.Context, m *method) (err error
 	return nil
 }
 
-// withAudience returns m with this audience in its assertions.
-func (s *settings) withAudience(ctx context.Context, m *method, audience string) (*method, error) {
+// with returns m with this algorithm and audience in its assertions.
+func (s *settings) with(ctx context.Context, m *method, algorithm, audience string) (*method, error) {
 	other := *s
-	other.assertionAudience = audience
+	other.algorithm, other.assertionAudience = algorithm, audience
 	return other.newMethod(ctx, m.name)
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -194,8 +195,19 @@ func readRoots(path string) (*x509.CertPool, error) {
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
-	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s has no certificate in PEM", path)
+	certificates, err := keyfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("the file %s: %w", path, err)
+	}
+	found := false
+	for _, der := range certificates { // Like crypto/x509, skip those of other kinds in a bundle.
+		if certificate, err := x509.ParseCertificate(der); err == nil {
+			roots.AddCert(certificate)
+			found = true
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("the file %s has no certificate that can be read; openssl x509 -in FILE -text may say why", path)
 	}
 	return roots, nil
 }

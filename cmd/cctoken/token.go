@@ -68,20 +68,23 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	}
 	w := newWire(s, m.cert, maxTokenRequests)
 	defer w.close()
-	endpoint := s.tokenURL
-	if endpoint == "" {
+	conf := &clientcredentials.Config{TokenURL: s.tokenURL}
+	if conf.TokenURL == "" {
 		metadata, err := w.discover(ctx, s.issuer)
 		if err != nil {
 			return nil, err
 		}
-		if endpoint, err = s.endpoint(m, metadata); err != nil {
+		if conf, err = s.discovered(m, metadata); err != nil {
 			return nil, err
 		}
+		if m.name == "" {
+			m.style = conf.AuthStyle
+		}
 	}
-	if isCleartext(endpoint) {
+	if isCleartext(conf.TokenURL) {
 		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, so that others on the network can read the credentials and the token; use https\n")
 	}
-	conf := s.config(endpoint, m)
+	s.fill(conf, m)
 	conf.Retry.TotalTimeout = timeout
 	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
 	token, err := w.token(ctx, conf)
@@ -95,9 +98,8 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 // third of a long -timeout.
 func attemptTimeout(timeout time.Duration) time.Duration { return max(10*time.Second, timeout/3) }
 
-// endpoint returns the token endpoint for m. If m has no name, it gets the style that
-// the metadata prefers.
-func (s *settings) endpoint(m *method, metadata *clientcredentials.ServerMetadata) (string, error) {
+// discovered returns the Config for m that the metadata leads to.
+func (s *settings) discovered(m *method, metadata *clientcredentials.ServerMetadata) (*clientcredentials.Config, error) {
 	var methods []clientcredentials.ClientAuth
 	if m.auth != nil {
 		methods = append(methods, m.auth)
@@ -110,12 +112,9 @@ func (s *settings) endpoint(m *method, metadata *clientcredentials.ServerMetadat
 	}
 	conf, err := metadata.Config(s.clientID, methods...)
 	if err != nil {
-		return "", &failure{statusUnusable, err}
+		return nil, &failure{statusUnusable, err}
 	}
-	if m.name == "" {
-		m.style = conf.AuthStyle
-	}
-	return conf.TokenURL, nil
+	return conf, nil
 }
 
 // A tokenJSON is a token response, RFC 6749, Section 5.1, with the time of expiry.

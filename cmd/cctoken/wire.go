@@ -172,17 +172,11 @@ func (w *wire) fail(before int, err error) error {
 	return &failure{requestStatus(err, sent[len(sent)-1].status), err}
 }
 
-// config returns a Config for the token endpoint at tokenURL.
-func (s *settings) config(tokenURL string, m *method) *clientcredentials.Config {
-	return &clientcredentials.Config{
-		ClientID:       s.clientID,
-		ClientSecret:   s.secret,
-		TokenURL:       tokenURL,
-		Issuer:         s.issuer,
-		Scopes:         s.scopeList(),
-		EndpointParams: s.form,
-		AuthStyle:      m.style,
-		ClientAuth:     m.auth,
-		DPoP:           s.dpop,
-	}
+// fill sets the fields of conf that don't depend on the server, for m.
+func (s *settings) fill(conf *clientcredentials.Config, m *method) {
+	conf.ClientID, conf.ClientSecret = s.clientID, s.secret
+	conf.Issuer = s.issuer
+	conf.Scopes, conf.EndpointParams = s.scopeList(), s.form
+	conf.AuthStyle, conf.ClientAuth = m.style, m.auth
+	conf.DPoP = s.dpop
 }

@@ -2,7 +2,7 @@
 // what is in a file, not by the file's name or by the label of a PEM block.
 //
 // Read finds the keys and the certificates. It doesn't parse them: package jws does that
-// for keys, and crypto/x509 for certificates. Text and Name are for secrets, too.
+// for keys, and crypto/x509 for certificates. Text and Find are for secrets, too.
 //
 // No error quotes what is in a file. Each says which command makes a usable file, and calls
 // the file FILE.
@@ -34,7 +34,7 @@ var (
 
 	// ErrNoKey and ErrNoCertificate are about a file that has only other parts.
 	ErrNoKey         = errors.New("there is a certificate or a public key, but no private key; give the file with the private key")
-	errNoCertificate = errors.New("there is no certificate; give the file with the client's certificate")
+	errNoCertificate = errors.New("there is no certificate; check that this is the right file")
 )
 
 // unusable are the formats that are recognised by how a file begins.

@@ -44,8 +44,19 @@ func IsInvisible(r rune) bool {
 	return unicode.In(r, unicode.Zs, unicode.Zl, unicode.Zp, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// Name returns what a character is called that IsInvisible, for an error.
-func Name(r rune) string {
+// Find returns what the first character is called for which is returns true, such as "a zero
+// width space (U+200B)", for an error. It is for characters that IsInvisible. Empty: there is
+// none.
+func Find(text string, is func(rune) bool) string {
+	for _, r := range text {
+		if is(r) {
+			return nameOf(r)
+		}
+	}
+	return ""
+}
+
+func nameOf(r rune) string {
 	name := "an invisible character"
 	switch r {
 	case 0:
