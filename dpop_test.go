@@ -23,6 +23,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // A dpopWorld is an authorization server and an API that check proofs of possession. The
@@ -370,4 +371,40 @@ func TestDPoPEchoIsMasked(t *testing.T) {
 	require.NotEmpty(t, proof)
 	require.NotContains(t, surfaces(err), proof)
 	require.NotContains(t, surfaces(err), proof[strings.LastIndex(proof, ".")+1:])
+}
+
+// All proofs, also those for the API, are signed with an algorithm that the authorization
+// server lists.
+func TestK7_ProofsByListedAlgorithms(t *testing.T) {
+	t.Parallel()
+	w := newDPoPWorld(t, false)
+	metadata := ServerMetadata{Issuer: "https://issuer.example", TokenEndpoint: w.conf.TokenURL, DPoPSigningAlgValuesSupported: []string{"ES256", "PS384", "PS256"}}
+	conf, err := metadata.Config("client")
+	require.NoError(t, err)
+	conf.ClientSecret, conf.DPoP = "secret", testkit.NewKey("PS256")
+	resp, err := conf.Client(w.ctx).Get(w.apiURL)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	for _, request := range append(w.auth.Requests(), w.api.Requests()...) {
+		header, _, _ := strings.Cut(request.Header.Get("DPoP"), ".")
+		decoded, err := base64.RawURLEncoding.DecodeString(header)
+		require.NoError(t, err)
+		require.Contains(t, string(decoded), `"alg":"PS256"`)
+	}
+
+	conf.DPoP = newProofSigner(t)
+	metadata.DPoPSigningAlgValuesSupported = []string{"EdDSA"}
+	other, err := metadata.Config("client")
+	require.NoError(t, err)
+	other.ClientSecret, other.DPoP = conf.ClientSecret, conf.DPoP
+	_, err = other.Token(w.ctx)
+	require.EqualError(t, err, `oauth2: cannot fetch token: DPoP: no algorithm of the key is listed in the server's metadata: a P-256 key signs with ES256, and the server lists ["EdDSA"]; use another key`)
+
+	// During an outage the list decides, too, whether a request would be the same.
+	request, err := newTokenRequest(w.ctx, conf, nil)
+	require.NoError(t, err)
+	require.True(t, request.isFor(conf))
+	other.Issuer, other.AuthStyle = conf.Issuer, conf.AuthStyle
+	require.False(t, request.isFor(other))
 }

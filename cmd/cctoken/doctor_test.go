@@ -351,6 +351,8 @@ func TestK4_InvisibleCharacters(t *testing.T) {
 			assert.NotContains(t, r.stdout, canarySecret)
 		})
 	}
+	config := writeFile(t, "config.json", "\ufeff{}")
+	assert.Equal(t, 0, cctoken(t, startServer(t).env(), "", "token", "-config", config).status)
 	path := writeFile(t, "secret", canarySecret+"\u200b")
 	r := cctoken(t, clientOf("http://127.0.0.1:1").with("CLIENT_SECRET", ""), "", "token", "-secret-file", path)
 	assert.Equal(t, statusUsage, r.status)

@@ -117,7 +117,7 @@ func readConfig(path string) (map[string]string, error) {
 		return nil, usagef("-config: %w", err)
 	}
 	var members map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder := json.NewDecoder(bytes.NewReader(keyfile.Text(data)))
 	if err := decoder.Decode(&members); err != nil || decoder.More() {
 		return nil, usagef("-config: %s must contain one JSON object", path) // err may quote a secret.
 	}

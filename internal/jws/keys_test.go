@@ -193,7 +193,7 @@ func TestK1_K3_K6_FormsOfOneKey(t *testing.T) {
 		"K1: a label of something else":   label("DH PARAMETERS", block.Bytes),
 		"K1: labels that differ":          strings.Replace(pkcs8PEM, "END PRIVATE", "END EC PRIVATE", 1),
 		"K1: beside other blocks":         label("X509 CRL", []byte("x")) + pkcs8PEM + label("CERTIFICATE REQUEST", []byte("y")),
-		"K1: beside a request":            string(label("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, want)))) + pkcs8PEM,
+		"K1: beside a request":            label("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, want))) + pkcs8PEM,
 		"K3: DER":                         string(block.Bytes),
 		"K3: DER of SEC 1":                string(sec1),
 		"K3: DER and a line break":        string(block.Bytes) + "\r\n",
@@ -246,7 +246,7 @@ func TestK5_ShortCoordinates(t *testing.T) {
 	for _, octet := range []byte{0, 1} { // Which of the coordinates begins with a zero.
 		var key *ecdsa.PrivateKey
 		var point []byte
-		for point == nil || point[1+32*int(octet)] != 0 {
+		for len(point) == 0 || point[1+32*int(octet)] != 0 {
 			key = testkit.NewKey("ES256").(*ecdsa.PrivateKey)
 			point = must(key.PublicKey.Bytes())
 		}

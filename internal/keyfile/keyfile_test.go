@@ -1,0 +1,118 @@
+package keyfile
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The tests of package jws and of clientauth show what is read. These are about the parts
+// that they don't see.
+
+func file(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../jws/testdata", name))
+	require.NoError(t, err)
+	return data
+}
+
+// TestK3_Parts counts what is found in files of OpenSSL: keys, certificates, and of both
+// those that can't be used.
+func TestK3_Parts(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][4]int{
+		"bag.pem":             {1, 1, 0, 0},
+		"brainpool.sec1.pem":  {1, 0, 0, 0}, // Whoever parses it names the curve.
+		"certificate.p7b":     {0, 1, 0, 1},
+		"certificate.pem":     {0, 1, 0, 0},
+		"dsa.pem":             {1, 0, 0, 0},
+		"encrypted.pkcs8.pem": {1, 0, 1, 0},
+		"encrypted.sec1.pem":  {1, 0, 1, 0},
+		"explicit.sec1.pem":   {1, 0, 0, 0},
+		"keys.p12":            {1, 1, 1, 1},
+		"openssh.pem":         {1, 0, 1, 0},
+		"p256.sec1.pem":       {1, 0, 0, 0},
+		"public.pem":          {0, 0, 0, 0},
+		"rsa.pkcs1.pem":       {1, 0, 0, 0},
+		"trusted.pem":         {0, 1, 0, 0},
+	} {
+		contents, err := Read(file(t, name))
+		require.NoError(t, err, name)
+		unusable := func(parts []Part) (n int) {
+			for _, part := range parts {
+				if part.Err != nil {
+					n++
+				}
+			}
+			return n
+		}
+		require.Equal(t, want, [4]int{len(contents.Keys), len(contents.Certificates), unusable(contents.Keys), unusable(contents.Certificates)}, name)
+	}
+}
+
+// A block that can't be read may be the one that matters.
+func TestK3_DamagedBlocks(t *testing.T) {
+	t.Parallel()
+	for damaged, want := range map[string][2]int{
+		"-----BEGIN PRIVATE KEY-----\n@\n-----END PRIVATE KEY-----":        {1, 0},
+		"-----BEGIN CERTIFICATE-----\n@\n-----END CERTIFICATE-----":        {0, 1},
+		"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----":           {0, 1},
+		"-----BEGIN CERTIFICATE-----\nMAA=":                                {0, 1},
+		"MAA=\n-----END EC PRIVATE KEY-----":                               {1, 0},
+		"-----BEGIN PUBLIC KEY-----\n@\n-----END PUBLIC KEY-----":          {0, 0},
+		"-----BEGIN WHATEVER-----\n@\n-----END WHATEVER-----":              {1, 1},
+		"-----BEGIN RSA PRIVATE KEY-----\na: b\n-----END RSA PRIVATE KEY-": {1, 0},
+	} {
+		contents, err := Read([]byte(damaged + "\n" + string(file(t, "bag.pem"))))
+		require.NoError(t, err, damaged)
+		got := [2]int{}
+		for i, parts := range [][]Part{contents.Keys, contents.Certificates} {
+			for _, part := range parts {
+				if part.Err != nil {
+					require.ErrorIs(t, part.Err, errDamaged)
+					got[i]++
+				}
+			}
+		}
+		require.Equal(t, want, got, damaged)
+	}
+}
+
+// FuzzRead checks that Read ends, that it makes nothing up, and that its errors are our own
+// texts.
+func FuzzRead(f *testing.F) {
+	files, err := filepath.Glob("../jws/testdata/*")
+	require.NoError(f, err)
+	require.NotEmpty(f, files)
+	for _, path := range files {
+		f.Add(file(f, filepath.Base(path)))
+	}
+	for _, text := range []string{"", "{", "[[[", `{"keys":[{"kty":"EC","d":"x"}]}`, "-----BEGIN ", "-----END ", "-----BEGIN -----END ", "\xff\xfe-\x00", "0\x80"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		contents, err := Read(data)
+		if err != nil {
+			require.Empty(t, contents)
+		}
+		size := 0
+		for _, part := range append(bytesOf(contents.Keys), bytesOf(contents.Certificates)...) {
+			require.NotEmpty(t, part)
+			size += len(part)
+		}
+		require.LessOrEqual(t, size, 3*len(data)) // UTF-16 may become three bytes for two.
+		_ = Find(string(data), IsInvisible)
+	})
+}
+
+// bytesOf returns the parts that can be used.
+func bytesOf(parts []Part) (all [][]byte) {
+	for _, part := range parts {
+		if part.Err == nil {
+			all = append(all, part.Data)
+		}
+	}
+	return all
+}
