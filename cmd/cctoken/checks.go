@@ -493,6 +493,8 @@ func (e *examination) probeDPoP(ctx context.Context) {
 	case ctx.Err() != nil:
 	case err == nil:
 		e.say(good, "dpop", "the server can bind tokens to a key (RFC 9449): see Config.DPoP")
+	case errors.Is(err, jws.ErrNotListed):
+		e.say(note, "dpop", "not tried: %s", explain(err))
 	case errors.As(err, &unbound):
 		e.say(note, "dpop", "the server doesn't bind tokens to a key")
 	default:

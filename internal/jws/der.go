@@ -102,11 +102,11 @@ func checkCurve(parameters []byte) error {
 	if _, err := asn1.Unmarshal(parameters, &value); err == nil && value.Tag == asn1.TagSequence {
 		return errors.New("the private key describes its curve by parameters instead of its name; convert it with openssl ec -in FILE -param_enc named_curve -out key.pem")
 	}
+	name := "a curve that isn't supported"
 	var curve asn1.ObjectIdentifier
 	if _, err := asn1.Unmarshal(parameters, &curve); err != nil {
-		return errors.New("the private key doesn't say which curve it is on; convert the original with openssl pkcs8 -topk8 -nocrypt -in FILE -out key.pem")
+		name = "a curve that it doesn't name"
 	}
-	name := "a curve that isn't supported"
 	switch curve.String() {
 	case "1.3.132.0.33", "1.2.840.10045.3.1.7", "1.3.132.0.34", "1.3.132.0.35": // P-224, P-256, P-384, P-521
 		return nil

@@ -301,7 +301,7 @@ func TestK2_K3_K6_NamedWithTheCommand(t *testing.T) {
 		{"K2: SM2", onCurve(1, 2, 156, 10197, 1, 301), "on SM2, which isn't supported" + another},
 		{"K2: P-192", onCurve(1, 2, 840, 10045, 3, 1, 1), "on P-192, which isn't supported" + another},
 		{"K2: another curve", onCurve(1, 2, 3), "on a curve that isn't supported" + another},
-		{"K2: no curve", onCurve(), "the private key doesn't say which curve it is on"},
+		{"K2: no curve", onCurve(), "on a curve that it doesn't name" + another},
 		{"K2: P-224", file("secp224r1.pkcs8.pem"), "the ECDSA key's curve must be P-256, P-384 or P-521"},
 		{"K2: RSA-PSS for SHA-1", file("rsa-pss-sha1.pkcs8.pem"), "the RSA-PSS key is restricted to parameters that no JWS algorithm has (RFC 7518, Section 3.5); make another with openssl genpkey -algorithm RSA-PSS"},
 		{"K2: encrypted DER", string(encrypted.Bytes), "the private key is encrypted; decrypt it first, for example with openssl pkey -in FILE -out key.pem"},

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -179,10 +180,7 @@ func (c *Contents) readJSON(text json.RawMessage, depth int) (found bool) {
 			}
 		}
 	case text[0] == '{':
-		members := make(map[string]json.RawMessage)
-		for name, value := range strictjson.Members(text) {
-			members[name] = value
-		}
+		members := maps.Collect(strictjson.Members(text))
 		if members["kty"] != nil {
 			if members["d"] != nil || depth == 0 || bytes.Equal(members["kty"], []byte(`"oct"`)) { // Among others, public keys don't matter.
 				c.addKey(Part{Data: text})

@@ -13,7 +13,7 @@ import (
 
 func file(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../jws/testdata", name))
+	data, err := os.ReadFile(filepath.Join("..", "jws", "testdata", name))
 	require.NoError(t, err)
 	return data
 }
