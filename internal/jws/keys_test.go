@@ -293,6 +293,7 @@ func TestK2_K3_K6_NamedWithTheCommand(t *testing.T) {
 		{"K2: ML-DSA", oid(2, 16, 840, 1, 101, 3, 4, 3, 18), "an ML-DSA or SLH-DSA key"},
 		{"K2: for encryption", oid(1, 2, 840, 113549, 1, 1, 7), "an RSA key for encryption (RSAES-OAEP)"},
 		{"K2: Diffie-Hellman", oid(1, 2, 840, 113549, 1, 3, 1), "a Diffie-Hellman key, which can't sign"},
+		{"K2: RSA-PSS, damaged", oid(1, 2, 840, 113549, 1, 1, 10), "the private key can't be read; openssl pkey -in FILE -check may say more: "},
 		{"K2: unknown", oid(1, 2, 3, 4), "the private key can't be read; openssl pkey -in FILE -check may say more: "},
 		{"K2: explicit curve", file("explicit.pkcs8.pem"), "the private key describes its curve by parameters instead of its name; convert it with openssl ec -in FILE -param_enc named_curve -out key.pem"},
 		{"K2: explicit curve, SEC 1", file("explicit.sec1.pem"), "openssl ec -in FILE -param_enc named_curve -out key.pem"},

@@ -49,6 +49,9 @@ func TestK3_Parts(t *testing.T) {
 			return n
 		}
 		require.Equal(t, want, [4]int{len(contents.Keys), len(contents.Certificates), unusable(contents.Keys), unusable(contents.Certificates)}, name)
+		certificates, err := Certificates(file(t, name))
+		require.Equal(t, want[1] == 1 && want[3] == 0, err == nil, name)
+		require.Len(t, certificates, want[1]-want[3], name)
 	}
 }
 
@@ -77,6 +80,22 @@ func TestK3_DamagedBlocks(t *testing.T) {
 			}
 		}
 		require.Equal(t, want, got, damaged)
+	}
+}
+
+// By its label, data that can't be recognised is left to whoever parses it.
+func TestK1_UnknownContent(t *testing.T) {
+	t.Parallel()
+	for label, want := range map[string][2]int{"PRIVATE KEY": {1, 0}, "CERTIFICATE": {0, 1}, "ENCRYPTED PRIVATE KEY": {1, 0}, "WHATEVER": {0, 0}} {
+		for _, data := range []string{"MAA=", "MAMCAQU=", "AAAA"} {
+			contents, err := Read([]byte("-----BEGIN " + label + "-----\n" + data + "\n-----END " + label + "-----\n"))
+			require.NoError(t, err)
+			require.Equal(t, want, [2]int{len(contents.Keys), len(contents.Certificates)}, "%s %s", label, data)
+		}
+	}
+	for _, data := range []string{"", " \r\n", "\xff\xfe", "text", "\xff\xfe\xfd"} {
+		_, err := Certificates([]byte(data))
+		require.Error(t, err, "%q", data)
 	}
 }
 
@@ -115,4 +134,29 @@ func bytesOf(parts []Part) (all [][]byte) {
 		}
 	}
 	return all
+}
+
+func TestK4_Find(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"pass wörd–€ 😀":   "",
+		"a\u200bb\u2060":  "a zero width space (U+200B)",
+		"a\u2060b":        "a word joiner (U+2060)",
+		"a\x00b":          "a NUL, as in UTF-16 (U+0000)",
+		"a\tb":            "a tab (U+0009)",
+		"a\rb":            "a line break (U+000D)",
+		"a\x7fb":          "a control character (U+007F)",
+		"a\u202fb":        "a no-break space (U+202F)",
+		"a\u3000b":        "a space other than the usual one (U+3000)",
+		"a\u00adb":        "a soft hyphen (U+00AD)",
+		"a\u200cb":        "a zero width joiner (U+200C)",
+		"a\u200eb":        "a mark of the writing direction (U+200E)",
+		"a\ufeffb":        "a byte order mark (U+FEFF)",
+		"a\u034fb":        "an invisible character (U+034F)",
+		"\xff\xfea\x00":   "", // UTF-16
+		"\xfe\xff\x00a":   "",
+		"\xff\xfea\x00\n": "a NUL, as in UTF-16 (U+0000)", // but cut
+	} {
+		require.Equal(t, want, Find(string(Text([]byte(text))), IsInvisible), "%q", text)
+	}
 }
