@@ -14,6 +14,7 @@ import (
 	"io"
 	"iter"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -78,12 +79,14 @@ func Object(data []byte) (map[string]json.RawMessage, error) {
 // The fields are strings, booleans, slices of strings, or structs of such fields.
 // Each takes the member that its json tag names, in exactly this letter case. A field
 // without a tag takes none, and a member without a field is ignored. null is as good
-// as no member. It is an error if a member that has a field appears more than once.
-func Unmarshal(object []byte, into any) error {
-	return unmarshal(object, reflect.ValueOf(into).Elem())
+// as no member. A member with a field must have the type of that field, and must not
+// appear more than once. If it breaks these rules, that is an error if it is needed,
+// and otherwise its field is zero. If the caller names none that are needed, all are.
+func Unmarshal(object []byte, into any, needed ...string) error {
+	return unmarshal(object, reflect.ValueOf(into).Elem(), needed)
 }
 
-func unmarshal(object []byte, into reflect.Value) error {
+func unmarshal(object []byte, into reflect.Value, needed []string) error {
 	fields := make(map[string]reflect.Value)
 	for i := range into.NumField() {
 		name, _, _ := strings.Cut(into.Type().Field(i).Tag.Get("json"), ",")
@@ -97,17 +100,32 @@ func unmarshal(object []byte, into reflect.Value) error {
 		if !known {
 			continue
 		}
+		err := set(field, name, value)
 		if seen[name] {
-			return fmt.Errorf("%s appears more than once", name)
+			err = fmt.Errorf("%s appears more than once", name)
 		}
 		seen[name] = true
-		if field.Kind() == reflect.Struct && value[0] == '{' {
-			if err := unmarshal(value, field); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		} else if json.Unmarshal(value, field.Addr().Interface()) != nil { // The error quotes the value.
-			return fmt.Errorf("%s is not a %s", name, nameOf(field.Kind()))
+		switch {
+		case err == nil:
+		case len(needed) == 0 || slices.Contains(needed, name):
+			return err
+		default:
+			field.SetZero()
 		}
+	}
+	return nil
+}
+
+// set sets a field to the value of the member with that name.
+func set(field reflect.Value, name string, value json.RawMessage) error {
+	if field.Kind() == reflect.Struct && value[0] == '{' {
+		if err := unmarshal(value, field, nil); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	}
+	if json.Unmarshal(value, field.Addr().Interface()) != nil { // The error quotes the value.
+		return fmt.Errorf("%s is not a %s", name, nameOf(field.Kind()))
 	}
 	return nil
 }

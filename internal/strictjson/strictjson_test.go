@@ -146,6 +146,28 @@ func TestUnmarshal(t *testing.T) {
 	}
 }
 
+func TestD3_UnmarshalOfWhatIsNeeded(t *testing.T) {
+	t.Parallel()
+	for object, want := range map[string]string{
+		`{"text":"a","flag":"x","texts":"x","inner":[]}`: "",
+		`{"text":"a","texts":["b",1]}`:                   "",
+		`{"text":"a","flag":true,"flag":true,"texts":["b"],"texts":5,"inner":{"text":"c"},"inner":{},"inner":{"text":"d"}}`: "",
+		`{"text":"a","inner":{"text":5}}`:              "",
+		`{"text":"a","inner":{"text":"b","text":"c"}}`: "",
+		`{"text":5,"flag":"x"}`:                        "text is not a string",
+		`{"text":"a","text":"a"}`:                      "text appears more than once",
+	} {
+		var got target
+		err := Unmarshal([]byte(object), &got, "text")
+		if want != "" {
+			require.EqualError(t, err, want)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, target{Text: "a"}, got, object)
+	}
+}
+
 // FuzzObject compares every function with encoding/json, which must agree about an
 // object without repeated names and without names in other letter case.
 func FuzzObject(f *testing.F) {
