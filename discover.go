@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -25,14 +27,14 @@ const (
 	// discoverTimeout bounds Discover as a whole.
 	discoverTimeout = 10 * time.Second
 
-	// maxQuoted bounds how much of the server's words an error quotes in one place. No
-	// error quotes more than three.
+	// maxQuoted bounds how much of the server's words an error quotes in one place. Of
+	// each location it quotes one or two.
 	maxQuoted = 200
 )
 
 // ServerMetadata is what an authorization server says about itself, RFC 8414,
 // Section 2, as far as it matters for the client credentials grant. Fields that the server
-// doesn't set are zero. The names in JSON are those of the IANA registry
+// doesn't set are zero, and so are those that Discover leaves out. The names in JSON are those of the IANA registry
 // "OAuth Authorization Server Metadata", so that a program can keep the metadata in a file.
 type ServerMetadata struct {
 	// Issuer is the server's issuer identifier, RFC 8414, Section 2.
@@ -94,33 +96,41 @@ type MTLSEndpointAliases struct {
 // token endpoint may have another origin. The issuer must be an https URL without query,
 // fragment and user name; http is accepted for this host.
 //
-// Discover tries three locations, in this order, until it finds metadata:
+// Discover asks these locations, in this order, until one has metadata that can be used:
 //
 //   - https://host/.well-known/oauth-authorization-server/path, RFC 8414, Section 3;
 //   - https://host/path/.well-known/openid-configuration, OpenID Connect Discovery
 //     1.0, Section 4;
-//   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5, if the
-//     issuer has a path.
+//   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5;
+//   - https://host/path/.well-known/oauth-authorization-server, where some servers have it
+//     although no specification says so.
 //
-// A location has no metadata if it answers with a status such as 404, with a redirect
-// (which isn't followed), or with something other than a JSON object: servers answer like
-// this for addresses they don't know. Discover stops with an error after a network error,
-// after a status that means load or a fault (408, 429, 5xx), and after metadata that
-// can't be used.
+// An issuer without a path has only the first two. Whatever a location answers, and if it
+// doesn't answer, Discover goes on to the next. It follows no redirects. It gives up early
+// only if it can't connect to the host, or if ctx is done.
 //
-// Metadata is refused as a whole if
+// Metadata can be used if
 //
-//   - its issuer isn't the same, character by character (RFC 8414, Section 3.3),
-//   - a member of ServerMetadata appears twice or has the wrong type,
-//   - an address isn't an https URL without fragment and user name, except that http is
-//     accepted for this host if the issuer is http.
+//   - its issuer is the same, character by character (RFC 8414, Section 3.3),
+//   - it has a token endpoint,
+//   - the addresses of its token endpoints are https URLs without fragment and user name,
+//     except that http is accepted for this host if the issuer is http,
+//   - issuer, token_endpoint, token_endpoint_auth_methods_supported and
+//     mtls_endpoint_aliases have the right types, and none of them appears twice.
 //
-// Members are recognised by their exact names. Signed metadata (Section 2.1) is ignored.
+// The other fields of ServerMetadata stay zero if their members have another type, appear
+// twice, or are addresses that break the rule for token endpoints. Members are recognised
+// by their exact names. Signed metadata (RFC 8414, Section 2.1) is ignored.
+//
+// The error says what was wrong with each location. IsTemporary reports whether one of them
+// failed in a way that may pass by itself. If that was an answer such as 503, errors.As
+// finds it as a *oauth2.RetrieveError, with its status and header.
 //
 // The requests go through the client in ctx under oauth2.HTTPClient, without its
 // Jar, else through http.DefaultClient. In total they take no longer than 10 seconds, and no
-// longer than ctx allows. Nothing is cached and nothing is tried twice: call Discover once,
-// when a program starts. It is safe for concurrent use.
+// longer than ctx allows. Each location gets half of the time that is left, and the last one
+// all of it. Nothing is cached and nothing is tried twice: call Discover once, when a program
+// starts. It is safe for concurrent use.
 func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	if ctx == nil {
 		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
@@ -137,27 +147,53 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	// Cookies are for what a user does.
 	private := withoutRedirects(client)
 	private.Jar = nil
-	ctx, cancel := context.WithTimeoutCause(ctx, discoverTimeout,
-		fmt.Errorf("it took longer than %v: %w", discoverTimeout, context.DeadlineExceeded))
-	defer cancel()
-
-	var notFound []string
-	for _, location := range metadataLocations(parsed) {
-		m, err := bounded.Do(ctx, func(ctx context.Context) (*ServerMetadata, error) {
-			return fetchMetadata(ctx, private, location, issuer)
-		})
-		var elsewhere notFoundError
-		if errors.As(err, &elsewhere) {
-			notFound = append(notFound, err.Error())
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), err)
-		}
-		return m, nil
+	deadline := time.Now().Add(discoverTimeout)
+	if callers, ok := ctx.Deadline(); ok && callers.Before(deadline) {
+		deadline = callers
 	}
-	return nil, fmt.Errorf("oauth2: cannot discover %s: %s; check the issuer, or set TokenURL instead", quote(issuer), strings.Join(notFound, "; "))
+
+	var (
+		locations = metadataLocations(parsed)
+		reasons   []string // what was wrong with each location
+		temporary error    // the first reason that may pass by itself
+	)
+	for i, location := range locations {
+		limit := time.Until(deadline)
+		if i+1 < len(locations) {
+			limit /= 2
+		}
+		m, connected, err := askLocation(ctx, limit, private, location, issuer)
+		switch {
+		case err == nil:
+			return m, nil
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), endOf(ctx))
+		case !connected: // The other locations are on the same host.
+			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), err)
+		case temporary == nil && IsTemporary(err):
+			temporary = err
+		}
+		reasons = append(reasons, err.Error())
+	}
+	advice := "check the issuer"
+	if temporary != nil {
+		advice = "try again later"
+	}
+	return nil, &discoveryError{
+		text:  fmt.Sprintf("oauth2: cannot discover %s: %s; %s, or set TokenURL instead", quote(issuer), strings.Join(reasons, "; "), advice),
+		cause: temporary,
+	}
 }
+
+// A discoveryError doesn't show the text of what it wraps. That of a *oauth2.RetrieveError,
+// for example, says that a token request has failed.
+type discoveryError struct {
+	text  string
+	cause error // why IsTemporary is true of it; nil: it isn't
+}
+
+func (e *discoveryError) Error() string { return e.text }
+func (e *discoveryError) Unwrap() error { return e.cause }
 
 // parseIssuer parses an issuer identifier, RFC 8414, Section 2, or reports what is
 // wrong with it. The error never quotes it, because it may contain a misplaced secret.
@@ -166,6 +202,8 @@ func parseIssuer(issuer string) (*url.URL, error) {
 	switch {
 	case issuer == "":
 		return nil, errors.New("the issuer is empty; set it to the issuer identifier of the authorization server")
+	case isTemplate(issuer):
+		return nil, errors.New("the issuer is a template; replace the braces and what is in them by your tenant")
 	case err != nil:
 		return nil, errors.New("the issuer cannot be parsed as a URL")
 	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
@@ -180,32 +218,42 @@ func parseIssuer(issuer string) (*url.URL, error) {
 	return u, nil
 }
 
-// metadataLocations returns where to look for the metadata of an issuer.
-//
-// The location of RFC 8414 comes first, because it is meant for clients like this one,
-// which don't use OpenID Connect. The last location, RFC 8414, Section 5, is rare.
+// metadataLocations returns where to look for the metadata of an issuer, the likeliest
+// location first: that of RFC 8414 is meant for clients like this one, which don't use
+// OpenID Connect.
 func metadataLocations(issuer *url.URL) []string {
+	const oauth, openID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 	root := (&url.URL{Scheme: issuer.Scheme, Host: issuer.Host}).String()
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/") // RFC 8414, Section 3.1
-	locations := []string{
-		root + "/.well-known/oauth-authorization-server" + path,
-		root + path + "/.well-known/openid-configuration",
+	if path == "" {
+		return []string{root + oauth, root + openID}
 	}
-	if path != "" {
-		locations = append(locations, root+"/.well-known/openid-configuration"+path)
-	}
-	return locations
+	return []string{root + oauth + path, root + path + openID, root + openID + path, root + path + oauth}
 }
 
-// A notFoundError says that there is no metadata at a location.
-type notFoundError string
-
-func (e notFoundError) Error() string { return string(e) }
+// askLocation gets the metadata of issuer from one location, within limit. connected is
+// false if there is an error because no connection to the host could be made.
+func askLocation(ctx context.Context, limit time.Duration, client *http.Client, location, issuer string) (m *ServerMetadata, connected bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s took too long: %w", location, context.DeadlineExceeded))
+	defer cancel()
+	var wanted, got atomic.Bool // a connection; a RoundTripper of the program's own may not say
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { wanted.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	})
+	m, err = bounded.Do(ctx, func(ctx context.Context) (*ServerMetadata, error) {
+		return fetchMetadata(ctx, client, location, issuer)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // Whatever the request was doing at that moment.
+	}
+	return m, got.Load() || !wanted.Load(), err
+}
 
 // noSecrets masks nothing: there are no secrets in a request for metadata.
 var noSecrets redact.Masker
 
-// fetchMetadata gets the metadata of issuer from one location.
+// fetchMetadata sends the request of askLocation, and reads the answer.
 func fetchMetadata(ctx context.Context, client *http.Client, location, issuer string) (*ServerMetadata, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, http.NoBody)
 	if err != nil {
@@ -218,28 +266,25 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	}
 	defer resp.Body.Close()
 
-	switch code := resp.StatusCode; {
-	case code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500:
-		return nil, fmt.Errorf("%s answered %d; try again later", location, code)
-	case code != http.StatusOK:
-		reason := fmt.Sprintf("%s answered %d", location, code)
+	if code := resp.StatusCode; code != http.StatusOK {
+		text := fmt.Sprintf("%s answered %d", location, code)
 		if target, err := resp.Location(); err == nil && 300 <= code && code <= 399 {
-			reason += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(origin.Of(target).String()))
+			text += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(origin.Of(target).String()))
 		}
-		return nil, notFoundError(reason)
+		return nil, &discoveryError{text, retrieveError(resp, nil, new(tokenresponse.Response), &noSecrets)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("the answer of %s ended early: %w", location, withoutSecrets(err, &noSecrets))
-	case len(body) > maxResponseBody:
+	if err != nil {
+		return nil, &discoveryError{fmt.Sprintf("the answer of %s ended early: %v", location, withoutSecrets(err, &noSecrets)), endedEarly(err, &noSecrets)}
+	}
+	if len(body) > maxResponseBody {
 		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", location)
 	}
 	// The media type ought to be application/json, RFC 8414, Section 3.2. Servers
 	// of static files send others.
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	if !strictjson.IsObject(body) {
-		return nil, notFoundError(fmt.Sprintf("%s answered with something else than a JSON object (media type %s)", location, quote(tokenresponse.MediaType(resp))))
+		return nil, fmt.Errorf("%s answered with something else than a JSON object (media type %s)", location, quote(tokenresponse.MediaType(resp)))
 	}
 	m, err := parseMetadata(body, issuer)
 	if err != nil {
@@ -251,52 +296,83 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 // parseMetadata reads the metadata of issuer from a JSON object.
 func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	m := new(ServerMetadata)
-	if err := strictjson.Unmarshal(body, m); err != nil {
+	err := strictjson.Unmarshal(body, m, "issuer", "token_endpoint", "token_endpoint_auth_methods_supported", "mtls_endpoint_aliases")
+	if err != nil {
 		return nil, err
 	}
-	// RFC 8414, Section 3.3. Otherwise anybody who can publish metadata could pretend to be
-	// another server, and receive the credentials that are meant for it (Section 6.2).
-	if m.Issuer != issuer {
+	none := m.TokenEndpoint == "" && m.MTLSEndpointAliases.TokenEndpoint == ""
+	switch {
+	case none && m.Issuer == "": // Some servers answer every request with some JSON.
+		return nil, errors.New("it has no issuer and no token_endpoint")
+	case m.Issuer == "":
+		return nil, errors.New("it has no issuer, so nobody can tell whose it is")
+	case isTemplate(m.Issuer):
+		return nil, fmt.Errorf("its issuer is the template %s; use the issuer of your tenant", quote(m.Issuer))
+	case m.Issuer != issuer:
+		// RFC 8414, Section 3.3. Otherwise anybody who can publish metadata could pretend to be
+		// another server, and receive the credentials that are meant for it (Section 6.2).
 		return nil, fmt.Errorf("it is that of the issuer %s; if that is the server you mean, use exactly this identifier", quote(m.Issuer))
+	case none:
+		return nil, errors.New("it has no token_endpoint")
 	}
-	if err := m.check(); err != nil {
+	parsed, err := m.check()
+	if err != nil {
 		return nil, err
+	}
+	for _, address := range []*string{&m.JWKSURI, &m.RevocationEndpoint, &m.IntrospectionEndpoint} {
+		if checkEndpoint(*address, parsed) != nil {
+			*address = ""
+		}
 	}
 	return m, nil
 }
 
-// check reports what is wrong with the addresses in m.
-func (m *ServerMetadata) check() error {
-	issuer, err := parseIssuer(m.Issuer)
+// check reports what is wrong with the issuer, which it returns, or with an address that
+// credentials may go to.
+func (m *ServerMetadata) check() (issuer *url.URL, err error) {
+	issuer, err = parseIssuer(m.Issuer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, endpoint := range []struct{ name, address string }{
-		{"token_endpoint", m.TokenEndpoint},
-		{"token_endpoint in mtls_endpoint_aliases", m.MTLSEndpointAliases.TokenEndpoint},
-		{"jwks_uri", m.JWKSURI},
-		{"revocation_endpoint", m.RevocationEndpoint},
-		{"introspection_endpoint", m.IntrospectionEndpoint},
-	} {
-		if endpoint.address == "" {
-			continue
-		}
-		u, err := url.Parse(endpoint.address)
-		switch {
-		case err != nil || u.Hostname() == "": // err quotes the address.
-			return fmt.Errorf("%s is not a whole URL", endpoint.name)
-		case u.Scheme != "https" && (u.Scheme != "http" || issuer.Scheme != "http" || origin.IsCleartext(u)):
-			return fmt.Errorf("%s is not https", endpoint.name)
-		case u.User != nil || strings.Contains(endpoint.address, "#"):
-			return fmt.Errorf("%s contains a user name or a fragment", endpoint.name)
-		}
+	if err := checkEndpoint(m.TokenEndpoint, issuer); err != nil {
+		return nil, fmt.Errorf("token_endpoint %w", err)
+	}
+	if err := checkEndpoint(m.MTLSEndpointAliases.TokenEndpoint, issuer); err != nil {
+		return nil, fmt.Errorf("token_endpoint in mtls_endpoint_aliases %w", err)
+	}
+	return issuer, nil
+}
+
+// checkEndpoint reports what is wrong with the address of an endpoint of issuer, unless it is
+// empty. The error never quotes it.
+func checkEndpoint(address string, issuer *url.URL) error {
+	u, err := url.Parse(address)
+	switch {
+	case address == "":
+		return nil
+	case isTemplate(address):
+		return errors.New("is a template, in which the name of your tenant is missing")
+	case err != nil || u.Hostname() == "":
+		return errors.New("is not a whole URL")
+	case u.Scheme != "https" && (u.Scheme != "http" || issuer.Scheme != "http" || origin.IsCleartext(u)):
+		return errors.New("is not https")
+	case u.User != nil || strings.Contains(address, "#"):
+		return errors.New("contains a user name or a fragment")
 	}
 	return nil
 }
 
+// isTemplate reports whether an address has a placeholder such as {tenantid}, perhaps
+// percent-encoded. The name of a tenant belongs in its place.
+func isTemplate(address string) bool {
+	beforeQuery, _, _ := strings.Cut(address, "?")
+	decoded, _ := url.PathUnescape(beforeQuery)
+	return strings.ContainsAny(address+decoded, "{}<>")
+}
+
 // Config returns a Config for a client of this server. Its TokenURL and Issuer are the
 // server's, and its ClientAuth is the strongest of the given methods that the server
-// accepts. The caller sets the rest. With a CertificateAuth, TokenURL is the server's
+// lists. The caller sets the rest. With a CertificateAuth, TokenURL is the server's
 // endpoint for certificates, if it has one (RFC 8705, Section 5).
 //
 // The methods are ordered by strength as follows. Other methods come last. Among equally
@@ -311,62 +387,61 @@ func (m *ServerMetadata) check() error {
 // Config and its copies use no others, except for an Algorithm that a method names.
 //
 // Without any method the Config is for a ClientSecret: its AuthStyle is
-// oauth2.AuthStyleInHeader if the server accepts client_secret_basic or lists no
-// methods (RFC 8414, Section 2), else oauth2.AuthStyleInParams.
+// oauth2.AuthStyleInHeader if the server lists client_secret_basic or no methods
+// (RFC 8414, Section 2), oauth2.AuthStyleInParams if it lists client_secret_post, and else
+// oauth2.AuthStyleAutoDetect.
 //
-// It is an error if the server has no token endpoint or accepts none of the methods, if it
-// lists its grants without client_credentials, or if Discover would have refused m.
+// Servers often accept more than they list. If the server lists none of the given methods,
+// the strongest of them is chosen, and it makes no difference whether the server lists the
+// grant client_credentials: see TokenEndpointAuthMethodsSupported and GrantTypesSupported if
+// that matters to you.
+//
+// It is an error if the server has no token endpoint, or if an address in m is one that
+// Discover would have refused.
 func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config, error) {
+	useless := func(err error) (*Config, error) {
+		return nil, fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
+	}
+	if _, err := m.check(); err != nil {
+		return useless(err)
+	}
+	listed := m.TokenEndpointAuthMethodsSupported
+	if len(listed) == 0 {
+		listed = []string{"client_secret_basic"}
+	}
 	conf := &Config{ClientID: clientID, TokenURL: m.TokenEndpoint, Issuer: m.Issuer}
 	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
 	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)
-	if err := m.configure(conf, methods); err != nil {
-		return nil, fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
+	best := -1
+	for _, method := range methods {
+		if method == nil {
+			return useless(errors.New("one of the given methods is nil; leave it out"))
+		}
+		rank := strength(method.Method())
+		if slices.Contains(listed, method.Method()) {
+			rank += maxStrength + 1 // Any of these is better than one that isn't listed.
+		}
+		if rank > best {
+			conf.ClientAuth, best = method, rank
+		}
+	}
+	_, certified := conf.ClientAuth.(CertificateAuth)
+	switch {
+	case certified && m.MTLSEndpointAliases.TokenEndpoint != "":
+		conf.TokenURL = m.MTLSEndpointAliases.TokenEndpoint
+	case conf.ClientAuth != nil:
+	case slices.Contains(listed, "client_secret_basic"):
+		conf.AuthStyle = oauth2.AuthStyleInHeader
+	case slices.Contains(listed, "client_secret_post"):
+		conf.AuthStyle = oauth2.AuthStyleInParams
+	}
+	if conf.TokenURL == "" {
+		return useless(errors.New("it has no token_endpoint; check that the issuer is an authorization server"))
 	}
 	return conf, nil
 }
 
-func (m *ServerMetadata) configure(conf *Config, methods []ClientAuth) error {
-	if err := m.check(); err != nil {
-		return err
-	}
-	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
-		return fmt.Errorf("the server doesn't grant client_credentials, only %s; enable it there, or set TokenURL without metadata", quote(grants))
-	}
-	accepted := m.TokenEndpointAuthMethodsSupported
-	if len(accepted) == 0 {
-		accepted = []string{"client_secret_basic"}
-	}
-	var offered []string
-	for _, method := range methods {
-		if method == nil {
-			return errors.New("one of the given methods is nil; leave it out")
-		}
-		name := method.Method()
-		offered = append(offered, name)
-		if slices.Contains(accepted, name) && (conf.ClientAuth == nil || strength(name) > strength(conf.ClientAuth.Method())) {
-			conf.ClientAuth = method
-		}
-	}
-	switch {
-	case conf.ClientAuth != nil:
-		if _, ok := conf.ClientAuth.(CertificateAuth); ok && m.MTLSEndpointAliases.TokenEndpoint != "" {
-			conf.TokenURL = m.MTLSEndpointAliases.TokenEndpoint
-		}
-	case len(methods) > 0:
-		return fmt.Errorf("clients authenticate to the server by %s, and none of %q is among them; give one that is, or set ClientAuth without metadata", quote(accepted), offered)
-	case slices.Contains(accepted, "client_secret_basic"):
-		conf.AuthStyle = oauth2.AuthStyleInHeader
-	case slices.Contains(accepted, "client_secret_post"):
-		conf.AuthStyle = oauth2.AuthStyleInParams
-	default:
-		return fmt.Errorf("clients authenticate to the server by %s, and not with a ClientSecret alone; give a ClientAuth for one of these", quote(accepted))
-	}
-	if conf.TokenURL == "" {
-		return errors.New("it has no token_endpoint; check that the issuer is an authorization server")
-	}
-	return nil
-}
+const maxStrength = 4
 
 // strength orders methods of client authentication.
 //
@@ -378,7 +453,7 @@ func (m *ServerMetadata) configure(conf *Config, methods []ClientAuth) error {
 func strength(method string) int {
 	switch method {
 	case "tls_client_auth", "self_signed_tls_client_auth", "private_key_jwt":
-		return 4
+		return maxStrength
 	case "client_secret_jwt":
 		return 3
 	case "client_secret_basic":

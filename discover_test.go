@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,7 @@ func newMetadataSite(t *testing.T, start func(http.Handler) *httptest.Server, pa
 	server := start(site)
 	t.Cleanup(server.Close)
 	site.issuer = server.URL + path
+	server.Client().Transport.(*http.Transport).DisableKeepAlives = true // net/http would repeat requests that a used connection loses.
 	site.ctx = context.WithValue(t.Context(), oauth2.HTTPClient, server.Client())
 	return site
 }
@@ -82,27 +84,26 @@ func (s *metadataSite) received() []string {
 	return s.requests
 }
 
-func TestDiscoverAsks(t *testing.T) {
+func TestD5_Locations(t *testing.T) {
 	t.Parallel()
-	for path, locations := range map[string][]string{
-		"":           {"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"},
-		"/a/b":       {"/.well-known/oauth-authorization-server/a/b", "/a/b/.well-known/openid-configuration", "/.well-known/openid-configuration/a/b"},
-		"/a/":        {"/.well-known/oauth-authorization-server/a", "/a/.well-known/openid-configuration", "/.well-known/openid-configuration/a"},
-		"/a%2Fb%20c": {"/.well-known/oauth-authorization-server/a%2Fb%20c", "/a%2Fb%20c/.well-known/openid-configuration", "/.well-known/openid-configuration/a%2Fb%20c"},
-	} {
-		t.Run("path "+path, func(t *testing.T) {
+	for issuer, path := range map[string]string{"": "", "/": "", "/a/b": "/a/b", "/a/": "/a", "/a%2Fb%20c": "/a%2Fb%20c"} {
+		t.Run("issuer "+issuer, func(t *testing.T) {
 			t.Parallel()
+			locations := []string{"/.well-known/oauth-authorization-server" + path, path + "/.well-known/openid-configuration"}
+			if path != "" {
+				locations = append(locations, "/.well-known/openid-configuration"+path, path+"/.well-known/oauth-authorization-server")
+			}
 			var want []string
 			for i, location := range locations {
 				want = append(want, "GET "+location+" ")
 				answers := append(slices.Repeat([]metadataAnswer{says404()}, i), says200(goodMetadata))
-				site := newMetadataSite(t, httptest.NewTLSServer, path, answers...)
+				site := newMetadataSite(t, httptest.NewTLSServer, issuer, answers...)
 				m, err := Discover(site.ctx, site.issuer)
 				require.NoError(t, err)
 				require.Equal(t, &ServerMetadata{Issuer: site.issuer, TokenEndpoint: site.issuer + "/token"}, m)
 				require.Equal(t, want, site.received())
 			}
-			site := newMetadataSite(t, httptest.NewTLSServer, path, says404(), says404(), says404())
+			site := newMetadataSite(t, httptest.NewTLSServer, issuer, slices.Repeat([]metadataAnswer{says404()}, len(locations))...)
 			_, err := Discover(site.ctx, site.issuer)
 			for _, location := range locations {
 				require.ErrorContains(t, err, location+" answered 404")
@@ -166,92 +167,196 @@ func TestDiscoverReadsAll(t *testing.T) {
 // long is longer than what an error may quote.
 var long = strings.Repeat("Z", 5000)
 
-func TestDiscoverHostileAnswers(t *testing.T) {
-	t.Parallel()
-	redirect := func(target string) metadataAnswer {
-		return metadataAnswer{status: 302, header: http.Header{"Location": {target}}}
+func redirects(status int, target string) metadataAnswer {
+	return metadataAnswer{status: status, header: http.Header{"Location": {target}}}
+}
+
+// An outcome is what an answer of a location leads to if the other location has nothing.
+type outcome struct {
+	name   string
+	answer metadataAnswer
+	err    string
+}
+
+// requireOutcomes checks that after each of these answers Discover finds good metadata at the
+// next location, and if there is none, what it says.
+func requireOutcomes(t *testing.T, temporary bool, outcomes ...outcome) {
+	t.Helper()
+	for _, o := range outcomes {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			site := newMetadataSite(t, httptest.NewTLSServer, "", o.answer, says200(goodMetadata))
+			m, err := Discover(site.ctx, site.issuer)
+			require.NoError(t, err)
+			require.Equal(t, site.issuer, m.Issuer)
+			require.Len(t, site.received(), 2)
+
+			for _, answers := range [][]metadataAnswer{{o.answer, says404()}, {says404(), o.answer}, {o.answer, o.answer}} {
+				site := newMetadataSite(t, httptest.NewTLSServer, "", answers...)
+				m, err := Discover(site.ctx, site.issuer)
+				require.Nil(t, m)
+				require.ErrorContains(t, err, o.err)
+				require.Equal(t, temporary, IsTemporary(err))
+				advice := map[bool]string{true: "try again later", false: "check the issuer"}[temporary]
+				require.Regexp(t, "; "+advice+", or set TokenURL instead$", err.Error())
+				requireModest(t, err, "oauth2: cannot discover ")
+				require.Len(t, site.received(), 2)
+			}
+		})
 	}
-	html := metadataAnswer{header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: "<!DOCTYPE html><p>" + long}
+}
+
+func TestD1_FailuresThatPass(t *testing.T) {
+	t.Parallel()
+	var outcomes []outcome
+	for _, status := range []int{408, 429, 500, 502, 503, 504} {
+		answer := metadataAnswer{status: status, body: long, header: http.Header{"Retry-After": {"120"}}}
+		outcomes = append(outcomes, outcome{fmt.Sprint(status), answer, fmt.Sprintf("answered %d", status)})
+	}
+	requireOutcomes(t, true, append(outcomes,
+		outcome{"closed", metadataAnswer{instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}, "EOF"},
+		outcome{"half an answer", metadataAnswer{instead: hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")}, "ended early: unexpected EOF"},
+		outcome{"half a chunk", metadataAnswer{instead: hijacked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}")}, "ended early: unexpected EOF"},
+		outcome{"not HTTP", metadataAnswer{instead: hijacked(long + "\r\n\r\n")}, "malformed HTTP"},
+		outcome{"Location that can't be parsed", redirects(302, "https://["+long), "failed to parse Location header"},
+		outcome{"not gzip", metadataAnswer{header: http.Header{"Content-Encoding": {"gzip"}}, body: goodMetadata}, "ended early: gzip: invalid header"},
+	)...)
+}
+
+// The answer that may pass decides, and a program can read how long to wait.
+func TestD1_AnswerIsWrapped(t *testing.T) {
+	site := newMetadataSite(t, httptest.NewTLSServer, "/a", redirects(302, "/"), metadataAnswer{status: 503, body: long, header: http.Header{"Retry-After": {"120"}}}, says200("{}"), says404())
+	_, err := Discover(site.ctx, site.issuer)
+	var answer *oauth2.RetrieveError
+	require.ErrorAs(t, err, &answer)
+	require.Equal(t, 503, answer.Response.StatusCode)
+	require.Equal(t, "120", answer.Response.Header.Get("Retry-After"))
+	require.Empty(t, answer.Body)
+	require.Regexp(t, "answered 302, .*; .* answered 503; .* has no issuer .*; .* answered 404; try again later, or set", err.Error())
+
+	site = newMetadataSite(t, httptest.NewTLSServer, "", says404(), says404())
+	_, err = Discover(site.ctx, site.issuer)
+	require.NotErrorAs(t, err, &answer, "a 404 isn't a refusal of the client")
+}
+
+func TestD1_OtherFailures(t *testing.T) {
+	t.Parallel()
+	outcomes := []outcome{
+		{"400 with a page", metadataAnswer{status: 400, body: long}, "answered 400"},
+		{"206", metadataAnswer{status: 206, body: goodMetadata}, "answered 206"},
+		{"switching protocols", metadataAnswer{instead: hijacked("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")}, "answered 101"},
+		{"huge", says200(`{"issuer":"ISSUER","token_endpoint":"ISSUER/token","x":"` + strings.Repeat("x", maxResponseBody) + `"}`), "is larger than 1 MiB"},
+
+		// Redirects are not followed.
+		{"redirect to the next location", redirects(302, "/.well-known/openid-configuration"), "answered 302, a redirect to \"https://127.0.0.1:"},
+		{"redirect elsewhere", redirects(308, "https://user:s3cr3t@evil.example/x?token=s3cr3t"), `answered 308, a redirect to "https://evil.example:443", which is not followed (if the issuer has moved there, use its final identifier);`},
+	}
+	for _, status := range []int{204, 401, 403, 404, 405, 410, 501} {
+		outcomes = append(outcomes, outcome{fmt.Sprint(status), metadataAnswer{status: status}, fmt.Sprintf("answered %d", status)})
+	}
+	requireOutcomes(t, false, outcomes...)
+}
+
+func TestD2_NoMetadata(t *testing.T) {
+	t.Parallel()
+	requireOutcomes(t, false,
+		outcome{"HTML", metadataAnswer{header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: "<!DOCTYPE html><p>" + long}, `answered with something else than a JSON object (media type "text/html")`},
+		outcome{"HTML as JSON", says200("<p>"), `answered with something else than a JSON object (media type "application/json")`},
+		outcome{"a long media type", metadataAnswer{header: http.Header{"Content-Type": {"a/" + long}}}, "something else than a JSON object"},
+		outcome{"a list", says200("[" + goodMetadata + "]"), "something else than a JSON object"},
+		outcome{"null", says200("null"), "something else than a JSON object"},
+		outcome{"an empty object", says200("{}"), "it has no issuer and no token_endpoint"},
+		outcome{"an error", says200(`{"error":"not_found","status":404}`), "it has no issuer and no token_endpoint"},
+		outcome{"null members", says200(`{"issuer":null,"token_endpoint":null}`), "it has no issuer and no token_endpoint"},
+		outcome{"members in other letter case", says200(`{"Issuer":"ISSUER","Token_Endpoint":"ISSUER/token"}`), "it has no issuer and no token_endpoint"},
+		outcome{"an issuer only", says200(`{"issuer":"ISSUER"}`), "it has no token_endpoint"},
+		outcome{"an empty token endpoint", says200(`{"issuer":"ISSUER","token_endpoint":"","mtls_endpoint_aliases":{}}`), "it has no token_endpoint"},
+		outcome{"the configuration of something else", says200(`{"issuer":"ISSUER","jwks_uri":"ISSUER/keys"}`), "it has no token_endpoint"},
+	)
+	site := newMetadataSite(t, httptest.NewTLSServer, "", says200(`{"issuer":"ISSUER","mtls_endpoint_aliases":{"token_endpoint":"ISSUER/m"}}`))
+	m, err := Discover(site.ctx, site.issuer)
+	require.NoError(t, err, "a token endpoint for certificates is enough")
+	require.Equal(t, site.issuer+"/m", m.MTLSEndpointAliases.TokenEndpoint)
+}
+
+func TestD3_WhatIsUsedIsStrict(t *testing.T) {
+	t.Parallel()
 	with := func(members string) metadataAnswer {
 		return says200(`{"issuer":"ISSUER","token_endpoint":"ISSUER/token",` + members + "}")
 	}
-	issuer := func(name string) metadataAnswer { return says200(`{"issuer":"` + name + `"}`) }
-	good := says200(goodMetadata)
-	type testCase struct {
-		name     string
-		answers  []metadataAnswer
-		requests int    // how many of the two locations are asked
-		err      string // empty: none
-	}
-	tests := []testCase{
-		// The metadata isn't here: the next location is asked.
-		{"400 with a page", []metadataAnswer{{status: 400, body: long}, good}, 2, ""},
-		{"206", []metadataAnswer{{status: 206, body: goodMetadata}, says404()}, 2, "answered 206"},
-		{"HTML only", []metadataAnswer{html, html}, 2, `answered with something else than a JSON object (media type "text/html")`},
-		{"HTML as JSON", []metadataAnswer{says200("<p>"), says404()}, 2, `answered with something else than a JSON object (media type "application/json")`},
-		{"JSON without media type", []metadataAnswer{{header: http.Header{"Content-Type": nil}, body: goodMetadata}}, 1, ""},
-		{"long media type", []metadataAnswer{{header: http.Header{"Content-Type": {"a/" + long}}}, says404()}, 2, "something else than a JSON object"},
-
-		// Redirects are not followed.
-		{"redirect to the next location", []metadataAnswer{redirect("/.well-known/openid-configuration"), says404()}, 2, "answered 302, a redirect to \"https://127.0.0.1:"},
-		{"redirect elsewhere", []metadataAnswer{{status: 308, header: http.Header{"Location": {"https://user:s3cr3t@evil.example/x?token=s3cr3t"}}}, says404()}, 2, `answered 308, a redirect to "https://evil.example:443", which is not followed (if the issuer has moved there, use its final identifier);`},
-		{"Location that can't be parsed", []metadataAnswer{redirect("https://[" + long), good}, 1, "failed to parse Location header"},
-
-		// Load and faults: the next location isn't asked.
-		{"no answer", []metadataAnswer{{instead: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }}, good}, 1, "EOF"},
-		{"not HTTP", []metadataAnswer{{instead: hijacked(long + "\r\n\r\n")}, good}, 1, "malformed HTTP"},
-		{"half an answer", []metadataAnswer{{instead: hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")}, good}, 1, "ended early: unexpected EOF"},
-		{"huge", []metadataAnswer{with(`"x":"` + strings.Repeat("x", maxResponseBody) + `"`), good}, 1, "is larger than 1 MiB"},
-
-		// Metadata that is refused: the next location isn't asked.
-		{"another issuer", []metadataAnswer{issuer("https://evil.example"), good}, 1, `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
-		{"the issuer with a slash", []metadataAnswer{issuer("ISSUER/"), good}, 1, `/"; if that is`},
-		{"the issuer in other case", []metadataAnswer{issuer("HTTPS://127.0.0.1")}, 1, `it is that of the issuer "HTTPS://`},
-		{"long issuer", []metadataAnswer{issuer(long), good}, 1, `it is that of the issuer "ZZZ`},
-		{"hostile issuer", []metadataAnswer{issuer(`a\u001b[2J\r\nb\u202ec\u0000d` + "\xff"), good}, 1, `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
-		{"repeated member", []metadataAnswer{with(`"\u0074oken_endpoint":"https://evil.example"`), good}, 1, "token_endpoint appears more than once"},
-		{"repeated alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), good}, 1, "mtls_endpoint_aliases: token_endpoint appears more than once"},
-		{"other letter case", []metadataAnswer{with(`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`)}, 1, ""},
-		{"wrong type", []metadataAnswer{with(`"scopes_supported":"` + long + `"`), good}, 1, "scopes_supported is not a list of strings"},
-
-		// Addresses.
-		{"no token endpoint", []metadataAnswer{issuer("ISSUER")}, 1, ""},
-		{"alias", []metadataAnswer{with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), good}, 1, "token_endpoint in mtls_endpoint_aliases is not https"},
-	}
-	for _, status := range []int{204, 401, 403, 404, 405, 410} {
-		tests = append(tests, testCase{fmt.Sprint(status), []metadataAnswer{{status: status}, good}, 2, ""})
-	}
-	for _, status := range []int{408, 429, 500, 503} {
-		tests = append(tests, testCase{fmt.Sprint(status), []metadataAnswer{{status: status, body: long}, good}, 1, fmt.Sprintf("answered %d; try again later", status)})
-	}
-	for _, name := range []string{"jwks_uri", "revocation_endpoint", "introspection_endpoint"} {
-		tests = append(tests, testCase{name, []metadataAnswer{with(`"` + name + `":"http://a.example"`), good}, 1, name + " is not https"})
+	outcomes := []outcome{
+		{"repeated issuer", with(`"issuer":"ISSUER"`), "issuer appears more than once"},
+		{"repeated token endpoint", with(`"\u0074oken_endpoint":"https://evil.example"`), "token_endpoint appears more than once"},
+		{"repeated alias", with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), "mtls_endpoint_aliases: token_endpoint appears more than once"},
+		{"alias of another type", with(`"mtls_endpoint_aliases":["` + long + `"]`), "mtls_endpoint_aliases is not a JSON object"},
+		{"alias on http", with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), "token_endpoint in mtls_endpoint_aliases is not https"},
+		{"methods of another type", with(`"token_endpoint_auth_methods_supported":"` + long + `"`), "token_endpoint_auth_methods_supported is not a list of strings"},
+		{"issuer of another type", says200(`{"issuer":["ISSUER"],"token_endpoint":"ISSUER/token"}`), "issuer is not a string"},
 	}
 	for want, addresses := range map[string][]string{
 		"is not a whole URL":                 {"javascript:alert(1)", "/token", "https:///token", `https://a.example/\r\n`},
 		"is not https":                       {"javascript://a.example/%0aalert(1)", "http://a.example/token", "http://127.0.0.1/token"},
 		"contains a user name or a fragment": {"https://user@a.example/", "https://a.example/#"},
+		"is a template":                      {"https://a.example/{tenantid}/token", "https://{tenant}.a.example/token", "https://a.example/%7btenant%7D/token", "https://a.example/<tenant>/token", "https://a.example/token?p={policy}"},
 	} {
 		for _, address := range addresses {
-			tests = append(tests, testCase{address, []metadataAnswer{says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`), good}, 1, "token_endpoint " + want})
+			outcomes = append(outcomes, outcome{address, says200(`{"issuer":"ISSUER","token_endpoint":"` + address + `"}`), "token_endpoint " + want})
 		}
 	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			site := newMetadataSite(t, httptest.NewTLSServer, "", test.answers...)
-			m, err := Discover(site.ctx, site.issuer)
-			require.Len(t, site.received(), test.requests)
-			if test.err == "" {
-				require.NoError(t, err)
-				require.Equal(t, site.issuer, m.Issuer)
-				return
-			}
-			require.ErrorContains(t, err, test.err)
-			require.Nil(t, m)
-			requireModest(t, err, "oauth2: ")
-		})
+	requireOutcomes(t, false, outcomes...)
+}
+
+// Members that a client credentials client doesn't need may be wrong in any way, and then
+// their fields are zero.
+func TestD3_WhatIsNotUsed(t *testing.T) {
+	t.Parallel()
+	var members []string
+	for _, name := range []string{"jwks_uri", "revocation_endpoint", "introspection_endpoint"} {
+		for _, value := range []string{`"http://a.example"`, `"/keys"`, `"https://a.example/{tenant}"`, `"https://u@a.example"`, `""`, `["https://a.example"]`, "5", "null", "{}"} {
+			members = append(members, fmt.Sprintf("%q:%s", name, value))
+		}
+		members = append(members, fmt.Sprintf(`%[1]q:"https://a.example",%[1]q:"https://b.example"`, name))
 	}
+	for _, name := range []string{"scopes_supported", "grant_types_supported", "token_endpoint_auth_signing_alg_values_supported", "dpop_signing_alg_values_supported"} {
+		for _, value := range []string{`"read write"`, `{"read":true}`, `["read",5]`, "false", "null", `["read"],"` + name + `":["write"]`} {
+			members = append(members, fmt.Sprintf("%q:%s", name, value))
+		}
+	}
+	members = append(members, `"tls_client_certificate_bound_access_tokens":"true"`, `"tls_client_certificate_bound_access_tokens":1`,
+		`"tls_client_certificate_bound_access_tokens":true,"tls_client_certificate_bound_access_tokens":true`,
+		`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`, `"userinfo_endpoint":5,"userinfo_endpoint":"http://a.example"`,
+		`"mtls_endpoint_aliases":{"revocation_endpoint":"http://a.example","jwks_uri":1}`, `"mtls_endpoint_aliases":null`, `"token_endpoint_auth_methods_supported":null`)
+	for _, wrong := range members {
+		m, err := parseMetadata([]byte(`{"issuer":"https://a.example","token_endpoint":"https://a.example/token",`+wrong+"}"), "https://a.example")
+		require.NoError(t, err, wrong)
+		require.Equal(t, &ServerMetadata{Issuer: "https://a.example", TokenEndpoint: "https://a.example/token"}, m, wrong)
+	}
+	site := newMetadataSite(t, httptest.NewTLSServer, "", metadataAnswer{header: http.Header{"Content-Type": nil}, body: goodMetadata})
+	_, err := Discover(site.ctx, site.issuer)
+	require.NoError(t, err, "the media type doesn't matter")
+}
+
+func TestD4_AnotherIssuer(t *testing.T) {
+	t.Parallel()
+	issuer := func(name string) metadataAnswer {
+		return says200(`{"issuer":"` + name + `","token_endpoint":"https://evil.example/token"}`)
+	}
+	requireOutcomes(t, false,
+		outcome{"another issuer", issuer("https://evil.example"), `it is that of the issuer "https://evil.example"; if that is the server you mean, use exactly this identifier`},
+		outcome{"another issuer without token endpoint", says200(`{"issuer":"https://evil.example"}`), `it is that of the issuer "https://evil.example"; if`},
+		outcome{"the issuer with a slash", issuer("ISSUER/"), `/"; if that is`},
+		outcome{"the issuer in other letter case", issuer("HTTPS://127.0.0.1"), `it is that of the issuer "HTTPS://`},
+		outcome{"long issuer", issuer(long), `it is that of the issuer "ZZZ`},
+		outcome{"hostile issuer", issuer(`a\u001b[2J\r\nb\u202ec\u0000d` + "\xff"), `it is that of the issuer "a\x1b[2J\r\nb\u202ec\x00d`},
+		outcome{"no issuer", says200(`{"token_endpoint":"ISSUER/token"}`), "it has no issuer, so nobody can tell whose it is; "},
+		outcome{"null", says200(`{"issuer":null,"token_endpoint":"ISSUER/token"}`), "it has no issuer, so nobody can tell whose it is; "},
+		outcome{"empty issuer", issuer(""), "it has no issuer, so nobody can tell whose it is; "},
+		outcome{"tenantid", issuer("https://a.example/{tenantid}/v2.0"), `its issuer is the template "https://a.example/{tenantid}/v2.0"; use the issuer of your tenant; `},
+		outcome{"tenant", issuer("https://{tenant}.example"), `its issuer is the template "https://{tenant}.example"; use the issuer of your tenant; `},
+		outcome{"shell", issuer("ISSUER/${TENANT}"), "its issuer is the template "},
+		outcome{"encoded", issuer("ISSUER/%7Btenant%7D"), "its issuer is the template "},
+		outcome{"angle brackets", issuer("ISSUER/<tenant>"), "its issuer is the template "},
+	)
 }
 
 // requireModest checks that an error quotes little of what a server says, and no secret.
@@ -261,7 +366,7 @@ func requireModest(t *testing.T, err error, prefix string) {
 	requireHarmless(t, err.Error())
 	require.NotContains(t, err.Error(), "\n")
 	require.NotContains(t, err.Error(), "s3cr3t")
-	require.LessOrEqual(t, len(err.Error()), 1200) // 1 KiB of a network error, and our words.
+	require.LessOrEqual(t, len(err.Error()), 2400) // Twice 1 KiB of a network error, and our words.
 }
 
 // hijacked writes an answer that the server of net/http wouldn't write.
@@ -298,6 +403,7 @@ func TestDiscoverRefusesIssuer(t *testing.T) {
 	for want, issuers := range map[string][]string{
 		"is empty":                         {""},
 		"is not a whole URL":               {"s3cr3t", "//s3cr3t.example", "https:s3cr3t.example", "https://", "https://:443", "ftp://127.0.0.1"},
+		"is a template":                    {"https://a.example/{tenant}", "https://{s3cr3t}.example", "https://a.example/%7Btenantid%7D/v2.0", "https://a.example/<tenant>"},
 		"cannot be parsed":                 {"https://a.example\n", "https://a.example/\x1b", "https://[s3cr3t"},
 		"is http":                          {"http://a.example", "HTTP://a.example", "http://10.0.0.1"},
 		"contains a user name or password": {"https://user:s3cr3t@a.b", "https://@a.example"},
@@ -321,29 +427,99 @@ func TestDiscoverContext(t *testing.T) {
 	cancel()
 	_, err = Discover(ctx, site.issuer)
 	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, IsTemporary(err))
 	require.Empty(t, site.received())
+
+	// What earlier locations have answered doesn't matter to a caller who gives up.
+	ctx, cancel = context.WithCancel(site.ctx)
+	site.answers = []metadataAnswer{{status: 503}, {instead: func(_ http.ResponseWriter, req *http.Request) {
+		cancel()
+		<-req.Context().Done()
+	}}}
+	_, err = Discover(ctx, site.issuer+"/x")
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, IsTemporary(err))
+	require.Len(t, site.received(), 2)
 }
 
-func TestDiscoverTakesTenSeconds(t *testing.T) {
-	testkit.Synctest(t, func(t *testing.T) {
-		requests := 0
-		client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			requests++
-			select { // The limit applies to all locations together.
-			case <-time.After(6 * time.Second):
-				return reply{status: 404}.response(req), nil
-			case <-req.Context().Done():
+// A location that hangs leaves time for the others, and the limit applies to all together.
+func TestD1_LocationsThatHang(t *testing.T) {
+	for _, test := range []struct {
+		hanging int           // how many locations hang; the next one is good
+		caller  time.Duration // the caller's own limit; 0: none
+		want    time.Duration // how long Discover takes
+	}{
+		{0, 0, 0},
+		{1, 0, 5 * time.Second},
+		{2, 0, 7500 * time.Millisecond},
+		{3, 0, 8750 * time.Millisecond},
+		{4, 0, 10 * time.Second},
+		{1, time.Second, 500 * time.Millisecond},
+		{4, time.Minute, 10 * time.Second},
+	} {
+		testkit.Synctest(t, func(t *testing.T) {
+			var requests atomic.Int32
+			client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if int(requests.Add(1)) > test.hanging {
+					return reply{body: strings.ReplaceAll(goodMetadata, "ISSUER", "https://a.example/x")}.response(req), nil
+				}
+				<-req.Context().Done()
 				return nil, context.Cause(req.Context())
+			})}
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
+			if test.caller != 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, test.caller)
+				defer cancel()
 			}
-		})}
-		ctx := context.WithValue(t.Context(), oauth2.HTTPClient, client)
-		start := time.Now()
-		_, err := Discover(ctx, "https://a.example/x")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, "it took longer than 10s")
-		require.Equal(t, 10*time.Second, time.Since(start))
-		require.Equal(t, 2, requests)
-	})
+			start := time.Now()
+			_, err := Discover(ctx, "https://a.example/x")
+			require.Equal(t, test.want, time.Since(start))
+			require.EqualValues(t, min(test.hanging+1, 4), requests.Load())
+			if test.hanging < 4 {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.True(t, IsTemporary(err))
+			require.ErrorContains(t, err, "https://a.example/x/.well-known/openid-configuration took too long: context deadline exceeded; ")
+		})
+	}
+}
+
+// If the host can't be reached, the other locations can't either: they are on the same host.
+func TestD1_NoConnection(t *testing.T) {
+	ctx := func(transport http.RoundTripper) (context.Context, *int) {
+		requests := new(int)
+		return context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			*requests++
+			return transport.RoundTrip(req)
+		})}), requests
+	}
+	untrusted := newMetadataSite(t, httptest.NewTLSServer, "", says200(goodMetadata))
+	plain := newMetadataSite(t, httptest.NewServer, "", says200(goodMetadata))
+	closed := httptest.NewTLSServer(nil)
+	closed.Close()
+	transport := new(http.Transport)
+	defer transport.CloseIdleConnections()
+	for issuer, temporary := range map[string]bool{
+		untrusted.issuer: false,
+		strings.Replace(plain.issuer, "http:", "https:", 1): false,
+		closed.URL: true,
+	} {
+		with, requests := ctx(transport)
+		_, err := Discover(with, issuer)
+		require.Error(t, err)
+		require.Equal(t, 1, *requests, "%v", err)
+		require.Equal(t, temporary, IsTemporary(err), "%v", err)
+	}
+	require.Empty(t, untrusted.received())
+
+	// A RoundTripper that isn't net/http's doesn't say whether there was a connection.
+	with, requests := ctx(roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, io.EOF }))
+	_, err := Discover(with, "https://a.example/x")
+	require.ErrorContains(t, err, "EOF")
+	require.Equal(t, 4, *requests)
 }
 
 // The Transport and Timeout of the client in the context are used, but not its Jar. The
@@ -387,7 +563,7 @@ type namedCertificate struct {
 
 func (a namedCertificate) Method() string { return a.method }
 
-func TestServerMetadataConfig(t *testing.T) {
+func TestD6_ServerMetadataConfig(t *testing.T) {
 	const alias = "https://mtls.example/token"
 	auth := func(method string) ClientAuth { return &namedAuth{method, ""} }
 	var (
@@ -411,11 +587,8 @@ func TestServerMetadataConfig(t *testing.T) {
 		{"a secret, no list", nil, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"a secret, both", nil, everything, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 		{"a secret, post", nil, []string{"none", "client_secret_post"}, nil, Config{AuthStyle: oauth2.AuthStyleInParams}, ""},
-		{"a secret, neither", nil, []string{"none", "private_key_jwt"}, nil, Config{}, `clients authenticate to the server by ["none" "private_key_jwt"], and not with a ClientSecret alone; give a ClientAuth for one of these`},
 
 		{"no list", nil, nil, []ClientAuth{key, basic}, Config{ClientAuth: basic}, ""},
-		{"no list, none in common", nil, nil, []ClientAuth{key}, Config{}, `clients authenticate to the server by ["client_secret_basic"], and none of ["private_key_jwt"] is among them`},
-		{"none in common", nil, []string{"private_key_jwt", "Client_Secret_Post"}, []ClientAuth{mac, post}, Config{}, `by ["private_key_jwt" "Client_Secret_Post"], and none of ["client_secret_jwt" "client_secret_post"] is among them; give one that is, or set ClientAuth without metadata`},
 		{"nil", nil, everything, []ClientAuth{post, nil}, Config{}, "one of the given methods is nil; leave it out"},
 
 		{"all", nil, everything, []ClientAuth{post, basic, mac, key}, Config{ClientAuth: key}, ""},
@@ -432,11 +605,21 @@ func TestServerMetadataConfig(t *testing.T) {
 		{"an alias only", func(m *ServerMetadata) { m.TokenEndpoint = "" }, everything, []ClientAuth{certificate}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
 		{"no token endpoint", func(m *ServerMetadata) { m.TokenEndpoint = "" }, nil, nil, Config{}, "it has no token_endpoint"},
 
-		{"the grant is missing", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"authorization_code", long} }, nil, nil, Config{}, `the server doesn't grant client_credentials, only ["authorization_code" "ZZZ`},
+		// D6: the server may accept more than it lists.
+		{"a secret, neither", nil, []string{"none", "private_key_jwt"}, nil, Config{AuthStyle: oauth2.AuthStyleAutoDetect}, ""},
+		{"a secret, none", nil, []string{"none"}, nil, Config{AuthStyle: oauth2.AuthStyleAutoDetect}, ""},
+		{"no list, none in common", nil, nil, []ClientAuth{key}, Config{ClientAuth: key}, ""},
+		{"none in common", nil, []string{"private_key_jwt", "Client_Secret_Post"}, []ClientAuth{post, mac}, Config{ClientAuth: mac}, ""},
+		{"none, and an unknown method", nil, []string{"none"}, []ClientAuth{attest}, Config{ClientAuth: attest}, ""},
+		{"none, and a certificate", nil, []string{"none"}, []ClientAuth{basic, certificate}, Config{ClientAuth: certificate, TokenURL: alias}, ""},
+		{"a weak method that is listed", nil, everything[:1], []ClientAuth{certificate, key, post}, Config{ClientAuth: post}, ""},
+		{"an unknown method that is listed", nil, everything[5:], []ClientAuth{certificate, key, attest}, Config{ClientAuth: attest}, ""},
+		{"the grant is missing", func(m *ServerMetadata) { m.GrantTypesSupported = []string{"authorization_code", long} }, nil, nil, Config{AuthStyle: oauth2.AuthStyleInHeader}, ""},
 
 		// Metadata may come from a file.
 		{"a token endpoint on http", func(m *ServerMetadata) { m.TokenEndpoint = "http://a.example" }, nil, nil, Config{}, "token_endpoint is not https"},
 		{"no issuer", func(m *ServerMetadata) { m.Issuer = "" }, nil, nil, Config{}, "the issuer is empty"},
+		{"a token endpoint that is a template", func(m *ServerMetadata) { m.TokenEndpoint = "https://a.example/{tenant}" }, nil, nil, Config{}, "token_endpoint is a template"},
 		{"an alias on http", func(m *ServerMetadata) { m.MTLSEndpointAliases.TokenEndpoint = "http://a.example" }, everything, []ClientAuth{certificate}, Config{}, "token_endpoint in mtls_endpoint_aliases is not https"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -60,16 +60,15 @@ func (e *examination) discover(ctx context.Context) {
 	e.say(good, "discovery", "token endpoint %s; methods %s", cmp.Or(m.TokenEndpoint, "none"), list(m.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic"))
 	switch {
 	case e.endpoint == "":
-		e.endpoint = m.TokenEndpoint
+		e.endpoint = cmp.Or(m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint) // Discover makes sure of one.
 	case e.endpoint != m.TokenEndpoint:
 		e.say(warn, "discovery", "-token-url is used, but the metadata has another token endpoint; check which is right")
 	}
 	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
-		e.say(warn, "discovery", "the metadata lists its grant types without client_credentials: %s", list(grants, ""))
+		e.say(note, "discovery", "the metadata lists its grant types without client_credentials: %s; doctor goes on, because servers often list too little", list(grants, ""))
 	}
-	if e.endpoint == "" {
-		e.fail(statusUnusable, "discovery", "the metadata has no token_endpoint; check that the issuer is an authorization server")
-		e.stop("the token endpoint is unknown; give -token-url")
+	if listed := m.TokenEndpointAuthMethodsSupported; len(listed) > 0 && !slices.ContainsFunc(e.methods, e.isListed) {
+		e.say(note, "discovery", "the metadata lists none of the methods that there are credentials for; doctor tries them, because servers often list too little")
 	}
 }
 
@@ -185,22 +184,28 @@ func (e *examination) checkCertificate() {
 	e.say(l, "certificate", "the client's certificate, %q, is valid for another %d days", e.certificate.Subject.String(), days)
 }
 
-// isListed reports whether the metadata suggests that the server accepts m. Without a
-// list, a server hardly accepts client_secret_jwt.
+// isListed reports whether the metadata lists m.
 func (e *examination) isListed(m *method) bool {
+	return e.metadata != nil && slices.Contains(e.metadata.TokenEndpointAuthMethodsSupported, m.registered())
+}
+
+// isPromising reports whether to try m. If the metadata lists none of the methods that there
+// are credentials for, all are tried but client_secret_jwt: a server hardly accepts that
+// without listing it.
+func (e *examination) isPromising(m *method) bool {
 	switch {
-	case e.settings.authMethod != "":
+	case e.settings.authMethod != "" || e.isListed(m):
 		return true
-	case e.metadata == nil || len(e.metadata.TokenEndpointAuthMethodsSupported) == 0:
-		return m.name != secretJWT
+	case slices.ContainsFunc(e.methods, e.isListed):
+		return false
 	}
-	return slices.Contains(e.metadata.TokenEndpointAuthMethodsSupported, m.registered())
+	return m.name != secretJWT
 }
 
 // try requests a token with m, with one audience after the other.
 func (e *examination) try(ctx context.Context, m *method) {
 	switch {
-	case !e.isListed(m):
+	case !e.isPromising(m):
 		e.say(note, m.name, "not tried: the metadata doesn't list it")
 		return
 	case m.name == secretBasicRaw && e.decoding == decodesForm:

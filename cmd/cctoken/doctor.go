@@ -86,6 +86,7 @@ type examination struct {
 	maxRefusals    int
 	attemptTimeout time.Duration
 
+	methods   []*method // that there are credentials for
 	plain     *wire
 	certified *wire // presents the client's certificate; nil: there is none
 
@@ -159,10 +160,11 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.methods = methods
 	s := e.settings
 	var steps []step
 	if s.issuer != "" {
-		steps = append(steps, step{"GET the metadata of " + s.issuer + ", from one location after the other until it is found", 3, e.discover})
+		steps = append(steps, step{"GET the metadata of " + s.issuer + ", from one location after the other until it is found", maxLocations, e.discover})
 	}
 	target := cmp.Or(redact.AddressText(e.endpoint), "the token endpoint in the metadata")
 	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, what about its TLS and clock", 1, e.reach})
@@ -178,7 +180,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 			requests *= 2
 		}
 		if s.issuer != "" && m.name != secretBasicRaw {
-			title += ", if the metadata lists it"
+			title += ", unless the metadata lists only others"
 		}
 		steps = append(steps, step{title, requests, func(ctx context.Context) { e.try(ctx, m) }})
 	}

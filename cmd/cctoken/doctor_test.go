@@ -230,7 +230,7 @@ func TestDoctorFaults(t *testing.T) {
 	})
 }
 
-func TestDoctorMetadata(t *testing.T) {
+func TestD6_DoctorMetadata(t *testing.T) {
 	srv := startServer(t)
 	type metadata = clientcredentials.ServerMetadata
 	listing := func(method string) func(*metadata) {
@@ -245,10 +245,13 @@ func TestDoctorMetadata(t *testing.T) {
 		report string
 	}{
 		{"methods that aren't listed", listing(secretPost), nil, 0, lines(`note  client_secret_basic not tried: the metadata doesn't list it$`, `ok    client_secret_post  works$`, `note  dpop +not tried`)},
-		{"grants", func(m *metadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`warn  discovery +the metadata lists its grant types without client_credentials: implicit`)},
+		{"grants", func(m *metadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`note  discovery +the metadata lists its grant types without client_credentials: implicit; doctor goes on`, `ok    client_secret_basic works`)},
+		{"no method of the client", listing("none"), nil, 0, lines(`note  discovery +the metadata lists none of the methods that there are credentials for; doctor tries them`, `ok    client_secret_basic works`, `ok    client_secret_post  works`)},
+		{"another method than the one asked for", listing(secretPost), []string{"-auth-method", secretBasic}, 0, lines(`note  discovery +the metadata lists none of the methods`, `ok    client_secret_basic works`)},
+		{"an endpoint for certificates only", func(m *metadata) { m.MTLSEndpointAliases.TokenEndpoint, m.TokenEndpoint = m.TokenEndpoint, "" }, nil, 0, lines(`ok    discovery +token endpoint none`, `ok    client_secret_basic works`)},
 		{"another token URL", func(m *metadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is used, but the metadata has another token endpoint`, `ok    client_secret_basic works`)},
 		{"another issuer, and a token URL", ofOther, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +.*it is that of the issuer`, `ok    client_secret_basic works`)},
-		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +the metadata has no token_endpoint`, `note  stop`)},
+		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +cannot discover .*: it has no token_endpoint; check the issuer, or set TokenURL instead$`, `note  stop +the token endpoint is unknown without metadata; give -token-url$`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,7 +266,7 @@ func TestDoctorIsPolite(t *testing.T) {
 	env := clientOf("").with("ISSUER", s.URL)
 	dry := doctored(t, env, []string{"-n"}, 0, "POST a token request with client_secret_basic_raw")
 	assert.Empty(t, s.Received())
-	assert.Equal(t, 11, announced(t, dry.stdout))
+	assert.Equal(t, 12, announced(t, dry.stdout))
 	wet := cctoken(t, env, "", "doctor")
 	assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "without -n, the announcement is another one")
 

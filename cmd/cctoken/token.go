@@ -51,10 +51,10 @@ func printToken(ctx context.Context, c *call) error {
 	return nil
 }
 
-// maxTokenRequests is how many requests cctoken token sends at most: three of Discover,
+// maxTokenRequests is how many requests cctoken token sends at most: those of Discover,
 // the library's three attempts, one for the other auth style, and a second one for each
 // of these four with a nonce.
-const maxTokenRequests = 3 + 2*(3+1)
+const maxTokenRequests = maxLocations + 2*(3+1)
 
 // fetch requests a token.
 func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*oauth2.Token, error) {
@@ -103,12 +103,6 @@ func (s *settings) discovered(m *method, metadata *clientcredentials.ServerMetad
 	var methods []clientcredentials.ClientAuth
 	if m.auth != nil {
 		methods = append(methods, m.auth)
-	}
-	if s.authMethod != "" {
-		// Try a method that the user asks for, even if the metadata doesn't list it.
-		listing := *metadata
-		listing.TokenEndpointAuthMethodsSupported = []string{m.registered()}
-		metadata = &listing
 	}
 	conf, err := metadata.Config(s.clientID, methods...)
 	if err != nil {

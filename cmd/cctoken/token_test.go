@@ -136,28 +136,31 @@ func TestTokenInCleartext(t *testing.T) {
 	assert.Contains(t, stderr.String(), "cctoken token: warning: the token URL is http")
 }
 
-// TestTokenFromIssuer checks that the metadata decides on the token endpoint and on how
-// the secret is sent.
-func TestTokenFromIssuer(t *testing.T) {
+// TestD6_TokenFromIssuer checks that the metadata decides on the token endpoint and on how
+// the secret is sent, unless it lists neither way or the user asks for one.
+func TestD6_TokenFromIssuer(t *testing.T) {
 	srv := startServer(t)
 	request := func(wanted string, methods ...string) result {
 		issuer := srv.withMetadata(t, func(m *clientcredentials.ServerMetadata) { m.TokenEndpointAuthMethodsSupported = methods })
 		return cctoken(t, srv.env().with("TOKEN_URL", ""), "", "token", "-issuer", issuer, "-auth-method", wanted)
 	}
-	r := request("", privateKeyJWT)
-	assert.Equal(t, statusUnusable, r.status)
-	assert.Contains(t, r.stderr, "clients authenticate to the server by")
-	assert.Zero(t, srv.Auth.TokenRequests())
-	request("", secretPost)
-	request(secretBasic, secretPost)
-	requests := srv.Auth.Requests()
-	require.Len(t, requests, 2)
-	assert.Equal(t, []string{secretPost, secretBasic}, []string{requests[0].AuthMethod, requests[1].AuthMethod})
+	for _, tt := range []struct{ wanted, listed, used string }{
+		{"", secretPost, secretPost},
+		{"", privateKeyJWT, secretBasic},
+		{"", "none", secretBasic},
+		{secretBasic, secretPost, secretBasic},
+	} {
+		r := request(tt.wanted, tt.listed)
+		assert.Zero(t, r.status, r.stderr)
+		requests := srv.Auth.Requests()
+		assert.Equal(t, tt.used, requests[len(requests)-1].AuthMethod, tt.listed)
+	}
 
 	for status, want := range map[int]int{404: statusUnusable, 503: statusTemporary} {
 		s := hostile.Start(t, hostile.Text(status, "text/plain", "no"))
 		r := cctoken(t, clientOf("").with("ISSUER", s.URL), "", "token")
 		assert.Equal(t, want, r.status, r.stderr)
+		assert.Regexp(t, `cannot discover .*/openid-configuration answered \d+; .*, or set TokenURL instead$`, strings.TrimSpace(r.stderr))
 		assert.Empty(t, s.Find(canarySecret))
 	}
 }

@@ -152,10 +152,17 @@ func (w *wire) printable(token *oauth2.Token, own ...string) func(said string) s
 	}
 }
 
+// maxLocations is how many requests Discover sends at most.
+const maxLocations = 4
+
 // discover requests the metadata of the issuer. Its error is a failure.
 func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.ServerMetadata, error) {
 	before := len(w.sent())
 	m, err := clientcredentials.Discover(context.WithValue(ctx, oauth2.HTTPClient, w.client()), issuer)
+	var answer *oauth2.RetrieveError
+	if errors.As(err, &answer) { // A status such as 503. For explain it would be a refusal of the client.
+		return nil, &failure{statusTemporary, errors.New(err.Error())}
+	}
 	return m, w.fail(before, err)
 }
 
