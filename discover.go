@@ -300,9 +300,9 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	none := m.TokenEndpoint == "" && m.MTLSEndpointAliases.TokenEndpoint == ""
+	noEndpoint := m.TokenEndpoint == "" && m.MTLSEndpointAliases.TokenEndpoint == ""
 	switch {
-	case none && m.Issuer == "": // Some servers answer every request with some JSON.
+	case noEndpoint && m.Issuer == "": // Some servers answer every request with some JSON.
 		return nil, errors.New("it has no issuer and no token_endpoint")
 	case m.Issuer == "":
 		return nil, errors.New("it has no issuer, so nobody can tell whose it is")
@@ -312,7 +312,7 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 		// RFC 8414, Section 3.3. Otherwise anybody who can publish metadata could pretend to be
 		// another server, and receive the credentials that are meant for it (Section 6.2).
 		return nil, fmt.Errorf("it is that of the issuer %s; if that is the server you mean, use exactly this identifier", quote(m.Issuer))
-	case none:
+	case noEndpoint:
 		return nil, errors.New("it has no token_endpoint")
 	}
 	parsed, err := m.check()

@@ -180,7 +180,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 			requests *= 2
 		}
 		if s.issuer != "" && m.name != secretBasicRaw {
-			title += ", unless the metadata lists only others"
+			title += ", if the metadata lists it, or none of these"
 		}
 		steps = append(steps, step{title, requests, func(ctx context.Context) { e.try(ctx, m) }})
 	}
