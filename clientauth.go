@@ -70,9 +70,9 @@ type Attempt struct {
 
 	// CredentialID may be set to a text that identifies the credential without
 	// being secret, such as the thumbprint of a key. If the server answers
-	// invalid_client, Authenticate is called again. If it then sets another
-	// CredentialID, the request is repeated at once with the new credential. Empty: a
-	// refused request isn't repeated.
+	// invalid_client or invalid_request, Authenticate is called again. If it then sets
+	// another CredentialID, the request is repeated at once with the new credential.
+	// Empty: a refused request isn't repeated.
 	CredentialID string
 }
 
@@ -139,10 +139,11 @@ func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle)
 	return attempt, nil
 }
 
-// isInvalidClient reports whether err is an answer that refuses the client's
-// credentials, RFC 6749, Section 5.2.
-func isInvalidClient(err error) bool {
+// mayRefuseCredential reports whether err is an answer that may refuse the client's
+// credential (RFC 6749, Section 5.2). Some servers, such as Ory Hydra, answer
+// invalid_request to an assertion whose key they don't know.
+func mayRefuseCredential(err error) bool {
 	var refusal *oauth2.RetrieveError
-	return errors.As(err, &refusal) &&
-		(refusal.ErrorCode == "invalid_client" || refusal.Response.StatusCode == http.StatusUnauthorized)
+	return errors.As(err, &refusal) && (refusal.ErrorCode == "invalid_client" ||
+		refusal.ErrorCode == "invalid_request" || refusal.Response.StatusCode == http.StatusUnauthorized)
 }

@@ -66,6 +66,7 @@ func TestClientAuthRotatedDuringTheRequest(t *testing.T) {
 		"rotated, then a failure":    {[]string{"new", "new"}, []reply{refusal, down, someToken}, 3, true},
 		"rotated and back":           {[]string{"new", "old"}, []reply{refusal, down, someToken}, 2, false},
 		"401 without invalid_client": {[]string{"new"}, []reply{{status: 401, body: "no"}, someToken}, 2, true},
+		"invalid_request":            {[]string{"new"}, []reply{{status: 400, body: `{"error":"invalid_request"}`}, someToken}, 2, true},
 		"refused for another reason": {[]string{"new"}, []reply{{status: 400, body: `{"error":"invalid_scope"}`}}, 1, false},
 	} {
 		run := func(t *testing.T) {

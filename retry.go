@@ -122,7 +122,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		case !nonced && r.wantsNonce(err):
 			nonced = true
 			continue
-		case refusal == nil && r.attempts.credentialID != "" && isInvalidClient(err):
+		case refusal == nil && r.attempts.credentialID != "" && mayRefuseCredential(err):
 			// The credential may have been replaced while the request was on its way.
 			refusal, r.attempts.refusedID = err, r.attempts.credentialID
 			continue

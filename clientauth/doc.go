@@ -48,8 +48,8 @@
 // Each secret, key, certificate and assertion comes from a function that is called
 // for each attempt at a token. The functions that read files pick up new content
 // without a restart, and without a goroutine or a file watcher. If the server answers
-// invalid_client and the credential has changed since, the request is repeated at once
-// with the new credential.
+// invalid_client or invalid_request and the credential has changed since, the request is
+// repeated at once with the new credential.
 //
 // # Mistakes
 //
