@@ -375,6 +375,10 @@ func isTemplate(address string) bool {
 // lists. The caller sets the rest. With a CertificateAuth, TokenURL is the server's
 // endpoint for certificates, if it has one (RFC 8705, Section 5).
 //
+// Assertions are for the Issuer. Some servers, such as Ory Hydra, want them for their token
+// endpoint instead, and their metadata doesn't say so. For these, set the Audience of the
+// method, or set Issuer to "".
+//
 // The methods are ordered by strength as follows. Other methods come last. Among equally
 // strong methods the first given one is chosen:
 //
