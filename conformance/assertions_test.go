@@ -81,15 +81,30 @@ func TestAssertions(t *testing.T) {
 		// needsKid servers find a public key only by its kid, and ignore the kid of a
 		// secret. The others need no kid, and refuse an unknown one, even for a secret.
 		needsKid bool
+		// others are the refusals by an error that isn't invalid_client.
+		others map[string]reply
 	}{
-		{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false},
-		{"authlib_token_url", authlib.start, nil, false, true, false, http.StatusBadRequest, true},
-		{"authlib_issuer", authlib.start, byIssuer(), true, false, false, http.StatusBadRequest, true},
+		{"oidc-provider", oidcProvider.start, nil, true, true, true, http.StatusUnauthorized, false, nil},
+		{"authlib_token_url", authlib.start, nil, false, true, false, http.StatusBadRequest, true, nil},
+		{"authlib_issuer", authlib.start, byIssuer(), true, false, false, http.StatusBadRequest, true, nil},
+		{
+			"hydra", hydra.start, nil, false, true, true, http.StatusUnauthorized, false,
+			map[string]reply{
+				"a_second_time":    {status: http.StatusBadRequest, Error: "jti_known"},
+				"with_unknown_kid": {status: http.StatusBadRequest, Error: "invalid_request"},
+				"expired":          {status: http.StatusInternalServerError, Error: "error"},
+				"issued_later":     {status: http.StatusInternalServerError, Error: "error"},
+				"not_yet_good":     {status: http.StatusInternalServerError, Error: "error"},
+			},
+		},
 	} {
 		for _, c := range []registration{
 			{method: secretJWT, alg: "HS256", secret: assertionSecret},
 			{method: privateKeyJWT, alg: "ES256", keys: []jose.JSONWebKey{publicKey("ES256", first)}},
 		} {
+			if s.name == "hydra" && c.method == secretJWT {
+				continue // It doesn't implement this method.
+			}
 			t.Run(s.name+"/"+c.method, func(t *testing.T) {
 				c.id, c.ttl, c.metadata = "assertion-"+s.name+c.alg, time.Hour, s.metadata
 				at := s.start(t, c)[0]
@@ -129,6 +144,7 @@ func TestAssertions(t *testing.T) {
 					{"without_exp", false, key, kid, map[string]any{"exp": nil}},
 					{"expired", false, key, kid, map[string]any{"iat": now - 120, "exp": now - 60}},
 					{"not_yet_good", false, key, kid, map[string]any{"nbf": now + 60}},
+					{"issued_later", s.others["issued_later"].status == 0, key, kid, map[string]any{"iat": now + 30, "exp": now + 90}},
 					{"of_another_issuer", false, key, kid, map[string]any{"iss": "somebody"}},
 					{"of_another_algorithm", false, other, kid, nil},
 					{"with_another_key", false, wrong, kid, nil},
@@ -139,8 +155,12 @@ func TestAssertions(t *testing.T) {
 							requireToken(t, at, c.id, got)
 							return
 						}
-						require.Equal(t, "invalid_client", got.Error)
-						require.Equal(t, s.status, got.status)
+						want, ok := s.others[tt.name]
+						if !ok {
+							want = reply{status: s.status, Error: "invalid_client"}
+						}
+						require.Equal(t, want.Error, got.Error)
+						require.Equal(t, want.status, got.status)
 					})
 				}
 			})

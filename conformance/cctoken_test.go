@@ -202,6 +202,26 @@ func TestCctokenOnServers(t *testing.T) {
 			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused`,
 		},
 		{
+			"hydra, basic", hydra.start, special, secretBasic, nil, true, "", "",
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused.* invalid_client`,
+		},
+		{
+			"hydra, post", hydra.start, special, secretPost, nil, false, "", "",
+			`ok    client_secret_post +works`, `note  client_secret_post +refused.* invalid_client`,
+		},
+		{
+			"hydra, private_key_jwt", hydra.start, "", privateKeyJWT, nil, false, "-key-file DIR/key.jwk", "",
+			`ok    private_key_jwt +works`, "",
+		},
+		{
+			"node-oauth, basic", nodeOAuth.start, special, secretBasic, nil, false, "", "client_secret_basic_raw",
+			`ok    client_secret_basic_raw works`, `note  client_secret_basic refused.* invalid_client`,
+		},
+		{
+			"zitadel, basic", startZitadel, special, secretBasic, nil, true, "", "",
+			`ok    encoding +the server form-decodes`, `note  client_secret_basic refused.* invalid_client`,
+		},
+		{
 			"go-oauth2, basic", startGoOAuth2, "secret", secretBasic, nil, false, "", "",
 			`warn  encoding +the server doesn't decode Basic credentials`, `note  client_secret_basic refused`,
 		},
@@ -209,7 +229,7 @@ func TestCctokenOnServers(t *testing.T) {
 		t.Run(slug(tt.name), func(t *testing.T) {
 			c := registration{id: "cctoken-" + slug(tt.name), secret: tt.secret, method: tt.known, ttl: time.Hour, metadata: tt.bound}
 			if c.method == privateKeyJWT {
-				c.keys = []jose.JSONWebKey{publicKey("ES256", first)}
+				c.alg, c.keys = "ES256", []jose.JSONWebKey{publicKey("ES256", first)}
 			}
 			at := tt.start(t, c)[0]
 			runScripts(t, filepath.Join("testdata", "cctoken-servers"), func(env *testscript.Env) error {

@@ -8,8 +8,17 @@
 //     live, and checks DPoP proofs and client certificates. It runs in several
 //     configurations: with http, with a nonce required in each DPoP proof, with https and
 //     client certificates, and with a wrong clock.
+//   - Ory Hydra, as a separate process (hydra/main.go), built by `make setup` from a module
+//     of its own. A client has exactly one method. Assertions are for its token endpoint. It
+//     answers invalid_request if it doesn't know the key of an assertion, and status 500 if
+//     the assertion has expired.
 //   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server that accepts
 //     only HTTP Basic, and one that accepts only the POST body.
+//   - zitadel/oidc (github.com/zitadel/oidc/v3), in this process. Its access tokens are JWTs.
+//     It form-decodes HTTP Basic, and closes the connection if that fails.
+//   - @node-oauth/oauth2-server, for Node.js, as a separate process (node-oauth/server.mjs).
+//     It doesn't decode HTTP Basic. It answers a wrong secret in the POST body with 400
+//     instead of 401.
 //   - Authlib, for Python, as a separate process (authlib/server.py). It doesn't decode
 //     HTTP Basic, and accepts assertions for a single audience: its token endpoint, or its
 //     issuer for some clients.
@@ -21,8 +30,8 @@
 // results. In short:
 //
 //   - The token works at the API.
-//   - A wrong credential leads to a bare *oauth2.RetrieveError with invalid_client. The
-//     client makes no more requests than the detection of its method needs. With the
+//   - A wrong credential leads to a bare *oauth2.RetrieveError with invalid_client, or
+//     invalid_request from Ory Hydra. The client makes no more requests than the detection of its method needs. With the
 //     right credential, the same token source works.
 //   - A refused scope leads to invalid_scope. The client doesn't try another method.
 //   - A token that the server has forgotten is replaced during the call that was refused.
@@ -41,6 +50,7 @@
 //     to encode
 //   - TestNonces: DPoP with a server whose clock is wrong
 //   - TestDiscover: the way from an issuer to a token
+//   - TestAudience: a parameter that says which API the token is for
 //   - TestVerifiers and TestDPoPVerifiers: other implementations verify what the library
 //     signs.
 //

@@ -1,8 +1,6 @@
 package conformance
 
 import (
-	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -55,40 +53,23 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 		srv.SetClientInfoHandler(server.ClientBasicHandler)
 	}
 
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
-		_ = srv.HandleTokenRequest(w, r) // the error is in the answer
-	})
-	mux.HandleFunc("GET /api", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		token, err := srv.ValidationBearerToken(r)
-		if err != nil {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = w.Write([]byte(`{"error":"invalid_token"}`))
-			return
-		}
-		_ = json.NewEncoder(w).Encode(map[string]string{"client_id": token.GetClientID(), "scope": token.GetScope()})
-	})
-	mux.HandleFunc("POST /clients", func(w http.ResponseWriter, r *http.Request) {
-		var list []struct {
-			ID     string `json:"client_id"`
-			Secret string `json:"client_secret"`
-		}
-		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-		}
-		for _, c := range list {
+	at := inProcess{
+		path: "/token",
+		token: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = srv.HandleTokenRequest(w, r) // the error is in the answer
+		}),
+		find: func(r *http.Request) (answer, error) {
+			token, err := srv.ValidationBearerToken(r)
+			if err != nil {
+				return answer{}, err
+			}
+			return answer{ClientID: token.GetClientID(), Scope: token.GetScope()}, nil
+		},
+		add: func(c knownClient) {
 			_ = clients.Set(c.ID, &models.Client{ID: c.ID, Secret: c.Secret}) // never an error
-		}
-	})
-	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
-		token, _ := io.ReadAll(r.Body)
-		if err := manager.RemoveAccessToken(r.Context(), string(token)); err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	})
-	s := httptest.NewServer(mux)
-	t.Cleanup(s.Close)
-	return endpoints{token: s.URL + "/token", api: s.URL + "/api", admin: s.URL}
+		},
+		revoke: func(r *http.Request, token string) error { return manager.RemoveAccessToken(r.Context(), token) },
+	}.start(t, httptest.NewUnstartedServer(nil))
+	at.issuer = "" // it publishes no metadata
+	return at
 }

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -44,11 +45,15 @@ type matrixServer struct {
 	audience bool           // assertions are for its issuer
 	nonces   bool           // DPoP proofs need a nonce
 	metadata map[string]any // members that each client needs
-	lasting  []string       // the methods and algorithms in the test of ten lifetimes
+	// unknownKey and replayed are the errors for an assertion with a key that the server
+	// doesn't know, and for one that was used before. Empty: invalid_client.
+	unknownKey, replayed string
+	lasting              []string // the methods and algorithms in the test of ten lifetimes
 }
 
 func matrixServers() []matrixServer {
 	provider, goOAuth2, authlib, django := authServers[0], authServers[1], authServers[2], authServers[3]
+	hydra, nodeOAuth, zitadel := authServers[4], authServers[5], authServers[6]
 	basic := []string{"client_secret_basic", "client_secret_post", "client_secret_basic, detected", "client_secret_post, detected"}
 	variant := func(s authServer, name string, start starter) authServer {
 		s.name, s.start = name, start
@@ -73,7 +78,21 @@ func matrixServers() []matrixServer {
 		{authServer: authlib, methods: slices.Concat(basicMethods, assertionMethods()), lasting: basic[3:]},
 		{authServer: variant(authlib, "authlib, by issuer", authlib.start), methods: assertionMethods(), audience: true, metadata: byIssuer()},
 		{authServer: django, methods: basicMethods, lasting: basic[3:]},
+		{
+			authServer: hydra, methods: slices.Concat(basicMethods, hydraAssertionMethods()),
+			unknownKey: "invalid_request", replayed: "jti_known",
+			lasting: []string{basic[3], "private_key_jwt ES256"},
+		},
+		{authServer: nodeOAuth, methods: basicMethods, lasting: basic[2:3]},
+		{authServer: zitadel, methods: basicMethods, lasting: basic[:1]},
 	}
+}
+
+// hydraAssertionMethods returns the methods with an assertion that Hydra implements.
+func hydraAssertionMethods() []clientMethod {
+	return slices.DeleteFunc(assertionMethods(), func(m clientMethod) bool {
+		return m.registered == secretJWT || m.alg == "EdDSA"
+	})
 }
 
 // A testClient is a client of a server, for one test.
@@ -135,6 +154,14 @@ func (c *testClient) replace(t *testing.T, generation int) {
 	known := c.method.registration(c.known.id, c.known.ttl, generation)
 	maps.Copy(known.metadata, c.server.metadata)
 	c.at.register(t, known)
+}
+
+// refusal returns the error for a wrong credential.
+func (c *testClient) refusal() string {
+	if c.method.registered == privateKeyJWT {
+		return cmp.Or(c.server.unknownKey, "invalid_client")
+	}
+	return "invalid_client"
 }
 
 // refused returns the methods that the client tries, in order, if the server refuses all
@@ -261,7 +288,7 @@ func testWrongCredential(t *testing.T, c *testClient) string {
 	c.put(second)
 	source := c.conf.TokenSource(c.ctx)
 	_, err := source.Token()
-	cell := requireRefusal(t, err, "invalid_client")
+	cell := requireRefusal(t, err, c.refusal())
 	assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 	c.put(first)
 	token, err := source.Token()
@@ -311,7 +338,7 @@ func testReplacedCredential(t *testing.T, c *testClient) string {
 	// The client doesn't have the new one yet, but it still has a token.
 	c.put(first)
 	_, err := c.conf.Token(c.ctx)
-	requireRefusal(t, err, "invalid_client")
+	requireRefusal(t, err, c.refusal())
 	if !c.method.detects() { // a client that detects the method knows it by now
 		assert.Equal(t, c.refused(), methods(c.wire.tokenRequests()))
 	}
@@ -353,11 +380,12 @@ func testReplay(t *testing.T, c *testClient) string {
 	require.NoError(t, err)
 	seen := c.wire.tokenRequests()
 	got := askWithAssertion(t, c.at, seen[0].assertion)
-	assert.Equal(t, "invalid_client", got.Error)
+	replayed := cmp.Or(c.server.replayed, "invalid_client")
+	assert.Equal(t, replayed, got.Error)
 
 	_, err = c.conf.Token(c.ctx)
 	if c.method.readyMade {
-		requireRefusal(t, err, "invalid_client")
+		requireRefusal(t, err, replayed)
 		assert.Len(t, c.wire.tokenRequests(), 1)
 	} else {
 		require.NoError(t, err)

@@ -76,7 +76,7 @@ func send(t *testing.T, r *http.Request, presented ...tls.Certificate) (got repl
 func requireToken(t *testing.T, at endpoints, id string, got reply, presented ...tls.Certificate) {
 	t.Helper()
 	require.Equal(t, http.StatusOK, got.status, "%+v", got)
-	require.Equal(t, "Bearer", got.TokenType)
+	require.Equal(t, "bearer", strings.ToLower(got.TokenType))
 	api := send(t, plainCall(t, at, "Bearer", got.AccessToken), presented...)
 	require.Equal(t, http.StatusOK, api.status)
 	require.Equal(t, id, api.ClientID)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
@@ -21,19 +22,20 @@ import (
 // TestSecrets: ids and secrets with special characters arrive unchanged.
 //
 // A client form-encodes both before it puts them into the Basic header (RFC 6749, Section
-// 2.3.1 and Appendix B), and the server decodes them. Two of the servers here do that. The
-// other two compare the header with the secret itself. If the client does the one and the
+// 2.3.1 and Appendix B), and the server decodes them. Four of the servers here do that. The
+// other three compare the header with the secret itself. If the client does the one and the
 // server the other, only characters that the encoding leaves alone arrive unchanged. In a
 // POST body, the encoding is that of the form, and all servers decode it.
 func TestSecrets(t *testing.T) {
+	// Ory Hydra wants secrets of at least six characters.
 	tests := []struct{ name, id, secret string }{
 		{"unreserved", "unreserved", "Aa0-._~"},
-		{"colon", "colon", "a:b:c"},
-		{"plus", "plus", "a+b"},
-		{"slash", "slash", "a/b=="},
-		{"percent", "percent", "100%"},
+		{"colon", "colon", "aa:bb:cc"},
+		{"plus", "plus", "aaa+bbb"},
+		{"slash", "slash", "aaa/bbb=="},
+		{"percent", "percent", "percent%"},
 		{"percent_encoded", "percent_encoded", "a%2Bb%20c"},
-		{"space", "space", "a b  c"},
+		{"space", "space", "aa bb  cc"},
 		{"delimiters", "delimiters", "a&b=c?d#e;f,g"},
 		{"quotes", "quotes", `"a'b\c`},
 		{"id", "https://client.example/a:b+c d%20", "secret"},
@@ -66,15 +68,18 @@ func TestSecrets(t *testing.T) {
 					}
 					refusal := ""
 					var refusalError *oauth2.RetrieveError
-					if errors.As(got.err, &refusalError) {
+					switch {
+					case errors.As(got.err, &refusalError):
 						refusal = refusalError.ErrorCode
-					} else if got.err != nil {
-						assert.ErrorContains(t, got.err, "ClientID contains a colon")
+					case clientcredentials.IsTemporary(got.err):
+						refusal = "no answer" // zitadel/oidc closes the connection if the encoding is wrong
+					case got.err != nil:
+						require.ErrorContains(t, got.err, "ClientID contains a colon")
 						refusal = "nothing sent"
 					}
 					if refusal != "" {
 						// go-oauth2 answers 500 for an unknown client.
-						assert.Contains(t, []string{"invalid_client", "invalid_request", "invalid_client_metadata", "server_error", "nothing sent"}, refusal)
+						assert.Contains(t, []string{"invalid_client", "invalid_request", "invalid_client_metadata", "server_error", "no answer", "nothing sent"}, refusal)
 						refused = append(refused, strings.ReplaceAll(tt.name, "_", " "))
 						continue
 					}

@@ -133,6 +133,9 @@ var authServers = []authServer{
 	{name: "go-oauth2", start: startGoOAuth2},
 	{name: "authlib", start: authlib.start},
 	{name: "django-oauth-toolkit", start: django.start, lenient: true},
+	{name: "Ory Hydra", start: hydra.start},
+	{name: "node-oauth", start: nodeOAuth.start, lenient: true},
+	{name: "zitadel", start: startZitadel, lenient: true},
 }
 
 func TestMain(m *testing.M) {

@@ -52,9 +52,10 @@ type call struct {
 
 // An answer is what the API answers to a good call.
 type answer struct {
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
-	Length   int    `json:"length"` // of the body that the API received; oidc-provider only
+	ClientID string   `json:"client_id"`
+	Scope    string   `json:"scope"`
+	Length   int      `json:"length"` // of the body that the API received; oidc-provider only
+	Audience []string `json:"aud"`    // of the token; Ory Hydra only
 }
 
 type callKey struct{}

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 
 # Modules that are never released, because they are of no use outside this repository.
-unreleased='^(conformance|benchmarks|tools|examples/.*)$'
+unreleased='^(conformance|conformance/hydra|benchmarks|tools|examples/.*)$'
 
 # all prints the directories of all modules, beginning with the core.
 all() {

@@ -2,7 +2,8 @@
 # Installs what the tests need besides Go, on Debian 12, and skips what is already
 # there:
 #
-#   - Node.js, and the npm packages of conformance/oidc-provider
+#   - Node.js, and the npm packages of conformance/oidc-provider and conformance/node-oauth
+#   - Ory Hydra, which it builds into bin/
 #   - authorization servers that Debian packages for its own Python
 #   - Redis, for redisstore and examples/fleet
 #   - the programs that the commands in docs/cctoken.md use
@@ -26,8 +27,9 @@ unable() {
 
 		These parts can't run here:
 
-		  conformance     needs Node.js 20 or later with npm, and python3-authlib,
-		                  python3-django-oauth-toolkit and python3-flask of Debian 12
+		  conformance     needs Node.js 20 or later with npm, a C compiler, and
+		                  python3-authlib, python3-django-oauth-toolkit and
+		                  python3-flask of Debian 12
 		  redisstore      needs redis-server 7.0 of Debian 12
 		  examples/fleet  needs redis-server
 		  cmd/cctoken     needs curl, jq and openssl for one test, which is skipped
@@ -76,9 +78,9 @@ apt() {
 	done
 }
 
-provider=conformance/oidc-provider
-if [[ ! -d $provider ]]; then
-	echo "there is no $provider: nothing to install"
+npm_servers=(conformance/oidc-provider conformance/node-oauth)
+if [[ ! -d conformance ]]; then
+	echo "there is no conformance: nothing to install"
 	exit
 fi
 
@@ -105,12 +107,20 @@ done
 node=$(node --version)
 major=${node#v}
 if ((${major%%.*} < 20)); then
-	unable "Node.js is $node, and $provider needs version 20 or later, which Debian 12 doesn't have."
+	unable "Node.js is $node, and ${npm_servers[0]} needs version 20 or later, which Debian 12 doesn't have."
 fi
 
-# node_modules/.package-lock.json is the last file that npm writes.
-if [[ $provider/node_modules/.package-lock.json -nt $provider/package-lock.json ]]; then
-	echo "$provider: up to date"
-else
-	(cd "$provider" && npm ci --engine-strict --ignore-scripts --no-audit --no-fund)
-fi
+for server in "${npm_servers[@]}"; do
+	# node_modules/.package-lock.json is the last file that npm writes.
+	if [[ $server/node_modules/.package-lock.json -nt $server/package-lock.json ]]; then
+		echo "$server: up to date"
+	else
+		(cd "$server" && npm ci --engine-strict --ignore-scripts --no-audit --no-fund)
+	fi
+done
+
+# The first build takes two minutes on two idle cores. After that it takes a few seconds,
+# because the go command caches what it has built.
+echo "building Ory Hydra"
+mkdir -p bin
+GOWORK=off CGO_ENABLED=1 go -C conformance/hydra build -tags sqlite,sqlite_omit_load_extension -o "$PWD/bin/hydra" .
