@@ -19,6 +19,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/challenge"
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
+	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
@@ -52,8 +53,8 @@ type Config struct {
 	ClientSecret string
 
 	// TokenURL is the address of the authorization server's token endpoint,
-	// RFC 6749, Section 3.2. A query in it is kept; a fragment or a user name
-	// in it is an error. Redirects of the token endpoint are never followed.
+	// RFC 6749, Section 3.2. A query in it is kept, a fragment isn't sent, and a user
+	// name in it is an error. Redirects of the token endpoint are never followed.
 	TokenURL string
 
 	// Scopes are the permissions to ask for, RFC 6749, Section 3.3.
@@ -146,8 +147,11 @@ type Config struct {
 	//
 	//   - a member of a token response whose name is in other letter case,
 	//   - a token type other than Bearer (RFC 6749, Section 7.1),
+	//   - a bearer token with characters beyond those of RFC 6750, Section 2.1,
 	//   - a form-encoded token response that may have been cut off,
 	//   - a token request without client id and secret,
+	//   - a TokenURL with a fragment, and characters in TokenURL, ClientID and ClientSecret
+	//     that people can't see,
 	//   - http instead of https, except to this host.
 	Strict bool `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
@@ -279,10 +283,11 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 		return nil, retry, err
 	}
 	switch {
-	case strings.ContainsFunc(c.ClientID, redact.IsControl):
-		// RFC 6749, Appendix A.1, allows printable ASCII. Only control characters
-		// are certain to be a mistake: some servers allow any UTF-8.
-		err = errors.New("oauth2: ClientID contains a control character; remove line breaks and the like from where it is read")
+	case c.Strict && (endpoint.Fragment != "" || strings.HasSuffix(c.TokenURL, "#")):
+		// RFC 6749, Section 3.2.
+		err = errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
+	case c.Strict && c.oddity() != "":
+		err = errors.New("oauth2: " + c.oddity())
 	case c.Strict && c.ClientID == "" && c.ClientSecret == "" && c.ClientAuth == nil:
 		err = errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	case c.Strict && origin.IsCleartext(endpoint):
@@ -331,23 +336,20 @@ func (c *Config) checkStore() error {
 }
 
 // parseTokenURL parses a token endpoint's address, or reports what is wrong with
-// it. The error never quotes the address, which may contain a misplaced secret.
+// it. The error never quotes the address, which may contain a misplaced secret. As in
+// upstream it is a *url.Error if the address can't be parsed.
 func parseTokenURL(address string) (*url.URL, error) {
-	if address == "" {
-		return nil, errors.New("oauth2: TokenURL is empty; set it to the address of the token endpoint")
-	}
 	u, err := url.Parse(address)
-	switch {
-	case err != nil:
-		return nil, errors.New("oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint")
-	case u.Scheme == "" || u.Host == "":
-		return nil, errors.New("oauth2: TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host")
-	case u.User != nil:
+	if err != nil {
+		reason := oddityOf("TokenURL", address)
+		if reason == "" {
+			reason = "TokenURL cannot be parsed as a URL; set it to the address of the token endpoint"
+		}
+		return nil, &url.Error{Op: "parse", Err: errors.New("oauth2: " + reason)}
+	}
+	if u.User != nil {
 		// RFC 6749, Section 2.3.1: credentials are never part of the URI.
 		return nil, errors.New("oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret")
-	case u.Fragment != "" || strings.HasSuffix(address, "#"):
-		// RFC 6749, Section 3.2.
-		return nil, errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
 	}
 	for name := range u.Query() {
 		switch name {
@@ -356,6 +358,56 @@ func parseTokenURL(address string) (*url.URL, error) {
 		}
 	}
 	return u, nil
+}
+
+// checkAddress reports why net/http can't send a request to an endpoint, in its words. Any
+// other RoundTripper may know what to do with such an address.
+func checkAddress(endpoint *url.URL, transport http.RoundTripper) error {
+	if _, ok := transport.(*http.Transport); transport != nil && !ok {
+		return nil
+	}
+	reason := `unsupported protocol scheme ""`
+	switch {
+	case endpoint.Scheme == "http" || endpoint.Scheme == "https":
+		if endpoint.Host != "" {
+			return nil
+		}
+		reason = "http: no Host in request URL"
+	case endpoint.Scheme != "":
+		return nil // It may be registered with the transport.
+	}
+	advice := "TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host"
+	if *endpoint == (url.URL{}) {
+		advice = "TokenURL is empty; set it to the address of the token endpoint"
+	}
+	return &url.Error{Op: "Post", Err: errors.New(reason + ": " + advice)} // The address may be a misplaced secret.
+}
+
+// oddity says what is hardly meant in the fields that say who the client is and where the
+// server is; empty: nothing. It is a hint for a refusal: a server may have such a client.
+func (c *Config) oddity() string {
+	for _, field := range [...]struct{ name, value string }{{"TokenURL", c.TokenURL}, {"ClientID", c.ClientID}, {"ClientSecret", c.ClientSecret}} {
+		if found := oddityOf(field.name, field.value); found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
+// oddityOf says what is hardly meant in the value of a field: characters that people can't
+// see, spaces at its ends or in an address, and quotation marks around it.
+func oddityOf(name, value string) string {
+	isOdd := invisible.Is
+	if name == "TokenURL" || value != strings.TrimSpace(value) {
+		isOdd = func(r rune) bool { return r == ' ' || invisible.Is(r) }
+	}
+	if found := invisible.Find(value, isOdd); found != "" {
+		return fmt.Sprintf("%s contains %s; remove it where %s is read", name, found, name)
+	}
+	if n := len(value); n > 1 && value[0] == value[n-1] && strings.IndexByte("\"'`", value[0]) >= 0 {
+		return name + " is in quotation marks; remove them where " + name + " is read"
+	}
+	return ""
 }
 
 // contextClient returns the client in ctx under oauth2.HTTPClient, else

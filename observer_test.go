@@ -238,7 +238,7 @@ func TestObserverFailureAndCooldown(t *testing.T) {
 		require.Empty(t, r.takeFailed())
 
 		// A Config that can't make a request starts no flight.
-		w.conf.TokenURL = ""
+		w.conf.Retry.MaxAttempts = -1
 		err = errorFrom(t, w.conf.Source(w.ctx))
 		require.Equal(t, []event.TokenFailed{{Err: err}}, r.takeFailed())
 		r.expect(t, nil)

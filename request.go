@@ -74,6 +74,9 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 		}
 	}
 	endpoint, retry, err := c.check()
+	if err == nil {
+		err = checkAddress(endpoint, client.Transport)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -286,6 +289,9 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		refusal := retrieveError(resp, body, parsed, masker())
 		if resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.Header.Get("Location") != "" {
 			return nil, redirectError(resp, refusal)
+		}
+		if odd := r.conf.oddity(); odd != "" {
+			return nil, fmt.Errorf("%w\n%s", refusal, odd)
 		}
 		return nil, refusal
 	case len(body) > maxResponseBody:

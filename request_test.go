@@ -240,54 +240,90 @@ func TestP6_FormOverHTTP2(t *testing.T) {
 	require.Equal(t, "HTTP/2.0", token.Extra("x"))
 }
 
-func TestParseTokenURL(t *testing.T) {
-	for _, address := range []string{"https://auth.example", "http://127.0.0.1:8080/token?tenant=1", "HTTPS://AUTH.EXAMPLE/a%20b?a=%23"} {
-		u, err := parseTokenURL(address)
-		require.NoError(t, err, address)
-		require.NotNil(t, u, address)
-	}
+// What can't be the address of a token endpoint is an error at once. It is a *url.Error where
+// upstream has one, and doesn't quote the address, which may be a misplaced secret.
+func TestL3_P12_P14_TokenURL(t *testing.T) {
+	const absolute = "TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host"
 	for want, addresses := range map[string][]string{
-		"is empty; set it to the address of the token endpoint": {""},
-		"cannot be parsed as a URL; set it to the address of the token endpoint": {
-			"https://auth.example/cAnAry\n", " https://auth.example/cAnAry", "https://auth.example:cAnAry/", "https://u:cAnAry%zz@auth.example/",
-		},
-		"is not absolute; set it to the whole address of the token endpoint, with scheme and host": {
-			"auth.example/cAnAry", "/cAnAry", "//auth.example/cAnAry", "https:cAnAry", "https:///cAnAry",
-		},
-		"contains a user name or password; use ClientID and ClientSecret": {
-			"https://id:cAnAry@auth.example/", "https://cAnAry@auth.example/", "https://@auth.example/cAnAry",
-		},
-		"contains a fragment, which a token endpoint cannot have; remove the # and what follows": {
-			"https://auth.example/#cAnAry", "https://auth.example/cAnAry#", "https://auth.example/?x=cAnAry#f",
-		},
+		`Post "": unsupported protocol scheme "": TokenURL is empty; set it to the address of the token endpoint`: {""},
+		`Post "": unsupported protocol scheme "": ` + absolute:                                                    {"auth.example/cAnAry", "/cAnAry", "//auth.example/cAnAry", "?a=cAnAry"},
+		`Post "": http: no Host in request URL: ` + absolute:                                                      {"https:cAnAry", "https:///cAnAry", "http:///"},
+		`parse "": oauth2: TokenURL cannot be parsed as a URL; set it to the address of the token endpoint`:       {"https://auth.example:cAnAry/", "https://u:cAnAry%zz@auth.example/", "://cAnAry"},
+		`parse "": oauth2: TokenURL contains a space (U+0020); remove it where TokenURL is read`:                  {" https://auth.example/cAnAry", "https://auth example/cAnAry"},
+		`parse "": oauth2: TokenURL contains a line break (U+000A); remove it where TokenURL is read`:             {"https://auth.example/cAnAry\n", "\nhttps://auth.example/cAnAry"},
+		`parse "": oauth2: TokenURL contains a byte order mark (U+FEFF); remove it where TokenURL is read`:        {"\ufeffhttps://auth.example/cAnAry"},
+		`parse "": oauth2: TokenURL contains a no-break space (U+00A0); remove it where TokenURL is read`:         {"\u00a0https://auth.example/cAnAry"},
+		`parse "": oauth2: TokenURL is in quotation marks; remove them where TokenURL is read`:                    {`"https://auth.example/cAnAry"`, "'https://auth.example/cAnAry'"},
+		"oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret":                        {"https://id:cAnAry@auth.example/", "https://cAnAry@auth.example/", "https://@auth.example/cAnAry"},
+		"oauth2: TokenURL contains client_secret in its query; use ClientSecret or EndpointParams":                {"https://auth.example/?client_secret=cAnAry"},
 	} {
 		for _, address := range addresses {
-			_, err := parseTokenURL(address)
-			require.EqualError(t, err, "oauth2: TokenURL "+want, address)
+			_, err := (&Config{TokenURL: address}).Token(t.Context())
+			require.EqualError(t, err, want, address)
+			require.False(t, IsTemporary(err), address)
+			_, isURLError := err.(*url.Error) //nolint:errorlint // As upstream.
+			require.Equal(t, !strings.HasPrefix(want, "oauth2"), isURLError, address)
 		}
 	}
+	// A RoundTripper of the program may know what to do with any address.
+	for _, address := range []string{"", "/token", "auth.example/token", "https:///token", "unix:/run/auth.sock", "https://auth.example/token#f", "HTTPS://AUTH.EXAMPLE/a%20b?a=%23"} {
+		conf := newTokenEndpoint(goodReply).config()
+		conf.TokenURL = address
+		_, err := conf.Token(t.Context())
+		require.NoError(t, err, address)
+	}
+}
+
+// What upstream sends is sent. If the server refuses it, the error says what is hardly meant.
+func TestP14_OddValues(t *testing.T) {
+	for want, change := range map[string]func(*Config){
+		"TokenURL contains a space (U+0020)":              func(c *Config) { c.TokenURL += " " },
+		"TokenURL contains a zero width space (U+200B)":   func(c *Config) { c.TokenURL += "\u200b" },
+		"ClientID contains a line break (U+000A)":         func(c *Config) { c.ClientID = "cAnAry\n" },
+		"ClientID contains a control character (U+0085)":  func(c *Config) { c.ClientID = "cAn\u0085Ary" },
+		"ClientID contains a space (U+0020)":              func(c *Config) { c.ClientID = " cAnAry" },
+		"ClientSecret contains a line break (U+000D)":     func(c *Config) { c.ClientSecret = "cAnAry\r\n" },
+		"ClientSecret is in quotation marks; remove them": func(c *Config) { c.ClientSecret = `"cAnAry"` },
+	} {
+		endpoint := newTokenEndpoint(oauthError(401, "invalid_client"))
+		conf := endpoint.config()
+		conf.AuthStyle = oauth2.AuthStyleInHeader
+		change(conf)
+		_, err := conf.Token(t.Context())
+		var refusal *oauth2.RetrieveError
+		require.ErrorAs(t, err, &refusal)
+		require.True(t, strings.HasPrefix(err.Error(), refusal.Error()+"\n"+want), "%v", err)
+		require.NotContains(t, err.Error(), "cAnAry")
+		require.Len(t, endpoint.received(), 1)
+		conf.Strict = true
+		_, err = conf.Token(t.Context())
+		require.ErrorContains(t, err, "oauth2: "+want)
+		require.Len(t, endpoint.received(), 1)
+	}
+	conf := newTokenEndpoint(oauthError(401, "invalid_client")).config()
+	conf.AuthStyle, conf.ClientID, conf.ClientSecret = oauth2.AuthStyleInHeader, "a b", "a b'"
+	_, err := conf.Token(t.Context())
+	require.IsType(t, new(oauth2.RetrieveError), err)
 }
 
 // TestBadConfig: whichever call first needs a token reports what is wrong with the Config,
 // before anything is sent.
 func TestBadConfig(t *testing.T) {
-	const (
-		controlCharacter = "oauth2: ClientID contains a control character; remove line breaks and the like from where it is read"
-		negative         = "oauth2: a field of Retry is negative; use zero for the default"
-	)
+	const negative = "oauth2: a field of Retry is negative; use zero for the default"
 	rows := map[string]struct {
 		change func(conf *Config)
 		want   string
 	}{
-		"line break in ClientID":    {func(c *Config) { c.ClientID = "cAnAry\n" }, controlCharacter},
-		"C1 in ClientID":            {func(c *Config) { c.ClientID = "cAn\u0085Ary" }, controlCharacter},
+		"Strict and a fragment":     {func(c *Config) { c.TokenURL, c.Strict = "https://auth.example/#cAnAry", true }, "oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows"},
+		"AuthScheme":                {func(c *Config) { c.AuthScheme = "cAnAry x" }, "oauth2: AuthScheme is not the name of an authentication scheme; use a single word such as Bearer"},
+		"AuthScheme and DPoP":       {func(c *Config) { c.AuthScheme, c.DPoP = "x", testkit.NewKey("ES256") }, "oauth2: AuthScheme and DPoP are set; remove AuthScheme: RFC 9449 has its own scheme"},
 		"scope twice":               {func(c *Config) { c.Scopes, c.EndpointParams = []string{"cAnAry"}, url.Values{"scope": {"cAnAry"}} }, `oauth2: cannot overwrite parameter "scope"`},
 		"negative EarlyRefresh":     {func(c *Config) { c.EarlyRefresh = -1 }, "oauth2: EarlyRefresh is negative; use zero for the default"},
 		"Strict and cleartext":      {func(c *Config) { c.TokenURL, c.Strict = "http://auth.example/cAnAry", true }, "oauth2: TokenURL is http, which Strict refuses; use https"},
 		"negative MaxAttempts":      {func(c *Config) { c.Retry.MaxAttempts = -1 }, negative},
 		"negative AttemptTimeout":   {func(c *Config) { c.Retry.AttemptTimeout = -1 }, negative},
 		"negative TotalTimeout":     {func(c *Config) { c.Retry.TotalTimeout = -1 }, negative},
-		"TokenURL":                  {func(c *Config) { c.TokenURL = "" }, "oauth2: TokenURL is empty; set it to the address of the token endpoint"},
+		"TokenURL":                  {func(c *Config) { c.TokenURL = "https://u:cAnAry@auth.example/" }, "oauth2: TokenURL contains a user name or password; use ClientID and ClientSecret"},
 		"Strict and no credentials": {func(c *Config) { c.ClientID, c.ClientSecret, c.Strict = "", "", true }, "oauth2: ClientID and ClientSecret are empty; set them"},
 	}
 	get := func(client *http.Client) error {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
@@ -39,7 +40,7 @@ func SecretFile(path string) SecretSource {
 // parseSecret returns the secret in the content of a file.
 func parseSecret(data []byte) (string, error) {
 	secret := strings.TrimSuffix(strings.TrimSuffix(string(keyfile.Text(data)), "\n"), "\r")
-	if err := checkCharacters(secret, keyfile.IsInvisible); err != nil {
+	if err := checkCharacters(secret, invisible.Is); err != nil {
 		return "", err
 	}
 	return secret, checkSecret(secret)
@@ -56,7 +57,7 @@ func checkSecret(secret string) error {
 
 // checkCharacters reports the first character of a secret that is wrong.
 func checkCharacters(secret string, isWrong func(rune) bool) error {
-	if found := keyfile.Find(secret, isWrong); found != "" {
+	if found := invisible.Find(secret, isWrong); found != "" {
 		return fmt.Errorf("the secret contains %s; remove it where the secret is stored", found)
 	}
 	return nil

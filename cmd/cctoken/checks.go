@@ -23,6 +23,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
@@ -165,7 +166,7 @@ func chain(state *tls.ConnectionState) string {
 // checkSecret looks for common mistakes in the secret.
 func (e *examination) checkSecret() {
 	secret := e.settings.secret
-	if found := keyfile.Find(secret, keyfile.IsInvisible); found != "" {
+	if found := invisible.Find(secret, invisible.Is); found != "" {
 		e.say(warn, "secret", "it contains %s, which is sent as well; check where it comes from", found)
 	} else if strings.TrimSpace(secret) != secret {
 		e.say(warn, "secret", "it begins or ends with white space, which is sent as well; check where it comes from")

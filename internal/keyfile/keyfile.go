@@ -2,7 +2,7 @@
 // what is in a file, not by the file's name or by the label of a PEM block.
 //
 // Read finds the keys and the certificates. It doesn't parse them: package jws does that
-// for keys, and crypto/x509 for certificates. Text and Find are for secrets, too.
+// for keys, and crypto/x509 for certificates. Text is for secrets, too.
 //
 // No error quotes what is in a file. Each says which command makes a usable file, and calls
 // the file FILE.

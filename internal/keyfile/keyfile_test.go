@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 )
 
 // The tests of package jws and of clientauth show what is read. These are about the parts
@@ -122,7 +124,7 @@ func FuzzRead(f *testing.F) {
 			size += len(part)
 		}
 		require.LessOrEqual(t, size, 3*len(data)) // UTF-16 may become three bytes for two.
-		_ = Find(string(data), IsInvisible)
+		_ = invisible.Find(string(data), invisible.Is)
 	})
 }
 
@@ -157,6 +159,6 @@ func TestK4_Find(t *testing.T) {
 		"\xfe\xff\x00a":   "",
 		"\xff\xfea\x00\n": "a NUL, as in UTF-16 (U+0000)", // but cut
 	} {
-		require.Equal(t, want, Find(string(Text([]byte(text))), IsInvisible), "%q", text)
+		require.Equal(t, want, invisible.Find(string(Text([]byte(text))), invisible.Is), "%q", text)
 	}
 }
