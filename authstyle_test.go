@@ -38,7 +38,9 @@ func oauthError(status int, code string) reply {
 func TestF8_Probe(t *testing.T) {
 	for _, first := range []reply{
 		oauthError(200, "invalid_client"), oauthError(400, "invalid_request"), oauthError(401, "invalid_client"), oauthError(500, "server_error"),
-		{body: `{"ret":7}`}, {body: `{"error":{"message":"unknown app"}}`}, {mediaType: formType, body: "ret=7"},
+		{body: `{"ret":7}`},
+		{body: `{"error":{"message":"unknown app"}}`},
+		{mediaType: formType, body: "ret=7"},
 		{status: 403},
 		{status: 404},
 		{status: 422},
@@ -90,6 +92,44 @@ func TestF8_Probe(t *testing.T) {
 		_, err = conf.Token(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []string{"header", "header", "params"}, authMethods(t, endpoint.received()))
+	}
+}
+
+// Of two refusals the caller gets the one that says more about what the user can change, and
+// of two that say as much the second, as upstream's.
+func TestF30_TheRefusalThatSaysMost(t *testing.T) {
+	bare, form := reply{status: 400}, reply{status: 400, body: `{"error":"invalid_request","error_description":"malformed"}`}
+	client := reply{status: 401, body: `{"error":"invalid_client","error_description":"bad secret"}`}
+	scope := reply{status: 400, body: `{"error":"invalid_scope","error_description":"no such scope"}`}
+	words := reply{body: `{"ret":7,"reason":"app disabled"}`}
+	for _, test := range []struct {
+		first, second reply
+		want          string
+	}{
+		{client, form, "bad secret"},
+		{client, bare, "bad secret"},
+		{form, bare, "malformed"},
+		{form, client, "bad secret"},
+		{bare, scope, "no such scope"},
+		{client, scope, "no such scope"},
+		{client, words, "bad secret"},
+		{bare, words, "app disabled"},
+		{client, reply{status: 401, body: `{"error":"invalid_client","error_description":"second"}`}, "second"},
+		{client, oauthError(503, "overloaded"), "overloaded"},
+		{words, client, "bad secret"},
+	} {
+		endpoint, conf := newProbing(test.first, test.second)
+		conf.Retry.MaxAttempts = 1
+		_, err := conf.Token(t.Context())
+		require.ErrorContains(t, err, test.want, "%+v", test)
+		require.Len(t, endpoint.received(), 2)
+	}
+	// Who has asked for the wrong thing won't get it with the secret in another place.
+	for _, first := range []reply{scope, {status: 400, body: `{"error":"invalid_target"}`}, {status: 400, body: `{"error":"invalid_request","error_description":"unknown audience"}`}, {status: 403, body: `{"message":"no grant for this API"}`}} {
+		endpoint, conf := newProbing(first, goodReply)
+		_, err := conf.Token(t.Context())
+		require.Error(t, err)
+		require.Len(t, endpoint.received(), 1, "%+v", first)
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -40,7 +42,8 @@ import (
 // The methods are safe for concurrent use. If your program assigns fields, copies the
 // Config or prints it while requests are under way, it must do its own locking.
 //
-// Printed by fmt or log/slog, a Config shows neither its secret nor its parameters.
+// Printed by fmt or log/slog, a Config shows neither its secret nor its parameters, but for
+// a number that says whether two Configs of one process have the same parameters.
 // Encoded as JSON, YAML or TOML it looks like upstream's, secret included, because programs
 // save their configuration that way. The common decoders of configuration see only the first
 // six fields, too. Package encoding/gob knows no tags: it carries what it can of the other
@@ -250,15 +253,32 @@ func (c *Config) Transport(ctx context.Context) *Transport {
 	return &Transport{Source: c.Source(ctx), Base: base.Transport}
 }
 
-// String returns a description of c without anything secret.
+// String returns a description of c without anything secret. It distinguishes Configs whose
+// EndpointParams differ, by a number that is another one in each process.
 func (c Config) String() string {
-	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q}", c.ClientID, printableURL(c.TokenURL), c.Scopes)
+	parameters := ""
+	if len(c.EndpointParams) > 0 {
+		parameters = fmt.Sprintf(", EndpointParams: #%016x", digest(c.EndpointParams.Encode()))
+	}
+	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q%s}", c.ClientID, printableURL(c.TokenURL), c.Scopes, parameters)
+}
+
+// digest returns a number that distinguishes one text from another in this process. Another
+// process has another number, so that nobody can guess a text that must not be shown.
+func digest(text string) uint64 {
+	digestSeed.once.Do(func() { digestSeed.seed = maphash.MakeSeed() })
+	return maphash.String(digestSeed.seed, text)
+}
+
+var digestSeed struct {
+	once sync.Once
+	seed maphash.Seed
 }
 
 // printableURL returns a token endpoint's address without its query.
 func printableURL(address string) string {
 	u, err := parseTokenURL(address)
-	if err != nil {
+	if err != nil || u.Host == "" {
 		return "unusable"
 	}
 	return redact.Address(u)

@@ -986,6 +986,9 @@ var cacheRows = []row{
 		"header; GET https://api.test/ Bearer at-1; GET https://api.test/ Bearer at-1; header; GET https://api.test/ Bearer at-2"),
 	row{name: "token_is_replaced_in_its_last_10_seconds", do: asksSource(source, 0, time.Hour-5*time.Second)}.same(
 		"header; token at-1 1h0m0s; header; token at-2 1h59m55s"),
+	row{name: "P16_life_of_less_than_40_seconds", answer: says(`{"access_token":"at-#","token_type":"Bearer","expires_in":30}`), do: asksSource(source, 0, 21*time.Second)}.differs(
+		"header; token at-1 30s; header; token at-2 51s", "header; token at-1 30s; token at-1 30s",
+		"Upstream replaces every token in its last 10 seconds, and so one of 20 seconds every 10. Here a token is replaced in the last tenth of its life, 10 seconds at most, or earlier in the background."),
 	row{name: "tokens_are_valid", do: func(tr *trial) {
 		for _, get := range []func() (*oauth2.Token, error){
 			func() (*oauth2.Token, error) { return tr.Token(tr.ctx) },

@@ -246,6 +246,24 @@ func TestResponseError(t *testing.T) {
 	require.NotEmpty(t, (&ResponseError{}).Error())
 }
 
+// An answer without a token is quoted in the server's words, without secrets.
+func TestP9_ServersWords(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"ret":7,"reason":"app disabled"}`:                            "oauth2: server response missing access_token: it says reason: app disabled, ret: 7 (status 200",
+		`{"error":{"code":"E7","message":"bad ` + memorySecret + `"}}`: "oauth2: cannot parse json: json: cannot unmarshal object into Go struct field tokenJSON.error of type string: error is not a string: it says error.code: E7, error.message: bad [redacted] (status 200",
+		`{"msg":"a\u001b[2Jb"}`:                                        "oauth2: server response missing access_token: it says msg: a",
+		`{"data":{"access_token":"t0k3n"}}`:                            `oauth2: server response missing access_token: it has "data" (status 200`,
+		"\x1f\x8b\x08\x00":                                             "oauth2: cannot parse json: invalid character '\\x1f' looking for beginning of value: the answer is encoded as gzip, and the HTTP client doesn't decode it",
+		`{"message":"` + strings.Repeat("word ", 1000) + `"}`:          "oauth2: server response missing access_token: it says message: word word",
+	} {
+		_, err := tokenOf(t, reply{body: body}, false)
+		require.ErrorContains(t, err, want)
+		requireHarmless(t, err.Error())
+		require.NotContains(t, err.Error(), memorySecret)
+		require.Less(t, len(err.Error()), 2*maxErrorText)
+	}
+}
+
 func TestL6_BodyCut(t *testing.T) {
 	const body = `{"access_token":"BodyCanary"`
 	zipped := gzipped(body)
@@ -290,9 +308,17 @@ func TestL6_ResponseIsUsable(t *testing.T) {
 }
 
 // TestCanary prints them in every way.
-func TestL2_PrintedConfigAndSource(t *testing.T) {
+func TestL2_P17_PrintedConfigAndSource(t *testing.T) {
 	conf := Config{ClientID: "the-id", ClientSecret: memorySecret, TokenURL: "https://auth.example/token?key=" + memorySecret, Scopes: []string{"read"}}
 	require.Equal(t, `clientcredentials.Config{ClientID: "the-id", TokenURL: "https://auth.example/token", Scopes: ["read"]}`, conf.String())
+	withParams := func(audience string) string {
+		other := conf
+		other.EndpointParams = url.Values{"audience": {audience}}
+		return other.String()
+	}
+	require.Equal(t, withParams("a"), withParams("a"), "P17: programs use it as the key of a cache")
+	require.NotEqual(t, withParams("a"), withParams("b"))
+	require.Regexp(t, `Scopes: \["read"\], EndpointParams: #[0-9a-f]{16}}$`, withParams("a"))
 	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
 	require.Equal(t, "<nil>", fmt.Sprintf("%+v", (*Config)(nil)))
 	source := newTokenEndpoint(goodReply).config().Source(t.Context())

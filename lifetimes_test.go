@@ -120,6 +120,46 @@ func (a alternate) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a[time.Now().UnixMilli()/4700%2].RoundTrip(req)
 }
 
+// Some servers revoke the last token of a client when they issue the next one. Without a Store,
+// two replicas keep invalidating each other's tokens; with one, both use the same token.
+func TestF27_ServerWithOneTokenForAClient(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		testkit.Synctest(t, func(t *testing.T) {
+			auth := &clientcredentialstest.AuthorizationServer{Clients: []clientcredentialstest.Client{{ID: "id", Secret: "secret"}}, TokenLifetime: 10 * time.Minute}
+			api := &clientcredentialstest.ResourceServer{Issuer: auth}
+			mux := http.NewServeMux()
+			mux.Handle("api.example/", api)
+			mux.HandleFunc("auth.example/", func(w http.ResponseWriter, r *http.Request) {
+				auth.RevokeAll()
+				auth.ServeHTTP(w, r)
+			})
+			conf := &clientcredentials.Config{
+				ClientID: "id", ClientSecret: "secret", TokenURL: "https://auth.example/token", AuthStyle: oauth2.AuthStyleInHeader,
+				HTTPClient: &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)},
+			}
+			if shared {
+				conf.Store = clientcredentials.DangerouslyShareInPlaintext(new(storetest.Store))
+			}
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, conf.HTTPClient)
+			replicas := []*http.Client{conf.Client(ctx), conf.Client(ctx)}
+			const calls = 2000
+			for i := range calls {
+				resp, err := replicas[i%2].Get("https://api.example/")
+				require.NoError(t, err)
+				resp.Body.Close()
+				time.Sleep(5 * time.Second)
+			}
+			t.Logf("shared=%v: the API refused %d of %d calls", shared, api.Rejected(), calls)
+			if shared {
+				// The other replica learns from a 401 that a token was replaced, once in its life.
+				require.LessOrEqual(t, api.Rejected(), calls/40)
+			} else {
+				require.Greater(t, api.Rejected(), calls/10)
+			}
+		})
+	}
+}
+
 // A replica that has just started learns from the store when such a token expires.
 func TestF27_SharedLife(t *testing.T) {
 	testkit.Synctest(t, func(t *testing.T) {

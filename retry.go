@@ -233,7 +233,7 @@ func isMisconfigured(err error) bool {
 	case request.Op == "parse", errors.As(err, &address):
 		return true
 	case strings.HasPrefix(text, "unsupported protocol scheme"), strings.HasPrefix(text, "invalid proxy address"),
-		strings.HasPrefix(text, "http: no Host in request URL"), strings.HasPrefix(text, "proxyconnect tcp: unknown scheme"):
+		strings.HasPrefix(text, "http: no Host in request URL"):
 		return true
 	}
 	// If a proxy refuses to connect, the error is the text of its answer's status.

@@ -23,6 +23,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 func refusalWith(status int, header http.Header) *oauth2.RetrieveError {
@@ -73,6 +74,81 @@ func TestIsTemporary(t *testing.T) {
 	} {
 		require.Equal(t, test.want, IsTemporary(test.err), "%v", test.err)
 	}
+}
+
+// What net/http says of an address or a proxy that can't work is no reason to try again.
+func TestF28_Misconfigured(t *testing.T) {
+	proxy := func(status int, text string) string {
+		return strings.TrimSuffix(serveRaw(t, fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Length: 0\r\n\r\n", status, text)).TokenURL, "/token")
+	}
+	for name, test := range map[string]struct {
+		tokenURL string
+		proxy    string
+		want     bool
+	}{
+		"unknown scheme":               {"custom://auth.example/token", "", false},
+		"port out of range":            {"https://auth.example:99999/token", "", false},
+		"no host":                      {"https:///token", "", false},
+		"proxy asks for credentials":   {"https://auth.example/token", proxy(407, "Proxy Authentication Required"), false},
+		"proxy forbids":                {"https://auth.example/token", proxy(403, "Forbidden"), false},
+		"proxy is overloaded":          {"https://auth.example/token", proxy(503, "Service Unavailable"), true},
+		"proxy can't reach the server": {"https://auth.example/token", proxy(502, "Bad Gateway"), true},
+		"proxy that is down":           {"https://auth.example/token", "http://127.0.0.1:1", true},
+	} {
+		transport := new(http.Transport)
+		if test.proxy != "" {
+			transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(test.proxy) }
+		}
+		conf := &Config{TokenURL: test.tokenURL, HTTPClient: &http.Client{Transport: transport}, Retry: RetryPolicy{MaxAttempts: 1}}
+		_, err := conf.Token(t.Context())
+		require.Error(t, err, name)
+		require.Equal(t, test.want, IsTemporary(err), "%s: %v", name, err)
+		transport.CloseIdleConnections()
+	}
+	transport := &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return nil, errors.New(`invalid proxy address "%": parse`) }}
+	_, err := (&Config{TokenURL: "https://auth.example/token", HTTPClient: &http.Client{Transport: transport}}).Token(t.Context())
+	require.False(t, IsTemporary(err), "%v", err)
+}
+
+// Whoever asks whether an error was a timeout gets the right answer for our own limits.
+func TestF29_TimeoutsAreTimeouts(t *testing.T) {
+	hang := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	})}
+	stalled := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		body := readerFunc(func([]byte) (int, error) { <-req.Context().Done(); return 0, req.Context().Err() })
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(body)}, nil
+	})}
+	for name, change := range map[string]func(*Config){
+		"AttemptTimeout": func(c *Config) { c.Retry = RetryPolicy{AttemptTimeout: time.Second, MaxAttempts: 1} },
+		"TotalTimeout":   func(c *Config) { c.Retry.TotalTimeout = time.Second },
+		"AttemptTimeout of a body": func(c *Config) {
+			c.Retry, c.HTTPClient = RetryPolicy{AttemptTimeout: time.Second, MaxAttempts: 1}, stalled
+		},
+	} {
+		testkit.Synctest(t, func(t *testing.T) {
+			conf := &Config{TokenURL: "https://auth.example/token", HTTPClient: hang}
+			change(conf)
+			_, err := conf.Token(t.Context())
+			var network net.Error
+			require.ErrorAs(t, err, &network, name)
+			require.True(t, network.Timeout(), "%s: %v", name, err)
+			for _, client := range []*http.Client{conf.Client(t.Context()), {Transport: conf.Transport(t.Context())}} {
+				_, err := client.Get("https://api.example/")
+				outer, ok := err.(*url.Error) //nolint:errorlint // That of the client.
+				require.True(t, ok)
+				require.True(t, outer.Timeout(), "%s: %v", name, err)
+				require.True(t, IsTemporary(err), "%s: %v", name, err)
+			}
+		})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	_, err := (&Config{TokenURL: "https://auth.example/token"}).Client(ctx).Get("https://api.example/")
+	outer, ok := err.(*url.Error) //nolint:errorlint // That of the client.
+	require.True(t, ok)
+	require.True(t, outer.Timeout())
 }
 
 func TestParseRetryAfter(t *testing.T) {

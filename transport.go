@@ -178,7 +178,7 @@ func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedTo
 // itself.
 func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
 	code := tokenError(resp, authorization)
-	if code != "" && code != "invalid_token" {
+	if code != "" && code != codeInvalidToken {
 		return resp, nil // A new token wouldn't help, RFC 6750, Section 3.1.
 	}
 	if !s.reject(func(c *cachedToken) bool { return c.authorization == authorization }) || code == "" {
@@ -202,7 +202,8 @@ func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, 
 }
 
 // tokenError returns the error code with which an API rejects the token in that
-// Authorization value.
+// Authorization value. The challenge with the token's scheme counts more than one for Bearer;
+// in others, whatever their scheme, only invalid_token is looked for.
 func tokenError(resp *http.Response, authorization string) string {
 	challenges := resp.Header.Values("WWW-Authenticate")
 	scheme, _, _ := strings.Cut(authorization, " ")
@@ -210,8 +211,15 @@ func tokenError(resp *http.Response, authorization string) string {
 	if !found {
 		code, _ = challenge.Error(challenges, "Bearer")
 	}
+	if code == "" && challenge.Says(challenges, codeInvalidToken) {
+		return codeInvalidToken
+	}
 	return code
 }
+
+// codeInvalidToken is the error code of RFC 6750, Section 3.1, for a token that another one can
+// replace.
+const codeInvalidToken = "invalid_token"
 
 // bodyAgain returns the body of req for a second try, and whether there can be one.
 func bodyAgain(req *http.Request) (io.ReadCloser, bool) {

@@ -3,6 +3,7 @@ package clientcredentials
 import (
 	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -378,6 +379,48 @@ func (w *world) through(t *testing.T, kind string, base http.RoundTripper) *http
 	return other.clients()[kind]
 }
 
+// The scheme that a token is sent with is that of the Config, else that of the answer, else
+// Bearer: with the first request, from the cache, and after a 401. The token says what the
+// server said.
+func TestP7_AuthScheme(t *testing.T) {
+	for _, test := range []struct{ conf, tokenType, want string }{
+		{"", "Bearer", "Bearer"}, {"", "bearer", "Bearer"}, {"", "", "Bearer"}, {"", "Bearer ", "Bearer"},
+		{"", "Access Token", "Bearer"}, {"", "urn:x:token", "Bearer"}, {"", "N_A", "N_A"},
+		{"ApiToken", "Bearer", "ApiToken"}, {"ApiToken", "Access Token", "ApiToken"}, {"Bearer", "N_A", "Bearer"},
+	} {
+		for _, kind := range kinds {
+			bubble(t, time.Hour, func(t *testing.T, w *world) {
+				answer, err := json.Marshal(map[string]any{"access_token": "a b", "token_type": test.tokenType, "expires_in": 3600})
+				require.NoError(t, err)
+				w.auth.SetFault(&clientcredentialstest.Fault{Status: 200, Body: string(answer)})
+				w.conf.AuthScheme = test.conf
+				var sent []string
+				client := w.through(t, kind, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					sent = append(sent, req.Header.Get("Authorization"))
+					if len(sent) == 3 {
+						return unauthorized(test.want+` error="invalid_token"`, http.NoBody), nil
+					}
+					return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+				}))
+				for range 3 {
+					w.status(t, client)
+				}
+				want := test.want + " a b"
+				require.Equal(t, []string{want, want, want}, sent, "%+v by %s", test, kind)
+				require.Equal(t, 2, w.auth.TokenRequests(), "the API's challenge has that scheme, too")
+
+				source := w.conf.Source(w.ctx)
+				token, err := source.Token()
+				require.NoError(t, err)
+				require.Equal(t, test.tokenType, token.TokenType)
+				req := httptest.NewRequest(http.MethodGet, worldAPI, nil)
+				require.NoError(t, source.Authorize(req))
+				require.Equal(t, want, req.Header.Get("Authorization"))
+			})
+		}
+	}
+}
+
 // The Base of Client's Transport sends no token at all if it is used by itself. It requests
 // none either if it is asked for one.
 func TestF11_RequestWithoutAToken(t *testing.T) {
@@ -428,6 +471,11 @@ func TestF11_Replay(t *testing.T) {
 		{"no code", `Bearer realm="x"`, "", true, false},
 		{"no challenge", ``, "", true, false},
 		{"another scheme", `Basic realm="x"`, "", true, false},
+		{"F37: a code under another scheme", `OAuth2 error="invalid_token"`, "", true, true},
+		{"F37: beside one for Bearer", `Bearer realm="x", Token error=Invalid_Token`, "", true, true},
+		{"F37: without a scheme", `error="invalid_token", error_description="expired"`, "", true, true},
+		{"F37: in single quotes", `JWT error='invalid_token'`, "", true, true},
+		{"F37: another code under another scheme", `OAuth2 error="insufficient_scope"`, "", true, false},
 		{"insufficient_scope", `Bearer error="insufficient_scope"`, "", false, false},
 		{"invalid_request", `Bearer error="invalid_request"`, "", false, false},
 	} {

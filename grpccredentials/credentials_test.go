@@ -106,6 +106,14 @@ func TestDPoPIsRefused(t *testing.T) {
 	w.requireCounts(t, counts{tokenRequests: 1})
 }
 
+func TestP7_AuthScheme(t *testing.T) {
+	w := newWorld(t)
+	w.conf.AuthScheme = "ApiToken"
+	metadata, err := grpccredentials.New(w.source(t), plaintext).GetRequestMetadata(t.Context())
+	require.NoError(t, err)
+	require.Regexp(t, "^ApiToken .", metadata["authorization"])
+}
+
 func TestNoSource(t *testing.T) {
 	w := newWorld(t)
 	c := grpccredentials.New(nil, plaintext)

@@ -49,7 +49,7 @@ func TestCodes(t *testing.T) {
 		{"403", fault(cct.Fault{Status: 403, Body: "no"}), codes.PermissionDenied, "403"},
 		{"503", fault(cct.Unavailable()), codes.Unavailable, "temporarily_unavailable"},
 		{"a lost connection", fault(cct.ConnectionReset()), codes.Unavailable, "reset"},
-		{"a misconfiguration", func(w *world) { w.conf.TokenURL = "" }, codes.Unauthenticated, "TokenURL is empty"},
+		{"a misconfiguration", func(w *world) { w.conf.Retry.MaxAttempts = -1 }, codes.Unauthenticated, "a field of Retry is negative"},
 		{"a Source that has ended", func(w *world) { w.ended = true }, codes.Unauthenticated, "is done"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

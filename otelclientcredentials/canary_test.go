@@ -68,7 +68,7 @@ func TestCanary(t *testing.T) {
 		"page":       answer(200, "text/html", "<p>ECHO"),
 		"refusal":    answer(401, asJSON, `{"error":"invalid_client","error_description":"ECHO"}`),
 		"code":       answer(400, asJSON, `{"error":"ECHO","error_description":"ECHO","error_uri":"https://auth.example/ECHO"}`),
-		"type":       answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"ECHO"}`),
+		"type":       answer(200, asJSON, `{"access_token":"`+canaries["token"]+`","token_type":"\u0000ECHO"}`),
 		"media type": answer(200, "text/"+canaries["token"], "<p>ECHO"),
 		"network":    func(*http.Request) (*http.Response, error) { return nil, errors.New(canaries["transport's text"]) },
 		"panic":      func(*http.Request) (*http.Response, error) { panic(canaries["panic"]) },

@@ -104,9 +104,10 @@
 //   - the error code in the answer, if it is one that the RFCs define for token requests:
 //     access_denied, invalid_authorization_details, invalid_client, invalid_dpop_proof,
 //     invalid_grant, invalid_request, invalid_scope, invalid_target, server_error,
-//     temporarily_unavailable, unauthorized_client, unsupported_grant_type,
+//     slow_down, temporarily_unavailable, unauthorized_client, unsupported_grant_type,
 //     use_dpop_nonce.
-//   - otherwise the status of the answer, if HTTP defines it: 302, 404, 503.
+//   - otherwise the status of the answer, if HTTP defines it: 302, 404, 503; if not,
+//     temporarily_unavailable for those that reverse proxies have for it, such as 520.
 //   - invalid_response: the answer had a status of success, but no usable token.
 //   - timeout: an attempt, all attempts together, the caller or the store ran out of time.
 //   - canceled: the context of the caller or of the Source was canceled.

@@ -19,6 +19,7 @@ import (
 // Values of error.type, besides OAuth error codes and HTTP status codes.
 const (
 	typeInvalidResponse = "invalid_response"
+	typeUnavailable     = "temporarily_unavailable" // Also an OAuth error code, which means the same.
 	typeTimeout         = "timeout"
 	typeCanceled        = "canceled"
 	typeDNS             = "dns"
@@ -39,6 +40,7 @@ var oauthErrors = []string{
 	"invalid_target",                       // RFC 8707, Section 2
 	"invalid_authorization_details",        // RFC 9396, Section 5
 	"invalid_dpop_proof", "use_dpop_nonce", // RFC 9449, Sections 5 and 8
+	"slow_down",                            // RFC 8628, Section 3.5
 }
 
 // errorType returns the value of error.type for err. It is one of a finite set, which
@@ -55,6 +57,9 @@ func errorType(err error) string {
 		// Some servers refuse with status 200. That status says nothing about the error.
 		if status := statusCode(err); status >= 300 && http.StatusText(status) != "" {
 			return strconv.Itoa(status)
+		}
+		if clientcredentials.IsTemporary(err) {
+			return typeUnavailable // The status is one of many that reverse proxies have for it.
 		}
 		return typeOther
 	case errors.As(err, &fault):

@@ -76,6 +76,8 @@ func TestErrorTypeOfATokenRequest(t *testing.T) {
 		"unknown code and 200": {answer(0, `{"error":"made_up"}`), "_OTHER", 200},
 		"unknown status":       {answer(499, page), "_OTHER", 499},
 		"page with 503":        {answer(503, page), "503", 503},
+		"page of a proxy":      {answer(520, page), "temporarily_unavailable", 520},
+		"slow down":            {answer(400, `{"error":"slow_down"}`), "slow_down", 400},
 		"redirect":             {fault(clientcredentialstest.Fault{Status: 302, Header: http.Header{"Location": {"https://elsewhere.example/"}}}), "302", 302},
 		"no token":             {answer(0, `{}`), "invalid_response", 200},
 		"reset":                {fault(clientcredentialstest.ConnectionReset()), "connection", 0},

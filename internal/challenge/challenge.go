@@ -28,6 +28,19 @@ func Error(values []string, scheme string) (code string, found bool) {
 	return code, found
 }
 
+// Says reports whether any of the challenges has that error code, under whatever scheme, or
+// under none: some APIs have their own. A code in single quotes counts too.
+func Says(values []string, code string) bool {
+	for _, value := range values {
+		for scanner := (scanner{rest: value}); scanner.next(); {
+			if ascii.EqualFold(scanner.name, "error") && ascii.EqualFold(strings.Trim(scanner.value, "'"), code) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // A scanner splits a value of WWW-Authenticate, RFC 9110, Section 11.6.1, into schemes and
 // parameters. Commas separate both, so that only the equals sign tells a parameter from
 // the next scheme.

@@ -37,6 +37,21 @@ func TestError(t *testing.T) {
 	}
 }
 
+func TestF37_Says(t *testing.T) {
+	for value, want := range map[string]bool{
+		`OAuth2 error="invalid_token"`:                  true,
+		`error="invalid_token"`:                         true,
+		`JWT realm=x, error = Invalid_Token`:            true,
+		`Bearer realm="x", Token error='invalid_token'`: true,
+		`OAuth2 error="invalid_tokens"`:                 false,
+		`OAuth2 error_description="invalid_token"`:      false,
+		`OAuth2 realm="error=invalid_token"`:            false,
+		``:                                              false,
+	} {
+		require.Equal(t, want, Says([]string{"Basic", value}, "invalid_token"), value)
+	}
+}
+
 // FuzzWWWAuthenticate checks that the parser finds a code only in a Bearer challenge,
 // whatever is before and after it.
 func FuzzWWWAuthenticate(f *testing.F) {

@@ -29,6 +29,19 @@ func TestR5_ChainThatCannotBeWalked(t *testing.T) {
 	require.False(t, permitted)
 }
 
+// A listed origin is the scheme, the host and the port, and nothing else of the host.
+func TestR1_ListedOrigins(t *testing.T) {
+	policy := NewPolicy([]string{"https://api.example"})
+	for address, want := range map[string]bool{
+		"https://api.example/x": true, "https://API.example:443/": true,
+		"https://api.example:8443/": false, "http://api.example/": false, "http://api.example:443/": false, "https://x.api.example/": false,
+	} {
+		permitted, err := policy.Permit(httptest.NewRequest("GET", address, nil))
+		require.Equal(t, want, permitted, address)
+		require.Equal(t, want, err == nil, address)
+	}
+}
+
 func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
 		"https://api.example.com":       "https://api.example.com:443",
