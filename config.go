@@ -14,7 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"golang.org/x/oauth2"
 
@@ -312,7 +311,7 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 		err = errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	case c.Strict && origin.IsCleartext(endpoint):
 		err = errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
-	case strings.ContainsFunc(c.AuthScheme, func(r rune) bool { return r > unicode.MaxASCII || !challenge.IsTokenChar(byte(r)) }):
+	case c.AuthScheme != "" && !challenge.IsScheme(c.AuthScheme):
 		err = errors.New("oauth2: AuthScheme is not the name of an authentication scheme; use a single word such as Bearer")
 	case c.AuthScheme != "" && c.DPoP != nil:
 		err = errors.New("oauth2: AuthScheme and DPoP are set; remove AuthScheme: RFC 9449 has its own scheme")

@@ -316,8 +316,9 @@ func TestL2_P17_PrintedConfigAndSource(t *testing.T) {
 		other.EndpointParams = url.Values{"audience": {audience}}
 		return other.String()
 	}
-	require.Equal(t, withParams("a"), withParams("a"), "P17: programs use it as the key of a cache")
-	require.NotEqual(t, withParams("a"), withParams("b"))
+	first, again := withParams("a"), withParams("a")
+	require.Equal(t, first, again, "programs use it as the key of a cache")
+	require.NotEqual(t, first, withParams("b"))
 	require.Regexp(t, `Scopes: \["read"\], EndpointParams: #[0-9a-f]{16}}$`, withParams("a"))
 	require.Contains(t, (&Config{TokenURL: "https://user:" + memorySecret + "@auth.example"}).String(), `TokenURL: "unusable"`)
 	require.Equal(t, "<nil>", fmt.Sprintf("%+v", (*Config)(nil)))

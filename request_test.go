@@ -261,7 +261,7 @@ func TestL3_P12_P14_TokenURL(t *testing.T) {
 			_, err := (&Config{TokenURL: address}).Token(t.Context())
 			require.EqualError(t, err, want, address)
 			require.False(t, IsTemporary(err), address)
-			_, isURLError := err.(*url.Error) //nolint:errorlint // As upstream.
+			_, isURLError := err.(*url.Error)
 			require.Equal(t, !strings.HasPrefix(want, "oauth2"), isURLError, address)
 		}
 	}

@@ -136,7 +136,7 @@ func TestF29_TimeoutsAreTimeouts(t *testing.T) {
 			require.True(t, network.Timeout(), "%s: %v", name, err)
 			for _, client := range []*http.Client{conf.Client(t.Context()), {Transport: conf.Transport(t.Context())}} {
 				_, err := client.Get("https://api.example/")
-				outer, ok := err.(*url.Error) //nolint:errorlint // That of the client.
+				outer, ok := err.(*url.Error)
 				require.True(t, ok)
 				require.True(t, outer.Timeout(), "%s: %v", name, err)
 				require.True(t, IsTemporary(err), "%s: %v", name, err)
@@ -146,7 +146,7 @@ func TestF29_TimeoutsAreTimeouts(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	_, err := (&Config{TokenURL: "https://auth.example/token"}).Client(ctx).Get("https://api.example/")
-	outer, ok := err.(*url.Error) //nolint:errorlint // That of the client.
+	outer, ok := err.(*url.Error)
 	require.True(t, ok)
 	require.True(t, outer.Timeout())
 }

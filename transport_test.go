@@ -384,9 +384,16 @@ func (w *world) through(t *testing.T, kind string, base http.RoundTripper) *http
 // server said.
 func TestP7_AuthScheme(t *testing.T) {
 	for _, test := range []struct{ conf, tokenType, want string }{
-		{"", "Bearer", "Bearer"}, {"", "bearer", "Bearer"}, {"", "", "Bearer"}, {"", "Bearer ", "Bearer"},
-		{"", "Access Token", "Bearer"}, {"", "urn:x:token", "Bearer"}, {"", "N_A", "N_A"},
-		{"ApiToken", "Bearer", "ApiToken"}, {"ApiToken", "Access Token", "ApiToken"}, {"Bearer", "N_A", "Bearer"},
+		{"", "Bearer", "Bearer"},
+		{"", "bearer", "Bearer"},
+		{"", "", "Bearer"},
+		{"", "Bearer ", "Bearer"},
+		{"", "Access Token", "Bearer"},
+		{"", "urn:x:token", "Bearer"},
+		{"", "N_A", "N_A"},
+		{"ApiToken", "Bearer", "ApiToken"},
+		{"ApiToken", "Access Token", "ApiToken"},
+		{"Bearer", "N_A", "Bearer"},
 	} {
 		for _, kind := range kinds {
 			bubble(t, time.Hour, func(t *testing.T, w *world) {

@@ -40,7 +40,7 @@ var oauthErrors = []string{
 	"invalid_target",                       // RFC 8707, Section 2
 	"invalid_authorization_details",        // RFC 9396, Section 5
 	"invalid_dpop_proof", "use_dpop_nonce", // RFC 9449, Sections 5 and 8
-	"slow_down",                            // RFC 8628, Section 3.5
+	"slow_down", // RFC 8628, Section 3.5
 }
 
 // errorType returns the value of error.type for err. It is one of a finite set, which

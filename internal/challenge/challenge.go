@@ -77,7 +77,7 @@ func (s *scanner) next() bool {
 // token takes the token at the beginning of rest, if there is one.
 func (s *scanner) token() string {
 	n := 0
-	for n < len(s.rest) && IsTokenChar(s.rest[n]) {
+	for n < len(s.rest) && isTokenChar(s.rest[n]) {
 		n++
 	}
 	token := s.rest[:n]
@@ -107,9 +107,18 @@ func (s *scanner) parameterValue() string {
 	return ""
 }
 
-// IsTokenChar reports whether c may be part of an authentication scheme's name: tchar in
-// RFC 9110, Section 5.6.2.
-func IsTokenChar(c byte) bool {
+// IsScheme reports whether text can be the name of an authentication scheme: a token of RFC
+// 9110, Section 5.6.2.
+func IsScheme(text string) bool {
+	for i := range len(text) {
+		if !isTokenChar(text[i]) {
+			return false
+		}
+	}
+	return text != ""
+}
+
+func isTokenChar(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 		strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }

@@ -208,10 +208,8 @@ func isUnsendable(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
 // upstream writes it, or Bearer if that isn't the name of a scheme.
 func (r *Response) Scheme() string {
 	name := strings.TrimSpace(r.TokenType)
-	for _, c := range []byte(name) {
-		if !challenge.IsTokenChar(c) {
-			return "Bearer"
-		}
+	if !challenge.IsScheme(name) {
+		return "Bearer"
 	}
 	token := oauth2.Token{TokenType: name}
 	return token.Type()

@@ -39,7 +39,7 @@ func (e *expirationTime) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	i, err := n.Int64()
-	*e = expirationTime(min(i, math.MaxInt32))
+	*e = expirationTime(min(max(i, math.MinInt32), math.MaxInt32))
 	return err
 }
 
@@ -83,13 +83,8 @@ func Encoding(header http.Header, body []byte) string {
 		return "gzip"
 	case bytes.HasPrefix(body, []byte("\x28\xb5\x2f\xfd")):
 		return "zstd"
-	case name == "identity" || len(name) > 20:
+	case name == "identity" || len(name) > 20 || !challenge.IsScheme(name): // It is a token, too.
 		return ""
-	}
-	for _, c := range []byte(name) {
-		if !challenge.IsTokenChar(c) {
-			return ""
-		}
 	}
 	return name
 }
