@@ -333,11 +333,15 @@ func namedHosts(servers map[string]*hostile.Server) *http.Client {
 func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
-	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata)}
+	target := Target{Params: url.Values{"password": {canaryPassword}}}
+	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata), source.For(target)}
 	if c.Store != nil {
 		all = append(all, c.Store, c.Store.keyring, *c.Store.keyring)
 	}
 	p.showConfig(t, c)
+	p.print(target)
+	p.print(&target)
+	p.log(target)
 	for range 2 {
 		got, err := source.Token()
 		p.showError(err)

@@ -139,6 +139,7 @@ func (t *certifiedTransports) clone(base *http.Transport, certificate *tls.Certi
 
 // closeCertified closes the idle connections that present the client's certificate.
 func (s *Source) closeCertified() {
+	s = s.root()
 	rare := s.rare.Load()
 	if rare == nil {
 		return
@@ -161,6 +162,7 @@ func (s *Source) certified(base http.RoundTripper, c *cachedToken) (http.RoundTr
 	if !ok {
 		return base, nil
 	}
+	s = s.root()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rarely().certified.clone(transport, c.bound.certificate)

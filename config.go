@@ -176,7 +176,8 @@ type Config struct {
 // If the server refuses, the error is a *oauth2.RetrieveError; if it answers with something
 // that isn't a token response, a *ResponseError.
 func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
-	request, err := newTokenRequest(ctx, c, new(dpop.Nonces))
+	target, _ := targetIn(ctx)
+	request, err := newTokenRequest(ctx, c, target, new(dpop.Nonces))
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +241,7 @@ func (c *Config) Source(ctx context.Context) *Source {
 	if c != nil { // The token request reports it otherwise.
 		s.origins = origin.NewPolicy(c.Origins)
 	}
-	return s
+	return s.forContext(ctx)
 }
 
 // Transport returns an http.RoundTripper that does what the Transport of Client

@@ -48,13 +48,13 @@ func (s *Source) proofNonces() *dpop.Nonces {
 	if s.conf == nil || s.conf.DPoP == nil {
 		return nil
 	}
-	return &s.rarely().nonces
+	return &s.root().rarely().nonces
 }
 
 // proveRequest adds to header a proof for req by the key that c is bound to. It returns the
 // nonce in the proof.
 func (s *Source) proveRequest(req *http.Request, header http.Header, c *cachedToken) (nonce string, err error) {
-	nonce = s.rarely().nonces.Get(origin.Of(req.URL))
+	nonce = s.root().rarely().nonces.Get(origin.Of(req.URL))
 	proof := dpop.Proof{Method: req.Method, URL: req.URL, Host: req.Host, AccessToken: c.token.AccessToken, Nonce: nonce}
 	signed, err := c.bound.key.Prove(req.Context(), proof, time.Now())
 	if err != nil {
@@ -75,7 +75,7 @@ func (s *Source) sendProof(base http.RoundTripper, req *http.Request, c *cachedT
 			return refuse(req, err)
 		}
 		resp, err := roundTrip(base, sent)
-		if err != nil || !s.rarely().nonces.Adopt(target, resp.Header, nonce) || again || !dpop.AsksForNonce(resp) {
+		if err != nil || !s.root().rarely().nonces.Adopt(target, resp.Header, nonce) || again || !dpop.AsksForNonce(resp) {
 			return resp, err
 		}
 		body, ok := bodyAgain(req)
@@ -100,6 +100,7 @@ func (s *Source) Authorize(req *http.Request) error {
 	if req == nil || req.URL == nil {
 		return errors.New("oauth2: the request has no URL")
 	}
+	s = s.forContext(req.Context())
 	c, err := s.get(req.Context(), 0)
 	if err != nil {
 		return err
@@ -123,6 +124,6 @@ func (s *Source) AdoptNonce(resp *http.Response) bool {
 	if s == nil || resp == nil || resp.Request == nil || resp.Request.URL == nil {
 		return false
 	}
-	target, nonces := origin.Of(resp.Request.URL), &s.rarely().nonces
+	target, nonces := origin.Of(resp.Request.URL), &s.root().rarely().nonces
 	return nonces.Adopt(target, resp.Header, nonces.Get(target)) && dpop.AsksForNonce(resp)
 }

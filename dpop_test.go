@@ -402,7 +402,7 @@ func TestK7_ProofsByListedAlgorithms(t *testing.T) {
 	require.EqualError(t, err, `oauth2: cannot fetch token: DPoP: no algorithm of the key is listed in the server's metadata: a P-256 key signs with ES256, and the server lists ["EdDSA"]; use another key`)
 
 	// During an outage the list decides, too, whether a request would be the same.
-	request, err := newTokenRequest(w.ctx, conf, nil)
+	request, err := newTokenRequest(w.ctx, conf, "", nil)
 	require.NoError(t, err)
 	require.True(t, request.isFor(conf))
 	other.Issuer, other.AuthStyle = conf.Issuer, conf.AuthStyle

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -234,7 +235,9 @@ func answering(ctx context.Context, body string) (context.Context, *atomic.Int32
 func serve(t *testing.T, handler http.HandlerFunc) *Config {
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return configFor(server.URL+"/token", server.Client())
+	conf := configFor(server.URL+"/token", server.Client())
+	conf.Retry = RetryPolicy{AttemptTimeout: time.Minute, TotalTimeout: 2 * time.Minute} // No test depends on the speed of the machine.
+	return conf
 }
 
 // serveRaw is like serve, for answers that the server of net/http wouldn't send. The

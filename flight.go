@@ -100,7 +100,10 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 			return rare.cooldown.err
 		}
 	}
-	request, err := newTokenRequest(s.ctx, s.conf, s.proofNonces())
+	if err := s.relatives().pausing(now, s.conf, usable); err != nil {
+		return err
+	}
+	request, err := newTokenRequest(s.ctx, s.conf, s.targetKey(), s.proofNonces())
 	if err == nil && leadsBackTo(request.base, s) {
 		err = errReentered
 	}
@@ -111,6 +114,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	f := &flight{request: request, started: now, background: usable, generation: s.generation, announced: make(chan struct{}), done: make(chan struct{})}
 	f.wanted.Store(!usable) // Before it can fail.
 	s.flight = f
+	s.flying.Store(true)
 	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), request.conf.Retry.TotalTimeout, "the token request")
 	s.fly(ctx, cancel, f)
 	return nil
@@ -145,7 +149,7 @@ func (s *Source) announce(ctx context.Context, f *flight) {
 	defer close(f.announced)
 	observer := f.request.conf.observer()
 	f.ctx, f.traced = observer.traceRefresh(ctx)
-	bounded.Tell(observer.RefreshStarted, event.RefreshStarted{Background: f.background})
+	bounded.Tell(observer.RefreshStarted, event.RefreshStarted{Target: s.targetID(), Background: f.background})
 	s.warnOfCleartext(observer, toTokenEndpoint, f.request.endpoint)
 }
 
@@ -162,6 +166,9 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	}
 	var cooling clock.Deadline
 	failures := 0
+	if err != nil || response.from == event.FromServer {
+		s.relatives().landed(now, f.request, err, rand.Float64())
+	}
 	var token *cachedToken
 	if err == nil {
 		token = newCachedToken(response, f.request.conf.AuthScheme, f.request.conf.EarlyRefresh, rand.Float64())
@@ -180,6 +187,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		cooling, failures = rare.cooldown.end(s.current.Load().usable(now)), rare.cooldown.failures
 	}
 	s.flight = nil
+	s.flying.Store(false)
 	f.token, f.err = token, err
 	close(f.done)
 	s.mu.Unlock()
@@ -188,11 +196,11 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 	<-f.announced
 	observer, duration := f.request.conf.observer(), now.Sub(f.started)
 	if err == nil {
-		bounded.Tell(observer.RefreshDone, event.RefreshDone{Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
+		bounded.Tell(observer.RefreshDone, event.RefreshDone{Target: s.targetID(), Duration: duration, Attempts: response.attempts, Life: response.life(), From: response.from, LeaseWait: response.leaseWait})
 	} else {
-		bounded.Tell(observer.RefreshFailed, event.RefreshFailed{Duration: duration, Err: err})
+		bounded.Tell(observer.RefreshFailed, event.RefreshFailed{Target: s.targetID(), Duration: duration, Err: err})
 		if !cooling.Passed(now) {
-			bounded.Tell(observer.Cooldown, event.Cooldown{Failures: failures, Until: cooling.Time()})
+			bounded.Tell(observer.Cooldown, event.Cooldown{Target: s.targetID(), Failures: failures, Until: cooling.Time()})
 		}
 	}
 	bounded.Tell(f.traced, err)

@@ -125,7 +125,7 @@ const (
 // warnOfCleartext tells the observer, once for each place, that what is sent to u can be
 // read on the way.
 func (s *Source) warnOfCleartext(observer *Observer, to cleartextTo, u *url.URL) {
-	if observer.Insecure != nil && origin.IsCleartext(u) && s.rarely().warned[to].CompareAndSwap(false, true) {
+	if observer.Insecure != nil && origin.IsCleartext(u) && s.root().rarely().warned[to].CompareAndSwap(false, true) {
 		bounded.Tell(observer.Insecure, event.Insecure{Origin: origin.Of(u).String()})
 	}
 }

@@ -31,6 +31,8 @@ const maxResponseBody = 1 << 20
 // uses it.
 type tokenRequest struct {
 	conf     *Config           // private: later changes of the program's Config don't reach it
+	scopes   []string          // those of the program's Config, without regard to a Target
+	params   url.Values        // likewise
 	endpoint *url.URL          // conf.TokenURL
 	client   *http.Client      // private: follows no redirects
 	base     http.RoundTripper // the program's; client.Transport differs from it if a certificate is presented
@@ -59,7 +61,8 @@ type attempts struct {
 
 // newTokenRequest returns a token request for a copy of c, or reports what is wrong with
 // c. The values of ctx decide which HTTP client is used. nonces are those of the Source.
-func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*tokenRequest, error) {
+// target is an encoded Target; empty: none.
+func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop.Nonces) (*tokenRequest, error) {
 	if c == nil {
 		return nil, errors.New("oauth2: the Config is nil")
 	}
@@ -73,19 +76,23 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 			return nil, err
 		}
 	}
-	endpoint, retry, err := c.check()
+	styles := c.authStyles() // Made before c is copied: afterwards nothing writes to the copied field.
+	conf := *c
+	scopes, params := slices.Clone(c.Scopes), cloneValues(c.EndpointParams)
+	conf.Scopes, conf.EndpointParams = scopes, params
+	if target != "" {
+		t := decodeTarget(target)
+		t.apply(&conf)
+	}
+	endpoint, retry, err := conf.check()
 	if err == nil {
 		err = checkAddress(endpoint, client.Transport)
 	}
 	if err != nil {
 		return nil, err
 	}
-	styles := c.authStyles() // Made before c is copied: afterwards nothing writes to the copied field.
-	conf := *c
 	conf.Store = c.store()
 	conf.Retry = retry
-	conf.Scopes = slices.Clone(c.Scopes)
-	conf.EndpointParams = cloneValues(c.EndpointParams)
 
 	form := url.Values{"grant_type": {"client_credentials"}}
 	if len(conf.Scopes) > 0 {
@@ -95,7 +102,7 @@ func newTokenRequest(ctx context.Context, c *Config, nonces *dpop.Nonces) (*toke
 
 	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone, so no
 	// redirect is followed.
-	return &tokenRequest{conf: &conf, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+	return &tokenRequest{conf: &conf, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
 }
 
 // withoutRedirects returns a copy of client that follows no redirect.
@@ -117,7 +124,7 @@ func (r *tokenRequest) isFor(c *Config) bool {
 	return r.conf.TokenURL == c.TokenURL && r.conf.ClientID == c.ClientID && r.conf.ClientSecret == c.ClientSecret &&
 		r.conf.AuthStyle == c.AuthStyle && sameInterface(r.conf.ClientAuth, c.ClientAuth) && sameInterface(r.conf.DPoP, c.DPoP) &&
 		slices.Equal(r.conf.listed.assertion, c.listed.assertion) && slices.Equal(r.conf.listed.dpop, c.listed.dpop) &&
-		slices.Equal(r.conf.Scopes, c.Scopes) && maps.EqualFunc(r.conf.EndpointParams, c.EndpointParams, slices.Equal)
+		slices.Equal(r.scopes, c.Scopes) && maps.EqualFunc(r.params, c.EndpointParams, slices.Equal)
 }
 
 // sameInterface reports whether a and b are the same, as far as that can be found out: some

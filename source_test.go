@@ -167,7 +167,7 @@ func TestF32_TokensThatEndEarly(t *testing.T) {
 
 // A background flight that other replicas have kept from the server says nothing to callers.
 func TestF31_FailuresOfOthers(t *testing.T) {
-	request, err := newTokenRequest(t.Context(), &Config{TokenURL: "https://auth.example/token"}, nil)
+	request, err := newTokenRequest(t.Context(), &Config{TokenURL: "https://auth.example/token"}, "", nil)
 	require.NoError(t, err)
 	var c cooldown
 	now := time.Now()
@@ -181,7 +181,7 @@ func TestF31_FailuresOfOthers(t *testing.T) {
 
 // Every pause is over when the machine wakes up late enough.
 func TestF26_PausesSurviveASuspend(t *testing.T) {
-	request, err := newTokenRequest(t.Context(), &Config{TokenURL: "https://auth.example/token"}, nil)
+	request, err := newTokenRequest(t.Context(), &Config{TokenURL: "https://auth.example/token"}, "", nil)
 	require.NoError(t, err)
 	refusal := refusalWith(http.StatusTooManyRequests, http.Header{"Retry-After": {"600"}})
 	var c cooldown

@@ -50,7 +50,7 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 	certificate := func(text string) *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{[]byte(text)}} }
 	key := func(c *Config, certificate *tls.Certificate) string {
 		c.ClientID, c.TokenURL = "client", "https://auth.example/token"
-		request, err := newTokenRequest(t.Context(), c, nil)
+		request, err := newTokenRequest(t.Context(), c, "", nil)
 		require.NoError(t, err)
 		require.NoError(t, request.bind(t.Context()))
 		require.NoError(t, request.present(certificate))

@@ -28,8 +28,11 @@ type Source struct {
 	ctx     context.Context // its values go with each token request; once it is done, there are no more
 	origins *origin.Policy  // nil: Config.Origins lists none
 
+	target *targeted // nil: the token is what the Config says
+
 	current atomic.Pointer[cachedToken] // nil: none yet, or invalidated; written with mu held
 	rare    atomic.Pointer[rareState]   // nil: none of it has been needed so far
+	flying  atomic.Bool                 // a flight is under way
 
 	mu         sync.Mutex   // protects what follows, and parts of rare; never held while waiting or during I/O
 	flight     *flight      // nil: none under way
@@ -48,7 +51,8 @@ type rareState struct {
 
 	// These are safe for concurrent use.
 	nonces dpop.Nonces
-	warned [2]atomic.Bool // Observer.Insecure has been called; by cleartextTo
+	warned [2]atomic.Bool         // Observer.Insecure has been called; by cleartextTo
+	family atomic.Pointer[family] // nil: there are no targets
 }
 
 // rarely returns the rare state, for writing.
@@ -132,6 +136,7 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 // ask for a text, such as those for Kafka and for databases. A token that is bound to a
 // key or to a certificate is an error: the text alone is of no use.
 func (s *Source) AccessToken(ctx context.Context) (string, error) {
+	s = s.forContext(ctx)
 	c, err := s.get(ctx, 0)
 	switch {
 	case err != nil:
@@ -148,6 +153,7 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 // then no more tokens are requested than TokenContext would. Otherwise it does what
 // TokenContext does. A token that doesn't expire lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
+	s = s.forContext(ctx)
 	for replaced := false; ; replaced = true {
 		c, err := s.get(ctx, max(least, 0))
 		if err != nil {
@@ -191,6 +197,7 @@ func (s *Source) awaitReplacement(ctx context.Context, c *cachedToken, now time.
 // Token and TokenContext can be inlined: then the copy costs no allocation where
 // the program doesn't keep it.
 func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token, error) {
+	s = s.forContext(ctx)
 	c, err := s.get(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -241,7 +248,7 @@ func (s *Source) drop(meant func(*cachedToken) bool, reason event.InvalidationRe
 	s.dropLocked(c, reason)
 	s.mu.Unlock()
 	observer := s.conf.observer()
-	bounded.Tell(observer.Invalidated, event.Invalidated{Reason: reason})
+	bounded.Tell(observer.Invalidated, event.Invalidated{Target: s.targetID(), Reason: reason})
 }
 
 // reject drops the token that an API has refused, unless it has been replaced since, or
@@ -263,7 +270,7 @@ func (s *Source) reject(refused func(*cachedToken) bool) bool {
 	s.mu.Unlock()
 	if admitted {
 		observer := s.conf.observer()
-		bounded.Tell(observer.Invalidated, event.Invalidated{Reason: event.Rejected})
+		bounded.Tell(observer.Invalidated, event.Invalidated{Target: s.targetID(), Reason: event.Rejected})
 	}
 	return admitted
 }
@@ -345,16 +352,16 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		c = s.current.Load()
 	}
 	if c.fresh(now, early) {
-		bounded.Tell(observer.TokenServed, event.TokenServed{})
+		bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID()})
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
 	end := time.Now()
 	if err != nil {
-		bounded.Tell(observer.TokenFailed, event.TokenFailed{Waited: end.Sub(now), Err: err})
+		bounded.Tell(observer.TokenFailed, event.TokenFailed{Target: s.targetID(), Waited: end.Sub(now), Err: err})
 		return nil, err
 	}
-	bounded.Tell(observer.TokenServed, event.TokenServed{From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
+	bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID(), From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
 	return c, nil
 }
 
@@ -396,6 +403,6 @@ func (s *Source) misuse(ctx context.Context) error {
 	case ctx == nil:
 		return errors.New("oauth2: the context given to TokenContext is nil")
 	}
-	_, err := newTokenRequest(s.ctx, s.conf, nil)
+	_, err := newTokenRequest(s.ctx, s.conf, s.targetKey(), nil)
 	return err
 }

@@ -65,6 +65,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if source != nil {
 		return source.roundTrip(t.Base, req)
 	}
+	if _, targeted := targetIn(req.Context()); targeted {
+		return refuse(req, errors.New("oauth2: the request's context has a Target, and Transport's Source knows none; use a *Source"))
+	}
 	token, err := t.token(req.Context())
 	if err != nil {
 		return refuse(req, err)
@@ -133,7 +136,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if values := req.Header["Authorization"]; len(values) > 0 { // Get would canonicalise the name first.
 		value = values[0]
 	}
-	if value == g.markerValue {
+	if _, targeted := targetIn(req.Context()); targeted || value == g.markerValue {
 		return g.source.roundTrip(g.base, req)
 	}
 	resp, err := roundTrip(g.base, req)
@@ -145,6 +148,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // roundTrip sends req with a token.
 func (s *Source) roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	s = s.forContext(req.Context())
 	c, err := s.get(req.Context(), 0)
 	if err != nil {
 		return refuse(req, err)
@@ -292,7 +296,7 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := c.current.Load(); cached != nil && !cached.isBound() && !cached.odd {
 		observer, now := c.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
-			bounded.Tell(observer.TokenServed, event.TokenServed{})
+			bounded.Tell(observer.TokenServed, event.TokenServed{Target: c.targetID()})
 			return cached.copy(), nil
 		}
 		// During an outage the token may be stale for a long time. isCaller is slow, so it
@@ -300,7 +304,7 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 		// guard. If a flight failed before the guard waits for it, another would follow.
 		if cached.usable(now) {
 			if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-				bounded.Tell(observer.TokenServed, event.TokenServed{Stale: !stale.fresh(now, 0)})
+				bounded.Tell(observer.TokenServed, event.TokenServed{Target: c.targetID(), Stale: !stale.fresh(now, 0)})
 				return stale.copy(), nil
 			}
 		}

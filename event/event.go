@@ -18,6 +18,7 @@ import (
 
 // TokenServed says that a caller got a token.
 type TokenServed struct {
+	Target string // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	From   TokenFrom
 	Waited time.Duration // how long the caller waited
 	Stale  bool          // the token is due to be replaced
@@ -50,17 +51,20 @@ func (f TokenFrom) String() string {
 
 // TokenFailed says that a caller got no token.
 type TokenFailed struct {
+	Target string        // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	Waited time.Duration // how long the caller waited
 	Err    error         // what the caller got
 }
 
 // RefreshStarted says that a token request begins.
 type RefreshStarted struct {
-	Background bool // there is a valid token, and callers use it
+	Target     string // clientcredentials.Target.ID of what the token is for; empty: what the Config says
+	Background bool   // there is a valid token, and callers use it
 }
 
 // RefreshDone says that there is a new token.
 type RefreshDone struct {
+	Target    string        // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	Duration  time.Duration // since the start, with retries
 	Attempts  int           // without the one that found out the auth style; 0: another replica made them
 	Life      time.Duration // of the new token; 0: it doesn't expire
@@ -70,6 +74,7 @@ type RefreshDone struct {
 
 // RefreshFailed says that the token request has failed, in spite of retries.
 type RefreshFailed struct {
+	Target   string        // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	Duration time.Duration // since the start, with retries
 	Err      error
 }
@@ -83,12 +88,14 @@ type Retry struct {
 
 // Cooldown says that there is a pause before the next token request, after a failure.
 type Cooldown struct {
+	Target   string    // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	Failures int       // in a row
 	Until    time.Time // when a call can request a token again
 }
 
 // Invalidated says that a token was dropped before it expired.
 type Invalidated struct {
+	Target string // clientcredentials.Target.ID of what the token is for; empty: what the Config says
 	Reason InvalidationReason
 }
 
