@@ -192,32 +192,39 @@ func SlogObserver(logger *slog.Logger) *Observer {
 	log := func(level slog.Level, message string, attrs ...slog.Attr) {
 		logger.LogAttrs(context.Background(), level, "oauth2: "+message, attrs...)
 	}
+	// of is log for what is about one target.
+	of := func(target string, level slog.Level, message string, attrs ...slog.Attr) {
+		if target != "" {
+			attrs = append(attrs, slog.String("target", target))
+		}
+		log(level, message, attrs...)
+	}
 	return &Observer{
 		TokenServed: func(e event.TokenServed) {
 			if e.From != event.FromMemory {
-				log(slog.LevelDebug, "waited for a token", slog.String("from", e.From.String()), slog.Duration("waited", e.Waited))
+				of(e.Target, slog.LevelDebug, "waited for a token", slog.String("from", e.From.String()), slog.Duration("waited", e.Waited))
 			}
 		},
 		TokenFailed: func(e event.TokenFailed) {
-			log(slog.LevelDebug, "a caller got no token", slog.Duration("waited", e.Waited), slog.String("error", e.Err.Error()))
+			of(e.Target, slog.LevelDebug, "a caller got no token", slog.Duration("waited", e.Waited), slog.String("error", e.Err.Error()))
 		},
 		RefreshStarted: func(e event.RefreshStarted) {
-			log(slog.LevelDebug, "requesting a token", slog.Bool("background", e.Background))
+			of(e.Target, slog.LevelDebug, "requesting a token", slog.Bool("background", e.Background))
 		},
 		RefreshDone: func(e event.RefreshDone) {
-			log(slog.LevelDebug, "got a token", slog.Duration("duration", e.Duration), slog.String("from", e.From.String()), slog.Int("attempts", e.Attempts), slog.Duration("life", e.Life))
+			of(e.Target, slog.LevelDebug, "got a token", slog.Duration("duration", e.Duration), slog.String("from", e.From.String()), slog.Int("attempts", e.Attempts), slog.Duration("life", e.Life))
 		},
 		RefreshFailed: func(e event.RefreshFailed) {
-			log(slog.LevelWarn, "got no token", slog.Duration("duration", e.Duration), slog.String("error", e.Err.Error()))
+			of(e.Target, slog.LevelWarn, "got no token", slog.Duration("duration", e.Duration), slog.String("error", e.Err.Error()))
 		},
 		Retry: func(e event.Retry) {
 			log(slog.LevelInfo, "trying again to get a token", slog.Int("attempt", e.Attempt), slog.Duration("delay", e.Delay), slog.String("error", e.Err.Error()))
 		},
 		Cooldown: func(e event.Cooldown) {
-			log(slog.LevelInfo, "requesting no token for a while", slog.Int("failures", e.Failures), slog.Time("until", e.Until))
+			of(e.Target, slog.LevelInfo, "requesting no token for a while", slog.Int("failures", e.Failures), slog.Time("until", e.Until))
 		},
 		Invalidated: func(e event.Invalidated) {
-			log(slog.LevelInfo, "dropped a token", slog.String("reason", e.Reason.String()))
+			of(e.Target, slog.LevelInfo, "dropped a token", slog.String("reason", e.Reason.String()))
 		},
 		StoreOperation: func(e event.StoreOperation) {
 			attrs := []slog.Attr{slog.String("operation", string(e.Operation)), slog.Duration("duration", e.Duration)}

@@ -23,6 +23,7 @@
 //	    - clientcredentials.origin.outcome
 //	clientcredentials.store.lease.wait.duration  histogram, s
 //	    How long token requests waited for another replica to get a token.
+//	    - clientcredentials.target
 //	clientcredentials.store.operation.duration   histogram, s
 //	    How long calls to the store of shared tokens took.
 //	    - clientcredentials.store.operation
@@ -30,28 +31,34 @@
 //	    - error.type
 //	clientcredentials.token.cooldown.duration    histogram, s
 //	    How long no token is requested after a failure.
+//	    - clientcredentials.target
 //	clientcredentials.token.gets                 counter, {get}
 //	    How often callers asked for a token.
+//	    - clientcredentials.target
 //	    - clientcredentials.token.source
 //	    - clientcredentials.token.state
 //	    - error.type
 //	clientcredentials.token.invalidations        counter, {token}
 //	    Tokens that were dropped before they expired.
+//	    - clientcredentials.target
 //	    - clientcredentials.token.invalidation.reason
 //	clientcredentials.token.remaining            gauge, s
 //	    How long the current token remains valid.
 //	clientcredentials.token.request.duration     histogram, s
 //	    How long token requests took, including retries.
+//	    - clientcredentials.target
 //	    - clientcredentials.token.source
 //	    - error.type
 //	clientcredentials.token.requests             counter, {request}
 //	    Token requests that were started.
+//	    - clientcredentials.target
 //	    - clientcredentials.token.request.background
 //	clientcredentials.token.retries              counter, {attempt}
 //	    Failed attempts to get a token that were followed by another attempt.
 //	    - error.type
 //	clientcredentials.token.wait.duration        histogram, s
 //	    How long callers waited for a token.
+//	    - clientcredentials.target
 //	    - clientcredentials.token.source
 //	    - error.type
 //
@@ -86,11 +93,15 @@
 //	clientcredentials.origin.outcome             request_refused, sent_without_token
 //	clientcredentials.store.operation            abort, acquire, invalidate, publish, renew, unseal
 //	clientcredentials.store.outcome              cooling, hit, lead, lease_lost, wait
+//	clientcredentials.target                     other
 //	clientcredentials.token.invalidation.reason  certificate_replaced, rejected, revoked
 //	clientcredentials.token.request.background   false, true
 //	clientcredentials.token.source               memory, server, store
 //	clientcredentials.token.state                fresh, stale
 //	error.type                                   see below
+//
+// Only what is measured of a Target (Source.For, WithTarget) has clientcredentials.target. It
+// is other unless WithTargetName gives the target a name.
 //
 // A caller gets the token from memory unless it waits for a new one. With Config.Store,
 // a token request may end with the token of another replica: it comes from the store.

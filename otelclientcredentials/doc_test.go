@@ -41,6 +41,12 @@ func exercise(observer *clientcredentials.Observer) {
 	}
 	observer.RefreshStarted(event.RefreshStarted{})
 	observer.RefreshStarted(event.RefreshStarted{Background: true})
+	target := clientcredentials.Target{Audience: "billing"}.ID()
+	observer.TokenServed(event.TokenServed{Target: target, Waited: time.Second})
+	observer.RefreshStarted(event.RefreshStarted{Target: target})
+	observer.RefreshDone(event.RefreshDone{Target: target, From: event.FromStore, LeaseWait: time.Second})
+	observer.Cooldown(event.Cooldown{Target: target})
+	observer.Invalidated(event.Invalidated{Target: target})
 	_, ended := observer.TraceRefresh(context.Background())
 	ended(nil)
 	for _, err := range errs {

@@ -1,6 +1,7 @@
 package otelclientcredentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ const (
 	operationKey  = attribute.Key("clientcredentials.store.operation")
 	outcomeKey    = attribute.Key("clientcredentials.store.outcome")
 	refusalKey    = attribute.Key("clientcredentials.origin.outcome")
+	targetKey     = attribute.Key("clientcredentials.target")
 
 	// From the semantic conventions.
 	errorTypeKey  = attribute.Key("error.type")
@@ -80,6 +82,7 @@ type options struct {
 	meterProvider  metric.MeterProvider
 	tracerProvider trace.TracerProvider
 	attributes     []attribute.KeyValue
+	targets        map[string]string // names by Target.ID
 }
 
 // WithMeterProvider sets the provider of the instruments. The default, also for nil, is
@@ -100,6 +103,21 @@ func WithTracerProvider(provider trace.TracerProvider) Option {
 func WithAttributes(attributes ...attribute.KeyValue) Option {
 	return func(o *options) { o.attributes = append(o.attributes, attributes...) }
 }
+
+// WithTargetName gives the tokens of a target a name in metrics, as the attribute
+// clientcredentials.target. Without a name it is other, because a program may have any
+// number of targets. What is measured of the Config's own token has no such attribute.
+func WithTargetName(target clientcredentials.Target, name string) Option {
+	return func(o *options) {
+		if o.targets == nil {
+			o.targets = make(map[string]string)
+		}
+		o.targets[target.ID()] = name
+	}
+}
+
+// unnamed is the name of targets without one.
+const unnamed = "other"
 
 func newOptions(opts []Option) *options {
 	o := new(options)
@@ -130,13 +148,21 @@ func (o *options) with(attributes ...attribute.KeyValue) metric.MeasurementOptio
 	return metric.WithAttributeSet(attribute.NewSet(slices.Concat(o.attributes, attributes)...)) // For each key, the last one wins.
 }
 
+// of returns with, for what is about a target.
+func (o *options) of(target string, attributes ...attribute.KeyValue) metric.MeasurementOption {
+	if target != "" {
+		attributes = append(attributes, targetKey.String(cmp.Or(o.targets[target], unnamed)))
+	}
+	return o.with(attributes...)
+}
+
 // served returns the attributes of a token that was served.
 func (o *options) served(info event.TokenServed) []metric.AddOption {
 	state := clientcredentials.Fresh
 	if info.Stale {
 		state = clientcredentials.Stale
 	}
-	return []metric.AddOption{o.with(sourceKey.String(info.From.String()), stateKey.String(state.String()))}
+	return []metric.AddOption{o.of(info.Target, sourceKey.String(info.From.String()), stateKey.String(state.String()))}
 }
 
 // NewObserver returns an Observer for Config.Observer that measures what happens to
@@ -172,7 +198,7 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	return &clientcredentials.Observer{
 		TokenServed: func(info event.TokenServed) {
 			switch {
-			case info.From != event.FromMemory:
+			case info.From != event.FromMemory || info.Target != "":
 				gets.Add(ctx, 1, o.served(info)...)
 			case info.Stale:
 				gets.Add(ctx, 1, stale...)
@@ -180,27 +206,27 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 				gets.Add(ctx, 1, fresh...)
 			}
 			if info.From != event.FromMemory || info.Waited >= minWait {
-				waits.Record(ctx, info.Waited.Seconds(), o.with(sourceKey.String(info.From.String())))
+				waits.Record(ctx, info.Waited.Seconds(), o.of(info.Target, sourceKey.String(info.From.String())))
 			}
 		},
 		TokenFailed: func(info event.TokenFailed) {
-			attributes := o.with(errorTypeKey.String(errorType(info.Err)))
+			attributes := o.of(info.Target, errorTypeKey.String(errorType(info.Err)))
 			gets.Add(ctx, 1, attributes)
 			if info.Waited >= minWait {
 				waits.Record(ctx, info.Waited.Seconds(), attributes)
 			}
 		},
 		RefreshStarted: func(info event.RefreshStarted) {
-			requests.Add(ctx, 1, o.with(backgroundKey.Bool(info.Background)))
+			requests.Add(ctx, 1, o.of(info.Target, backgroundKey.Bool(info.Background)))
 		},
 		RefreshDone: func(info event.RefreshDone) {
-			durations.Record(ctx, info.Duration.Seconds(), o.with(sourceKey.String(info.From.String())))
+			durations.Record(ctx, info.Duration.Seconds(), o.of(info.Target, sourceKey.String(info.From.String())))
 			if info.LeaseWait > 0 {
-				leases.Record(ctx, info.LeaseWait.Seconds(), o.with())
+				leases.Record(ctx, info.LeaseWait.Seconds(), o.of(info.Target))
 			}
 		},
 		RefreshFailed: func(info event.RefreshFailed) {
-			durations.Record(ctx, info.Duration.Seconds(), o.with(errorTypeKey.String(errorType(info.Err))))
+			durations.Record(ctx, info.Duration.Seconds(), o.of(info.Target, errorTypeKey.String(errorType(info.Err))))
 		},
 		TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
 			ctx, span := tracer.Start(ctx, spanName, trace.WithAttributes(o.attributes...)) //nolint:spancheck // The function below ends it.
@@ -210,10 +236,10 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 			retries.Add(ctx, 1, o.with(errorTypeKey.String(errorType(info.Err))))
 		},
 		Cooldown: func(info event.Cooldown) {
-			cooldowns.Record(ctx, max(time.Until(info.Until), 0).Seconds(), o.with())
+			cooldowns.Record(ctx, max(time.Until(info.Until), 0).Seconds(), o.of(info.Target))
 		},
 		Invalidated: func(info event.Invalidated) {
-			invalidations.Add(ctx, 1, o.with(reasonKey.String(info.Reason.String())))
+			invalidations.Add(ctx, 1, o.of(info.Target, reasonKey.String(info.Reason.String())))
 		},
 		StoreOperation: func(info event.StoreOperation) {
 			operations.Record(ctx, info.Duration.Seconds(), o.with(storeAttributes(info)...))

@@ -290,6 +290,26 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// Targets have the names that the program gives them, and all others one name together.
+func TestTargets(t *testing.T) {
+	tel := newTelemetry()
+	billing, other, third := clientcredentials.Target{Audience: "billing"}, clientcredentials.Target{Audience: "a"}, clientcredentials.Target{Audience: "b"}
+	observer, err := NewObserver(append(tel.options(), WithTargetName(billing, "billing"))...)
+	require.NoError(t, err)
+	for _, target := range []string{"", billing.ID(), other.ID(), third.ID()} {
+		observer.TokenServed(event.TokenServed{Target: target})
+		observer.RefreshStarted(event.RefreshStarted{Target: target})
+	}
+	tel.requireSeries(t,
+		"token.gets token.source=memory token.state=fresh: 1",
+		"token.gets target=billing token.source=memory token.state=fresh: 1",
+		"token.gets target=other token.source=memory token.state=fresh: 2",
+		"token.requests token.request.background=false: 1",
+		"token.requests target=billing token.request.background=false: 1",
+		"token.requests target=other token.request.background=false: 2",
+	)
+}
+
 func TestConstantAttributes(t *testing.T) {
 	tel := newTelemetry()
 	name := attribute.String("clientcredentials.name", "billing")
