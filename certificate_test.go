@@ -321,6 +321,6 @@ func TestF34_TransportThatDialsTLSItself(t *testing.T) {
 	}
 	base := &http.Transport{DialTLSContext: dial}
 	c := &cachedToken{bound: binding{certificate: certificateNamed("client")}, authorization: "Bearer t"}
-	_, err := new(Source).send(base, httptest.NewRequest(http.MethodGet, "https://api.example", http.NoBody), c)
+	_, err := new(Source).sendOnce(base, httptest.NewRequest(http.MethodGet, "https://api.example", http.NoBody), c)
 	require.ErrorContains(t, err, "DialTLSContext")
 }

@@ -128,6 +128,18 @@ type Config struct {
 	// metadata lists, if the Config comes from ServerMetadata.Config.
 	DPoP crypto.Signer `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
+	// Challenged says what to ask for instead when an API answers 401 or 403 and wants
+	// another token: with other scopes, claims, or for another resource. ScopeChallenge and
+	// ClaimsChallenge are such functions. Nil, and a nil Target: the caller gets the API's
+	// answer. An error ends the request.
+	//
+	// Client and Transport then request a token for that Target, and send the request once
+	// more. From then on the Target takes the place of the one that the API has
+	// challenged. That happens at most once in 30 seconds for each Target, whatever the
+	// API answers. It may be called by several goroutines at once, with the context of the
+	// request.
+	Challenged func(ctx context.Context, c *Challenge) (*Target, error) `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
+
 	// Store shares tokens among the replicas of a service, so that one of them
 	// requests a token and the others use it. Replicas share if they ask for the same
 	// token: TokenURL, ClientID, Scopes, EndpointParams, the method of ClientAuth and

@@ -140,29 +140,24 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return g.source.roundTrip(g.base, req)
 	}
 	resp, err := roundTrip(g.base, req)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		return g.source.recoverUnauthorized(g.base, req, value, resp)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	return g.source.retry(g.base, req, value, resp)
 }
 
 // roundTrip sends req with a token.
 func (s *Source) roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error) {
 	s = s.forContext(req.Context())
-	c, err := s.get(req.Context(), 0)
+	c, err := s.effective().get(req.Context(), 0)
 	if err != nil {
 		return refuse(req, err)
 	}
-	return s.send(base, req, c)
-}
-
-// send sends req with the token of c, and perhaps once more with another.
-func (s *Source) send(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
 	resp, err := s.sendOnce(base, req, c)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		return s.recoverUnauthorized(base, req, c.authorization, resp)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	return s.retry(base, req, c.authorization, resp)
 }
 
 // sendOnce sends req with the token of c, and with what the token is bound to.
@@ -177,32 +172,47 @@ func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedTo
 	return roundTrip(base, withAuthorization(req, c.authorization))
 }
 
-// recoverUnauthorized handles resp, an answer with status 401 to req, which carried that
-// Authorization value. It returns the answer to a second try with a new token, or resp
-// itself.
-func (s *Source) recoverUnauthorized(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
-	code := tokenError(resp, authorization)
-	if code != "" && code != codeInvalidToken {
-		return resp, nil // A new token wouldn't help, RFC 6750, Section 3.1.
+// retry handles resp, an answer to req, which carried that Authorization value. If another
+// token may help, it returns the answer to a second try, else resp itself.
+func (s *Source) retry(base http.RoundTripper, req *http.Request, authorization string, resp *http.Response) (*http.Response, error) {
+	if resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+		return resp, nil
 	}
-	if !s.reject(func(c *cachedToken) bool { return c.authorization == authorization }) || code == "" {
+	c, err := s.answerChallenge(req, authorization, resp)
+	if err != nil {
+		go resp.Body.Close() // It may wait for the body.
+		return nil, err
+	}
+	if c == nil && (resp.StatusCode == http.StatusForbidden || !s.effective().recoverUnauthorized(authorization, resp)) {
 		return resp, nil
 	}
 	body, ok := bodyAgain(req)
 	if !ok {
 		return resp, nil
 	}
-	c, err := s.get(req.Context(), 0)
-	if err != nil || c.authorization == authorization {
+	if c == nil {
+		c = s.effective().other(req.Context(), authorization)
+	}
+	if c == nil {
 		if body != nil {
 			body.Close()
 		}
-		return resp, nil // The API's answer says more than err.
+		return resp, nil
 	}
 	discard(resp)
 	again := req.WithContext(req.Context())
 	again.Body = body
 	return s.sendOnce(base, again, c)
+}
+
+// recoverUnauthorized drops the token with that Authorization value, which an API has
+// answered with 401, and reports whether it makes sense to try again with another one.
+func (s *Source) recoverUnauthorized(authorization string, resp *http.Response) bool {
+	code := tokenError(resp, authorization)
+	if code != "" && code != codeInvalidToken {
+		return false // A new token wouldn't help, RFC 6750, Section 3.1.
+	}
+	return s.reject(func(c *cachedToken) bool { return c.authorization == authorization }) && code != ""
 }
 
 // tokenError returns the error code with which an API rejects the token in that
@@ -293,18 +303,19 @@ func newClientTransport(source *Source, base http.RoundTripper) *oauth2.Transpor
 // Token returns a token, or a marker if there is something for the guard to do and
 // the caller certainly passes the marker on to it.
 func (c *clientSource) Token() (*oauth2.Token, error) {
-	if cached := c.current.Load(); cached != nil && !cached.isBound() && !cached.odd {
-		observer, now := c.conf.observer(), time.Now()
+	s := c.effective()
+	if cached := s.current.Load(); cached != nil && !cached.isBound() && !cached.odd {
+		observer, now := s.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
-			bounded.Tell(observer.TokenServed, event.TokenServed{Target: c.targetID()})
+			bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID()})
 			return cached.copy(), nil
 		}
 		// During an outage the token may be stale for a long time. isCaller is slow, so it
 		// is left out if there is nothing to wait for. An expired token is left to the
 		// guard. If a flight failed before the guard waits for it, another would follow.
 		if cached.usable(now) {
-			if stale, flight, _ := c.board(context.Background(), now, 0); stale != nil && flight == nil {
-				bounded.Tell(observer.TokenServed, event.TokenServed{Target: c.targetID(), Stale: !stale.fresh(now, 0)})
+			if stale, flight, _ := s.board(context.Background(), now, 0); stale != nil && flight == nil {
+				bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID(), Stale: !stale.fresh(now, 0)})
 				return stale.copy(), nil
 			}
 		}
@@ -312,7 +323,7 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if c.transport.Base == http.RoundTripper(c.guard) && isCaller(roundTripName, c.transport) {
 		return &oauth2.Token{AccessToken: c.guard.marker}, nil
 	}
-	return c.Source.Token()
+	return s.Token()
 }
 
 // roundTrip sends req through base. A RoundTripper may return odd things: roundTrip makes of

@@ -28,6 +28,31 @@ func Error(values []string, scheme string) (code string, found bool) {
 	return code, found
 }
 
+// Parameters returns the parameters of the first challenge with that scheme, by their names in
+// lower case. found reports whether there is such a challenge. Of a parameter that appears
+// twice the first counts.
+func Parameters(values []string, scheme string) (parameters map[string]string, found bool) {
+	for _, value := range values {
+		for scanner := (scanner{rest: value}); scanner.next(); {
+			isStart := scanner.name == ""
+			switch {
+			case isStart && found:
+				return parameters, true
+			case isStart && ascii.EqualFold(scanner.scheme, scheme):
+				parameters, found = make(map[string]string), true
+			case !isStart && found:
+				if name := ascii.Lower(scanner.name); parameters[name] == "" {
+					parameters[name] = scanner.value
+				}
+			}
+		}
+		if found {
+			return parameters, true
+		}
+	}
+	return nil, false
+}
+
 // Says reports whether any of the challenges has that error code, under whatever scheme, or
 // under none: some APIs have their own. A code in single quotes counts too.
 func Says(values []string, code string) bool {
