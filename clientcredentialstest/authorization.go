@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +72,14 @@ type Token struct {
 	IssuedAt time.Time
 	Expiry   time.Time // zero: never
 
+	// Claims is the parameter claims of the token request (OpenID Connect Core 1.0,
+	// Section 5.5): a JSON object, exactly as it was sent. Empty: none.
+	Claims string
+
+	// ACRValues and MaxAge are the parameters acr_values and max_age of the token
+	// request (RFC 9470, Section 4). Empty: none.
+	ACRValues, MaxAge string
+
 	// JKT is the thumbprint of the key that the token is bound to (RFC 9449,
 	// Section 6.1). Empty: the token isn't bound to a key.
 	JKT string
@@ -83,8 +93,11 @@ type Token struct {
 // supports only the client credentials grant (RFC 6749, Sections 3.2 and 4.4). As an
 // [http.Handler] it answers at every path that ends in /token.
 //
-// A request that breaks RFC 6749, or whose proof of possession breaks RFC 9449, gets an
-// error and no token, and [AuthorizationServer.Violations] lists it. A request also gets
+// It issues a token for each resource (RFC 8707), audience and claims that a client asks
+// for, and [Token] says which.
+//
+// A request that breaks RFC 6749 or RFC 8707, or whose proof of possession breaks RFC 9449,
+// gets an error and no token, and [AuthorizationServer.Violations] lists it. A request also gets
 // an error for wrong credentials, for an unknown scope, and if it lacks a proof or a
 // certificate that the client's registration demands. Those break no rule, so they are
 // not violations.
@@ -338,10 +351,20 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 	if refused != nil {
 		return Token{}, refused
 	}
+	audience, refused := requestedAudience(form)
+	if refused != nil {
+		return Token{}, refused
+	}
 	token := Token{
-		ClientID: client.ID,
-		Scopes:   scopes,
-		Audience: slices.Concat(form["resource"], form["audience"]),
+		ClientID:  client.ID,
+		Scopes:    scopes,
+		Audience:  audience,
+		Claims:    form.Get("claims"),
+		ACRValues: form.Get("acr_values"),
+		MaxAge:    form.Get("max_age"),
+	}
+	if token.Claims != "" && !isJSONObject(token.Claims) {
+		return Token{}, violation("OpenID Connect Core 1.0, Section 5.5", "claims is not a JSON object")
 	}
 	if client.CertificateBound {
 		if req.Certificate == nil {
@@ -467,6 +490,32 @@ func (c *Client) grant(scope string) ([]string, *refusal) {
 		}
 	}
 	return scopes, nil
+}
+
+// absoluteURI matches an absolute URI, which has no fragment: RFC 3986, Section 4.3. It
+// doesn't check what is between the delimiters.
+var absoluteURI = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:([A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})*$`)
+
+// requestedAudience returns the values of resource and audience. Empty ones are as good as
+// none: RFC 6749, Section 3.2.
+func requestedAudience(form url.Values) (audience []string, refused *refusal) {
+	for _, name := range []string{"resource", "audience"} {
+		for _, value := range form[name] {
+			switch {
+			case value == "":
+			case name == "resource" && !absoluteURI.MatchString(value):
+				return nil, violation("RFC 8707, Section 2", "resource is not an absolute URI without a fragment").as("invalid_target")
+			default:
+				audience = append(audience, value)
+			}
+		}
+	}
+	return audience, nil
+}
+
+func isJSONObject(text string) bool {
+	var members map[string]json.RawMessage
+	return json.Unmarshal([]byte(text), &members) == nil && members != nil
 }
 
 // notScope reports whether a scope must not contain r.

@@ -156,6 +156,19 @@ func TestViolations(t *testing.T) {
 		{"no grant_type", "scope=a", nil, "invalid_request", "Section 4.4.2"},
 		{"other grant_type", "grant_type=password", nil, "unsupported_grant_type", "Section 4.4.2"},
 		{"scope with two spaces", grant + "&scope=a++b", nil, "invalid_scope", "Section 3.3"},
+		{"resource without a scheme", grant + "&resource=api.example/x", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource with a fragment", grant + "&resource=https://api.example/%23x", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource with an empty fragment", grant + "&resource=https://api.example/%23", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource with a space", grant + "&resource=https://api.example/a+b", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource with a bare percent sign", grant + "&resource=https://api.example/%25", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource beyond ASCII", grant + "&resource=https://api.example/%C3%A9", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"resource is a path", grant + "&resource=/x", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"second resource", grant + "&resource=urn:x&resource=y", nil, "invalid_target", "RFC 8707, Section 2"},
+		{"claims in base64", grant + "&claims=e30=", nil, "invalid_request", "OpenID Connect Core 1.0, Section 5.5"},
+		{"claims are a list", grant + "&claims=[]", nil, "invalid_request", "OpenID Connect Core 1.0, Section 5.5"},
+		{"claims are null", grant + "&claims=null", nil, "invalid_request", "OpenID Connect Core 1.0, Section 5.5"},
+		{"claims with more behind", grant + "&claims={}{}", nil, "invalid_request", "OpenID Connect Core 1.0, Section 5.5"},
+		{"two claims", grant + "&claims={}&claims={}", nil, "invalid_request", "Section 3.2: parameter sent more than once: claims"},
 		{"scope beyond ASCII", grant + "&scope=%C3%A9", nil, "invalid_scope", "Section 3.3"},
 	}
 	for _, test := range tests {
@@ -167,6 +180,30 @@ func TestViolations(t *testing.T) {
 			}
 			requireRefused(t, auth, req, test.err, test.want)
 			require.NotContains(t, auth.Violations()[0].Error(), "secret=")
+		})
+	}
+}
+
+// TestWhatATokenIsRequestedWith: the server remembers it for each token.
+func TestWhatATokenIsRequestedWith(t *testing.T) {
+	for body, want := range map[string]cct.Token{
+		"":                                    {},
+		"&resource=urn:x":                     {Audience: []string{"urn:x"}},
+		"&audience=a b":                       {Audience: []string{"a b"}},
+		"&resource=&audience=":                {},
+		"&claims=&acr_values=":                {},
+		"&resource=api://1-2/%252F?b=[c]%26d": {Audience: []string{"api://1-2/%2F?b=[c]&d"}},
+		"&audience=c&resource=https://b&resource=https://a": {Audience: []string{"https://b", "https://a", "c"}},
+		`&claims={"access_token": {"nbf": null}}`:           {Claims: `{"access_token": {"nbf": null}}`},
+		"&acr_values=a+b&max_age=0&scope=s+t":               {ACRValues: "a b", MaxAge: "0", Scopes: []string{"s", "t"}},
+	} {
+		t.Run(body, func(t *testing.T) {
+			auth := newAuth()
+			got, active := auth.Introspect(send(t, auth, post(t, "id", "secret", grant+body)).AccessToken)
+			require.True(t, active)
+			want.ClientID, want.IssuedAt, want.Expiry = "id", got.IssuedAt, got.Expiry
+			require.Equal(t, want, got)
+			require.Empty(t, auth.Violations())
 		})
 	}
 }
