@@ -1,6 +1,7 @@
 package clientcredentialstest
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -18,8 +19,44 @@ type ResourceServer struct {
 	// Issuer issued the tokens that are accepted. Required.
 	Issuer *AuthorizationServer
 
+	// Audience is the audience that a token must be for: one of the values of resource
+	// (RFC 8707) and audience that it was requested with. Other tokens are answered
+	// with invalid_token. Empty: any token is accepted.
+	Audience string
+
 	// Scope has the scopes that a token needs, separated by spaces. Empty: none.
 	Scope string
+
+	// ScopeByPath has the scopes that a token needs in addition to Scope, separated by
+	// spaces. The keys are patterns of [http.ServeMux], such as "/things/" or "DELETE
+	// /things/{id}", and the most specific pattern that matches applies. Patterns that
+	// ServeMux refuses cause a panic. A request whose token lacks a scope is answered
+	// with insufficient_scope, and the challenge lists all scopes that the request needs.
+	ScopeByPath map[string]string
+
+	// Claims are the claims that a token must have been requested with: a JSON object,
+	// equal byte by byte to the parameter claims of the token request. Other tokens are
+	// answered with insufficient_claims, and the challenge has Claims in base64, as in
+	// the continuous access evaluation of Microsoft Entra ID. Empty: none. Change it
+	// with [ResourceServer.SetClaims].
+	//
+	// https://learn.microsoft.com/entra/identity-platform/claims-challenge
+	Claims string
+
+	// AuthorizationURI is the authorization_uri in a challenge for Claims.
+	AuthorizationURI string
+
+	// ACRValues and MaxAge are the acr_values, separated by spaces, and the max_age, in
+	// seconds, that a token must have been requested with (RFC 9470, Section 3). Other
+	// tokens are answered with insufficient_user_authentication. Clients rarely ask for
+	// either in the client credentials grant, because no user takes part in it. Empty:
+	// anything is accepted.
+	ACRValues, MaxAge string
+
+	// AlwaysChallenge answers even good tokens with a challenge. The first that applies
+	// is repeated: the one for Claims, for ACRValues and MaxAge, for Scope and
+	// ScopeByPath, or else invalid_token.
+	AlwaysChallenge bool
 
 	// Handler is the API itself. nil: the API answers 200 with a short JSON object.
 	Handler http.Handler
@@ -29,11 +66,19 @@ type ResourceServer struct {
 	// [ResourceServer.SetDPoPNonce].
 	DPoPNonce string
 
-	mu         sync.Mutex // protects all below, and DPoPNonce once serving
+	mu         sync.Mutex // protects all below, and Claims and DPoPNonce once serving
 	requests   recent[Request]
 	violations recent[error]
 	proofs     used // by key and jti
 	accepted   int
+}
+
+// SetClaims changes Claims: from now on, a token must have been requested with these. If
+// they are empty, no claims are needed any more.
+func (s *ResourceServer) SetClaims(claims string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Claims = claims
 }
 
 // SetDPoPNonce changes DPoPNonce: from now on, proofs with the old nonce are refused.
@@ -83,9 +128,12 @@ func (s *ResourceServer) Violations() []error {
 // RFC 6750, Section 3, and RFC 9449, Section 7.1, say:
 //
 //   - 401 if there is no token
-//   - 401 invalid_token if the token is unknown, expired or revoked, or bound to a key or
-//     a certificate that the client doesn't have
+//   - 401 invalid_token if the token is unknown, expired or revoked, for another audience,
+//     or bound to a key or a certificate that the client doesn't have
 //   - 401 invalid_dpop_proof or use_dpop_nonce if the proof is wrong
+//   - 401 insufficient_claims if the token was requested without the Claims
+//   - 401 insufficient_user_authentication if the token was requested without the ACRValues
+//     or the MaxAge
 //   - 403 insufficient_scope
 //   - 400 invalid_request if the request violates RFC 6750
 func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -114,6 +162,7 @@ func (s *ResourceServer) admit(r *http.Request) *denial {
 	if scheme == "DPoP" {
 		p, fault = readProof(r, req.AccessToken) // Not under the lock, because it takes long.
 	}
+	scopes := s.neededScopes(r)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +181,7 @@ func (s *ResourceServer) admit(r *http.Request) *denial {
 		denied = invalidToken("RFC 9449, Section 7.1", "the token is bound to a key and was sent as a bearer token")
 	}
 	if denied == nil {
-		denied = s.checkToken(token, req)
+		denied = s.checkTokenLocked(token, req, scopes)
 	}
 	if denied == nil {
 		s.accepted++
@@ -197,20 +246,56 @@ func (s *ResourceServer) checkProofLocked(token Token, p proof, fault string) *d
 	return nil
 }
 
-// checkToken returns nil if the token may be used on the connection of req and has the
-// scopes that s needs.
-func (s *ResourceServer) checkToken(token Token, req Request) *denial {
-	if token.X5TS256 != "" && (req.Certificate == nil || base64urlSHA256(req.Certificate.Raw) != token.X5TS256) {
-		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that the client did not present")
+// neededScopes returns the scopes that a token needs for r, each once.
+func (s *ResourceServer) neededScopes(r *http.Request) []string {
+	mux := http.NewServeMux()
+	for pattern := range s.ScopeByPath {
+		mux.Handle(pattern, http.NotFoundHandler())
 	}
-	for scope := range strings.FieldsSeq(s.Scope) {
-		if !slices.Contains(token.Scopes, scope) {
-			return &denial{
-				status:  http.StatusForbidden,
-				refusal: refusal{code: "insufficient_scope", text: "the token lacks a scope"},
-				scope:   s.Scope,
-			}
+	_, pattern := mux.Handler(r)
+	var scopes []string
+	for scope := range strings.FieldsSeq(s.Scope + " " + s.ScopeByPath[pattern]) {
+		if !slices.Contains(scopes, scope) {
+			scopes = append(scopes, scope)
 		}
+	}
+	return scopes
+}
+
+// checkTokenLocked returns nil if the token may be used on the connection of req, and has
+// these scopes and everything else that s needs.
+func (s *ResourceServer) checkTokenLocked(token Token, req Request, scopes []string) *denial {
+	lacks := func(scope string) bool { return !slices.Contains(token.Scopes, scope) }
+	// wanting reports whether a token is to be challenged for something that s needs.
+	wanting := func(fulfilled bool) bool { return s.AlwaysChallenge || !fulfilled }
+	switch {
+	case token.X5TS256 != "" && (req.Certificate == nil || base64urlSHA256(req.Certificate.Raw) != token.X5TS256):
+		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that the client did not present")
+	case s.Audience != "" && !slices.Contains(token.Audience, s.Audience):
+		return invalidToken("", "the token is for another audience")
+	case s.Claims != "" && wanting(token.Claims == s.Claims):
+		d := unauthorized("insufficient_claims", "", "the token was requested without the claims")
+		d.parameters = parameter("realm", "") + parameter("authorization_uri", s.AuthorizationURI) +
+			parameter("error", d.code) + parameter("claims", base64.StdEncoding.EncodeToString([]byte(s.Claims)))
+		return d
+	case (s.ACRValues != "" || s.MaxAge != "") && wanting(
+		(s.ACRValues == "" || token.ACRValues == s.ACRValues) && (s.MaxAge == "" || token.MaxAge == s.MaxAge)):
+		d := unauthorized("insufficient_user_authentication", "", "the token was requested without acr_values or max_age")
+		if s.ACRValues != "" {
+			d.needs += parameter("acr_values", s.ACRValues)
+		}
+		if s.MaxAge != "" {
+			d.needs += parameter("max_age", s.MaxAge)
+		}
+		return d
+	case len(scopes) > 0 && wanting(!slices.ContainsFunc(scopes, lacks)):
+		return &denial{
+			status:  http.StatusForbidden,
+			refusal: refusal{code: "insufficient_scope", text: "the token lacks a scope"},
+			needs:   parameter("scope", strings.Join(scopes, " ")),
+		}
+	case s.AlwaysChallenge:
+		return invalidToken("", "no token is good enough")
 	}
 	return nil
 }
@@ -220,7 +305,11 @@ type denial struct {
 	refusal
 	status int
 	scheme string
-	scope  string // the scope that is needed: RFC 6750, Section 3
+	needs  string // parameters of the challenge that say what is needed
+
+	// parameters replace all others of the challenge. Empty: they are those of RFC 6750,
+	// Section 3.
+	parameters string
 }
 
 func unauthorized(code, rule, text string) *denial {
@@ -232,22 +321,32 @@ func invalidToken(rule, text string) *denial { return unauthorized("invalid_toke
 // challenge sets WWW-Authenticate: it says what is wrong in the scheme of the request,
 // and a 401 also offers the other scheme (RFC 9449, Section 7.2).
 func (d *denial) challenge(header http.Header) {
-	const realm = ` realm="clientcredentialstest"`
+	realm := parameter("realm", "clientcredentialstest")
 	challenges := map[string]string{
-		"Bearer": "Bearer" + realm,
-		"DPoP":   "DPoP" + realm + fmt.Sprintf(`, algs="%s"`, strings.Join(proofAlgorithms, " ")),
+		"Bearer": realm,
+		"DPoP":   realm + parameter("algs", strings.Join(proofAlgorithms, " ")),
 	}
 	if d.code != "" {
-		challenges[d.scheme] += fmt.Sprintf(`, error="%s", error_description="%s"`, d.code, d.text)
+		challenges[d.scheme] += parameter("error", d.code) + parameter("error_description", d.text) + d.needs
 	}
-	if d.scope != "" {
-		challenges[d.scheme] += fmt.Sprintf(`, scope="%s"`, d.scope)
+	if d.parameters != "" {
+		challenges[d.scheme] = d.parameters
 	}
-	header.Add("WWW-Authenticate", challenges[d.scheme])
+	offer := func(scheme string) {
+		header.Add("WWW-Authenticate", scheme+" "+strings.TrimPrefix(challenges[scheme], ", "))
+	}
+	offer(d.scheme)
 	if d.status == http.StatusUnauthorized {
 		delete(challenges, d.scheme)
-		for _, other := range challenges {
-			header.Add("WWW-Authenticate", other)
+		for other := range challenges {
+			offer(other)
 		}
 	}
+}
+
+var quotedString = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// parameter returns a parameter of a challenge, after a comma: RFC 9110, Section 11.2.
+func parameter(name, value string) string {
+	return fmt.Sprintf(`, %s="%s"`, name, quotedString.Replace(value))
 }
