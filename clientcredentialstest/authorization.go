@@ -93,8 +93,8 @@ type Token struct {
 // supports only the client credentials grant (RFC 6749, Sections 3.2 and 4.4). As an
 // [http.Handler] it answers at every path that ends in /token.
 //
-// It issues a token for each resource (RFC 8707), audience and claims that a client asks
-// for, and [Token] says which.
+// It issues tokens for any resource (RFC 8707), audience and claims. [Token] has what a
+// token was requested with.
 //
 // A request that breaks RFC 6749 or RFC 8707, or whose proof of possession breaks RFC 9449,
 // gets an error and no token, and [AuthorizationServer.Violations] lists it. A request also gets
@@ -206,8 +206,8 @@ func (s *AuthorizationServer) TokensIssued() int {
 }
 
 // Violations returns the last 10,000 violations, oldest first: an error for each token
-// request that broke RFC 6749 or a specification that it refers to. The error names the
-// section. It never contains the value of a parameter.
+// request that broke RFC 6749 or another specification, such as RFC 8707. The error names
+// the section. It never contains the value of a parameter.
 func (s *AuthorizationServer) Violations() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

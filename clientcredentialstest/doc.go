@@ -25,6 +25,25 @@
 // or certificate, and if a key-bound token is sent as a bearer token. It lists both as
 // violations.
 //
+// # Several APIs, and APIs that ask for another token
+//
+// A token is for the resources (RFC 8707) and the audience that it was requested with, and
+// [ResourceServer].Audience is the one that an API accepts. To test a program that calls
+// several APIs, start a [ResourceServer] for each, with the same Issuer.
+//
+// An API can also ask for another token than the one that it has got. It says in
+// WWW-Authenticate what it needs, and accepts a token that was requested with it:
+//
+//   - Scope and ScopeByPath: insufficient_scope (RFC 6750, Section 3.1)
+//   - Claims: insufficient_claims, the claims challenge of Microsoft Entra ID
+//   - ACRValues and MaxAge: insufficient_user_authentication (RFC 9470, Section 3)
+//
+// SetClaims makes the next request fail, however new its token is:
+//
+//	srv.API.SetClaims(`{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`)
+//
+// With AlwaysChallenge no token is good enough. A client must give up then.
+//
 // # Over sockets
 //
 // [Start] runs both servers on the loopback interface for the duration of a

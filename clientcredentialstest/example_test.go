@@ -1,11 +1,13 @@
 package clientcredentialstest_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log"
 	"net/http"
 	"net/url"
+	"regexp"
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
@@ -111,4 +113,58 @@ func ExampleHandlerTransport() {
 	// 401 Unauthorized
 	// 400 Bad Request
 	// [token request 1: RFC 6749, Section 3.2: the method is not POST]
+}
+
+// An API asks for a token with certain claims, and gets it.
+func ExampleResourceServer_SetClaims() {
+	srv := clientcredentialstest.NewServer()
+	defer srv.Close()
+	request := func(claims string) (accessToken string) {
+		resp, err := http.PostForm(srv.TokenURL, url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {"client"}, "client_secret": {"secret"},
+			"claims": {claims},
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var token struct {
+			AccessToken string `json:"access_token"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&token); err != nil {
+			log.Fatal(err)
+		}
+		return token.AccessToken
+	}
+	call := func(accessToken string) (challenge string) {
+		req, err := http.NewRequest(http.MethodGet, srv.APIURL, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+accessToken)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		fmt.Println(resp.Status)
+		return resp.Header.Get("WWW-Authenticate")
+	}
+
+	token := request("")
+	call(token)
+	srv.API.SetClaims(`{"access_token":{"acrs":{"essential":true,"value":"c1"}}}`)
+	challenge := call(token)
+	claims := regexp.MustCompile(`claims="(.*)"`).FindStringSubmatch(challenge)[1]
+	decoded, err := base64.StdEncoding.DecodeString(claims)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(decoded))
+	call(request(string(decoded)))
+	// Output:
+	// 200 OK
+	// 401 Unauthorized
+	// {"access_token":{"acrs":{"essential":true,"value":"c1"}}}
+	// 200 OK
 }

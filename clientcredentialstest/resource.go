@@ -266,7 +266,7 @@ func (s *ResourceServer) neededScopes(r *http.Request) []string {
 // these scopes and everything else that s needs.
 func (s *ResourceServer) checkTokenLocked(token Token, req Request, scopes []string) *denial {
 	lacks := func(scope string) bool { return !slices.Contains(token.Scopes, scope) }
-	// wanting reports whether a token is to be challenged for something that s needs.
+	// wanting reports whether to challenge a token for something that s needs.
 	wanting := func(fulfilled bool) bool { return s.AlwaysChallenge || !fulfilled }
 	switch {
 	case token.X5TS256 != "" && (req.Certificate == nil || base64urlSHA256(req.Certificate.Raw) != token.X5TS256):
