@@ -341,6 +341,7 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	p.showConfig(t, c)
 	p.print(target)
 	p.print(&target)
+	p.print(Challenge{Target: target})
 	p.log(target)
 	for range 2 {
 		got, err := source.Token()

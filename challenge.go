@@ -140,11 +140,12 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 	if c.Target.Scopes == nil {
 		c.Target.Scopes = slices.Clone(s.conf.Scopes)
 	}
+	before := c.Target.encode() // The program may change c.
 	target, err := bounded.Do(ctx, func(ctx context.Context) (*Target, error) { return hook(ctx, c) })
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("oauth2: Config.Challenged: %w", err)
-	case target == nil, target.encode() == used.targetKey(), target.encode() == c.Target.encode():
+	case target == nil, target.encode() == used.targetKey(), target.encode() == before:
 		return nil, nil
 	}
 	key := target.encode()

@@ -1,0 +1,256 @@
+package clientcredentials
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const someClaims = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
+
+// challengedWorld is a world whose API wants the scope write, and a client for it.
+func challengedWorld(t *testing.T, kind string, prepare func(w *world), test func(t *testing.T, w *world, client *http.Client)) {
+	t.Helper()
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		w.conf.Scopes = []string{"read"}
+		prepare(w)
+		test(t, w, w.clients()[kind])
+	})
+}
+
+func TestT7_TheAPIGetsTheTokenThatItAsksFor(t *testing.T) {
+	for name, prepare := range map[string]func(w *world){
+		"scope": func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "write read"}
+			w.conf.Challenged = ScopeChallenge("write", "admin")
+		},
+		"claims": func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = ClaimsChallenge
+		},
+		"audience": func(w *world) {
+			w.api.AlwaysChallenge = false
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			w.conf.Challenged = func(_ context.Context, c *Challenge) (*Target, error) {
+				c.Target.Scopes = []string{"write"}
+				return &c.Target, nil
+			}
+		},
+	} {
+		for _, kind := range kinds {
+			challengedWorld(t, kind, prepare, func(t *testing.T, w *world, client *http.Client) {
+				require.Equal(t, http.StatusOK, w.status(t, client), name)
+				require.Equal(t, 1, w.api.Rejected(), name)
+				for range 5 {
+					require.Equal(t, http.StatusOK, w.status(t, client), name)
+				}
+				require.Equal(t, 1, w.api.Rejected(), "%s: the new target serves from then on", name)
+				require.Equal(t, 2, w.auth.TokenRequests(), name)
+				time.Sleep(50 * time.Minute) // It is refreshed like any other.
+				require.Equal(t, http.StatusOK, w.status(t, client), name)
+				time.Sleep(20 * time.Minute)
+				require.Equal(t, http.StatusOK, w.status(t, client), name)
+				require.Equal(t, 1, w.api.Rejected(), name)
+			})
+		}
+	}
+}
+
+// Whatever an API wants, the caller gets its answer if the program doesn't want that.
+func TestT7_NotWanted(t *testing.T) {
+	for name, test := range map[string]struct {
+		prepare func(w *world)
+		status  int
+		err     string
+	}{
+		"no function": {func(w *world) { w.api.ScopeByPath = map[string]string{"/": "write"} }, 403, ""},
+		"scope not listed": {func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "admin"}
+			w.conf.Challenged = ScopeChallenge("write")
+		}, 403, ""},
+		"scope it has": {func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "read"}
+			w.api.AlwaysChallenge = true
+			w.conf.Challenged = ScopeChallenge("read")
+		}, 403, ""},
+		"RFC 9470": {func(w *world) { w.api.ACRValues = "mfa"; w.conf.Challenged = bothChallenges("write") }, 401, ""},
+		"nothing": {func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = func(context.Context, *Challenge) (*Target, error) { return nil, nil }
+		}, 401, ""},
+		"the same": {func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = func(_ context.Context, c *Challenge) (*Target, error) { return &c.Target, nil }
+		}, 401, ""},
+		"an error": {func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = func(context.Context, *Challenge) (*Target, error) { return nil, errors.New("no") }
+		}, 0, "oauth2: Config.Challenged: no"},
+		"a panic": {func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = func(context.Context, *Challenge) (*Target, error) { panic("x") }
+		}, 0, "oauth2: Config.Challenged: "},
+		"Goexit": {func(w *world) {
+			w.api.Claims = someClaims
+			w.conf.Challenged = func(context.Context, *Challenge) (*Target, error) { runtime.Goexit(); return nil, nil }
+		}, 0, "oauth2: Config.Challenged: "},
+		"refused by the server": {func(w *world) {
+			w.auth.Clients[0].Scopes = []string{"read"}
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			w.conf.Challenged = ScopeChallenge("write")
+		}, 403, ""},
+	} {
+		for _, kind := range kinds {
+			challengedWorld(t, kind, test.prepare, func(t *testing.T, w *world, client *http.Client) {
+				before := 0
+				for i := range 10 {
+					resp, err := w.get(t, client)
+					if test.err != "" {
+						require.ErrorContains(t, err, test.err, name)
+						continue
+					}
+					require.NoError(t, err, name)
+					require.Equal(t, test.status, resp.StatusCode, name)
+					if i == 0 {
+						before = w.auth.TokenRequests()
+					}
+				}
+				if test.err == "" {
+					require.Equal(t, before, w.auth.TokenRequests(), "%s: no further token request in 30 seconds", name)
+				}
+			})
+		}
+	}
+}
+
+func bothChallenges(scopes ...string) func(context.Context, *Challenge) (*Target, error) {
+	scope := ScopeChallenge(scopes...)
+	return func(ctx context.Context, c *Challenge) (*Target, error) {
+		if target, err := scope(ctx, c); target != nil || err != nil {
+			return target, err
+		}
+		return ClaimsChallenge(ctx, c)
+	}
+}
+
+// An API that wants something else each time causes one token request in 30 seconds, as one
+// that answers 401 does, and one replay for each call.
+func TestT8_ChallengesWithoutEnd(t *testing.T) {
+	for _, kind := range kinds {
+		challengedWorld(t, kind, func(w *world) { w.conf.Challenged = ClaimsChallenge }, func(t *testing.T, w *world, _ *http.Client) {
+			n, requests := 0, 0
+			client := w.through(t, kind, roundTripFunc(func(*http.Request) (*http.Response, error) {
+				n++
+				claims := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, `{"n":%d}`, n))
+				return unauthorized(`Bearer error="insufficient_claims", claims="`+claims+`"`, http.NoBody), nil
+			}))
+			start := time.Now()
+			for ; time.Since(start) < 2*time.Hour; requests++ {
+				require.Equal(t, http.StatusUnauthorized, w.status(t, client))
+				time.Sleep(time.Second)
+			}
+			require.LessOrEqual(t, w.auth.TokenRequests(), 2*60*2+10)
+			require.LessOrEqual(t, n, requests+w.auth.TokenRequests())
+		})
+	}
+	// The same challenge for ever costs nothing once there is the token for it.
+	challengedWorld(t, "Client", func(w *world) {
+		w.api.Claims, w.api.AlwaysChallenge, w.conf.Challenged = someClaims, true, ClaimsChallenge
+	}, func(t *testing.T, w *world, client *http.Client) {
+		for range 1000 {
+			require.Equal(t, http.StatusUnauthorized, w.status(t, client))
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 2, w.auth.TokenRequests())
+	})
+}
+
+func TestT9_ChallengesOfManyRequestsAndTargets(t *testing.T) {
+	for _, kind := range kinds {
+		challengedWorld(t, kind, func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			w.conf.Challenged = ScopeChallenge("write")
+			w.auth.Latency = time.Second
+		}, func(t *testing.T, w *world, client *http.Client) {
+			var calls sync.WaitGroup
+			for range 50 {
+				calls.Go(func() {
+					require.Equal(t, http.StatusOK, w.status(t, client))
+				})
+			}
+			calls.Wait()
+			require.Equal(t, 2, w.auth.TokenRequests(), "they share the new token as they shared the old one")
+
+			// Each target steps up by itself.
+			for _, audience := range []string{"a", "b"} {
+				require.NoError(t, sender(t, client)(Target{Audience: audience}))
+				require.NoError(t, sender(t, client)(Target{Audience: audience}))
+			}
+			require.Equal(t, 6, w.auth.TokenRequests())
+
+			// Without a second body the caller gets the answer, and the next request the token.
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			target := Target{Audience: "c"}
+			post := func() int {
+				req, err := http.NewRequestWithContext(WithTarget(t.Context(), target), http.MethodPost, worldAPI, io.MultiReader(strings.NewReader("x")))
+				require.NoError(t, err)
+				resp, err := client.Do(req)
+				require.NoError(t, err)
+				resp.Body.Close()
+				return resp.StatusCode
+			}
+			require.Equal(t, http.StatusForbidden, post())
+			require.Equal(t, http.StatusOK, post())
+		})
+	}
+}
+
+func TestT7_Functions(t *testing.T) {
+	has := Target{Scopes: []string{"read"}, Params: url.Values{"x": {"1"}}}
+	scope := func(c Challenge) *Target {
+		c.Target = has
+		target, err := ScopeChallenge("write", "admin")(t.Context(), &c)
+		require.NoError(t, err)
+		return target
+	}
+	require.Equal(t, []string{"read", "write"}, scope(Challenge{Error: "insufficient_scope", Scope: "write  delete read write"}).Scopes)
+	require.Nil(t, scope(Challenge{Error: "insufficient_scope", Scope: "delete"}))
+	require.Nil(t, scope(Challenge{Error: "insufficient_scope"}))
+	require.Nil(t, scope(Challenge{Error: "invalid_token", Scope: "write"}))
+	require.Equal(t, []string{"read"}, has.Scopes)
+
+	claims := func(text string) *Target {
+		target, err := ClaimsChallenge(t.Context(), &Challenge{Error: "insufficient_claims", Claims: text, Target: has})
+		require.NoError(t, err)
+		return target
+	}
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding, base64.RawURLEncoding} {
+		require.Equal(t, url.Values{"x": {"1"}, "claims": {`{"a":"??>>"}`}}, claims(encoding.EncodeToString([]byte(`{"a":"??>>"}`))).Params)
+	}
+	for _, bad := range []string{"", "%", base64.StdEncoding.EncodeToString([]byte(`[1]`)), base64.StdEncoding.EncodeToString([]byte(`{`)), base64.StdEncoding.EncodeToString([]byte(`{"a":"` + strings.Repeat("x", maxClaims) + `"}`))} {
+		require.Nil(t, claims(bad), bad)
+	}
+	require.Equal(t, url.Values{"x": {"1"}}, has.Params)
+
+	resp := func(values ...string) *http.Response {
+		return &http.Response{StatusCode: 403, Header: http.Header{"Www-Authenticate": values}}
+	}
+	require.Equal(t, &Challenge{StatusCode: 403, Scheme: "Bearer", Error: "insufficient_scope", Scope: "a b", ResourceMetadata: "https://api.example/x"},
+		newChallenge("Bearer t", resp("Basic", `Bearer error="insufficient_scope", SCOPE="a b", resource_metadata="https://api.example/x"`)))
+	require.Equal(t, "DPoP", newChallenge("DPoP t", resp(`Bearer error="x"`, `DPoP error="y"`)).Scheme)
+	require.Nil(t, newChallenge("Bearer t", resp(`Bearer error="invalid_token"`)))
+	require.NotNil(t, newChallenge("Bearer t", resp(`Bearer error="invalid_token", claims="x"`)))
+	require.Nil(t, newChallenge("Bearer t", resp("Basic")))
+	require.Nil(t, newChallenge("Bearer t", resp()))
+}
