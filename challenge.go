@@ -68,18 +68,24 @@ const maxClaims = 4 << 10
 // parameter claims. Claims that aren't a JSON object, or are longer than 4 KiB, are ignored:
 // the caller gets the API's answer.
 func ClaimsChallenge(_ context.Context, c *Challenge) (*Target, error) {
-	if c.Error != "insufficient_claims" || len(c.Claims) > maxClaims {
-		return nil, nil
-	}
-	// Some APIs use the alphabet for URLs, some leave out the padding.
-	text, err := base64.RawStdEncoding.DecodeString(strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(c.Claims))
-	if err != nil || !json.Valid(text) || text[0] != '{' {
+	claims := decodeClaims(c.Claims)
+	if c.Error != "insufficient_claims" || claims == "" {
 		return nil, nil
 	}
 	target := c.Target
 	target.Params = cloneValues(target.Params)
-	target.Params.Set("claims", string(text))
+	target.Params.Set("claims", claims)
 	return &target, nil
+}
+
+// decodeClaims returns the JSON object in encoded; empty: there is none.
+func decodeClaims(encoded string) string {
+	// Some APIs use the alphabet for URLs, some leave out the padding.
+	text, err := base64.RawStdEncoding.DecodeString(strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(encoded))
+	if err != nil || len(encoded) > maxClaims || !json.Valid(text) || text[0] != '{' {
+		return ""
+	}
+	return string(text)
 }
 
 // minChallenge is the least time between two targets that an API can make a Source ask for.
