@@ -11,6 +11,10 @@ import (
 // code returns the Config that worked, as Go code.
 func (e *examination) code() ([]byte, error) {
 	s, m := e.settings, e.method
+	raw := m.name == secretBasic && e.decoding == decodesNothing // Today's credentials look the same with and without encoding.
+	if post := e.worked[secretPost]; raw && post != nil {
+		m, raw = post, false
+	}
 	var code strings.Builder
 	add := func(format string, args ...any) { fmt.Fprintf(&code, format, args...) }
 	if s.dpopKeyFile != "" {
@@ -41,8 +45,7 @@ func (e *examination) code() ([]byte, error) {
 		}
 		add("},\n")
 	}
-	if m.name == secretBasic && e.decoding == decodesNothing {
-		// Today's credentials look the same with and without encoding.
+	if raw {
 		add("// The server doesn't decode the credentials.\n%s", s.secretCode("ClientSecretBasic", "Raw: true"))
 	} else {
 		add("%s", m.code)

@@ -50,15 +50,15 @@ func (e *examination) discover(ctx context.Context) {
 	switch {
 	case err == nil:
 	case e.endpoint != "":
-		e.say(warn, "discovery", "%s", explain(err))
+		e.say(warn, "discovery", "%s", e.diagnose(e.plain, err))
 		return
 	default:
-		e.failFor("discovery", err)
+		e.failFor("discovery", e.plain, err)
 		e.stop("the token endpoint is unknown without metadata; give -token-url")
 		return
 	}
 	e.metadata = m
-	e.say(good, "discovery", "token endpoint %s; methods %s", cmp.Or(m.TokenEndpoint, "none"), list(m.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic"))
+	e.say(good, "discovery", "token endpoint %s; methods %s", cmp.Or(m.TokenEndpoint, "none"), e.listedMethods())
 	switch {
 	case e.endpoint == "":
 		e.endpoint = cmp.Or(m.TokenEndpoint, m.MTLSEndpointAliases.TokenEndpoint) // Discover makes sure of one.
@@ -73,15 +73,10 @@ func (e *examination) discover(ctx context.Context) {
 	}
 }
 
-// failFor reports err as a problem that must be fixed.
-func (e *examination) failFor(subject string, err error) {
-	e.fail(statusOf(err), subject, "%s", explain(err))
-}
-
 // reach sends a token request without credentials, so that a wrong server gets none.
 func (e *examination) reach(ctx context.Context) {
 	if isCleartext(e.endpoint) {
-		e.fail(statusUnusable, "tls", "the token URL is http, so that others on the network can read the credentials and the tokens; use https")
+		e.fail(aboutEndpoint, "tls", "the token URL is http, so that others on the network can read the credentials and the tokens", "use https")
 		e.stop("doctor doesn't send credentials over http, except to this machine")
 		return
 	}
@@ -102,19 +97,19 @@ func (e *examination) reach(ctx context.Context) {
 	}
 	switch status := statusOf(err); {
 	case err == nil:
-		e.fail(statusUnusable, "endpoint", "it issues a token without credentials; check the registration of public clients at the server")
+		e.fail(aboutEndpoint, "endpoint", "it issues a token without credentials", "check the registration of public clients at the server")
 	case isRedirect(answered), status == statusTemporary, status == statusUsage:
-		e.failFor("endpoint", err)
+		e.failFor("endpoint", w, err)
 		e.stop("doctor sends credentials only to an endpoint that answers like a token endpoint")
+	case isMissing(answered) && !isAboutClient(refusal.ErrorCode):
+		e.failFor("endpoint", w, err)
+		e.stop("this isn't a token endpoint")
 	case refusal != nil && refusal.ErrorCode != "":
 		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", answered, refusal.ErrorCode)
-	case isMissing(answered):
-		e.fail(statusUnusable, "endpoint", "%s", explain(err))
-		e.stop("this isn't a token endpoint")
 	case refusal != nil:
 		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", answered)
 	default:
-		e.failFor("endpoint", err)
+		e.failFor("endpoint", w, err)
 		e.stop("this isn't a token endpoint, or not one to trust")
 	}
 	e.reportTLS(w.sent())
@@ -203,14 +198,32 @@ func (e *examination) isPromising(m *method) bool {
 	return m.name != secretJWT
 }
 
+// listedMethods returns the methods in the metadata.
+func (e *examination) listedMethods() string {
+	if e.metadata == nil {
+		return "unknown ones"
+	}
+	return clippedList(e.metadata.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic")
+}
+
 // try requests a token with m, with one audience after the other.
 func (e *examination) try(ctx context.Context, m *method) {
 	switch {
+	case e.settled:
+		return
 	case !e.isPromising(m):
 		e.say(note, m.name, "not tried: the metadata doesn't list it")
+		e.reasons = append(e.reasons, diagnosis{
+			subject: subjects[aboutMethod], status: statusRefused,
+			said:   "the metadata lists no method for these credentials, only " + e.listedMethods(),
+			change: "give the credentials for one of them, or choose a method with -auth-method",
+		})
 		return
 	case m.name == secretBasicRaw && e.decoding == decodesForm:
 		e.say(note, m.name, "not tried: the server decodes what client_secret_basic encodes")
+		return
+	case m.name == secretBasicRaw && e.worked[secretPost] != nil:
+		e.say(note, m.name, "not tried: client_secret_post takes any secret")
 		return
 	}
 	algorithm := cmp.Or(e.settings.algorithm, e.listedAlgorithm(ctx, m))
@@ -222,7 +235,7 @@ func (e *examination) try(ctx context.Context, m *method) {
 	variants, about := []*method{m}, []string{""}
 	if e.variesAudience(m) {
 		if other, err := e.settings.with(ctx, m, algorithm, e.endpoint); err == nil {
-			variants, about = append(variants, other), []string{" with the issuer as audience", " with the token URL as audience"}
+			variants, about = append(variants, other), []string{"with the issuer as audience", "with the token URL as audience"}
 		}
 	}
 	for i, variant := range variants {
@@ -234,11 +247,11 @@ func (e *examination) try(ctx context.Context, m *method) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			e.say(good, variant.name, "works%s", about[i])
+			e.say(good, variant.name, "%s", strings.TrimSpace("works "+about[i]))
 			e.accepted(variant, token)
 			return
 		}
-		if e.refused(variant.name, about[i], err); e.stopped {
+		if e.refused(variant, about[i], err); e.stopped || e.settled {
 			return
 		}
 	}
@@ -334,44 +347,46 @@ func (e *examination) isExhausted() bool {
 	return true
 }
 
-// refused reports that a token request failed with err, and decides whether to go on.
-func (e *examination) refused(subject, about string, err error) {
+// refused reports that a token request with m failed with err, and decides whether to go
+// on. about says what was special about the request.
+func (e *examination) refused(m *method, about string, err error) {
+	w, _ := e.route(m)
+	d := e.diagnose(w, err)
 	var refusal *oauth2.RetrieveError
-	switch {
-	case errors.As(err, &refusal):
-	case statusOf(err) == statusUsage: // Nothing was sent.
-		e.say(note, subject, "not tried%s: %s", about, explain(err))
+	switch isRefusal := errors.As(err, &refusal); {
+	case !isRefusal && d.status == statusUsage: // Nothing was sent.
+		e.say(note, m.name, "%s: %s", strings.TrimSpace("not tried "+about), d)
+		d.topic, d.subject = aboutNothing, m.name
+		e.reasons = append(e.reasons, d)
 		return
-	default:
-		e.failFor(subject, err)
+	case !isRefusal:
+		e.failFor(m.name, w, err)
 		e.stop("the next request would probably fail as well")
 		return
-	}
-	status, advice := refusal.Response.StatusCode, ""
-	switch code := refusal.ErrorCode; code {
-	case "invalid_scope", "invalid_target", "unauthorized_client", "unsupported_grant_type":
-		if code == "unauthorized_client" && status == http.StatusUnauthorized {
-			break // This is how Keycloak refuses a wrong secret.
-		}
-		e.fail(statusRefused, subject, "the credentials are accepted, but %s", explain(err))
-		e.stop("another method wouldn't help")
-		return
-	case "use_dpop_nonce", "invalid_dpop_proof":
-		advice = "; " + adviseCode(code, status)
-	}
-	if isRedirect(status) || isOverloaded(status) {
-		e.failFor(subject, err)
+	case isRedirect(refusal.Response.StatusCode), isOverloaded(refusal):
+		e.failFor(m.name, w, err)
 		e.stop("the server doesn't take more requests at the moment")
 		return
 	}
 	e.refusals++
-	e.say(note, subject, "refused%s: status %d %s %.200q%s", about, status, refusal.ErrorCode, refusal.ErrorDescription, advice)
+	e.reasons = append(e.reasons, d)
+	if about != "" {
+		about += ": "
+	}
+	e.say(note, m.name, "%s%s", about, quoteRefusal(refusal))
+	if e.settings.dpop == nil && (d.topic == aboutBinding || d.topic == aboutRequest) {
+		e.unbound = cmp.Or(e.unbound, m)
+	}
+	if d.settled && e.method == nil {
+		e.settled = true
+		e.say(note, "methods", "no more are tried: the answer isn't about the method")
+	}
 }
 
-// isOverloaded reports whether the status is a temporary one. It excludes 500, which a
+// isOverloaded reports whether the refusal is a temporary one. It excludes 500, which a
 // server may answer to any request that it doesn't understand.
-func isOverloaded(status int) bool {
-	return isTemporaryStatus(status) && status != http.StatusInternalServerError
+func isOverloaded(refusal *oauth2.RetrieveError) bool {
+	return clientcredentials.IsTemporary(refusal) && refusal.Response.StatusCode != http.StatusInternalServerError
 }
 
 // probe requests a token with auth to find out something else. It reports whether the
@@ -380,18 +395,19 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 	if e.isExhausted() {
 		return false, false
 	}
-	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.settings.dpop)
+	m := &method{name: subject, auth: auth}
+	_, err := e.request(ctx, m, e.settings.dpop)
 	var refusal *oauth2.RetrieveError
 	switch {
 	case ctx.Err() != nil:
 		return false, false
 	case err == nil:
 		return true, true
-	case errors.As(err, &refusal) && !isOverloaded(refusal.Response.StatusCode):
+	case errors.As(err, &refusal) && !isOverloaded(refusal):
 		e.refusals++
 		return false, true
 	}
-	e.failFor(subject, err)
+	e.failFor(subject, e.plain, err)
 	e.stop("the server doesn't take more requests at the moment")
 	return false, false
 }
@@ -410,8 +426,16 @@ func (e *examination) probeDecoding(ctx context.Context) {
 		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1): a secret may contain any characters")
 	default:
 		e.decoding = decodesNothing
-		e.say(warn, "encoding", "the server doesn't decode Basic credentials, contrary to RFC 6749, Section 2.3.1; Raw sends them without encoding, which the next secret may need")
+		e.say(warn, "encoding", "the server doesn't decode Basic credentials, contrary to RFC 6749, Section 2.3.1; %s", e.otherThanBasic())
 	}
+}
+
+// otherThanBasic says what to use if the server doesn't decode Basic credentials.
+func (e *examination) otherThanBasic() string {
+	if e.worked[secretPost] != nil {
+		return "client_secret_post takes any secret"
+	}
+	return "Raw sends them without encoding, which the next secret may need"
 }
 
 // percentEncoded is client_secret_basic with every byte of the secret encoded.
@@ -477,9 +501,11 @@ func (a *postdatedJWT) Authenticate(ctx context.Context, attempt *clientcredenti
 	return nil
 }
 
-// probeDPoP finds out whether the server binds tokens to a key.
+// probeDPoP finds out whether the server binds tokens to a key. If no method works, it
+// finds out whether that is what the server wants.
 func (e *examination) probeDPoP(ctx context.Context) {
-	if e.method == nil {
+	m := cmp.Or(e.method, e.unbound)
+	if m == nil {
 		return
 	}
 	if e.metadata != nil && len(e.metadata.DPoPSigningAlgValuesSupported) == 0 {
@@ -493,19 +519,40 @@ func (e *examination) probeDPoP(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	_, err = e.request(ctx, e.method, key)
+	_, err = e.request(ctx, m, key)
+	w, _ := e.route(m)
 	var unbound *clientcredentials.ResponseError
 	switch {
 	case ctx.Err() != nil:
+		return
 	case err == nil:
 		e.say(good, "dpop", "the server can bind tokens to a key (RFC 9449): see Config.DPoP")
 	case errors.Is(err, jws.ErrNotListed):
-		e.say(note, "dpop", "not tried: %s", explain(err))
+		e.say(note, "dpop", "not tried: %s", e.diagnose(w, err))
 	case errors.As(err, &unbound):
 		e.say(note, "dpop", "the server doesn't bind tokens to a key")
 	default:
-		e.say(note, "dpop", "the server doesn't accept a DPoP proof: %s", explain(err))
+		e.say(note, "dpop", "the server doesn't accept a DPoP proof: %s", e.diagnose(w, err).said)
 	}
+	if e.method == nil {
+		e.explainBinding(err == nil)
+	}
+}
+
+// explainBinding says what the tokens must be bound to, after no method worked, but
+// perhaps one with a DPoP proof.
+func (e *examination) explainBinding(provenWorks bool) {
+	d := e.verdict()
+	switch {
+	case provenWorks:
+		d.topic, d.change = aboutDPoP, "give -dpop-key-file: with a DPoP proof by a new key, the server issued a token"
+	case d.topic == aboutBinding:
+		d.topic, d.change = aboutCertificate, e.situation(e.plain).advise(aboutCertificate)
+	default:
+		return
+	}
+	d.subject = subjects[d.topic]
+	e.reasons = append(e.reasons, d)
 }
 
 // reportToken describes the token.
@@ -533,7 +580,7 @@ func (e *examination) reportToken() {
 		format += "; audience " + w.printable(token)(clippedList(texts(parsed.Claims["aud"]), "none")) + "; binding: " + parsed.binding()
 	}
 	e.say(good, "token", "type %s, %s", token.Type(), format)
-	e.reportScope(strings.Fields(grantedScope(token, e.settings.scopes)), e.settings.scopeList())
+	e.reportScope(strings.Fields(grantedScope(token, e.settings.requested())), strings.Fields(e.settings.requested()))
 }
 
 // reportScope compares the scopes that were granted with those that were requested.
@@ -574,11 +621,7 @@ func (e *examination) reportTimes() {
 	case max(skew, -skew) <= closeClocks:
 		e.say(good, "clock", "the server's clock agrees with the clock of this machine")
 	default:
-		direction := "behind"
-		if skew > 0 {
-			direction = "ahead of"
-		}
-		e.say(warn, "clock", "the server's clock is %s %s the clock of this machine: it may refuse assertions and DPoP proofs; correct the clock that is wrong", period(skew), direction)
+		e.say(warn, "clock", "the server's clock is %s: it may refuse assertions and DPoP proofs; correct the clock that is wrong", describeSkew(skew))
 	}
 	latencies := make(map[bool][]time.Duration) // on connections that were reused, or not
 	for _, x := range exchanges {
@@ -594,6 +637,15 @@ func (e *examination) reportTimes() {
 		slices.Sort(all)
 		e.say(good, "latency", "%v, the median of token requests on %s: %d", all[len(all)/2].Round(100*time.Microsecond), connections, len(all))
 	}
+}
+
+// describeSkew says by how much the server's clock differs.
+func describeSkew(skew time.Duration) string {
+	direction := "behind"
+	if skew > 0 {
+		direction = "ahead of"
+	}
+	return fmt.Sprintf("%s %s the clock of this machine", period(skew), direction)
 }
 
 // clockSkew returns by how much the server's clock is ahead, from the last Date field,

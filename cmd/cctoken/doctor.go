@@ -115,7 +115,10 @@ type finding struct {
 type progress struct {
 	refusals int
 	stopped  bool
-	status   int // the exit status for the first line that begins with fail; 0: there is none
+	settled  bool        // no other method would help
+	unbound  *method     // that was refused, maybe because the tokens must be bound; nil: none
+	reasons  []diagnosis // for each refusal
+	problems []diagnosis // that must be fixed even if there is a token
 }
 
 // A decoding says whether the server decodes Basic credentials.
@@ -142,10 +145,24 @@ func (e *examination) say(l level, subject, format string, args ...any) {
 	fmt.Fprintf(e.out, "%-5s %-19s %s\n", l, subject, oneLine(fmt.Sprintf(format, args...)))
 }
 
-// fail reports a problem that must be fixed, with its exit status.
-func (e *examination) fail(status int, subject, format string, args ...any) {
-	e.say(bad, subject, format, args...)
-	e.status = cmp.Or(e.status, status)
+// fail records a problem that must be fixed. It is reported at the end.
+func (e *examination) fail(topic topic, subject, said, change string) {
+	e.problems = append(e.problems, diagnosis{topic: topic, subject: subject, status: statusUnusable, said: said, change: change})
+}
+
+// failFor records err as a problem that must be fixed.
+func (e *examination) failFor(subject string, w *wire, err error) {
+	d := e.diagnose(w, err)
+	d.topic, d.subject = max(d.topic, aboutFault), subject
+	e.problems = append(e.problems, d)
+}
+
+// diagnose says why the last request of w ended with err, and what to change.
+func (e *examination) diagnose(w *wire, err error) diagnosis { return e.situation(w).diagnose(err) }
+
+// situation returns what is known about the last request of w.
+func (e *examination) situation(w *wire) *situation {
+	return &situation{settings: e.settings, server: e.server, sent: w.sent()}
 }
 
 // stop ends the examination, because the remaining steps would do harm or show nothing.
@@ -191,7 +208,7 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 		steps = append(steps, step{"POST one with an assertion from 30 seconds in the future, if private_key_jwt works: does the server tolerate it?", each, e.probeClock})
 	}
 	if s.dpop == nil && s.assertionFile == "" { // A server may accept that assertion only once.
-		steps = append(steps, step{"POST one with a DPoP proof by a new key, if a method works: does the server bind tokens?", 2, e.probeDPoP})
+		steps = append(steps, step{"POST one with a DPoP proof by a new key, if a method works, or the server may want a proof: does the server bind tokens?", 2, e.probeDPoP})
 	}
 	e.plain = newWire(s, nil, count(steps))
 	for _, m := range methods {
@@ -241,11 +258,11 @@ func (s *settings) possibleMethods(ctx context.Context) (names []string, err err
 	if s.issuer != "" && len(s.secret) >= 32 {
 		names = append(names, secretJWT) // It is tried only if the metadata lists it.
 	}
-	names = append(names, secretBasic)
+	names = append(names, secretBasic, secretPost)
 	if !isPlain(s.clientID+s.secret) && !strings.Contains(s.clientID, ":") {
-		names = append(names, secretBasicRaw) // For a plain secret it is the same.
+		names = append(names, secretBasicRaw) // For a plain secret it is the same as secretBasic.
 	}
-	return append(names, secretPost), nil
+	return names, nil
 }
 
 // wantsBasic reports whether client_secret_basic is one of the candidates.
@@ -276,25 +293,45 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 		}
 		st.run(ctx)
 		if ctx.Err() != nil {
-			return &failure{statusTemporary, context.Cause(ctx)}
+			return e.diagnose(e.plain, &failure{statusTemporary, context.Cause(ctx)}).failure()
 		}
+	}
+	if e.out.err != nil {
+		return nil // The caller reports it.
 	}
 	e.reportToken()
 	e.reportTimes()
-	if e.method == nil && e.status == 0 {
-		e.fail(statusRefused, "credentials", "the server didn't accept them in any of the ways tried; check them, and how the client is registered")
-	}
-	fmt.Fprintln(e.out)
+	return e.conclude()
+}
+
+// conclude ends the report: with what must be fixed, the most telling last, and with the
+// Config if there is one.
+func (e *examination) conclude() error {
+	fails := e.problems
 	if e.method == nil {
-		return &failure{e.status, errors.New("no token: see the report")}
+		fails = append(slices.Clone(fails), e.verdict())
+	}
+	slices.SortStableFunc(fails, func(a, b diagnosis) int { return cmp.Compare(a.topic, b.topic) })
+	fails = slices.Compact(fails)
+	for _, d := range fails {
+		e.say(bad, d.subject, "%s", d)
+	}
+	if e.method == nil {
+		last := fails[len(fails)-1]
+		return &failure{last.status, errors.New("no token: " + cmp.Or(last.change, last.said))}
 	}
 	code, err := e.code()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.out, "The Config for it:\n\n%s", code)
-	if e.status != 0 {
-		return &failure{e.status, errors.New("there is something to fix: see the lines that begin with fail")}
+	fmt.Fprintf(e.out, "\nThe Config for it:\n\n%s", code)
+	if len(fails) > 0 {
+		return &failure{fails[len(fails)-1].status, errors.New("there is something to fix: see the lines that begin with fail")}
 	}
 	return nil
+}
+
+// verdict returns why there is no token.
+func (e *examination) verdict() diagnosis {
+	return mostTelling(slices.Concat(e.problems, e.reasons))
 }

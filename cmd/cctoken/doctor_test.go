@@ -69,21 +69,21 @@ func TestDoctor(t *testing.T) {
 	}{
 		{"both forms, decoded", client{Secret: canarySecret}, nil, "", 0, lines(
 			`ok    endpoint +without credentials it answers 401 invalid_client, and it doesn't redirect$`, `note  tls +none`, `ok    client_secret_basic works$`,
-			`ok    encoding +the server form-decodes`, `note  client_secret_basic_raw not tried: the server decodes`, `ok    client_secret_post  works$`,
+			`ok    encoding +the server form-decodes`, `ok    client_secret_post  works$`, `note  client_secret_basic_raw not tried: the server decodes`,
 			`ok    dpop +the server can bind tokens to a key`, `ok    token +it lives for 1h$`, `ok    token +type Bearer, opaque$`, `ok    scope +granted as requested: none$`,
 			`ok    clock +the server's clock agrees`, `ok    latency +.*the median of token requests on open connections: \d$`,
 		), fromEnvironment + "	" + inHeader},
 		{"not decoded", client{Secret: canarySecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, "", 0, lines(
-			`note  client_secret_basic refused: status 401 invalid_client`, `ok    client_secret_basic_raw works$`, `warn  encoding +the server doesn't decode Basic credentials`,
-			`note  client_secret_post  refused`,
+			`note  client_secret_basic refused with invalid_client \(status 401\)`, `note  client_secret_post  refused`, `ok    client_secret_basic_raw works$`,
+			`warn  encoding +the server doesn't decode Basic credentials`,
 		), raw},
-		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true}, nil, "", 0, lines(`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`), "	// The server doesn't decode the credentials.\n" + raw},
+		{"a plain secret, not decoded", client{Secret: plainSecret, RawBasic: true, AuthMethods: []string{secretBasic}}, nil, "", 0, lines(`ok    client_secret_basic works$`, `warn  encoding +.* which the next secret may need$`), "	// The server doesn't decode the credentials.\n" + raw},
 		{"the body only", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, nil, "", 0, lines(`note  client_secret_basic refused`, `ok    client_secret_post  works$`), "AuthStyle:    oauth2.AuthStyleInParams,\n}\n"},
 		{"scopes and parameters", client{Secret: plainSecret, AuthMethods: []string{secretPost}}, []string{"-scopes", "a b", "-params", "resource=urn:x&resource=urn:y&audience=z"}, "", 0, lines(
 			`ok    scope +granted as requested: a, b$`,
 		), "	Scopes:   []string{\"a\", \"b\"},\n	EndpointParams: url.Values{\n		\"audience\": {\"z\"},\n		\"resource\": {\"urn:x\", \"urn:y\"},\n	},\n"},
-		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, "", statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but the server refused with invalid_scope`, `note  stop`), ""},
-		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, "", statusRefused, lines(`note  client_secret_basic refused: status 400 invalid_dpop_proof .*; check the clock of this machine, and -dpop-key-file`, `fail  credentials`), ""},
+		{"a refused scope", client{Secret: plainSecret, Scopes: []string{"a"}}, []string{"-scopes", "b"}, "", statusRefused, lines(`note  client_secret_basic refused with invalid_scope`, `note  methods +no more are tried`, `fail  scope +the server refused with invalid_scope .*; change -scopes, or [^\n]*\n\z`), ""},
+		{"bound tokens only", client{Secret: plainSecret, RequireDPoP: true}, nil, "", statusRefused, lines(`note  client_secret_basic refused with invalid_dpop_proof`, `fail  dpop +.*; give -dpop-key-file: [^\n]*\n\z`), ""},
 
 		{"private_key_jwt without metadata", withKey, []string{"-key-file", keyFile, "-key-id", "k1", "-algorithm", "ES256"}, "", 0, lines(
 			`ok    tls +TLS 1.3, HTTP/1.1; certificate "example.com, .*", valid for another \d+ days`, `ok    private_key_jwt +works$`,
@@ -94,7 +94,7 @@ func TestDoctor(t *testing.T) {
 			`ok    discovery +token endpoint https://.*/token; methods `, `ok    private_key_jwt +works with the issuer as audience$`,
 		), "	ClientAuth: &clientauth.PrivateKeyJWT{\n		Key: clientauth.KeyFile("},
 		{"private_key_jwt for the token URL", withKey, []string{"-key-file", keyFile}, "other", 0, lines(
-			`note  private_key_jwt +refused with the issuer as audience: status 401 invalid_client "aud is not this server"$`,
+			`note  private_key_jwt +with the issuer as audience: refused with invalid_client \(status 401\), saying "aud is not this server"$`,
 			`ok    private_key_jwt +works with the token URL as audience$`,
 		), "		Audience: \"https://"},
 		{"tls_client_auth", client{Certificates: []*x509.Certificate{issued.Leaf}, AuthMethods: []string{tlsAuth}}, issued.flags(), "", 0, lines(
@@ -183,20 +183,20 @@ func TestDoctorFaults(t *testing.T) {
 		report  string
 	}{
 		{"a redirect", "", nil, answers{hostile.Redirect(308, "https://login.example/token")}, statusUnusable, lines(
-			`fail  endpoint +.*a redirect to https://login.example:443, which is not followed; set TokenURL to the endpoint's final address$`,
 			`note  stop +doctor sends credentials only to`,
+			`fail  endpoint +.*a redirect to https://login.example:443, which is not followed; set TokenURL to the endpoint's final address$`,
 		)},
-		{"not found", "", nil, answers{hostile.Text(404, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +the server answered 404`, `note  stop`)},
-		{"a page", "", nil, answers{hostile.Text(200, "text/html", "<h1>")}, statusUnusable, lines(`fail  endpoint +.*the body looks like HTML`, `note  stop`)},
-		{"down", "", nil, answers{hostile.Text(503, "text/plain", "")}, statusTemporary, lines(`fail  endpoint +.*try again later`, `note  stop`)},
+		{"not found", "", nil, answers{hostile.Text(404, "text/html", "<h1>")}, statusUnusable, lines(`note  stop`, `fail  endpoint +the server answered 404`)},
+		{"a page", "", nil, answers{hostile.Text(200, "text/html", "<h1>")}, statusUnusable, lines(`note  stop`, `fail  endpoint +.*the body looks like HTML`)},
+		{"down", "", nil, answers{hostile.Text(503, "text/plain", "")}, statusTemporary, lines(`note  stop`, `fail  endpoint +.*try again later`)},
 
 		{"a token for anybody", canarySecret, nil, answers{grant}, statusUnusable, lines(`fail  endpoint +it issues a token without credentials`)},
 		{"no OAuth error", canarySecret, nil, answers{hostile.Text(400, "text/plain", "no"), grant}, 0, lines(`warn  endpoint +without credentials it answers 400 without an OAuth error`, `ok    token +it lives for 10m`)},
-		{"overloaded later", canarySecret, nil, answers{refuse, hostile.JSON(429, `{}`)}, statusTemporary, lines(`fail  client_secret_basic the server answered 429`, `note  stop`)},
-		{"a reset later", canarySecret, nil, answers{refuse, hostile.Reset()}, statusTemporary, lines(`fail  client_secret_basic`, `note  stop`)},
-		{"500 for an unknown form", canarySecret, nil, answers{refuse, hostile.JSON(500, `{}`), hostile.JSON(500, `{}`), grant}, 0, lines(`note  client_secret_basic refused: status 500`, `ok    client_secret_post  works$`)},
-		{"unauthorized_client", canarySecret, nil, answers{refuse, hostile.JSON(400, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`fail  client_secret_basic the credentials are accepted, but`, `note  stop`)},
-		{"unauthorized_client for a wrong secret", canarySecret, nil, answers{refuse, hostile.JSON(401, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  client_secret_basic refused: status 401 unauthorized_client`, `note  client_secret_post  refused`)},
+		{"overloaded later", canarySecret, nil, answers{refuse, hostile.JSON(429, `{}`)}, statusTemporary, lines(`note  stop`, `fail  client_secret_basic the server answered 429`)},
+		{"a reset later", canarySecret, nil, answers{refuse, hostile.Reset()}, statusTemporary, lines(`note  stop`, `fail  client_secret_basic`)},
+		{"500 for an unknown form", canarySecret, nil, answers{refuse, hostile.JSON(500, `{}`), grant}, 0, lines(`note  client_secret_basic answered 500`, `ok    client_secret_post  works$`)},
+		{"unauthorized_client", canarySecret, nil, answers{refuse, hostile.JSON(400, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  methods`, `fail  grant +.*client_credentials grant$`)},
+		{"unauthorized_client for a wrong secret", canarySecret, nil, answers{refuse, hostile.JSON(401, `{"error":"unauthorized_client"}`)}, statusRefused, lines(`note  client_secret_basic refused with unauthorized_client`, `note  client_secret_post  refused`, `fail  credentials`)},
 
 		{"no expiry and no type", canarySecret, nil, answers{refuse, token(start + `}`)}, 0, lines(`warn  token +the server doesn't say when it expires`, `warn  token +it has no token_type`)},
 		{"a short life", canarySecret, nil, answers{refuse, token(start + `,"token_type":"Bearer","expires_in":10}`)}, 0, lines(`warn  token +it lives for only 10s`)},
@@ -208,7 +208,7 @@ func TestDoctorFaults(t *testing.T) {
 
 		{"DPoP refused", plainSecret, nil, answers{refuse, grant, grant, grant, hostile.JSON(400, `{"error":"invalid_request"}`)}, 0, lines(`note  dpop +the server doesn't accept a DPoP proof: the server refused with invalid_request`)},
 		{"an assertion from the future accepted", plainSecret, byKey, answers{refuse, grant}, 0, lines(`ok    private_key_jwt     works$`, `ok    clock +the server accepts an assertion from 30s in the future$`)},
-		{"a probe overloads", plainSecret, nil, answers{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `fail  encoding +the server answered 503`, `note  stop`, `The Config for it:$`)},
+		{"a probe overloads", plainSecret, nil, answers{refuse, grant, grant, hostile.JSON(503, `{}`)}, statusTemporary, lines(`ok    client_secret_post  works$`, `note  stop`, `fail  encoding +the server answered 503`, `The Config for it:$`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestDoctorFaults(t *testing.T) {
 		})
 	}
 	t.Run("http", func(t *testing.T) {
-		doctored(t, clientOf("http://login.invalid/token"), nil, statusUnusable, lines(`fail  tls +the token URL is http`, `note  stop +doctor doesn't send credentials over http`))
+		doctored(t, clientOf("http://login.invalid/token"), nil, statusUnusable, lines(`note  stop +doctor doesn't send credentials over http`, `fail  tls +the token URL is http`))
 	})
 }
 
@@ -251,7 +251,7 @@ func TestD6_DoctorMetadata(t *testing.T) {
 		{"an endpoint for certificates only", func(m *metadata) { m.MTLSEndpointAliases.TokenEndpoint, m.TokenEndpoint = m.TokenEndpoint, "" }, nil, 0, lines(`ok    discovery +token endpoint none`, `ok    client_secret_basic works`)},
 		{"another token URL", func(m *metadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is used, but the metadata has another token endpoint`, `ok    client_secret_basic works`)},
 		{"another issuer, and a token URL", ofOther, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +.*it is that of the issuer`, `ok    client_secret_basic works`)},
-		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`fail  discovery +cannot discover .*: it has no token_endpoint; check the issuer, or set TokenURL instead$`, `note  stop +the token endpoint is unknown without metadata; give -token-url$`)},
+		{"no token endpoint", func(m *metadata) { m.TokenEndpoint = "" }, nil, statusUnusable, lines(`note  stop +the token endpoint is unknown without metadata; give -token-url$`, `fail  discovery +cannot discover .*: it has no token_endpoint; check the issuer, or set TokenURL instead$`)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -318,8 +318,8 @@ func TestDoctorHidesTheQuery(t *testing.T) {
 // TestDoctorNothingSent checks that an error before the request isn't reported as a
 // refusal.
 func TestDoctorNothingSent(t *testing.T) {
-	doctored(t, startServer(t).env().with("CLIENT_SECRET", "short "), []string{"-auth-method", secretJWT}, statusRefused, lines(
-		`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  credentials`,
+	doctored(t, startServer(t).env().with("CLIENT_SECRET", "short "), []string{"-auth-method", secretJWT}, statusUsage, lines(
+		`warn  secret +it begins or ends with white space`, `note  client_secret_jwt   not tried: client_secret_jwt: HS256 needs a secret`, `fail  client_secret_jwt +client_secret_jwt: HS256 needs a secret`,
 	))
 }
 
@@ -375,7 +375,7 @@ func TestK7_ListedAlgorithm(t *testing.T) {
 	}{
 		{"the default", []string{"PS256", "RS256"}, 0, lines(`ok    private_key_jwt +works`, `		Key: clientauth.KeyFile\(.*\),\n	},$`)},
 		{"another", []string{"PS256"}, 0, lines(`ok    private_key_jwt +works`, `		Algorithm: "PS256",$`)},
-		{"none", []string{"ES256"}, statusRefused, lines(`note  private_key_jwt +not tried with the issuer as audience: private_key_jwt: no algorithm of the key is listed .* lists \["ES256"\]; use another key, or set Algorithm`)},
+		{"none", []string{"ES256"}, statusUsage, lines(`note  private_key_jwt +not tried with the issuer as audience: private_key_jwt: no algorithm of the key is listed .* lists \["ES256"\]; use another key, or set Algorithm`)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, PublicKeys: []crypto.PublicKey{key.Public()}})

@@ -140,6 +140,12 @@ func parseToken(text string) *token {
 	return t
 }
 
+// algorithm returns the alg of a JWT, or "".
+func (t *token) algorithm() string {
+	algorithm, _ := t.Header["alg"].(string)
+	return algorithm
+}
+
 func decodePart(part string) (map[string]any, error) {
 	data, err := base64.RawURLEncoding.DecodeString(part)
 	if err != nil {
@@ -197,7 +203,7 @@ func sayMembers(say func(string, ...any), members map[string]any) {
 
 // explain says what some of the claims mean.
 func (t *token) explain(now time.Time, say func(name, format string, args ...any)) {
-	if alg, _ := t.Header["alg"].(string); strings.EqualFold(alg, "none") {
+	if strings.EqualFold(t.algorithm(), "none") {
 		say("signature", "none: no API should accept this token")
 	}
 	expiry, hasExpiry := moment(t.Claims["exp"])

@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdin io.R
 	if ctx.Err() != nil {
 		err = &failure{statusInterrupted, errors.New("interrupted")}
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(explain(err)))
+	fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(err.Error()))
 	return statusOf(err)
 }
 

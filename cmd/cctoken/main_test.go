@@ -108,7 +108,7 @@ func TestUsage(t *testing.T) {
 		{name: "an issuer over http", env: configured.with("TOKEN_URL", ""), args: []string{"token", "-issuer", "http://login.example"}, want: "the issuer is http"},
 		{name: "params", env: configured, args: []string{"token", "-params", "%zz"}, want: "-params is not form-encoded"},
 		{name: "a secret in params", env: configured, args: []string{"token", "-params", "client_secret=" + canarySecret}, want: "-params contains a parameter with the name of a secret"},
-		{name: "a scope in params", env: configured, args: []string{"token", "-params", "scope=a"}, want: "-params contains scope"},
+		{name: "a scope in params", env: configured, args: []string{"doctor", "-n", "-params", "scope=a", "-scopes", "b"}, want: "-params contains scope, and there is also -scopes"},
 		{name: "a method", env: configured, args: []string{"token", "-auth-method", "basic"}, want: "-auth-method must be one of client_secret_basic, "},
 		{name: "a method without key", env: configured, args: []string{"token", "-auth-method", privateKeyJWT}, want: "private_key_jwt needs -key-file or -assertion-file"},
 		{name: "a method without certificate", env: configured, args: []string{"token", "-auth-method", tlsAuth}, want: "tls_client_auth needs -cert-file and -key-file"},

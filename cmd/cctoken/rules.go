@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"golang.org/x/oauth2"
+
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 )
@@ -17,13 +19,8 @@ func isCleartext(address string) bool {
 }
 
 // isTemporary reports whether the request that ended with err may succeed later. The
-// status is that of the last answer, or 0. The errors of Discover don't contain it.
+// status is that of the last answer, or 0: the errors of Discover don't contain it.
 func isTemporary(err error, status int) bool {
-	return clientcredentials.IsTemporary(err) || isTemporaryStatus(status)
-}
-
-// isTemporaryStatus reports whether a server that answers with this status may answer
-// with another one later.
-func isTemporaryStatus(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+	return clientcredentials.IsTemporary(err) ||
+		clientcredentials.IsTemporary(&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}})
 }

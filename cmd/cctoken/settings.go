@@ -151,11 +151,11 @@ func (s *settings) complete(ctx context.Context) (err error) {
 	if s.form, err = url.ParseQuery(s.params); err != nil {
 		return usagef("-params is not form-encoded; write it like audience=https://api.example.com&resource=...")
 	}
+	if s.scopes != "" && s.form.Has("scope") {
+		return usagef("-params contains scope, and there is also -scopes; leave one out")
+	}
 	for name := range s.form {
-		switch {
-		case name == "client_id", name == "grant_type", name == "scope":
-			return usagef("-params contains %s, which has its own setting or a fixed value; see cctoken help", name)
-		case redact.IsCredentialName(name):
+		if redact.IsCredentialName(name) {
 			return usagef("-params contains a parameter with the name of a secret, and no flag takes a secret; see cctoken help")
 		}
 	}
@@ -222,3 +222,6 @@ func (s *settings) certificate(ctx context.Context) (*tls.Certificate, error) {
 }
 
 func (s *settings) scopeList() []string { return strings.Fields(s.scopes) }
+
+// requested returns the scopes that a token request contains.
+func (s *settings) requested() string { return cmp.Or(s.scopes, s.form.Get("scope")) }

@@ -32,7 +32,7 @@ type failure struct {
 	err    error
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Error() string { return strings.TrimPrefix(f.err.Error(), "oauth2: ") }
 func (f *failure) Unwrap() error { return f.err }
 
 // usagef returns a failure with statusUsage.
@@ -62,8 +62,9 @@ func requestStatus(err error, answered int) int {
 	return statusUnusable
 }
 
-// explain says what went wrong and what to do about it.
-func explain(err error) string {
+// explain says why there is no answer, or not one of a token endpoint, and what to change.
+// If that is empty, the library's error contains it.
+func explain(err error) (said, change string) {
 	var (
 		refusal   *oauth2.RetrieveError
 		authority x509.UnknownAuthorityError
@@ -73,83 +74,32 @@ func explain(err error) string {
 		dns       *net.DNSError
 		operation *net.OpError
 	)
-	text := err.Error()
+	said = err.Error()
 	if errors.As(err, &refusal) {
-		text = strings.TrimSuffix(text, ": "+refusal.Error()) // It quotes the server.
+		said = strings.TrimSuffix(said, ": "+refusal.Error()) // It quotes the server.
 	}
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "oauth2: "), "cannot fetch token: ")
-	advise := func(advice string) string { return text + "; " + advice }
+	said = strings.TrimPrefix(strings.TrimPrefix(said, "oauth2: "), "cannot fetch token: ")
 	switch {
-	case refusal != nil && !isRedirect(refusal.Response.StatusCode):
-		return explainRefusal(refusal)
 	case errors.As(err, &authority):
-		return advise("check that this is the right server, then name a file with its certification authority with -ca-file")
+		change = "check that this is the right server, then name a file with its certification authority with -ca-file"
 	case errors.As(err, &hostname):
-		return advise("check the address: the certificate of the server is for another one")
+		change = "check the address: the certificate of the server is for another one"
 	case errors.As(err, &invalid):
-		return advise("check the clock of this machine, and the server's certificate")
+		change = "check the clock of this machine, and the server's certificate"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return advise("check the scheme and the port of the address")
+		change = "check the scheme and the port of the address"
 	case errors.As(err, &dns):
-		return advise("check the host name in the address")
+		change = "check the host name in the address"
 	case errors.Is(err, context.DeadlineExceeded):
-		return advise("check that this machine can reach the server, or allow more time with -timeout")
+		change = "check that this machine can reach the server, or allow more time with -timeout"
+	case tlsalert.Is(err) && strings.Contains(said, "no renegotiation"):
+		change = "the server asks for a client certificate by renegotiation, which Go's TLS doesn't do by default: use an address of the server that asks in the handshake, or set Renegotiation in the tls.Config of Config.HTTPClient"
 	case tlsalert.Is(err):
-		return advise("the server may require a client certificate, or another one: see -cert-file")
+		change = "the server may require a client certificate, or another one: see -cert-file"
 	case errors.As(err, &operation) && operation.Op == "dial":
-		return advise("check the host and the port of the address, and that the server is running")
+		change = "check the host and the port of the address, and that the server is running"
 	}
-	return text
+	return said, change
 }
 
 func isRedirect(status int) bool { return 300 <= status && status <= 399 }
-
-// isMissing reports whether the status says that there is no token endpoint.
-func isMissing(status int) bool {
-	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
-}
-
-// explainRefusal says how the server refused, RFC 6749, Section 5.2.
-func explainRefusal(refusal *oauth2.RetrieveError) string {
-	status := refusal.Response.StatusCode
-	if refusal.ErrorCode == "" {
-		return fmt.Sprintf("the server answered %d without an OAuth error; %s", status, adviseStatus(status))
-	}
-	text := fmt.Sprintf("the server refused with %s (status %d)", refusal.ErrorCode, status)
-	if refusal.ErrorDescription != "" {
-		text += fmt.Sprintf(", saying %q", refusal.ErrorDescription)
-	}
-	return text + "; " + adviseCode(refusal.ErrorCode, status)
-}
-
-// adviseCode says what to do about an error code, RFC 6749, Section 5.2.
-func adviseCode(code string, status int) string {
-	switch code {
-	case "invalid_client":
-		return "check the client id, the credentials, and the authentication method that the client is registered for: cctoken doctor tries each"
-	case "unauthorized_client", "unsupported_grant_type":
-		return "check the credentials, and that the client is allowed to use the client_credentials grant"
-	case "invalid_scope":
-		return "check -scopes, and which scopes the client is allowed to request"
-	case "invalid_target":
-		return "check resource and audience in -params"
-	case "use_dpop_nonce", "invalid_dpop_proof":
-		return "check the clock of this machine, and -dpop-key-file: the client may be registered for bound tokens"
-	case "temporarily_unavailable", "server_error":
-		return adviseStatus(http.StatusServiceUnavailable)
-	}
-	return adviseStatus(status)
-}
-
-// adviseStatus says what to do about a status without an error code.
-func adviseStatus(status int) string {
-	switch {
-	case status == http.StatusTooManyRequests:
-		return "wait before you try again: the server asks for it"
-	case isTemporaryStatus(status):
-		return "try again later"
-	case isMissing(status):
-		return "check that the token URL is the address of a token endpoint"
-	}
-	return "check the token URL, then what the server expects of this client: cctoken doctor tries each method"
-}

@@ -44,7 +44,7 @@ func printToken(ctx context.Context, c *call) error {
 	case *header:
 		fmt.Fprintf(c.out, "Authorization: %s %s\n", token.Type(), token.AccessToken)
 	case *inJSON:
-		return writeJSON(c.out, newTokenJSON(token, s.scopes))
+		return writeJSON(c.out, newTokenJSON(token, s.requested()))
 	default:
 		fmt.Fprintln(c.out, token.AccessToken)
 	}
@@ -68,19 +68,24 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	}
 	w := newWire(s, m.cert, maxTokenRequests)
 	defer w.close()
+	known := situation{settings: s, server: server{endpoint: s.tokenURL}}
+	explained := func(err error) error {
+		known.sent = w.sent()
+		return known.diagnose(err).failure()
+	}
 	conf := &clientcredentials.Config{TokenURL: s.tokenURL}
 	if conf.TokenURL == "" {
-		metadata, err := w.discover(ctx, s.issuer)
-		if err != nil {
-			return nil, err
+		if known.metadata, err = w.discover(ctx, s.issuer); err != nil {
+			return nil, explained(err)
 		}
-		if conf, err = s.discovered(m, metadata); err != nil {
+		if conf, err = s.discovered(m, known.metadata); err != nil {
 			return nil, err
 		}
 		if m.name == "" {
 			m.style = conf.AuthStyle
 		}
 	}
+	known.endpoint = conf.TokenURL
 	if isCleartext(conf.TokenURL) {
 		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, so that others on the network can read the credentials and the token; use https\n")
 	}
@@ -88,10 +93,13 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	conf.Retry.TotalTimeout = timeout
 	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
 	token, err := w.token(ctx, conf)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return token, nil
+	case ctx.Err() != nil:
 		err = &failure{statusTemporary, context.Cause(ctx)}
 	}
-	return token, err
+	return nil, explained(err)
 }
 
 // attemptTimeout returns how long one attempt may take: the library's default, or a

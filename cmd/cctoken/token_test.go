@@ -68,10 +68,10 @@ func TestTokenStatus(t *testing.T) {
 		want   string
 	}{
 		{"invalid_client", refusal(401, `{"error":"invalid_client","error_description":"Bad\u001b[2J client"}`), statusRefused, `refused with invalid_client (status 401), saying "Bad`},
-		{"invalid_scope", refusal(400, `{"error":"invalid_scope"}`), statusRefused, "check -scopes"},
-		{"invalid_target", refusal(400, `{"error":"invalid_target"}`), statusRefused, "check resource and audience in -params"},
+		{"invalid_scope", refusal(400, `{"error":"invalid_scope"}`), statusRefused, "give -scopes"},
+		{"invalid_target", refusal(400, `{"error":"invalid_target"}`), statusRefused, "as in -params audience="},
 		{"unauthorized_client", refusal(400, `{"error":"unauthorized_client"}`), statusRefused, "client_credentials grant"},
-		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusRefused, "check that the token URL is the address of a token endpoint"},
+		{"not found", hostile.Text(404, "text/html", "<h1>Where?"), statusUnusable, "change -token-url: it isn't the address of a token endpoint"},
 		{"unavailable", refusal(503, `{"error":"temporarily_unavailable"}`), statusTemporary, "try again later"},
 		{"too many requests", refusal(429, `{}`), statusTemporary, "the server asks for it"},
 		{"reset", hostile.Reset(), statusTemporary, "/token"},

@@ -26,10 +26,12 @@ const maxSaid = 4 << 10
 // A wire sends requests and records how each went, without its content. It is safe for
 // concurrent use.
 type wire struct {
-	base *http.Transport
+	base     *http.Transport
+	presents bool // a certificate
 
 	mu        sync.Mutex // protects the rest
 	exchanges []exchange
+	asked     bool     // the server has asked for a certificate
 	secrets   []string // the credentials that were sent, to mask them where the server repeats them
 	left      int      // how many more requests may be sent
 }
@@ -43,6 +45,10 @@ type exchange struct {
 	reused         bool // whether the connection had been used before
 	tls            *tls.ConnectionState
 	proto          string
+
+	// What the client has sent, without secrets.
+	assertion, proof *token // nil: none
+	presents, asked  bool   // whether the client has a certificate for the connection, and the server wants one
 }
 
 var errTooMany = errors.New("cctoken tried to send more requests than it announced; this is a bug in cctoken")
@@ -53,10 +59,16 @@ var errTooMany = errors.New("cctoken tried to send more requests than it announc
 func newWire(s *settings, cert *tls.Certificate, requests int) *wire {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: s.roots}
+	w := &wire{base: base, left: requests, presents: cert != nil}
 	if cert != nil {
-		base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+		base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.asked = true
+			return cert, nil
+		}
 	}
-	return &wire{base: base, left: requests}
+	return w
 }
 
 func (w *wire) client() *http.Client { return &http.Client{Transport: w} }
@@ -77,12 +89,23 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		GotConn: func(info httptrace.GotConnInfo) { e.reused = info.Reused },
 	})
 	req = req.WithContext(ctx)
-	secrets, err := secretsOf(req)
+	form, err := formOf(req)
 	if err != nil {
 		return nil, err
 	}
+	if assertion := form.Get("client_assertion"); assertion != "" {
+		e.assertion = parseToken(assertion)
+	}
+	if proof := req.Header.Get("DPoP"); proof != "" {
+		e.proof = parseToken(proof)
+	}
 	w.mu.Lock()
-	w.secrets = append(w.secrets, secrets...)
+	w.secrets = append(w.secrets, redact.HeaderSecrets(req.Header)...)
+	for name, values := range form {
+		if redact.IsCredentialName(name) {
+			w.secrets = append(w.secrets, values...)
+		}
+	}
 	w.mu.Unlock()
 	resp, err := w.base.RoundTrip(req)
 	e.answered = time.Now()
@@ -90,27 +113,25 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		e.status, e.date, e.tls, e.proto = resp.StatusCode, resp.Header.Get("Date"), resp.TLS, resp.Proto
 	}
 	w.mu.Lock()
+	e.presents, e.asked = w.presents, w.asked
 	w.exchanges = append(w.exchanges, e)
 	w.mu.Unlock()
 	return resp, err
 }
 
-// secretsOf returns the credentials in a token request. It gives req a new body.
-func secretsOf(req *http.Request) ([]string, error) {
-	secrets := redact.HeaderSecrets(req.Header)
+// formOf returns the form in the body of a token request. It gives req a new body.
+func formOf(req *http.Request) (url.Values, error) {
 	if req.Body == nil {
-		return secrets, nil
+		return nil, nil
 	}
 	body, err := io.ReadAll(req.Body)
 	req.Body.Close()
 	req.Body = io.NopCloser(bytes.NewReader(body))
-	form, _ := url.ParseQuery(string(body)) // It is the library's.
-	for name, values := range form {
-		if redact.IsCredentialName(name) {
-			secrets = append(secrets, values...)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return secrets, err
+	form, _ := url.ParseQuery(string(body)) // It is the library's.
+	return form, nil
 }
 
 // sent returns the exchanges so far, oldest first.

@@ -147,9 +147,16 @@ const provider = new Provider(main.origin, {
   ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) },
 });
 
-main.server.on('request', provider.callback());
+// Node.js itself writes Date by the true clock.
+const handle = provider.callback();
+function answer(req, res) {
+  res.setHeader('Date', new Date().toUTCString());
+  return handle(req, res);
+}
+
+main.server.on('request', answer);
 if (alias !== main) {
-  alias.server.on('request', provider.callback());
+  alias.server.on('request', answer);
 }
 
 // ---- the protected resource

@@ -1,0 +1,396 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+)
+
+// A topic is what a failed request is about. Later topics say more about what the user
+// can change. So the failure with the highest topic is the most telling one.
+type topic int
+
+const (
+	aboutNothing     topic = iota // nothing was sent, or the answer doesn't say
+	aboutServer                   // a fault of the server, or its overload
+	aboutRequest                  // the form of the request
+	aboutMethod                   // a method that the client isn't registered for
+	aboutCredentials              // an answer that says nothing but that they are wrong
+	aboutFault                    // the examination ended early: no answer, or one that isn't to be trusted
+	aboutEndpoint                 // no token endpoint at this address
+	aboutClient                   // a client that is unknown or disabled
+	aboutKey                      // the key of an assertion
+	aboutKeyID
+	aboutAlgorithm
+	aboutAssertion // the audience of an assertion
+	aboutLife      // credentials that have expired
+	aboutClock
+	aboutBinding // tokens must be bound, and the answer doesn't say to what
+	aboutCertificate
+	aboutDPoP
+	aboutGrant
+	aboutAudience // for which API the token is
+	aboutScope
+)
+
+// subjects are the topics in the report.
+var subjects = [...]string{
+	"request", "server", "request", "method", "credentials", "server", "endpoint", "client", "key", "key id",
+	"algorithm", "audience", "credentials", "clock", "binding", "certificate", "dpop", "grant", "audience", "scope",
+}
+
+// A situation is what is known about a token request that failed.
+type situation struct {
+	*settings
+	server
+	sent []exchange // by the wire that carried the request, which is the last
+}
+
+// A diagnosis says why a request brought no token.
+type diagnosis struct {
+	topic   topic
+	subject string // the first word in the report
+	status  int    // the exit status
+	said    string // what happened
+	change  string // the one thing to change; empty: said contains it
+	settled bool   // another method wouldn't help: the server knows the client, and refuses what it requests
+}
+
+func (d diagnosis) String() string {
+	if d.change == "" {
+		return d.said
+	}
+	return d.said + "; " + d.change
+}
+
+// failure returns d as an error.
+func (d diagnosis) failure() error { return &failure{d.status, errors.New(d.String())} }
+
+// mostTelling returns the first of the diagnoses with the highest topic. There must be one.
+func mostTelling(diagnoses []diagnosis) diagnosis {
+	return slices.MaxFunc(diagnoses, func(a, b diagnosis) int { return cmp.Compare(a.topic, b.topic) })
+}
+
+// diagnose says why the request ended with err, and what to change.
+func (s *situation) diagnose(err error) diagnosis {
+	d := diagnosis{topic: aboutFault, subject: subjects[aboutFault], status: statusOf(err)}
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) || isRedirect(refusal.Response.StatusCode) {
+		d.said, d.change = explain(err)
+		return d
+	}
+	d.said = "the server " + quoteRefusal(refusal)
+	d.topic = s.topicOf(refusal)
+	_, isClear := topicsOfCodes[refusal.ErrorCode]
+	d.settled = isClear || d.topic >= aboutBinding && refusal.ErrorCode != "invalid_client" && refusal.Response.StatusCode != http.StatusUnauthorized
+	about := d.topic
+	if about == aboutCredentials {
+		about = s.suspect() // It ranks no higher than what the server said.
+	}
+	if about == aboutEndpoint {
+		d.status = statusUnusable
+	}
+	d.subject, d.change = subjects[about], s.advise(about)
+	return d
+}
+
+// quoteRefusal says how the server refused, RFC 6749, Section 5.2.
+func quoteRefusal(refusal *oauth2.RetrieveError) string {
+	if refusal.ErrorCode == "" {
+		return fmt.Sprintf("answered %d without an OAuth error", refusal.Response.StatusCode)
+	}
+	text := fmt.Sprintf("refused with %s (status %d)", refusal.ErrorCode, refusal.Response.StatusCode)
+	if refusal.ErrorDescription != "" {
+		text += fmt.Sprintf(", saying %q", refusal.ErrorDescription)
+	}
+	return text
+}
+
+// topicsOfCodes are the topics of error codes that say enough: RFC 6749, Section 5.2, RFC
+// 8707, Section 2, RFC 9449, Sections 5 and 8, and some that servers have made up.
+var topicsOfCodes = map[string]topic{
+	"invalid_scope":          aboutScope,
+	"insufficient_scope":     aboutScope,
+	"invalid_target":         aboutAudience,
+	"invalid_resource":       aboutAudience,
+	"invalid_audience":       aboutAudience,
+	"unsupported_grant_type": aboutGrant,
+	"invalid_dpop_proof":     aboutDPoP,
+	"use_dpop_nonce":         aboutDPoP,
+}
+
+// topicsOfWords are the topics of words in an error_description. The first match counts.
+var topicsOfWords = []struct {
+	topic   topic
+	pattern *regexp.Regexp
+}{
+	{aboutDPoP, regexp.MustCompile(`\bdpop\b`)},
+	{aboutClock, regexp.MustCompile(`\b(iat|nbf|exp)\b|\bin the future\b|\bnot yet valid\b|\bvalid time range\b|\bclocks?\b`)},
+	{aboutLife, regexp.MustCompile(`\bexpired?\b`)},
+	{aboutKeyID, regexp.MustCompile(`\bkid\b|\bkey[ _-]?id\b|\bkey (was |could )?not (be )?found\b|\bno (matching |suitable )?key\b`)},
+	{aboutAlgorithm, regexp.MustCompile(`\balg(orithm)?s?\b`)},
+	{aboutScope, regexp.MustCompile(`\bscopes?\b`)},
+	{aboutAudience, regexp.MustCompile(`\baud(iences?)?\b|\bresources?\b|\bservice not found\b|\bnot authorized to access\b`)},
+	{aboutGrant, regexp.MustCompile(`\bgrant|\bservice account`)},
+	{aboutCertificate, regexp.MustCompile(`\bcertificate\b|\bmutual[ -]tls\b|\bmtls\b`)},
+	{aboutMethod, regexp.MustCompile(`\bauth(entication)?[ _]method\b`)},
+	{aboutClient, regexp.MustCompile(`\b(unknown|disabled|inactive|locked) (client|application)\b|\b(client|application)\b.*\b(not (be )?(found|exist|active|enabled)|does(n't| not) exist|unknown|disabled|inactive|locked|suspended)\b`)},
+	{aboutKey, regexp.MustCompile(`\bsignature\b|\bjwks\b|\bpublic key\b`)},
+}
+
+// filler matches what a description contains without meaning: the examples of RFC 6749,
+// Section 5.2, which many servers repeat, and addresses.
+var filler = regexp.MustCompile(`(\(e\.g\.,?|due to) unknown client,[^.)]*|https?://[^\s"']*`)
+
+// topicOf returns what a refusal is about.
+func (s *situation) topicOf(refusal *oauth2.RetrieveError) topic {
+	code, status := refusal.ErrorCode, refusal.Response.StatusCode
+	if about, ok := topicsOfCodes[code]; ok {
+		return about
+	}
+	about := s.topicOfWords(refusal.ErrorDescription)
+	switch {
+	case s.form.Has("grant_type") && (code == "invalid_grant" || code == "invalid_request" && about == aboutNothing):
+		return aboutGrant // It may need other parameters.
+	case code == "invalid_grant" && about != aboutDPoP && about != aboutCertificate:
+		return aboutBinding // There is no grant that could be invalid.
+	case isMissing(status) && !isAboutClient(code):
+		return aboutEndpoint
+	case clientcredentials.IsTemporary(refusal):
+		return aboutServer
+	case about != aboutNothing:
+		return about
+	case code == "unauthorized_client" && status != http.StatusUnauthorized: // With 401, it stands for a wrong secret.
+		return aboutGrant
+	case isAboutClient(code), code == "access_denied", status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return aboutCredentials
+	}
+	return aboutRequest
+}
+
+// topicOfWords returns what a description is about, or aboutNothing.
+func (s *situation) topicOfWords(description string) topic {
+	text := filler.ReplaceAllString(strings.ToLower(description), "")
+	if s.clientID != "" { // It may be called anything.
+		text = regexp.MustCompile(`(^|[^\w-])`+regexp.QuoteMeta(strings.ToLower(s.clientID))+`($|[^\w-])`).ReplaceAllString(text, "${1}client$2")
+	}
+	for _, words := range topicsOfWords {
+		if words.pattern.MatchString(text) {
+			return s.specify(words.topic, text)
+		}
+	}
+	return aboutNothing
+}
+
+// specify returns what a word is about, which depends on the credentials that were sent.
+func (s *situation) specify(about topic, text string) topic {
+	asserts := s.last().assertion != nil
+	switch {
+	case about == aboutAudience && asserts && !s.form.Has("audience") && !s.form.Has("resource"):
+		return aboutAssertion
+	case about == aboutLife && asserts && s.assertionFile == "" && !strings.Contains(text, "secret"):
+		return aboutClock // Each assertion is a new one.
+	case about == aboutCertificate && asserts:
+		return aboutKey // It is the certificate of the key.
+	case (about == aboutKeyID || about == aboutAlgorithm || about == aboutKey) && !asserts:
+		return aboutCredentials
+	}
+	return about
+}
+
+// isAboutClient reports whether the code, RFC 6749, Section 5.2, says that the request came
+// to a token endpoint, and that it didn't like the client.
+func isAboutClient(code string) bool {
+	return code == "invalid_client" || code == "unauthorized_client"
+}
+
+// isMissing reports whether the status says that there is no token endpoint.
+func isMissing(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
+}
+
+// isSettled reports whether another method wouldn't help: the server has authenticated the
+// client, and refuses what it asks for.
+func (d diagnosis) isSettled() bool { return d.topic >= aboutBinding }
+
+// last returns the exchange that failed.
+func (s *situation) last() exchange {
+	if len(s.sent) == 0 {
+		return exchange{}
+	}
+	return s.sent[len(s.sent)-1]
+}
+
+// suspect returns the most probable reason why the server didn't accept the credentials,
+// if it didn't say.
+func (s *situation) suspect() topic {
+	last := s.last()
+	switch {
+	case last.presents:
+		return aboutCertificate
+	case last.assertion == nil:
+		return aboutCredentials
+	}
+	var (
+		audience          = texts(last.assertion.Claims["aud"])
+		expiry, hasExpiry = moment(last.assertion.Claims["exp"])
+		algorithm         = last.assertion.algorithm()
+		hasKeyID          = last.assertion.Header["kid"] != nil || last.assertion.Header["x5t#S256"] != nil
+		isHMAC            = strings.HasPrefix(algorithm, "HS")
+	)
+	switch {
+	case s.assertionFile != "" && hasExpiry && expiry.Before(last.sent):
+		return aboutLife
+	case s.isClockWrong():
+		return aboutClock
+	case s.metadata != nil && isUnlisted(algorithm, s.metadata.TokenEndpointAuthSigningAlgValuesSupported):
+		return aboutAlgorithm
+	case !slices.Contains(audience, s.endpoint) && (s.issuer == "" || !slices.Contains(audience, s.issuer)):
+		return aboutAssertion
+	case isHMAC && s.algorithm == "":
+		return aboutCredentials
+	case !isHMAC && !hasKeyID:
+		return aboutKeyID
+	case s.algorithm != "", strings.HasPrefix(algorithm, "RS"): // A key of another kind has one algorithm.
+		return aboutAlgorithm
+	}
+	return aboutKey
+}
+
+// isClockWrong reports whether the server's clock and the clock of this machine differ.
+func (s *situation) isClockWrong() bool {
+	skew, known := clockSkew(s.sent)
+	return known && max(skew, -skew) > closeClocks
+}
+
+// isUnlisted reports whether the metadata has a list without this algorithm.
+func isUnlisted(algorithm string, listed []string) bool {
+	return len(listed) > 0 && algorithm != "" && !slices.Contains(listed, algorithm)
+}
+
+// advise returns the one thing to change.
+func (s *situation) advise(about topic) string {
+	last := s.last()
+	switch about {
+	case aboutScope:
+		if s.requested() == "" {
+			return "give -scopes: the server may not have any by default"
+		}
+		if s.metadata != nil && len(s.metadata.ScopesSupported) > 0 {
+			if unlisted := without(strings.Fields(s.requested()), s.metadata.ScopesSupported); len(unlisted) > 0 {
+				return "change -scopes: the metadata doesn't list " + clippedList(unlisted, "")
+			}
+		}
+		return "change -scopes, or have the server's operator allow the client what it requests"
+	case aboutAudience:
+		if s.form.Has("audience") || s.form.Has("resource") {
+			return "change audience or resource in -params to what the server calls the API, or have its operator allow it to the client"
+		}
+		return "name the API that the token is for, as in -params audience=https://api.example.com; the server's documentation says whether it is audience or resource"
+	case aboutGrant:
+		if s.form.Has("grant_type") {
+			return "change grant_type in -params, or have the server's operator allow it to the client"
+		}
+		return "have the server's operator allow the client the client_credentials grant"
+	case aboutDPoP:
+		switch {
+		case s.dpop == nil:
+			return "give -dpop-key-file: the server binds the client's tokens to a key (RFC 9449)"
+		case s.isClockWrong():
+			return s.advise(aboutClock)
+		case s.metadata != nil && last.proof != nil && isUnlisted(last.proof.algorithm(), s.metadata.DPoPSigningAlgValuesSupported):
+			return "change -dpop-key-file to a key for one of the algorithms that the metadata lists: " + clippedList(s.metadata.DPoPSigningAlgValuesSupported, "")
+		}
+		return "change -dpop-key-file: the client may be registered for another key or another kind of key"
+	case aboutBinding:
+		if s.metadata != nil && s.metadata.TLSClientCertificateBoundAccessTokens {
+			return s.advise(aboutCertificate)
+		}
+		return "give -dpop-key-file or -cert-file: the server seems to bind the client's tokens"
+	case aboutCertificate:
+		switch {
+		case s.certFile == "":
+			return "give -cert-file and -key-file: the server seems to bind the client's tokens to a certificate (RFC 8705)"
+		case !last.presents:
+			return "have the client registered for tls_client_auth: with other methods, the certificate isn't presented"
+		case !last.asked:
+			return "change -token-url: at this address the server doesn't ask for a certificate; the metadata may have another one in mtls_endpoint_aliases"
+		}
+		return "change -cert-file to the certificate that the client is registered with"
+	case aboutClock:
+		return "correct the clock: of this machine, or of the server" + s.skewText()
+	case aboutLife:
+		if last.assertion != nil && s.assertionFile != "" {
+			return "put a new assertion into -assertion-file: it has expired"
+		}
+		return "set " + s.secretName() + " to a new secret: this one has expired"
+	case aboutAssertion:
+		if s.assertionFile != "" {
+			return fmt.Sprintf("have the assertion in -assertion-file made for this server: its aud is %s", clippedList(texts(last.assertion.Claims["aud"]), "missing"))
+		}
+		return "change -assertion-audience, or give -issuer: the server may not accept the aud of the assertion, " + clippedList(texts(last.assertion.Claims["aud"]), "")
+	case aboutAlgorithm:
+		change := fmt.Sprintf("change -algorithm: the client may be registered for another one than %s, or for another key", last.assertion.algorithm())
+		if s.metadata != nil && isUnlisted(last.assertion.algorithm(), s.metadata.TokenEndpointAuthSigningAlgValuesSupported) {
+			change = "change -algorithm to one that the metadata lists: " + clippedList(s.metadata.TokenEndpointAuthSigningAlgValuesSupported, "")
+		}
+		return change
+	case aboutKeyID:
+		if last.assertion.Header["kid"] == nil {
+			return "give -key-id: the assertion has no kid, by which servers find the client's public key"
+		}
+		return "change -key-id to the kid of the public key that the client is registered with"
+	case aboutKey:
+		return "have the public key of the assertion registered for the client, with the same kid; or change -key-file"
+	case aboutClient:
+		return "check -client-id, and that the client is enabled at the server"
+	case aboutEndpoint:
+		if s.metadata != nil && s.metadata.TokenEndpoint != "" && s.metadata.TokenEndpoint != s.endpoint {
+			return "change -token-url to the token endpoint in the metadata: " + redact.AddressText(s.metadata.TokenEndpoint)
+		}
+		return "change -token-url: it isn't the address of a token endpoint"
+	case aboutMethod:
+		return "change -auth-method to the one that the client is registered for"
+	case aboutRequest:
+		return "check -params and -scopes: the server misses something, or doesn't understand it"
+	case aboutNothing, aboutServer, aboutFault:
+		if last.status == http.StatusTooManyRequests {
+			return "wait before you try again: the server asks for it"
+		}
+		return "try again later"
+	case aboutCredentials:
+	}
+	if strings.TrimSpace(s.secret) != s.secret {
+		return "remove the white space at the ends of " + s.secretName()
+	}
+	return "check -client-id and " + s.secretName() + ", and the authentication method that the client is registered for"
+}
+
+// secretName returns where the secret comes from.
+func (s *settings) secretName() string {
+	switch {
+	case s.secretFile != "":
+		return "-secret-file"
+	case s.secret != "":
+		return "CLIENT_SECRET"
+	}
+	return "the credentials"
+}
+
+// skewText says by how much the server's clock differs.
+func (s *situation) skewText() string {
+	skew, known := clockSkew(s.sent)
+	if !known || skew == 0 {
+		return ""
+	}
+	return "; the server's is " + describeSkew(skew)
+}
