@@ -174,7 +174,7 @@ func TestCctokenOnServers(t *testing.T) {
 		},
 		{
 			"oidc-provider, client_secret_jwt", oidcProvider.start, assertionSecret, secretJWT, nil, true, "", secretJWT,
-			`ok    client_secret_jwt +works with the issuer as audience`, `note  client_secret_jwt +refused.* invalid_client`,
+			`ok    client_secret_jwt +works`, `note  client_secret_jwt +refused.* invalid_client`,
 		},
 		{
 			"oidc-provider, DPoP", oidcProviderNonce.start, "", privateKeyJWT, dpopBound(), true,

@@ -270,9 +270,12 @@ func (s *settings) wantsBasic() bool {
 	return s.secret != "" && (s.authMethod == "" || s.authMethod == secretBasic)
 }
 
-// variesAudience reports whether m is tried with a second audience.
+// variesAudience reports whether m is tried with a second audience. Few clients use
+// client_secret_jwt, so it must not use up the refusals that the other methods need.
 func (e *examination) variesAudience(m *method) bool {
-	return e.settings.issuer != "" && m.audience == "" && (m.name == privateKeyJWT && e.settings.assertionFile == "" || m.name == secretJWT)
+	s := e.settings
+	isSigned := m.name == privateKeyJWT && s.assertionFile == "" || m.name == secretJWT && s.authMethod != ""
+	return isSigned && s.issuer != "" && m.audience == ""
 }
 
 // isPlain reports whether form encoding doesn't change text.

@@ -266,7 +266,7 @@ func TestDoctorIsPolite(t *testing.T) {
 	env := clientOf("").with("ISSUER", s.URL)
 	dry := doctored(t, env, []string{"-n"}, 0, "POST a token request with client_secret_basic_raw")
 	assert.Empty(t, s.Received())
-	assert.Equal(t, 12, announced(t, dry.stdout))
+	assert.Equal(t, 11, announced(t, dry.stdout))
 	wet := cctoken(t, env, "", "doctor")
 	assert.True(t, strings.HasPrefix(wet.stdout, dry.stdout), "without -n, the announcement is another one")
 

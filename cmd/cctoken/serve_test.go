@@ -78,7 +78,7 @@ func TestServe(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, env["TOKEN_URL"], metadata.TokenEndpoint)
 	assert.Equal(t, []string{"a", "b"}, metadata.ScopesSupported)
-	doctored(t, env, nil, 0, lines(`ok    client_secret_jwt   works with the issuer as audience$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`))
+	doctored(t, env, nil, 0, lines(`ok    client_secret_jwt   works$`, `ok    client_secret_basic works$`, `ok    encoding`, `ok    client_secret_post  works$`, `ok    dpop`))
 
 	token := strings.TrimSpace(cctoken(t, env, "", "token").stdout)
 	assert.Equal(t, http.StatusOK, callAPI(t, env["API_URL"]+"reports", "Bearer "+token))

@@ -93,7 +93,7 @@ func explain(err error) (said, change string) {
 	case errors.Is(err, context.DeadlineExceeded):
 		change = "check that this machine can reach the server, or allow more time with -timeout"
 	case tlsalert.Is(err) && strings.Contains(said, "no renegotiation"):
-		change = "the server asks for a client certificate by renegotiation, which Go's TLS doesn't do by default: use an address of the server that asks in the handshake, or set Renegotiation in the tls.Config of Config.HTTPClient"
+		change = "change -token-url to an address that asks for the client certificate in the TLS handshake: this one asks by renegotiation, for which a program must set Renegotiation in the tls.Config of its HTTPClient"
 	case tlsalert.Is(err):
 		change = "the server may require a client certificate, or another one: see -cert-file"
 	case errors.As(err, &operation) && operation.Op == "dial":

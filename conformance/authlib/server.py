@@ -65,7 +65,7 @@ class Client(ClientMixin):
         return self.metadata["token_endpoint_auth_method"] == method
 
     def check_grant_type(self, grant_type):
-        return grant_type == "client_credentials"
+        return grant_type in self.metadata.get("grant_types", ["client_credentials"])
 
 
 class Token(TokenMixin):

@@ -94,7 +94,9 @@ def clients(request):
         Application.objects.update_or_create(client_id=c["client_id"], defaults={
             "client_secret": c["client_secret"],
             "client_type": Application.CLIENT_CONFIDENTIAL,
-            "authorization_grant_type": Application.GRANT_CLIENT_CREDENTIALS,
+            # A client has one grant.
+            "authorization_grant_type": Application.GRANT_CLIENT_CREDENTIALS
+            if "client_credentials" in c.get("grant_types", ["client_credentials"]) else Application.GRANT_PASSWORD,
         })
     return JsonResponse({})
 
