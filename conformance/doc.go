@@ -57,6 +57,9 @@
 // TestCctoken runs the scripts in testdata/cctoken with cctoken, the command line tool, as
 // it is installed. TestCctokenOnServers runs it against the servers. It also compiles the
 // Config that cctoken doctor writes for each of them, which must lead to a token.
+// TestC2_DoctorNamesTheCause makes ten kinds of mistakes at the servers, which cctoken
+// doctor must name. TestC7_Renegotiation has a small server of its own
+// (renegotiation/server.mjs).
 //
 // TestAssertions, TestDPoP and TestMutualTLS test the servers themselves: what they accept,
 // and what they refuse. Without the refusals, it would mean little that the servers accept

@@ -27,8 +27,8 @@ func asserted(header, claims string) exchange {
 	return exchange{sent: time.Unix(1_800_000_000, 0), assertion: parseToken(unsigned(header, claims))}
 }
 
-// TestC2_Diagnosis judges answers as servers in the wild give them.
-func TestC2_Diagnosis(t *testing.T) {
+// TestC1_C2_C3_C4_Diagnosis judges answers as servers in the wild give them.
+func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 	const (
 		inTime = `{"aud":"` + testIssuer + `","exp":1800000060}`
 		es256  = `{"alg":"ES256","kid":"k1"}`
