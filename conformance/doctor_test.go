@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -200,7 +199,7 @@ func runDoctor(t *testing.T, c registration, flags ...string) (report, failure s
 	cmd.Stderr = &stderr
 	stdout, err := cmd.Output()
 	var exit *exec.ExitError
-	require.True(t, errors.As(err, &exit), "%v\n%s", err, stdout)
+	require.ErrorAs(t, err, &exit, "%s", stdout)
 	return strings.TrimSpace(string(stdout)), stderr.String()
 }
 

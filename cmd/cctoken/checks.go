@@ -97,7 +97,7 @@ func (e *examination) reach(ctx context.Context) {
 	}
 	switch status := statusOf(err); {
 	case err == nil:
-		e.fail(aboutEndpoint, "endpoint", "it issues a token without credentials", "check the registration of public clients at the server")
+		e.fail(aboutServer, "endpoint", "it issues a token without credentials", "check the registration of public clients at the server")
 	case isRedirect(answered), status == statusTemporary, status == statusUsage:
 		e.failFor("endpoint", w, err)
 		e.stop("doctor sends credentials only to an endpoint that answers like a token endpoint")
@@ -271,8 +271,7 @@ func (e *examination) listedAlgorithm(ctx context.Context, m *method) string {
 		if m.auth.Authenticate(ctx, attempt) != nil { // The token request reports it.
 			return ""
 		}
-		algorithm, _ := parseToken(attempt.Form.Get("client_assertion")).Header["alg"].(string)
-		return algorithm
+		return parseToken(attempt.Form.Get("client_assertion")).algorithm()
 	}
 	if algorithm := signsWith(e.metadata.TokenEndpointAuthSigningAlgValuesSupported); algorithm != signsWith(nil) {
 		return algorithm
@@ -485,14 +484,13 @@ func (a *postdatedJWT) Authenticate(ctx context.Context, attempt *clientcredenti
 		return err
 	}
 	made := parseToken(attempt.Form.Get("client_assertion"))
-	algorithm, _ := made.Header["alg"].(string)
-	key, err := jws.NewKey(signing.Signer, algorithm)
+	key, err := jws.NewKey(signing.Signer, made.algorithm())
 	if err != nil {
 		return err
 	}
 	delete(made.Header, "alg") // Sign sets it.
 	issued := time.Now().Add(postdated)
-	made.Claims["iat"], made.Claims["exp"] = issued.Unix(), issued.Add(time.Minute).Unix()
+	made.Claims["iat"], made.Claims["exp"], made.Claims["jti"] = issued.Unix(), issued.Add(time.Minute).Unix(), rand.Text()
 	assertion, err := key.Sign(made.Header, made.Claims)
 	if err != nil {
 		return err

@@ -310,9 +310,9 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 // conclude ends the report: with what must be fixed, the most telling last, and with the
 // Config if there is one.
 func (e *examination) conclude() error {
-	fails := e.problems
+	fails := slices.Clone(e.problems)
 	if e.method == nil {
-		fails = append(slices.Clone(fails), e.verdict())
+		fails = append(fails, e.verdict())
 	}
 	slices.SortStableFunc(fails, func(a, b diagnosis) int { return cmp.Compare(a.topic, b.topic) })
 	fails = slices.Compact(fails)

@@ -44,8 +44,26 @@ const (
 
 // subjects are the topics in the report.
 var subjects = [...]string{
-	"request", "server", "request", "method", "credentials", "server", "endpoint", "client", "key", "key id",
-	"algorithm", "audience", "credentials", "clock", "binding", "certificate", "dpop", "grant", "audience", "scope",
+	aboutNothing:     "request",
+	aboutServer:      "server",
+	aboutRequest:     "request",
+	aboutMethod:      "method",
+	aboutCredentials: "credentials",
+	aboutFault:       "server",
+	aboutEndpoint:    "endpoint",
+	aboutClient:      "client",
+	aboutKey:         "key",
+	aboutKeyID:       "key id",
+	aboutAlgorithm:   "algorithm",
+	aboutAssertion:   "audience",
+	aboutLife:        "credentials",
+	aboutClock:       "clock",
+	aboutBinding:     "binding",
+	aboutCertificate: "certificate",
+	aboutDPoP:        "dpop",
+	aboutGrant:       "grant",
+	aboutAudience:    "audience",
+	aboutScope:       "scope",
 }
 
 // A situation is what is known about a token request that failed.
@@ -218,10 +236,6 @@ func isMissing(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
 }
 
-// isSettled reports whether another method wouldn't help: the server has authenticated the
-// client, and refuses what it asks for.
-func (d diagnosis) isSettled() bool { return d.topic >= aboutBinding }
-
 // last returns the exchange that failed.
 func (s *situation) last() exchange {
 	if len(s.sent) == 0 {
@@ -245,6 +259,7 @@ func (s *situation) suspect() topic {
 		expiry, hasExpiry = moment(last.assertion.Claims["exp"])
 		algorithm         = last.assertion.algorithm()
 		hasKeyID          = last.assertion.Header["kid"] != nil || last.assertion.Header["x5t#S256"] != nil
+		listed, _         = s.listedAlgorithms()
 		isHMAC            = strings.HasPrefix(algorithm, "HS")
 	)
 	switch {
@@ -252,7 +267,7 @@ func (s *situation) suspect() topic {
 		return aboutLife
 	case s.isClockWrong():
 		return aboutClock
-	case s.metadata != nil && isUnlisted(algorithm, s.metadata.TokenEndpointAuthSigningAlgValuesSupported):
+	case isUnlisted(last.assertion, listed):
 		return aboutAlgorithm
 	case !slices.Contains(audience, s.endpoint) && (s.issuer == "" || !slices.Contains(audience, s.issuer)):
 		return aboutAssertion
@@ -266,15 +281,25 @@ func (s *situation) suspect() topic {
 	return aboutKey
 }
 
-// isClockWrong reports whether the server's clock and the clock of this machine differ.
+// isClockWrong reports whether the clocks differ so much that servers refuse what the client
+// signs: an assertion from the future at once, and another one when its minute is over.
 func (s *situation) isClockWrong() bool {
 	skew, known := clockSkew(s.sent)
-	return known && max(skew, -skew) > closeClocks
+	return known && (skew < -closeClocks || skew > postdated)
 }
 
-// isUnlisted reports whether the metadata has a list without this algorithm.
-func isUnlisted(algorithm string, listed []string) bool {
-	return len(listed) > 0 && algorithm != "" && !slices.Contains(listed, algorithm)
+// listedAlgorithms returns the algorithms that the metadata lists for assertions, and those
+// for DPoP proofs. They are empty if they aren't known.
+func (s *situation) listedAlgorithms() (assertions, proofs []string) {
+	if s.metadata == nil {
+		return nil, nil
+	}
+	return s.metadata.TokenEndpointAuthSigningAlgValuesSupported, s.metadata.DPoPSigningAlgValuesSupported
+}
+
+// isUnlisted reports whether there is a list of algorithms without that of t.
+func isUnlisted(t *token, listed []string) bool {
+	return t != nil && len(listed) > 0 && !slices.Contains(listed, t.algorithm())
 }
 
 // advise returns the one thing to change.
@@ -295,62 +320,27 @@ func (s *situation) advise(about topic) string {
 		if s.form.Has("audience") || s.form.Has("resource") {
 			return "change audience or resource in -params to what the server calls the API, or have its operator allow it to the client"
 		}
-		return "name the API that the token is for, as in -params audience=https://api.example.com; the server's documentation says whether it is audience or resource"
+		return "name the API that the token is for, as in -params audience=https://api.example.com; some servers call it resource"
 	case aboutGrant:
 		if s.form.Has("grant_type") {
 			return "change grant_type in -params, or have the server's operator allow it to the client"
 		}
 		return "have the server's operator allow the client the client_credentials grant"
-	case aboutDPoP:
-		switch {
-		case s.dpop == nil:
-			return "give -dpop-key-file: the server binds the client's tokens to a key (RFC 9449)"
-		case s.isClockWrong():
-			return s.advise(aboutClock)
-		case s.metadata != nil && last.proof != nil && isUnlisted(last.proof.algorithm(), s.metadata.DPoPSigningAlgValuesSupported):
-			return "change -dpop-key-file to a key for one of the algorithms that the metadata lists: " + clippedList(s.metadata.DPoPSigningAlgValuesSupported, "")
-		}
-		return "change -dpop-key-file: the client may be registered for another key or another kind of key"
-	case aboutBinding:
-		if s.metadata != nil && s.metadata.TLSClientCertificateBoundAccessTokens {
-			return s.advise(aboutCertificate)
-		}
-		return "give -dpop-key-file or -cert-file: the server seems to bind the client's tokens"
-	case aboutCertificate:
-		switch {
-		case s.certFile == "":
-			return "give -cert-file and -key-file: the server seems to bind the client's tokens to a certificate (RFC 8705)"
-		case !last.presents:
-			return "have the client registered for tls_client_auth: with other methods, the certificate isn't presented"
-		case !last.asked:
-			return "change -token-url: at this address the server doesn't ask for a certificate; the metadata may have another one in mtls_endpoint_aliases"
-		}
-		return "change -cert-file to the certificate that the client is registered with"
+	case aboutBinding, aboutDPoP, aboutCertificate:
+		return s.adviseBinding(about)
+	case aboutAssertion, aboutAlgorithm, aboutKeyID, aboutKey:
+		return s.adviseAssertion(about)
 	case aboutClock:
-		return "correct the clock: of this machine, or of the server" + s.skewText()
+		change := "correct the clock: of this machine, or of the server"
+		if skew, known := clockSkew(s.sent); known && skew != 0 {
+			change += "; the server's is " + describeSkew(skew)
+		}
+		return change
 	case aboutLife:
 		if last.assertion != nil && s.assertionFile != "" {
 			return "put a new assertion into -assertion-file: it has expired"
 		}
 		return "set " + s.secretName() + " to a new secret: this one has expired"
-	case aboutAssertion:
-		if s.assertionFile != "" {
-			return fmt.Sprintf("have the assertion in -assertion-file made for this server: its aud is %s", clippedList(texts(last.assertion.Claims["aud"]), "missing"))
-		}
-		return "change -assertion-audience, or give -issuer: the server may not accept the aud of the assertion, " + clippedList(texts(last.assertion.Claims["aud"]), "")
-	case aboutAlgorithm:
-		change := fmt.Sprintf("change -algorithm: the client may be registered for another one than %s, or for another key", last.assertion.algorithm())
-		if s.metadata != nil && isUnlisted(last.assertion.algorithm(), s.metadata.TokenEndpointAuthSigningAlgValuesSupported) {
-			change = "change -algorithm to one that the metadata lists: " + clippedList(s.metadata.TokenEndpointAuthSigningAlgValuesSupported, "")
-		}
-		return change
-	case aboutKeyID:
-		if last.assertion.Header["kid"] == nil {
-			return "give -key-id: the assertion has no kid, by which servers find the client's public key"
-		}
-		return "change -key-id to the kid of the public key that the client is registered with"
-	case aboutKey:
-		return "have the public key of the assertion registered for the client, with the same kid; or change -key-file"
 	case aboutClient:
 		return "check -client-id, and that the client is enabled at the server"
 	case aboutEndpoint:
@@ -375,6 +365,61 @@ func (s *situation) advise(about topic) string {
 	return "check -client-id and " + s.secretName() + ", and the authentication method that the client is registered for"
 }
 
+// adviseBinding is advise for what tokens are bound to.
+func (s *situation) adviseBinding(about topic) string {
+	_, listed := s.listedAlgorithms()
+	if about == aboutBinding {
+		certificates := s.metadata != nil && s.metadata.TLSClientCertificateBoundAccessTokens
+		switch proofs := len(listed) > 0 && s.dpop == nil; {
+		case proofs && !certificates:
+			about = aboutDPoP
+		case certificates && !proofs:
+			about = aboutCertificate
+		}
+	}
+	switch last := s.last(); {
+	case about == aboutBinding:
+		return "give -dpop-key-file or -cert-file: the server seems to bind the client's tokens"
+	case about == aboutDPoP && s.dpop == nil:
+		return "give -dpop-key-file: the server binds the client's tokens to a key (RFC 9449)"
+	case about == aboutDPoP && s.isClockWrong():
+		return s.advise(aboutClock)
+	case about == aboutDPoP && isUnlisted(last.proof, listed):
+		return "change -dpop-key-file to a key for one of the algorithms that the metadata lists: " + clippedList(listed, "")
+	case about == aboutDPoP:
+		return "change -dpop-key-file: the client may be registered for another key or another kind of key"
+	case s.certFile == "":
+		return "give -cert-file and -key-file: the server seems to bind the client's tokens to a certificate (RFC 8705)"
+	case !last.presents:
+		return "have the client registered for tls_client_auth: with other methods, the certificate isn't presented"
+	case !last.asked:
+		return "change -token-url: at this address the server doesn't ask for a certificate; the metadata may have another one in mtls_endpoint_aliases"
+	}
+	return "change -cert-file to the certificate that the client is registered with"
+}
+
+// adviseAssertion is advise for the assertion that the client has sent.
+func (s *situation) adviseAssertion(about topic) string {
+	assertion := s.last().assertion
+	audience := clippedList(texts(assertion.Claims["aud"]), "missing")
+	listed, _ := s.listedAlgorithms()
+	switch {
+	case about == aboutAssertion && s.assertionFile != "":
+		return "have the assertion in -assertion-file made for this server: its aud is " + audience
+	case about == aboutAssertion:
+		return "change -assertion-audience, or give -issuer: the server may not accept the aud of the assertion, " + audience
+	case about == aboutAlgorithm && isUnlisted(assertion, listed):
+		return "change -algorithm to one that the metadata lists: " + clippedList(listed, "")
+	case about == aboutAlgorithm:
+		return "change -algorithm: the client may be registered for another one than " + assertion.algorithm() + ", or for another key"
+	case about == aboutKeyID && assertion.Header["kid"] == nil:
+		return "give -key-id: the assertion has no kid, by which servers find the client's public key"
+	case about == aboutKeyID:
+		return "change -key-id to the kid of the public key that the client is registered with"
+	}
+	return "have the public key of the assertion registered for the client, with the same kid; or change -key-file"
+}
+
 // secretName returns where the secret comes from.
 func (s *settings) secretName() string {
 	switch {
@@ -384,13 +429,4 @@ func (s *settings) secretName() string {
 		return "CLIENT_SECRET"
 	}
 	return "the credentials"
-}
-
-// skewText says by how much the server's clock differs.
-func (s *situation) skewText() string {
-	skew, known := clockSkew(s.sent)
-	if !known || skew == 0 {
-		return ""
-	}
-	return "; the server's is " + describeSkew(skew)
 }

@@ -27,6 +27,14 @@ func asserted(header, claims string) exchange {
 	return exchange{sent: time.Unix(1_800_000_000, 0), assertion: parseToken(unsigned(header, claims))}
 }
 
+// clockAhead returns an edit that makes the server's clock differ.
+func clockAhead(by time.Duration) func(*situation) {
+	return func(s *situation) {
+		x := &s.sent[0]
+		x.answered, x.date = x.sent, x.sent.Add(by).UTC().Format(http.TimeFormat)
+	}
+}
+
 // TestC1_C2_C3_C4_Diagnosis judges answers as servers in the wild give them.
 func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 	const (
@@ -69,6 +77,16 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_grant", "grant request is invalid", 400, bySecret, func(s *situation) {
 			s.metadata = &clientcredentials.ServerMetadata{TLSClientCertificateBoundAccessTokens: true}
 		}, "binding", "give -cert-file and -key-file"},
+		{"invalid_grant", "", 400, bySecret, func(s *situation) {
+			s.metadata = &clientcredentials.ServerMetadata{DPoPSigningAlgValuesSupported: []string{"ES256"}}
+		}, "binding", "give -dpop-key-file: the server"},
+		{"invalid_grant", "", 400, bySecret, func(s *situation) {
+			s.metadata = &clientcredentials.ServerMetadata{DPoPSigningAlgValuesSupported: []string{"ES256"}, TLSClientCertificateBoundAccessTokens: true}
+		}, "binding", "give -dpop-key-file or -cert-file"},
+		{"invalid_dpop_proof", "iat is too old", 400, bySecret, func(s *situation) {
+			s.dpop, _ = newKeyFile(t)
+			clockAhead(time.Hour)(s)
+		}, "dpop", "correct the clock"},
 		{"invalid_request", "client certificate is required", 400, bySecret, nil, "certificate", "give -cert-file and -key-file"},
 		{"invalid_client", "", 401, exchange{presents: true, asked: true}, func(s *situation) { s.certFile = "c" }, "certificate", "change -cert-file"},
 		{"invalid_client", "", 401, exchange{presents: true}, func(s *situation) { s.certFile = "c" }, "certificate", "change -token-url: at this address"},
@@ -112,9 +130,10 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), nil, "audience", "the aud of the assertion, https://wrong.example"},
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), func(s *situation) { s.assertionFile = "a" }, "audience", "have the assertion in -assertion-file made for this server"},
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"`+testIssuer+`","exp":1799999999}`), func(s *situation) { s.assertionFile = "a" }, "credentials", "put a new assertion into -assertion-file"},
-		{"invalid_client", "", 401, byKey, func(s *situation) {
-			s.sent[0].answered, s.sent[0].date = s.sent[0].sent, s.sent[0].sent.Add(time.Hour).UTC().Format(http.TimeFormat)
-		}, "clock", "the server's is 1h ahead of"},
+		{"invalid_client", "", 401, byKey, clockAhead(time.Hour), "clock", "the server's is 1h ahead of"},
+		{"invalid_client", "", 401, byKey, clockAhead(-20 * time.Second), "clock", "the server's is 19s behind"}, // Date is in whole seconds.
+		{"invalid_client", "", 401, byKey, clockAhead(20 * time.Second), "key", "have the public key"},           // The assertion lives longer.
+		{"invalid_client", "", 401, bySecret, clockAhead(time.Hour), "credentials", "check -client-id"},
 
 		// About the endpoint.
 		{"", "", 404, bySecret, nil, "endpoint", "change -token-url: it isn't"},
