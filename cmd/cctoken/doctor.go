@@ -307,15 +307,14 @@ func (e *examination) run(ctx context.Context, steps []step) error {
 	return e.conclude()
 }
 
-// conclude ends the report: with what must be fixed, the most telling last, and with the
-// Config if there is one.
+// conclude ends the report: with what must be fixed, and then with the Config, or with why
+// there is none.
 func (e *examination) conclude() error {
 	fails := slices.Clone(e.problems)
 	if e.method == nil {
-		fails = append(fails, e.verdict())
+		verdict := e.verdict()
+		fails = append(slices.DeleteFunc(fails, func(d diagnosis) bool { return d == verdict }), verdict)
 	}
-	slices.SortStableFunc(fails, func(a, b diagnosis) int { return cmp.Compare(a.topic, b.topic) })
-	fails = slices.Compact(fails)
 	for _, d := range fails {
 		e.say(bad, d.subject, "%s", d)
 	}

@@ -219,6 +219,7 @@ func TestDoctorFaults(t *testing.T) {
 			}
 			r := doctored(t, env, tt.args, tt.status, tt.report)
 			assert.LessOrEqual(t, len(s.Requests()), announced(t, r.stdout))
+			assert.LessOrEqual(t, strings.Count(r.stdout, "\nfail "), 1, "the same twice")
 			if tt.secret == "" {
 				assert.Len(t, s.Requests(), 1)
 				assert.Empty(t, s.Find(canarySecret), "the secret was sent")

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -114,6 +116,7 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_client", "The client secret that signed the assertion is expired", 401, byKey, nil, "credentials", "set CLIENT_SECRET to a new secret"},
 		{"invalid_client", "The JWT uses signing key with kid 'k1', which could not be found.", 401, byKey, nil, "key id", "change -key-id"},
 		{"invalid_client", "The certificate used to sign the assertion is not registered. Reason: the key was not found.", 401, byKey, nil, "key id", "change -key-id"},
+		{"invalid_client", "The certificate of the assertion is not registered.", 401, byKey, nil, "key", "have the public key"},
 		{"invalid_client", "the assertion uses signing algorithm 'ES256' but the client enforces another one", 401, byKey, nil, "algorithm", "change -algorithm"},
 		{"invalid_client", "The client_assertion signature is invalid.", 401, byKey, nil, "key", "have the public key"},
 
@@ -131,8 +134,8 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), func(s *situation) { s.assertionFile = "a" }, "audience", "have the assertion in -assertion-file made for this server"},
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"`+testIssuer+`","exp":1799999999}`), func(s *situation) { s.assertionFile = "a" }, "credentials", "put a new assertion into -assertion-file"},
 		{"invalid_client", "", 401, byKey, clockAhead(time.Hour), "clock", "the server's is 1h ahead of"},
-		{"invalid_client", "", 401, byKey, clockAhead(-20 * time.Second), "clock", "the server's is 19s behind"}, // Date is in whole seconds.
-		{"invalid_client", "", 401, byKey, clockAhead(20 * time.Second), "key", "have the public key"},           // The assertion lives longer.
+		{"invalid_client", "", 401, byKey, clockAhead(-20 * time.Second), "clock", "the server's is 20s behind"},
+		{"invalid_client", "", 401, byKey, clockAhead(20 * time.Second), "key", "have the public key"}, // The assertion lives longer.
 		{"invalid_client", "", 401, bySecret, clockAhead(time.Hour), "credentials", "check -client-id"},
 
 		// About the endpoint.
@@ -215,5 +218,21 @@ func TestC5_Raw(t *testing.T) {
 		r := doctored(t, srv.env().with("CLIENT_SECRET", tt.secret), nil, 0, "The Config for it")
 		assert.Contains(t, r.stdout, tt.want)
 		assert.Equal(t, tt.methods != nil, strings.Contains(r.stdout, "Raw"))
+	}
+}
+
+// TestC3_Certificate checks what doctor says about a refused certificate: the server may
+// not even have asked for it.
+func TestC3_Certificate(t *testing.T) {
+	own, known := newCertificate(t, nil, time.Hour), newCertificate(t, nil, time.Hour)
+	asking := startTLSServer(t, clientcredentialstest.Client{ID: canaryID, Certificates: []*x509.Certificate{known.Leaf}})
+	deaf := httptest.NewTLSServer(asking.Auth)
+	t.Cleanup(deaf.Close)
+	env := environment{"CLIENT_ID": canaryID, "AUTH_METHOD": selfSignedTLS}
+	for _, tt := range []struct{ tokenURL, authority, want string }{
+		{asking.TokenURL, asking.authority(t), `change -cert-file to the certificate`},
+		{deaf.URL + "/token", authorityFile(t, deaf.Certificate()), `change -token-url: at this address the server doesn't ask`},
+	} {
+		doctored(t, env.with("TOKEN_URL", tt.tokenURL, "CA_FILE", tt.authority), own.flags(), statusRefused, `(?m)^fail  certificate +.*; `+tt.want)
 	}
 }
