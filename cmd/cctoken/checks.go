@@ -90,27 +90,17 @@ func (e *examination) reach(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	answered := 0
 	var refusal *oauth2.RetrieveError
-	if errors.As(err, &refusal) {
-		answered = refusal.Response.StatusCode
-	}
-	switch status := statusOf(err); {
+	switch isRefusal := errors.As(err, &refusal); {
 	case err == nil:
 		e.fail(aboutServer, "endpoint", "it issues a token without credentials", "check the registration of public clients at the server")
-	case isRedirect(answered), status == statusTemporary, status == statusUsage:
+	case !isRefusal, slices.Contains([]topic{aboutServer, aboutFault, aboutEndpoint}, e.diagnose(w, err).topic):
 		e.failFor("endpoint", w, err)
 		e.stop("doctor sends credentials only to an endpoint that answers like a token endpoint")
-	case isMissing(answered) && !isAboutClient(refusal.ErrorCode):
-		e.failFor("endpoint", w, err)
-		e.stop("this isn't a token endpoint")
-	case refusal != nil && refusal.ErrorCode != "":
-		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", answered, refusal.ErrorCode)
-	case refusal != nil:
-		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", answered)
+	case refusal.ErrorCode != "":
+		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refusal.Response.StatusCode, refusal.ErrorCode)
 	default:
-		e.failFor("endpoint", w, err)
-		e.stop("this isn't a token endpoint, or not one to trust")
+		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", refusal.Response.StatusCode)
 	}
 	e.reportTLS(w.sent())
 }
@@ -352,19 +342,16 @@ func (e *examination) refused(m *method, about string, err error) {
 	w, _ := e.route(m)
 	d := e.diagnose(w, err)
 	var refusal *oauth2.RetrieveError
-	switch isRefusal := errors.As(err, &refusal); {
+	isRefusal := errors.As(err, &refusal)
+	switch {
 	case !isRefusal && d.status == statusUsage: // Nothing was sent.
 		e.say(note, m.name, "%s: %s", strings.TrimSpace("not tried "+about), d)
 		d.topic, d.subject = aboutNothing, m.name
 		e.reasons = append(e.reasons, d)
 		return
-	case !isRefusal:
+	case !isRefusal, isRedirect(refusal.Response.StatusCode), isOverloaded(refusal):
 		e.failFor(m.name, w, err)
 		e.stop("the next request would probably fail as well")
-		return
-	case isRedirect(refusal.Response.StatusCode), isOverloaded(refusal):
-		e.failFor(m.name, w, err)
-		e.stop("the server doesn't take more requests at the moment")
 		return
 	}
 	e.refusals++
@@ -394,8 +381,7 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 	if e.isExhausted() {
 		return false, false
 	}
-	m := &method{name: subject, auth: auth}
-	_, err := e.request(ctx, m, e.settings.dpop)
+	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.settings.dpop)
 	var refusal *oauth2.RetrieveError
 	switch {
 	case ctx.Err() != nil:
@@ -407,7 +393,7 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 		return false, true
 	}
 	e.failFor(subject, e.plain, err)
-	e.stop("the server doesn't take more requests at the moment")
+	e.stop("the next request would probably fail as well")
 	return false, false
 }
 
