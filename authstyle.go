@@ -48,13 +48,17 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 // to those, and some 200 with an error code or with no token. If there is no answer, or if
 // it is about load or about what was asked for, a second request would only double the
 // failure and expose the secret once more.
-func rejectsAuthStyle(err error) bool {
-	var fault *ResponseError
-	if errors.As(err, &fault) {
-		return fault.refusal && aboutOf(err) != tokenresponse.AboutRequest
-	}
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) || aboutOf(err) == tokenresponse.AboutRequest {
+func (r *tokenRequest) rejectsAuthStyle(err error) bool {
+	var (
+		refusal *oauth2.RetrieveError
+		silent  *tokenresponse.Refusal
+	)
+	switch {
+	case r.about(err) == tokenresponse.AboutRequest:
+		return false
+	case errors.As(err, &silent):
+		return true
+	case !errors.As(err, &refusal):
 		return false
 	}
 	switch refusal.Response.StatusCode {
@@ -69,24 +73,35 @@ func rejectsAuthStyle(err error) bool {
 	return refusal.Response.StatusCode < 300
 }
 
-// aboutOf returns what the refusal that err stands for speaks of.
-func aboutOf(err error) tokenresponse.About {
-	var fault *ResponseError
-	if errors.As(err, &fault) {
-		return tokenresponse.AboutOf("", fault.words)
-	}
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
+// about returns what the refusal that err stands for speaks of.
+func (r *tokenRequest) about(err error) tokenresponse.About {
+	var (
+		refusal *oauth2.RetrieveError
+		silent  *tokenresponse.Refusal
+	)
+	switch {
+	case errors.As(err, &silent):
+		return tokenresponse.AboutOf("", silent.Said, r.conf.ClientID)
+	case !errors.As(err, &refusal):
 		return tokenresponse.AboutNothing
 	}
-	words := refusal.ErrorDescription
-	switch {
-	case refusal.Response.StatusCode == http.StatusNotFound, refusal.Response.StatusCode >= 500:
+	words := tokenresponse.Explanation(refusal)
+	if status := refusal.Response.StatusCode; status == http.StatusNotFound || status >= 500 {
 		words = "" // It is the page for any address, or for any mistake of the server.
-	case refusal.ErrorCode == "":
-		words = string(refusal.Body)
 	}
-	return tokenresponse.AboutOf(refusal.ErrorCode, words)
+	return tokenresponse.AboutOf(refusal.ErrorCode, words, r.conf.ClientID)
+}
+
+// saysMore reports whether the refusal that err stands for says more about what the user can
+// change than another one. If they speak of the same, one with an error code does.
+func (r *tokenRequest) saysMore(err, other error) bool {
+	about, others := r.about(err), r.about(other)
+	return about > others || about == others && about != tokenresponse.AboutNothing && hasCode(err) && !hasCode(other)
+}
+
+func hasCode(err error) bool {
+	var refusal *oauth2.RetrieveError
+	return errors.As(err, &refusal) && refusal.ErrorCode != ""
 }
 
 // maxAuthStyles bounds an authStyleCache. A Config is used with one token

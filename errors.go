@@ -43,8 +43,6 @@ type ResponseError struct {
 	Err        error  // what is wrong; may be nil
 
 	upstream string // the whole text of upstream's error for such an answer; empty: it accepts the answer
-	words    string // what the server says instead
-	refusal  bool   // the answer is an object without a token
 }
 
 func (e *ResponseError) Error() string {
@@ -56,11 +54,8 @@ func (e *ResponseError) Error() string {
 	if text == "" {
 		text = "oauth2: cannot fetch token"
 	}
-	if e.Err != nil {
+	if e.Err != nil && e.Err.Error() != "" {
 		text += ": " + strings.ReplaceAll(e.Err.Error(), "\n", "; ")
-	}
-	if e.words != "" {
-		text += ": " + e.words
 	}
 	return fmt.Sprintf("%s (status %d, %s, %d bytes)", text, e.StatusCode, mediaType, e.Size)
 }

@@ -283,12 +283,11 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		return r.masker(attempt, resp.Request).Literal(parsed.AccessToken, parsed.RefreshToken)
 	}
 	fault := func(err error) error {
-		fault := &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, upstream: tokenresponse.UpstreamError(body, mediaType)}
 		if parsed.AccessToken == "" && parsed.Raw != nil {
-			fault.refusal = true
-			fault.words = redact.Clip(redact.Neutralise(masker().Mask(parsed.Words(err), maxErrorText)), maxErrorText)
+			said := masker().Mask(parsed.Words(err), maxErrorText)
+			err = &tokenresponse.Refusal{Err: err, Said: redact.Clip(redact.Neutralise(said), maxErrorText)}
 		}
-		return fault
+		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, upstream: tokenresponse.UpstreamError(body, mediaType)}
 	}
 
 	switch {

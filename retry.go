@@ -126,7 +126,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 			// The credential may have been replaced while the request was on its way.
 			refusal, r.attempts.refusedID = err, r.attempts.credentialID
 			continue
-		case probing && style == oauth2.AuthStyleInHeader && rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
+		case probing && style == oauth2.AuthStyleInHeader && r.rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
 			style, inHeader = oauth2.AuthStyleInParams, err
 			continue
 		}
@@ -134,7 +134,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		// Otherwise wait, and try again if that makes sense.
 		delay, ok := r.pause(ctx, err, attempt)
 		if !ok || !wanted() {
-			if inHeader != nil && isAnswer(err) && !IsTemporary(err) && aboutOf(inHeader) > aboutOf(err) {
+			if inHeader != nil && isAnswer(err) && !IsTemporary(err) && r.saysMore(inHeader, err) {
 				return nil, inHeader // It says more about what the user can change.
 			}
 			return nil, err

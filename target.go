@@ -311,10 +311,10 @@ func (f *family) evict() {
 	}
 }
 
-// concernsClient reports whether a token request failed for a reason that is the client's,
-// and not its target's: the server doesn't accept its credentials, or has had too many of its
-// requests.
-func concernsClient(err error) bool {
+// concernsClient reports whether the token request failed with err for a reason that is the
+// client's, and not its target's: the server doesn't accept its credentials, or has had too
+// many of its requests.
+func (r *tokenRequest) concernsClient(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) || refusal.Response == nil {
 		return false
@@ -323,7 +323,7 @@ func concernsClient(err error) bool {
 	case http.StatusTooManyRequests:
 		return true
 	case http.StatusUnauthorized:
-		return aboutOf(err) != tokenresponse.AboutRequest
+		return r.about(err) != tokenresponse.AboutRequest
 	}
 	return refusal.ErrorCode == "invalid_client"
 }
@@ -338,7 +338,7 @@ func (f *family) landed(now time.Time, request *tokenRequest, err error, draw fl
 	switch {
 	case err == nil:
 		f.cooldown = cooldown{}
-	case concernsClient(err):
+	case request.concernsClient(err):
 		f.cooldown.fail(now, request, err, draw)
 	}
 }

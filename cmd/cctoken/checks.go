@@ -68,7 +68,7 @@ func (e *examination) discover(ctx context.Context) {
 	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
 		e.say(note, "discovery", "the metadata lists its grant types without client_credentials: %s; doctor goes on, because servers often list too little", list(grants, ""))
 	}
-	if listed := m.TokenEndpointAuthMethodsSupported; len(listed) > 0 && !slices.ContainsFunc(e.methods, e.isListed) {
+	if e.listsNone = len(m.TokenEndpointAuthMethodsSupported) > 0 && !slices.ContainsFunc(e.methods, e.isListed); e.listsNone {
 		e.say(note, "discovery", "the metadata lists none of the methods that there are credentials for; doctor tries them, because servers often list too little")
 	}
 }
@@ -90,17 +90,17 @@ func (e *examination) reach(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	var refusal *oauth2.RetrieveError
-	switch isRefusal := errors.As(err, &refusal); {
+	refused, ok := refusalOf(err)
+	switch {
 	case err == nil:
 		e.fail(aboutServer, "endpoint", "it issues a token without credentials", "check the registration of public clients at the server")
-	case !isRefusal, slices.Contains([]topic{aboutServer, aboutFault, aboutEndpoint}, e.diagnose(w, err).topic):
+	case !ok, slices.Contains([]topic{aboutServer, aboutFault, aboutEndpoint}, e.diagnose(w, err).topic):
 		e.failFor("endpoint", w, err)
 		e.stop("doctor sends credentials only to an endpoint that answers like a token endpoint")
-	case refusal.ErrorCode != "":
-		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refusal.Response.StatusCode, refusal.ErrorCode)
+	case refused.code != "":
+		e.say(good, "endpoint", "without credentials it answers %d %s, and it doesn't redirect", refused.status, refused.code)
 	default:
-		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", refusal.Response.StatusCode)
+		e.say(warn, "endpoint", "without credentials it answers %d without an OAuth error (RFC 6749, Section 5.2)", refused.status)
 	}
 	e.reportTLS(w.sent())
 }
@@ -170,11 +170,6 @@ func (e *examination) checkCertificate() {
 	e.say(l, "certificate", "the client's certificate, %q, is valid for another %d days", e.certificate.Subject.String(), days)
 }
 
-// isListed reports whether the metadata lists m.
-func (e *examination) isListed(m *method) bool {
-	return e.metadata != nil && slices.Contains(e.metadata.TokenEndpointAuthMethodsSupported, m.registered())
-}
-
 // isPromising reports whether to try m. If the metadata lists none of the methods that there
 // are credentials for, all are tried but client_secret_jwt: a server hardly accepts that
 // without listing it.
@@ -188,14 +183,6 @@ func (e *examination) isPromising(m *method) bool {
 	return m.name != secretJWT
 }
 
-// listedMethods returns the methods in the metadata.
-func (e *examination) listedMethods() string {
-	if e.metadata == nil {
-		return "unknown ones"
-	}
-	return clippedList(e.metadata.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic")
-}
-
 // try requests a token with m, with one audience after the other.
 func (e *examination) try(ctx context.Context, m *method) {
 	switch {
@@ -203,11 +190,6 @@ func (e *examination) try(ctx context.Context, m *method) {
 		return
 	case !e.isPromising(m):
 		e.say(note, m.name, "not tried: the metadata doesn't list it")
-		e.reasons = append(e.reasons, diagnosis{
-			subject: subjects[aboutMethod], status: statusRefused,
-			said:   "the metadata lists no method for these credentials, only " + e.listedMethods(),
-			change: "give the credentials for one of them, or choose a method with -auth-method",
-		})
 		return
 	case m.name == secretBasicRaw && e.decoding == decodesForm:
 		e.say(note, m.name, "not tried: the server decodes what client_secret_basic encodes")
@@ -341,15 +323,14 @@ func (e *examination) isExhausted() bool {
 func (e *examination) refused(m *method, about string, err error) {
 	w, _ := e.route(m)
 	d := e.diagnose(w, err)
-	var refusal *oauth2.RetrieveError
-	isRefusal := errors.As(err, &refusal)
+	refused, ok := refusalOf(err)
 	switch {
-	case !isRefusal && d.status == statusUsage: // Nothing was sent.
+	case !ok && d.status == statusUsage: // Nothing was sent.
 		e.say(note, m.name, "%s: %s", strings.TrimSpace("not tried "+about), d)
 		d.topic, d.subject = aboutNothing, m.name
 		e.reasons = append(e.reasons, d)
 		return
-	case !isRefusal, isRedirect(refusal.Response.StatusCode), isOverloaded(refusal):
+	case !ok, isOverloaded(refused):
 		e.failFor(m.name, w, err)
 		e.stop("the next request would probably fail as well")
 		return
@@ -359,7 +340,7 @@ func (e *examination) refused(m *method, about string, err error) {
 	if about != "" {
 		about += ": "
 	}
-	e.say(note, m.name, "%s%s", about, quoteRefusal(refusal))
+	e.say(note, m.name, "%s%s", about, refused)
 	if e.settings.dpop == nil && (d.topic == aboutBinding || d.topic == aboutRequest) {
 		e.unbound = cmp.Or(e.unbound, m)
 	}
@@ -371,8 +352,8 @@ func (e *examination) refused(m *method, about string, err error) {
 
 // isOverloaded reports whether the refusal is a temporary one. It excludes 500, which a
 // server may answer to any request that it doesn't understand.
-func isOverloaded(refusal *oauth2.RetrieveError) bool {
-	return clientcredentials.IsTemporary(refusal) && refusal.Response.StatusCode != http.StatusInternalServerError
+func isOverloaded(r *refusal) bool {
+	return r.isTemporary() && r.status != http.StatusInternalServerError
 }
 
 // probe requests a token with auth to find out something else. It reports whether the
@@ -382,13 +363,13 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 		return false, false
 	}
 	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.settings.dpop)
-	var refusal *oauth2.RetrieveError
+	refused, ok := refusalOf(err)
 	switch {
 	case ctx.Err() != nil:
 		return false, false
 	case err == nil:
 		return true, true
-	case errors.As(err, &refusal) && !isOverloaded(refusal):
+	case ok && !isOverloaded(refused):
 		e.refusals++
 		return false, true
 	}

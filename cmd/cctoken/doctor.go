@@ -99,9 +99,20 @@ type examination struct {
 
 // A server is what is known of the authorization server.
 type server struct {
-	metadata *clientcredentials.ServerMetadata // nil: unknown
-	endpoint string                            // the token endpoint; empty: unknown
-	decoding decoding
+	metadata  *clientcredentials.ServerMetadata // nil: unknown
+	listsNone bool                              // its metadata lists methods, but none that there are credentials for
+	endpoint  string                            // the token endpoint; empty: unknown
+	decoding  decoding
+}
+
+// isListed reports whether the metadata lists m.
+func (s *server) isListed(m *method) bool {
+	return s.metadata != nil && slices.Contains(s.metadata.TokenEndpointAuthMethodsSupported, m.registered())
+}
+
+// listedMethods returns the methods in the metadata.
+func (s *server) listedMethods() string {
+	return clippedList(s.metadata.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic")
 }
 
 // A finding is what worked.

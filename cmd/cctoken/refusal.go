@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // A topic is what a failed request is about. Later topics say more about what the user
@@ -37,6 +38,8 @@ const (
 	aboutBinding // tokens must be bound, and the answer doesn't say to what
 	aboutCertificate
 	aboutDPoP
+	aboutTenant     // which of the server's customers the client belongs to
+	aboutPermission // what the client is allowed to do
 	aboutGrant
 	aboutAudience // for which API the token is
 	aboutScope
@@ -61,6 +64,8 @@ var subjects = [...]string{
 	aboutBinding:     "binding",
 	aboutCertificate: "certificate",
 	aboutDPoP:        "dpop",
+	aboutTenant:      "tenant",
+	aboutPermission:  "permission",
 	aboutGrant:       "grant",
 	aboutAudience:    "audience",
 	aboutScope:       "scope",
@@ -101,15 +106,15 @@ func mostTelling(diagnoses []diagnosis) diagnosis {
 // diagnose says why the request ended with err, and what to change.
 func (s *situation) diagnose(err error) diagnosis {
 	d := diagnosis{topic: aboutFault, subject: subjects[aboutFault], status: statusOf(err)}
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) || isRedirect(refusal.Response.StatusCode) {
+	refused, ok := refusalOf(err)
+	if !ok {
 		d.said, d.change = explain(err)
 		return d
 	}
-	d.said = "the server " + quoteRefusal(refusal)
-	d.topic = s.topicOf(refusal)
-	_, isClear := topicsOfCodes[refusal.ErrorCode]
-	d.settled = isClear || d.topic >= aboutBinding && refusal.ErrorCode != "invalid_client" && refusal.Response.StatusCode != http.StatusUnauthorized
+	d.said = "the server " + refused.String()
+	d.topic = s.topicOf(refused)
+	isClear := tokenresponse.TopicOfCode(refused.code) != tokenresponse.TopicNone
+	d.settled = isClear || d.topic >= aboutBinding && refused.code != "invalid_client" && refused.status != http.StatusUnauthorized
 	about := d.topic
 	if about == aboutCredentials {
 		about = s.suspect() // It ranks no higher than what the server said.
@@ -121,101 +126,101 @@ func (s *situation) diagnose(err error) diagnosis {
 	return d
 }
 
-// quoteRefusal says how the server refused, RFC 6749, Section 5.2.
-func quoteRefusal(refusal *oauth2.RetrieveError) string {
-	if refusal.ErrorCode == "" {
-		return fmt.Sprintf("answered %d without an OAuth error", refusal.Response.StatusCode)
+// A refusal is an answer in which the server says why there is no token.
+type refusal struct {
+	status    int
+	code      string // RFC 6749, Section 5.2; empty: there is none
+	said      string // its words
+	described bool   // they are its error_description
+}
+
+// refusalOf returns the refusal that err stands for, if it is one.
+func refusalOf(err error) (*refusal, bool) {
+	var (
+		standard *oauth2.RetrieveError
+		answer   *clientcredentials.ResponseError
+		own      *tokenresponse.Refusal
+	)
+	switch {
+	case errors.As(err, &standard) && !isRedirect(standard.Response.StatusCode):
+		return &refusal{standard.Response.StatusCode, standard.ErrorCode, tokenresponse.Explanation(standard), standard.ErrorDescription != ""}, true
+	case errors.As(err, &answer) && errors.As(err, &own) && own.Explains():
+		return &refusal{status: answer.StatusCode, said: own.Said}, true
 	}
-	text := fmt.Sprintf("refused with %s (status %d)", refusal.ErrorCode, refusal.Response.StatusCode)
-	if refusal.ErrorDescription != "" {
-		text += fmt.Sprintf(", saying %q", refusal.ErrorDescription)
+	return nil, false
+}
+
+// String says how the server refused.
+func (r *refusal) String() string {
+	text := fmt.Sprintf("refused with %s (status %d)", r.code, r.status)
+	if r.code == "" {
+		text = fmt.Sprintf("answered %d without an OAuth error", r.status)
+	}
+	switch {
+	case r.described:
+		text += fmt.Sprintf(", saying %q", r.said)
+	case r.said != "":
+		text += ": " + r.said
 	}
 	return text
 }
 
-// topicsOfCodes are the topics of error codes that say enough: RFC 6749, Section 5.2, RFC
-// 8707, Section 2, RFC 9449, Sections 5 and 8, and some that servers have made up.
-var topicsOfCodes = map[string]topic{
-	"invalid_scope":          aboutScope,
-	"insufficient_scope":     aboutScope,
-	"invalid_target":         aboutAudience,
-	"invalid_resource":       aboutAudience,
-	"invalid_audience":       aboutAudience,
-	"unsupported_grant_type": aboutGrant,
-	"invalid_dpop_proof":     aboutDPoP,
-	"use_dpop_nonce":         aboutDPoP,
-}
-
-// topicsOfWords are the topics of words in an error_description. The first match counts.
-var topicsOfWords = []struct {
-	topic   topic
-	pattern *regexp.Regexp
-}{
-	{aboutDPoP, regexp.MustCompile(`\bdpop\b`)},
-	{aboutClock, regexp.MustCompile(`\b(iat|nbf|exp)\b|\bin the future\b|\bnot yet valid\b|\bvalid time range\b|\bclocks?\b`)},
-	{aboutLife, regexp.MustCompile(`\bexpired?\b`)},
-	{aboutKeyID, regexp.MustCompile(`\bkid\b|\bkey[ _-]?id\b|\bkey (was |could )?not (be )?found\b|\bno (matching |suitable )?key\b`)},
-	{aboutAlgorithm, regexp.MustCompile(`\balg(orithm)?s?\b`)},
-	{aboutScope, regexp.MustCompile(`\bscopes?\b`)},
-	{aboutAudience, regexp.MustCompile(`\baud(iences?)?\b|\bresources?\b|\bservice not found\b|\bnot authorized to access\b`)},
-	{aboutGrant, regexp.MustCompile(`\bgrant|\bservice account`)},
-	{aboutCertificate, regexp.MustCompile(`\bcertificate\b|\bmutual[ -]tls\b|\bmtls\b`)},
-	{aboutMethod, regexp.MustCompile(`\bauth(entication)?[ _]method\b`)},
-	{aboutClient, regexp.MustCompile(`\b(unknown|disabled|inactive|locked) (client|application)\b|\b(client|application)\b.*\b(not (be )?(found|exist|active|enabled)|does(n't| not) exist|unknown|disabled|inactive|locked|suspended)\b`)},
-	{aboutKey, regexp.MustCompile(`\bsignature\b|\bjwks\b|\bpublic key\b`)},
-}
-
-// filler matches what a description contains without meaning: the examples of RFC 6749,
-// Section 5.2, which many servers repeat, and addresses.
-var filler = regexp.MustCompile(`(\(e\.g\.,?|due to) unknown client,[^.)]*|https?://[^\s"']*`)
+// isTemporary reports whether the server may accept the same request later.
+func (r *refusal) isTemporary() bool { return tokenresponse.IsTemporary(r.status, r.code) }
 
 // topicOf returns what a refusal is about.
-func (s *situation) topicOf(refusal *oauth2.RetrieveError) topic {
-	code, status := refusal.ErrorCode, refusal.Response.StatusCode
-	if about, ok := topicsOfCodes[code]; ok {
-		return about
+func (s *situation) topicOf(r *refusal) topic {
+	if about := tokenresponse.TopicOfCode(r.code); about != tokenresponse.TopicNone {
+		return topics[about]
 	}
-	about := s.topicOfWords(refusal.ErrorDescription)
+	about := s.specify(tokenresponse.TopicOfWords(r.said, s.clientID), r.said)
 	switch {
-	case s.form.Has("grant_type") && (code == "invalid_grant" || code == "invalid_request" && about == aboutNothing):
+	case s.form.Has("grant_type") && (r.code == "invalid_grant" || r.code == "invalid_request" && about == aboutNothing):
 		return aboutGrant // It may need other parameters.
-	case code == "invalid_grant" && about != aboutDPoP && about != aboutCertificate:
+	case r.code == "invalid_grant" && about != aboutDPoP && about != aboutCertificate:
 		return aboutBinding // There is no grant that could be invalid.
-	case isMissing(status) && !isAboutClient(code):
+	case isMissing(r.status) && !isAboutClient(r.code):
 		return aboutEndpoint
-	case clientcredentials.IsTemporary(refusal):
+	case r.isTemporary():
 		return aboutServer
 	case about != aboutNothing:
 		return about
-	case code == "unauthorized_client" && status != http.StatusUnauthorized: // With 401, it stands for a wrong secret.
+	case r.code == "unauthorized_client" && r.status != http.StatusUnauthorized: // With 401, it stands for a wrong secret.
 		return aboutGrant
-	case isAboutClient(code), code == "access_denied", status == http.StatusUnauthorized, status == http.StatusForbidden:
+	case isAboutClient(r.code), r.code == "access_denied", r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
 		return aboutCredentials
 	}
 	return aboutRequest
 }
 
-// topicOfWords returns what a description is about, or aboutNothing.
-func (s *situation) topicOfWords(description string) topic {
-	text := filler.ReplaceAllString(strings.ToLower(description), "")
-	if s.clientID != "" { // It may be called anything.
-		text = regexp.MustCompile(`(^|[^\w-])`+regexp.QuoteMeta(strings.ToLower(s.clientID))+`($|[^\w-])`).ReplaceAllString(text, "${1}client$2")
-	}
-	for _, words := range topicsOfWords {
-		if words.pattern.MatchString(text) {
-			return s.specify(words.topic, text)
-		}
-	}
-	return aboutNothing
+// topics are the topics of refusals.
+var topics = [...]topic{
+	tokenresponse.TopicNone:        aboutNothing,
+	tokenresponse.TopicMethod:      aboutMethod,
+	tokenresponse.TopicCredentials: aboutCredentials,
+	tokenresponse.TopicClient:      aboutClient,
+	tokenresponse.TopicKey:         aboutKey,
+	tokenresponse.TopicKeyID:       aboutKeyID,
+	tokenresponse.TopicAlgorithm:   aboutAlgorithm,
+	tokenresponse.TopicLife:        aboutLife,
+	tokenresponse.TopicClock:       aboutClock,
+	tokenresponse.TopicCertificate: aboutCertificate,
+	tokenresponse.TopicDPoP:        aboutDPoP,
+	tokenresponse.TopicTenant:      aboutTenant,
+	tokenresponse.TopicPermission:  aboutPermission,
+	tokenresponse.TopicGrant:       aboutGrant,
+	tokenresponse.TopicAudience:    aboutAudience,
+	tokenresponse.TopicScope:       aboutScope,
 }
 
-// specify returns what a word is about, which depends on the credentials that were sent.
-func (s *situation) specify(about topic, text string) topic {
-	asserts := s.last().assertion != nil
+// specify returns what the server's words are about, which depends on the credentials that
+// were sent.
+func (s *situation) specify(words tokenresponse.Topic, said string) topic {
+	about, asserts := topics[words], s.last().assertion != nil
 	switch {
 	case about == aboutAudience && asserts && !s.form.Has("audience") && !s.form.Has("resource"):
 		return aboutAssertion
-	case about == aboutLife && asserts && s.assertionFile == "" && !strings.Contains(text, "secret"):
+	case about == aboutLife && asserts && s.assertionFile == "" && !strings.Contains(ascii.Lower(said), "secret"):
 		return aboutClock // Each assertion is a new one.
 	case about == aboutCertificate && asserts:
 		return aboutKey // It is the certificate of the key.
@@ -249,6 +254,8 @@ func (s *situation) last() exchange {
 func (s *situation) suspect() topic {
 	last := s.last()
 	switch {
+	case s.listsNone:
+		return aboutMethod
 	case last.presents:
 		return aboutCertificate
 	case last.assertion == nil:
@@ -326,6 +333,10 @@ func (s *situation) advise(about topic) string {
 			return "change grant_type in -params, or have the server's operator allow it to the client"
 		}
 		return "have the server's operator allow the client the client_credentials grant"
+	case aboutPermission:
+		return "have the server's operator allow the client what it requests"
+	case aboutTenant:
+		return "change the tenant in -token-url or -issuer: the server doesn't know it, or not as the client's"
 	case aboutBinding, aboutDPoP, aboutCertificate:
 		return s.adviseBinding(about)
 	case aboutAssertion, aboutAlgorithm, aboutKeyID, aboutKey:
@@ -349,6 +360,9 @@ func (s *situation) advise(about topic) string {
 		}
 		return "change -token-url: it isn't the address of a token endpoint"
 	case aboutMethod:
+		if s.listsNone {
+			return "give the credentials for a method that the metadata lists: " + s.listedMethods()
+		}
 		return "change -auth-method to the one that the client is registered for"
 	case aboutRequest:
 		return "check -params and -scopes: the server misses something, or doesn't understand it"

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"net/http"
 	"net/url"
-
-	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // This file adapts rules of the library to what cctoken has at hand.
@@ -21,6 +19,5 @@ func isCleartext(address string) bool {
 // isTemporary reports whether the request that ended with err may succeed later. The
 // status is that of the last answer, or 0: the errors of Discover don't contain it.
 func isTemporary(err error, status int) bool {
-	return clientcredentials.IsTemporary(err) ||
-		clientcredentials.IsTemporary(&oauth2.RetrieveError{Response: &http.Response{StatusCode: status}})
+	return clientcredentials.IsTemporary(err) || tokenresponse.IsTemporary(status, "")
 }

@@ -52,11 +52,10 @@ func statusOf(err error) int {
 // requestStatus returns the exit status for err, the error of a request that was sent.
 // answered is the status of the last answer, or 0 if there was none.
 func requestStatus(err error, answered int) int {
-	var refusal *oauth2.RetrieveError
-	switch {
-	case isTemporary(err, answered):
+	if isTemporary(err, answered) {
 		return statusTemporary
-	case errors.As(err, &refusal) && !isRedirect(refusal.Response.StatusCode):
+	}
+	if _, ok := refusalOf(err); ok {
 		return statusRefused
 	}
 	return statusUnusable

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/oauth2"
+
 	"github.com/seed-5bfa0880/clientcredentials/internal/ascii"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
@@ -24,7 +26,7 @@ func IsTemporary(status int, code string) bool {
 	case "server_error", "temporarily_unavailable", "slow_down":
 		return true // slow_down is from RFC 8628, Section 3.5.
 	}
-	if AboutOf(code, "") != AboutNothing {
+	if AboutOf(code, "", "") != AboutNothing {
 		return false
 	}
 	switch status {
@@ -39,56 +41,44 @@ func IsTemporary(status int, code string) bool {
 	return 500 <= status && status <= 599
 }
 
-// About is what a refusal speaks of. A greater value says more about what the user can
-// change.
-type About int
+// A Refusal is the error for an answer without a token that isn't an error response of RFC
+// 6749, Section 5.2, although its status says success.
+type Refusal struct {
+	Err  error  // what else is wrong with the answer; may be nil
+	Said string // Words, without secrets; empty: the answer doesn't say
+}
 
-const (
-	// AboutNothing: the refusal doesn't say.
-	AboutNothing About = iota
-	// AboutForm: how the request was written, such as a parameter that is missing.
-	AboutForm
-	// AboutCredentials: who the client is, and how it proves that.
-	AboutCredentials
-	// AboutRequest: what was asked for: a scope, a resource, the grant, a proof. The server
-	// has accepted the credentials, or would.
-	AboutRequest
-)
+func (r *Refusal) Error() string {
+	var parts []string
+	if r.Err != nil {
+		parts = append(parts, r.Err.Error())
+	}
+	if r.Said != "" {
+		parts = append(parts, r.Said)
+	}
+	return strings.Join(parts, ": ")
+}
 
-// requestWords are words with which servers speak of what was asked for. Those in
-// credentialWords are about the client.
-var (
-	requestWords    = [...]string{"scope", "audience", "resource", "target", "grant", "permission", "tenant", "dpop"}
-	credentialWords = [...]string{"credential", "client_id", "client id", "client_secret", "secret", "password", "authenticat", "assertion", "authorization header", "basic", "unknown client", "invalid client"}
-)
+// Unwrap returns r.Err.
+func (r *Refusal) Unwrap() error { return r.Err }
 
-// AboutOf returns what a refusal with that error code and description speaks of: RFC 6749,
-// Section 5.2, RFC 8707, Section 2, and RFC 9449, Section 5. Servers also use codes of
-// their own, and invalid_request for anything: then the words of the description decide.
-func AboutOf(code, description string) About {
-	switch code {
-	case "invalid_scope", "invalid_target", "unsupported_grant_type", "use_dpop_nonce", "invalid_dpop_proof":
-		return AboutRequest
-	case "invalid_client":
-		return AboutCredentials
+// Explains reports whether the answer says why there is no token.
+func (r *Refusal) Explains() bool { return strings.HasPrefix(r.Said, says) }
+
+// says is how Words begins if an answer explains itself.
+const says = "it says "
+
+// Explanation returns what a refusal says to people: its error_description, or Words of its
+// body, which mustn't contain secrets.
+func Explanation(refusal *oauth2.RetrieveError) string {
+	if refusal.ErrorDescription != "" || refusal.Response == nil {
+		return refusal.ErrorDescription
 	}
-	text := ascii.Lower(description)
-	mentions := func(words []string) bool {
-		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
+	parsed, _ := Parse(refusal.Body, MediaType(refusal.Response), false)
+	if refusal.ErrorCode == "" {
+		return parsed.Words(nil)
 	}
-	switch ofRequest, ofClient := mentions(requestWords[:]), mentions(credentialWords[:]); {
-	case ofRequest && !ofClient:
-		return AboutRequest
-	case ofClient:
-		return AboutCredentials
-	}
-	switch code {
-	case "unauthorized_client", "access_denied", "invalid_grant":
-		return AboutCredentials // Some servers say so of a client that they don't know.
-	case "invalid_request":
-		return AboutForm
-	}
-	return AboutNothing
+	return parsed.Words(refusal)
 }
 
 const (
@@ -160,11 +150,15 @@ func (r *Response) Words(err error) string {
 		}
 	}
 	members, _ := r.Raw.(map[string]any)
+	members = maps.Clone(members)
 	if values, ok := r.Raw.(url.Values); ok {
 		members = make(map[string]any, len(values))
 		for name, list := range values {
 			members[name] = list[0]
 		}
+	}
+	if r.ErrorCode != "" {
+		delete(members, "error") // The caller shows it by itself.
 	}
 	look(members)
 	for _, name := range slices.Sorted(maps.Keys(members)) {
@@ -184,7 +178,7 @@ func (r *Response) Words(err error) string {
 	}
 	switch {
 	case len(said) > 0:
-		return "it says " + show(said)
+		return says + show(said)
 	case len(names) > 0 && err == nil:
 		return "it has " + show(names)
 	}
