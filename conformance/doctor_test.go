@@ -42,7 +42,7 @@ type mistaken struct {
 	flags string
 }
 
-// mistakes are the ten kinds that cctoken doctor must tell from each other, some of them
+// mistakes are the eleven kinds that cctoken doctor must tell from each other, some of them
 // in two forms, and two more: a wrong secret and a wrong key, for which it must not blame
 // anything else. A server refuses each of them by itself: none needs a fake.
 //
@@ -64,34 +64,55 @@ func mistakes() []mistake {
 			{"go-oauth2", startGoOAuth2, basic, token + "-scopes admin"},
 			{"authlib", authlib.start, post, token + "-scopes admin"},
 			{"django-oauth-toolkit", django.start, basic, token + "-scopes admin"},
+			{"hydra", hydra.start, basic, issuer + "-scopes admin"},
+			{"node-oauth", nodeOAuth.start, post, token + "-scopes admin"},
+			{"zitadel", startZitadel, basic, issuer + "-scopes admin"},
 		}},
 		{"audience", `^fail  audience .*; change audience or resource in -params`, []mistaken{
 			{"oidc-provider", oidcProvider.start, post, issuer + "-params resource=https://wrong.example"},
+			{"hydra", hydra.start, post, issuer + "-params audience=https://wrong.example"},
 		}},
 		{"audience of the assertion", `^fail  audience .*; change -assertion-audience`, []mistaken{
 			{"oidc-provider", oidcProvider.start, keyOf("ES256"), issuer + "-key-file DIR/ES256.jwk -assertion-audience https://wrong.example"},
 			{"authlib", authlib.start, keyOf("ES256"), token + "-key-file DIR/ES256.jwk -assertion-audience https://wrong.example"},
+			{"hydra", hydra.start, keyOf("ES256"), issuer + "-key-file DIR/ES256.jwk -assertion-audience https://wrong.example"},
 		}},
 		{"grant", `^fail  grant .*; have the server's operator allow the client the client_credentials grant`, []mistaken{
 			{"oidc-provider", oidcProvider.start, secretOf(secretPost, "grant_types", []string{}), issuer},
 			{"authlib", authlib.start, secretOf(secretPost, "grant_types", []string{}), token},
 			{"django-oauth-toolkit", django.start, secretOf(secretBasic, "grant_types", []string{}), token},
+			{"hydra", hydra.start, secretOf(secretPost, "grant_types", []string{"implicit"}), issuer},
+			{"node-oauth", nodeOAuth.start, secretOf(secretPost, "grant_types", []string{}), token},
+			{"zitadel", startZitadel, secretOf(secretBasic, "grant_types", []string{}), issuer},
 		}},
 		{"other grant", `^fail  grant .*; change grant_type in -params`, []mistaken{
 			{"oidc-provider", oidcProvider.start, post, issuer + "-params grant_type=password"},
 			{"go-oauth2", startGoOAuth2, basic, token + "-params grant_type=password"},
 			{"authlib", authlib.start, post, token + "-params grant_type=password"},
 			{"django-oauth-toolkit", django.start, basic, token + "-params grant_type=password"},
+			{"hydra", hydra.start, post, issuer + "-params grant_type=password"},
+			{"node-oauth", nodeOAuth.start, post, token + "-params grant_type=password"},
+			{"zitadel", startZitadel, basic, issuer + "-params grant_type=password"},
 		}},
-		{"key id", `^fail  key id .*; give -key-id`, []mistaken{
-			// oidc-provider tries each key of the client.
+		{"method", `^fail  method .*; change -auth-method`, []mistaken{
+			{"hydra", hydra.start, basic, issuer + "-auth-method client_secret_post"},
+			{"hydra, not listed", hydra.start, basic, issuer + "-auth-method client_secret_jwt"},
+			{"zitadel, not listed", startZitadel, basic, issuer + "-auth-method client_secret_jwt"},
+		}},
+		{"credentials for another method", `^fail  method .*; give the credentials for a method that the metadata lists`, []mistaken{
+			{"zitadel", startZitadel, keyOf("ES256"), issuer + "-key-file DIR/ES256.jwk"},
+		}},
+		{"key id", `^fail  key id .*; (give|change) -key-id`, []mistaken{
+			// oidc-provider tries each key of the client, and so does Hydra without a kid.
 			{"authlib", authlib.start, keyOf("ES256"), token + "-key-file DIR/ES256.pem"},
 			{"authlib, by issuer", authlib.start, keyOf("ES256", "assertion_audience", "issuer"), token + issuer + "-key-file DIR/ES256.pem"},
+			{"hydra", hydra.start, keyOf("ES256"), issuer + "-key-file DIR/ES256.pem -key-id wrong"},
 		}},
 		{"algorithm", `^fail  algorithm .*; change -algorithm`, []mistaken{
 			{"oidc-provider", oidcProvider.start, keyOf("PS256"), issuer + "-key-file DIR/PS256.pem -key-id PS256"},
 			{"oidc-provider, HMAC", oidcProvider.start, secretOf(secretJWT, "token_endpoint_auth_signing_alg", "HS256"), issuer + "-auth-method client_secret_jwt -algorithm HS512"},
 			{"authlib", authlib.start, keyOf("PS256"), token + "-key-file DIR/PS256.pem -key-id PS256"},
+			{"hydra", hydra.start, keyOf("PS256"), issuer + "-key-file DIR/PS256.pem -key-id PS256"},
 		}},
 		{"DPoP", `^fail  dpop .*; give -dpop-key-file`, []mistaken{
 			{"oidc-provider", oidcProvider.start, bound, issuer},
@@ -114,9 +135,15 @@ func mistakes() []mistake {
 			{"go-oauth2", startGoOAuth2, basic, "-token-url TOKEN/wrong"},
 			{"authlib", authlib.start, post, "-token-url TOKEN/wrong"},
 			{"django-oauth-toolkit", django.start, basic, "-token-url TOKEN/wrong"},
+			{"hydra", hydra.start, post, "-token-url TOKEN/wrong"},
+			{"hydra, with metadata", hydra.start, post, issuer + "-token-url TOKEN/wrong"},
+			{"node-oauth", nodeOAuth.start, post, "-token-url TOKEN/wrong"},
+			{"zitadel", startZitadel, basic, "-token-url TOKEN/wrong"},
 		}},
 		{"path of the issuer", `^fail  discovery .*check the issuer`, []mistaken{
 			{"oidc-provider", oidcProvider.start, post, "-issuer ISSUER/wrong"},
+			{"hydra", hydra.start, post, "-issuer ISSUER/wrong"},
+			{"zitadel", startZitadel, basic, "-issuer ISSUER/wrong"},
 		}},
 		{"clock", `^fail  clock .*; correct the clock.* (1h|59m \d+s) ahead of`, []mistaken{
 			{"oidc-provider, ahead", oidcProviderAhead.start, keyOf("ES256"), issuer + "-key-file DIR/ES256.jwk" + trust},
@@ -128,10 +155,14 @@ func mistakes() []mistake {
 			{"go-oauth2", startGoOAuth2, basic, token + "-secret-file DIR/wrong"},
 			{"authlib", authlib.start, post, token + "-secret-file DIR/wrong"},
 			{"django-oauth-toolkit", django.start, basic, token + "-secret-file DIR/wrong"},
+			{"hydra", hydra.start, basic, issuer + "-secret-file DIR/wrong"},
+			{"node-oauth", nodeOAuth.start, post, token + "-secret-file DIR/wrong"},
+			{"zitadel", startZitadel, basic, issuer + "-secret-file DIR/wrong"},
 		}},
 		{"key", `^fail  key .*; have the public key of the assertion registered`, []mistaken{
 			{"oidc-provider", oidcProvider.start, keyOf("ES256"), issuer + "-key-file DIR/wrong.jwk"},
 			{"authlib", authlib.start, keyOf("ES256"), token + "-key-file DIR/wrong.jwk"},
+			{"hydra", hydra.start, keyOf("ES256"), issuer + "-key-file DIR/wrong.jwk -key-id ES256"},
 		}},
 	}
 }

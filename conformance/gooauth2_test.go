@@ -53,11 +53,13 @@ func runGoOAuth2(t *testing.T, method string, ttl time.Duration) endpoints {
 		srv.SetClientInfoHandler(server.ClientBasicHandler)
 	}
 
+	paths := http.NewServeMux()
+	paths.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		_ = srv.HandleTokenRequest(w, r) // the error is in the answer
+	})
 	at := inProcess{
-		path: "/token",
-		token: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_ = srv.HandleTokenRequest(w, r) // the error is in the answer
-		}),
+		path:  "/token",
+		token: paths,
 		find: func(r *http.Request) (answer, error) {
 			token, err := srv.ValidationBearerToken(r)
 			if err != nil {

@@ -11,10 +11,11 @@ import (
 
 // A knownClient is a client in the form in which the tests register it.
 type knownClient struct {
-	ID     string `json:"client_id"`
-	Secret string `json:"client_secret"`
-	Scope  string `json:"scope"`
-	TTL    int    `json:"ttl"` // the life of its tokens, in seconds
+	ID         string   `json:"client_id"`
+	Secret     string   `json:"client_secret"`
+	Scope      string   `json:"scope"`
+	GrantTypes []string `json:"grant_types"` // that it may use; nil: client_credentials
+	TTL        int      `json:"ttl"`         // the life of its tokens, in seconds
 }
 
 // An inProcess is a server that runs in this process. It has what the programs have.

@@ -105,10 +105,10 @@ func (s *zitadelStore) forget(jti string) {
 
 func (s *zitadelStore) ClientCredentials(_ context.Context, id, secret string) (op.Client, error) {
 	c, ok := s.client(id)
-	if !ok || c.Secret != secret {
+	if !ok || c.Secret == "" || c.Secret != secret {
 		return nil, errors.New("wrong id or secret")
 	}
-	return zitadelClient{id: id}, nil
+	return zitadelClient{id: id, grants: c.GrantTypes}, nil
 }
 
 func (s *zitadelStore) ClientCredentialsTokenRequest(_ context.Context, id string, scopes []string) (op.TokenRequest, error) {
@@ -157,12 +157,20 @@ func (zitadelKey) ID() string                                  { return "ES256" 
 type zitadelClient struct {
 	op.Client
 
-	id string
+	id     string
+	grants []string
 }
 
 func (c zitadelClient) GetID() string { return c.id }
-func (zitadelClient) GrantTypes() []oidc.GrantType {
-	return []oidc.GrantType{oidc.GrantTypeClientCredentials}
+func (c zitadelClient) GrantTypes() []oidc.GrantType {
+	if c.grants == nil {
+		return []oidc.GrantType{oidc.GrantTypeClientCredentials}
+	}
+	var types []oidc.GrantType
+	for _, grant := range c.grants {
+		types = append(types, oidc.GrantType(grant))
+	}
+	return types
 }
 func (zitadelClient) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
 func (zitadelClient) ClockSkew() time.Duration            { return 0 }

@@ -360,7 +360,10 @@ func (s *situation) advise(about topic) string {
 		}
 		return "change -token-url: it isn't the address of a token endpoint"
 	case aboutMethod:
-		if s.listsNone {
+		switch {
+		case s.listsNone && s.authMethod != "":
+			return "change -auth-method to one that the metadata lists: " + s.listedMethods()
+		case s.listsNone:
 			return "give the credentials for a method that the metadata lists: " + s.listedMethods()
 		}
 		return "change -auth-method to the one that the client is registered for"
@@ -429,7 +432,7 @@ func (s *situation) adviseAssertion(about topic) string {
 	case about == aboutKeyID && assertion.Header["kid"] == nil:
 		return "give -key-id: the assertion has no kid, by which servers find the client's public key"
 	case about == aboutKeyID:
-		return "change -key-id to the kid of the public key that the client is registered with"
+		return "change -key-id to the kid of the public key that the client is registered with, or have this key registered with this kid"
 	}
 	return "have the public key of the assertion registered for the client, with the same kid; or change -key-file"
 }

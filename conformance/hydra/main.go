@@ -233,8 +233,10 @@ func (a *admin) register(body []byte) error {
 			// Hydra rounds the life that is left when it answers down to whole seconds. With
 			// half a second more, that is ttl.
 			"client_credentials_grant_access_token_lifespan": ttl + "s500ms",
-			"grant_types": []string{"client_credentials"},
 		})
+		if c["grant_types"] == nil {
+			c["grant_types"] = []string{"client_credentials"}
+		}
 		body, err := json.Marshal(c)
 		if err != nil {
 			return err

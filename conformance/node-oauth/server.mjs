@@ -29,7 +29,7 @@ const oauth = new OAuth2Server({
     async getClient(id, secret) {
       const client = clients.get(id);
       return client?.client_secret === secret
-        && { id, grants: ['client_credentials'], accessTokenLifetime: client.ttl };
+        && { id, grants: client.grant_types ?? ['client_credentials'], accessTokenLifetime: client.ttl };
     },
     async getUserFromClient(client) {
       return { name: client.id };
@@ -87,7 +87,9 @@ const server = createServer(async (req, res) => {
   try {
     const chunks = [];
     for await (const chunk of req) chunks.push(chunk);
-    await paths[req.url](req, res, Buffer.concat(chunks).toString());
+    const serve = paths[req.url];
+    if (serve) await serve(req, res, Buffer.concat(chunks).toString());
+    else res.writeHead(404).end();
   } catch (err) {
     console.error(err);
     res.writeHead(500).end();
