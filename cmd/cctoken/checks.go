@@ -68,7 +68,7 @@ func (e *examination) discover(ctx context.Context) {
 	if grants := m.GrantTypesSupported; len(grants) > 0 && !slices.Contains(grants, "client_credentials") {
 		e.say(note, "discovery", "the metadata lists its grant types without client_credentials: %s; doctor goes on, because servers often list too little", list(grants, ""))
 	}
-	if e.listsNone = len(m.TokenEndpointAuthMethodsSupported) > 0 && !slices.ContainsFunc(e.methods, e.isListed); e.listsNone {
+	if e.listsNone = e.listsNoneOf(e.methods...); e.listsNone {
 		e.say(note, "discovery", "the metadata lists none of the methods that there are credentials for; doctor tries them, because servers often list too little")
 	}
 }

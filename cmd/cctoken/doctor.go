@@ -110,6 +110,11 @@ func (s *server) isListed(m *method) bool {
 	return s.metadata != nil && slices.Contains(s.metadata.TokenEndpointAuthMethodsSupported, m.registered())
 }
 
+// listsNoneOf reports whether the metadata lists methods, but none of these.
+func (s *server) listsNoneOf(methods ...*method) bool {
+	return s.metadata != nil && len(s.metadata.TokenEndpointAuthMethodsSupported) > 0 && !slices.ContainsFunc(methods, s.isListed)
+}
+
 // listedMethods returns the methods in the metadata.
 func (s *server) listedMethods() string {
 	return clippedList(s.metadata.TokenEndpointAuthMethodsSupported, "not listed, so client_secret_basic")

@@ -248,6 +248,7 @@ func TestD6_DoctorMetadata(t *testing.T) {
 		{"methods that aren't listed", listing(secretPost), nil, 0, lines(`note  client_secret_basic not tried: the metadata doesn't list it$`, `ok    client_secret_post  works$`, `note  dpop +not tried`)},
 		{"grants", func(m *metadata) { m.GrantTypesSupported = []string{"implicit"} }, nil, 0, lines(`note  discovery +the metadata lists its grant types without client_credentials: implicit; doctor goes on`, `ok    client_secret_basic works`)},
 		{"no method of the client", listing("none"), nil, 0, lines(`note  discovery +the metadata lists none of the methods that there are credentials for; doctor tries them`, `ok    client_secret_basic works`, `ok    client_secret_post  works`)},
+		{"no method of the client, and a wrong secret", listing(privateKeyJWT), []string{"-secret-file", writeFile(t, "wrong", "x")}, statusRefused, lines(`note  discovery +the metadata lists none of the methods`, `note  client_secret_post  refused`, `fail  method +.*; give the credentials for a method that the metadata lists: private_key_jwt$`)},
 		{"another method than the one asked for", listing(secretPost), []string{"-auth-method", secretBasic}, 0, lines(`note  discovery +the metadata lists none of the methods`, `ok    client_secret_basic works`)},
 		{"an endpoint for certificates only", func(m *metadata) { m.MTLSEndpointAliases.TokenEndpoint, m.TokenEndpoint = m.TokenEndpoint, "" }, nil, 0, lines(`ok    discovery +token endpoint none`, `ok    client_secret_basic works`)},
 		{"another token URL", func(m *metadata) { m.TokenEndpoint = "http://127.0.0.1:1/token" }, []string{"-token-url", srv.TokenURL}, 0, lines(`warn  discovery +-token-url is used, but the metadata has another token endpoint`, `ok    client_secret_basic works`)},
@@ -259,6 +260,8 @@ func TestD6_DoctorMetadata(t *testing.T) {
 			doctored(t, srv.env().with("TOKEN_URL", "", "ISSUER", srv.withMetadata(t, tt.edit)), tt.args, tt.status, tt.report)
 		})
 	}
+	r := cctoken(t, srv.env().with("TOKEN_URL", "", "ISSUER", srv.withMetadata(t, listing(privateKeyJWT)), "CLIENT_SECRET", "wrong"), "", "token", "-auth-method", secretPost)
+	assert.Contains(t, r.stderr, "change -auth-method to one that the metadata lists: private_key_jwt")
 }
 
 func TestDoctorIsPolite(t *testing.T) {

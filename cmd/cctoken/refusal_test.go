@@ -66,6 +66,10 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"unauthorized_client", "Client not enabled to retrieve service account", 401, bySecret, nil, "grant", "have the server's operator allow"},
 		{"unauthorized_client", "The client is not authorized to request a token using this method.", 400, bySecret, nil, "grant", "have the server's operator allow"},
 		{"invalid_grant", "The provided authorization grant is invalid, expired, or revoked", 400, bySecret, func(s *situation) { s.form.Set("grant_type", "urn:x") }, "grant", "change grant_type in -params"},
+		{"invalid_request", "AADSTS90002: Tenant 'x' not found. Check to make sure you have the correct tenant ID.", 400, bySecret, nil, "tenant", "change the tenant in -token-url"},
+		{"access_denied", "The client has insufficient permissions.", 403, bySecret, nil, "permission", "have the server's operator allow"},
+		{"access_denied", "The resource owner or authorization server denied the request.", 403, bySecret, nil, "credentials", "check -client-id"},
+		{"invalid_request", "The request repeats a parameter (other than grant type), includes multiple credentials, utilizes more than one mechanism for authenticating the client, or is otherwise malformed.", 400, bySecret, nil, "request", "check -params"},
 
 		// About what tokens are bound to.
 		{"invalid_dpop_proof", "", 400, bySecret, nil, "dpop", "give -dpop-key-file"},
@@ -103,6 +107,13 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"access_denied", "Unauthorized", 401, bySecret, nil, "credentials", "check -client-id"},
 		{"", "", 401, bySecret, func(s *situation) { s.secretFile = "f" }, "credentials", "check -client-id and -secret-file"},
 		{"invalid_client", strings.Repeat("Client authentication failed. ", 9) + "The client supports the client authentication method 'client_secret_basic', but 'client_secret_post' was requested.", 401, bySecret, nil, "method", "change -auth-method"},
+		{"invalid_client", "", 401, bySecret, func(s *situation) {
+			s.listsNone, s.metadata = true, &clientcredentials.ServerMetadata{TokenEndpointAuthMethodsSupported: []string{"private_key_jwt"}}
+		}, "method", "give the credentials for a method that the metadata lists: private_key_jwt"},
+		{"invalid_client", "", 401, byKey, func(s *situation) {
+			s.authMethod = privateKeyJWT
+			s.listsNone, s.metadata = true, &clientcredentials.ServerMetadata{TokenEndpointAuthMethodsSupported: []string{"client_secret_post"}}
+		}, "method", "change -auth-method to one that the metadata lists: client_secret_post"},
 		{"unauthorized_client", "Application with identifier 'x' was not found in the directory", 400, bySecret, nil, "client", "check -client-id, and that"},
 		{"invalid_client", "client is disabled", 401, bySecret, nil, "client", "check -client-id, and that"},
 		// A client can be called anything, and addresses have no meaning.
@@ -183,6 +194,45 @@ func TestC2_MostTellingRefusal(t *testing.T) {
 			_, change, _ := strings.Cut(r.stdout, "; ")
 			assert.NotEmpty(t, change)
 			assert.Contains(t, r.stderr, "no token: ")
+		})
+	}
+}
+
+// TestP9_DoctorShowsWords checks what doctor and token make of refusals whose reason isn't in
+// the members of OAuth.
+func TestP9_DoctorShowsWords(t *testing.T) {
+	const nothing = `{"error":"invalid_client"}`
+	for _, tt := range []struct {
+		name           string
+		status         int
+		none, answered string // without credentials, and with them
+		exit           int
+		last           string
+	}{
+		{"200", 200, nothing, `{"ret":7,"reason":"app disabled"}`, statusRefused, `fail  client +the server answered 200 without an OAuth error: it says reason: app disabled, ret: 7; check -client-id, and that`},
+		{"200 from the start", 200, `{"ret":1,"msg":"no appid"}`, `{"ret":7,"msg":"no such app"}`, statusRefused, `fail  client +.*: it says msg: no such app, ret: 7`},
+		{"400", 400, nothing, `{"ret":7,"reason":"the scope isn't granted"}`, statusRefused, `fail  scope +the server answered 400 without an OAuth error: it says reason: the scope isn't granted, ret: 7; give -scopes`},
+		{"an object", 400, nothing, `{"error":{"code":"E7","message":"wrong app secret"}}`, statusRefused, `fail  credentials +.*: it says error.code: E7, error.message: wrong app secret; check -client-id`},
+		{"a list", 403, nothing, `{"errors":[{"title":"no permission"}]}`, statusRefused, `fail  permission +.*: it says errors.title: no permission; have the server's operator`},
+		{"beside a code", 401, nothing, `{"error":"unauthorized","message":"grant type is off"}`, statusRefused, `fail  grant +the server refused with unauthorized \(status 401\): it says message: grant type is off; have`},
+		{"form-encoded text", 400, nothing, "message=unknown+audience", statusRefused, `fail  request +the server answered 400 without an OAuth error; check`},
+		{"names", 200, nothing, `{"ok":false}`, statusUnusable, `fail  client_secret_basic +.*it has "ok"`},
+		{"names from the start", 200, `{"ok":false}`, nothing, statusUnusable, `fail  endpoint +.*it has "ok"`},
+		{"the secret", 400, nothing, `{"message":"` + plainSecret + ` is a wrong secret"}`, statusRefused, `fail  credentials +.*: it says message: \[redacted\] is a wrong secret; check`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first := 401
+			if tt.none != nothing {
+				first = 200
+			}
+			s := hostile.Start(t, hostile.JSON(first, tt.none), hostile.JSON(tt.status, tt.answered))
+			env := clientOf(s.URL+"/token").with("CLIENT_SECRET", plainSecret)
+			r := doctored(t, env, nil, tt.exit, `(?m)^`+tt.last+`.*\n\z`)
+			assert.NotContains(t, r.stdout+r.stderr, plainSecret)
+			if tt.none == nothing {
+				r := cctoken(t, env, "", "token")
+				assert.Equal(t, tt.exit, r.status, r.stderr)
+			}
 		})
 	}
 }

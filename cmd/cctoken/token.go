@@ -81,7 +81,7 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 		if conf, err = s.discovered(m, known.metadata); err != nil {
 			return nil, err
 		}
-		known.listsNone = m.name != "" && len(known.metadata.TokenEndpointAuthMethodsSupported) > 0 && !known.isListed(m)
+		known.listsNone = m.name != "" && known.listsNoneOf(m)
 		if m.name == "" {
 			m.style = conf.AuthStyle
 		}

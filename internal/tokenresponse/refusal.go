@@ -74,11 +74,15 @@ func Explanation(refusal *oauth2.RetrieveError) string {
 	if refusal.ErrorDescription != "" || refusal.Response == nil {
 		return refusal.ErrorDescription
 	}
-	parsed, _ := Parse(refusal.Body, MediaType(refusal.Response), false)
-	if refusal.ErrorCode == "" {
-		return parsed.Words(nil)
+	mediaType, text := MediaType(refusal.Response), string(refusal.Body)
+	parsed, _ := Parse(refusal.Body, mediaType, false)
+	switch {
+	case parsed.Form && mediaType == "text/plain" && !strings.Contains(text, "=") && isSpeech(text):
+		return says + redact.Quote(text, maxWord)
+	case refusal.ErrorCode != "":
+		return parsed.Words(refusal)
 	}
-	return parsed.Words(refusal)
+	return parsed.Words(nil)
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
 func TestF28_Temporary(t *testing.T) {
@@ -54,6 +55,29 @@ func TestP9_Words(t *testing.T) {
 		r, _ := Parse([]byte(test.body), test.mediaType, false)
 		require.Equal(t, test.want, r.Words(nil), test.body)
 	}
+}
+
+func TestP9_Explanation(t *testing.T) {
+	for _, test := range []struct{ code, description, mediaType, body, want string }{
+		{"", "", jsonType, `{"ret":7,"reason":"app disabled"}`, "it says reason: app disabled, ret: 7"},
+		{"", "", jsonType, `{"error":{"code":"E7","message":"no such app"}}`, "it says error.code: E7, error.message: no such app"},
+		{"unauthorized", "", jsonType, `{"error":"unauthorized","message":"wrong app","x":1}`, "it says message: wrong app"},
+		{"unauthorized", "", jsonType, `{"error":"unauthorized","x":1}`, ""},
+		{"unauthorized", "wrong app", jsonType, `{"error":"unauthorized","error_description":"wrong app","message":"x"}`, "wrong app"},
+		{"", "", jsonType, `{"x":1}`, `it has "x"`},
+		{"", "", "text/plain", "The app may not use this scope.\n", `it says "The app may not use this scope.\n"`},
+		{"", "", "text/plain", "message=wrong+app", "it says message: wrong app"},
+		{"", "", "text/plain", strings.Repeat("x", 50), ""},
+		{"", "", "text/html", "<p>wrong app", ""},
+		{"", "", "", "", ""},
+	} {
+		refusal := &oauth2.RetrieveError{
+			ErrorCode: test.code, ErrorDescription: test.description, Body: []byte(test.body),
+			Response: &http.Response{Header: http.Header{"Content-Type": {test.mediaType}}},
+		}
+		require.Equal(t, test.want, Explanation(refusal), test.body)
+	}
+	require.Empty(t, Explanation(&oauth2.RetrieveError{Body: []byte(`{"reason":"x"}`)}))
 }
 
 func TestP9_Encoding(t *testing.T) {
