@@ -51,7 +51,7 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 func (r *tokenRequest) rejectsAuthStyle(err error) bool {
 	var (
 		refusal *oauth2.RetrieveError
-		silent  *tokenresponse.Refusal
+		silent  *tokenresponse.RefusalError
 	)
 	switch {
 	case r.about(err) == tokenresponse.AboutRequest:
@@ -77,7 +77,7 @@ func (r *tokenRequest) rejectsAuthStyle(err error) bool {
 func (r *tokenRequest) about(err error) tokenresponse.About {
 	var (
 		refusal *oauth2.RetrieveError
-		silent  *tokenresponse.Refusal
+		silent  *tokenresponse.RefusalError
 	)
 	switch {
 	case errors.As(err, &silent):

@@ -239,7 +239,7 @@ func TestL5_FieldsAreNamedNotQuoted(t *testing.T) {
 
 func TestResponseError(t *testing.T) {
 	cause := errors.New("a\nb")
-	err := &ResponseError{StatusCode: 200, MediaType: "text/html", Size: 7, Err: &tokenresponse.Refusal{Err: cause, Said: "it says no"}, upstream: "oauth2: x"}
+	err := &ResponseError{StatusCode: 200, MediaType: "text/html", Size: 7, Err: &tokenresponse.RefusalError{Err: cause, Said: "it says no"}, upstream: "oauth2: x"}
 	require.EqualError(t, err, "oauth2: x: a; b: it says no (status 200, text/html, 7 bytes)")
 	require.ErrorIs(t, err, cause)
 	require.EqualError(t, &ResponseError{StatusCode: 204, upstream: "oauth2: x"}, "oauth2: x (status 204, no media type, 0 bytes)")

@@ -285,7 +285,7 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 	fault := func(err error) error {
 		if parsed.AccessToken == "" && parsed.Raw != nil {
 			said := masker().Mask(parsed.Words(err), maxErrorText)
-			err = &tokenresponse.Refusal{Err: err, Said: redact.Clip(redact.Neutralise(said), maxErrorText)}
+			err = &tokenresponse.RefusalError{Err: err, Said: redact.Clip(redact.Neutralise(said), maxErrorText)}
 		}
 		return &ResponseError{StatusCode: resp.StatusCode, MediaType: r.masker(attempt, resp.Request).Mask(mediaType, maxErrorText), Size: len(body), Err: err, upstream: tokenresponse.UpstreamError(body, mediaType)}
 	}

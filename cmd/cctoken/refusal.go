@@ -123,6 +123,9 @@ func (s *situation) diagnose(err error) diagnosis {
 		d.status = statusUnusable
 	}
 	d.subject, d.change = subjects[about], s.advise(about)
+	if refused.hint != "" && slices.Contains([]topic{aboutRequest, aboutCredentials, aboutEndpoint, aboutClient}, d.topic) {
+		d.change = strings.NewReplacer("ClientID", "-client-id", "ClientSecret", s.secretName(), "TokenURL", "-token-url").Replace(refused.hint)
+	}
 	return d
 }
 
@@ -132,6 +135,7 @@ type refusal struct {
 	code      string // RFC 6749, Section 5.2; empty: there is none
 	said      string // its words
 	described bool   // they are its error_description
+	hint      string // what the library finds odd in the settings; empty: nothing
 }
 
 // refusalOf returns the refusal that err stands for, if it is one.
@@ -139,11 +143,12 @@ func refusalOf(err error) (*refusal, bool) {
 	var (
 		standard *oauth2.RetrieveError
 		answer   *clientcredentials.ResponseError
-		own      *tokenresponse.Refusal
+		own      *tokenresponse.RefusalError
 	)
 	switch {
 	case errors.As(err, &standard) && !isRedirect(standard.Response.StatusCode):
-		return &refusal{standard.Response.StatusCode, standard.ErrorCode, tokenresponse.Explanation(standard), standard.ErrorDescription != ""}, true
+		_, hint, _ := strings.Cut(err.Error(), strings.TrimPrefix(standard.Error(), "oauth2: ")+"\n")
+		return &refusal{standard.Response.StatusCode, standard.ErrorCode, tokenresponse.Explanation(standard), standard.ErrorDescription != "", hint}, true
 	case errors.As(err, &answer) && errors.As(err, &own) && own.Explains():
 		return &refusal{status: answer.StatusCode, said: own.Said}, true
 	}
@@ -375,9 +380,6 @@ func (s *situation) advise(about topic) string {
 		}
 		return "try again later"
 	case aboutCredentials:
-	}
-	if strings.TrimSpace(s.secret) != s.secret {
-		return "remove the white space at the ends of " + s.secretName()
 	}
 	return "check -client-id and " + s.secretName() + ", and the authentication method that the client is registered for"
 }

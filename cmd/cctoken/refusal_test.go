@@ -102,7 +102,6 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_client", "Invalid client secret provided. Ensure the secret being sent is the value, not the ID.", 401, bySecret, nil, "credentials", "check -client-id and CLIENT_SECRET"},
 		{"invalid_client", "Client authentication failed (e.g., unknown client, no client authentication included, or unsupported authentication method).", 401, bySecret, nil, "credentials", "check -client-id and CLIENT_SECRET"},
 		{"invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method.", 401, bySecret, nil, "credentials", "check -client-id and CLIENT_SECRET"},
-		{"invalid_client", "", 401, bySecret, func(s *situation) { s.secret += "\n" }, "credentials", "remove the white space at the ends of CLIENT_SECRET"},
 		{"unauthorized_client", "Invalid client or Invalid client credentials", 401, bySecret, nil, "credentials", "check -client-id"},
 		{"access_denied", "Unauthorized", 401, bySecret, nil, "credentials", "check -client-id"},
 		{"", "", 401, bySecret, func(s *situation) { s.secretFile = "f" }, "credentials", "check -client-id and -secret-file"},
@@ -195,6 +194,20 @@ func TestC2_MostTellingRefusal(t *testing.T) {
 			assert.NotEmpty(t, change)
 			assert.Contains(t, r.stderr, "no token: ")
 		})
+	}
+}
+
+// TestC2_OddSettings checks that doctor names what the library finds odd in the settings.
+func TestC2_OddSettings(t *testing.T) {
+	for _, tt := range []struct{ id, secret, body, last string }{
+		{canaryID, plainSecret + "\n", `{"error":"invalid_client"}`, `fail  credentials +.*; CLIENT_SECRET contains a line break \(U\+000A\); remove it where CLIENT_SECRET is read$`},
+		{canaryID, `"` + plainSecret + `"`, `{"error":"invalid_client"}`, `fail  credentials +.*; CLIENT_SECRET is in quotation marks; remove them where CLIENT_SECRET is read$`},
+		{"'" + canaryID + "'", plainSecret, `{"error":"unauthorized_client","error_description":"unknown client"}`, `fail  client +.*; -client-id is in quotation marks; remove them where -client-id is read$`},
+		{canaryID, plainSecret + " ", `{"error":"invalid_scope"}`, `fail  scope +.*; give -scopes`},
+		{canaryID, plainSecret, `{"error":"invalid_client"}`, `fail  credentials +.*; check -client-id and CLIENT_SECRET`},
+	} {
+		s := hostile.Start(t, hostile.JSON(401, tt.body))
+		doctored(t, clientOf(s.URL+"/token").with("CLIENT_ID", tt.id, "CLIENT_SECRET", tt.secret), nil, statusRefused, `(?m)^`+tt.last)
 	}
 }
 

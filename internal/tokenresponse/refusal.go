@@ -41,14 +41,14 @@ func IsTemporary(status int, code string) bool {
 	return 500 <= status && status <= 599
 }
 
-// A Refusal is the error for an answer without a token that isn't an error response of RFC
+// A RefusalError is the error for an answer without a token that isn't an error response of RFC
 // 6749, Section 5.2, although its status says success.
-type Refusal struct {
+type RefusalError struct {
 	Err  error  // what else is wrong with the answer; may be nil
 	Said string // Words, without secrets; empty: the answer doesn't say
 }
 
-func (r *Refusal) Error() string {
+func (r *RefusalError) Error() string {
 	var parts []string
 	if r.Err != nil {
 		parts = append(parts, r.Err.Error())
@@ -60,10 +60,10 @@ func (r *Refusal) Error() string {
 }
 
 // Unwrap returns r.Err.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusalError) Unwrap() error { return r.Err }
 
 // Explains reports whether the answer says why there is no token.
-func (r *Refusal) Explains() bool { return strings.HasPrefix(r.Said, says) }
+func (r *RefusalError) Explains() bool { return strings.HasPrefix(r.Said, says) }
 
 // says is how Words begins if an answer explains itself.
 const says = "it says "
