@@ -104,7 +104,7 @@ func TestUsage(t *testing.T) {
 		{name: "no server", env: configured.with("TOKEN_URL", ""), args: []string{"token"}, want: "give -token-url or -issuer"},
 		{name: "no credentials", env: configured.with("CLIENT_SECRET", ""), args: []string{"token"}, want: "set CLIENT_SECRET in the environment"},
 		{name: "two secrets", env: configured.with("SECRET_FILE", "secret"), args: []string{"token"}, want: "both CLIENT_SECRET and SECRET_FILE are set"},
-		{name: "a token URL that isn't absolute", env: configured.with("TOKEN_URL", "login.example"), args: []string{"token"}, want: "TokenURL is not absolute"},
+		{name: "a token URL that isn't absolute", env: configured.with("TOKEN_URL", "login.example"), args: []string{"token"}, want: "-token-url is not absolute"},
 		{name: "an issuer over http", env: configured.with("TOKEN_URL", ""), args: []string{"token", "-issuer", "http://login.example"}, want: "the issuer is http"},
 		{name: "params", env: configured, args: []string{"token", "-params", "%zz"}, want: "-params is not form-encoded"},
 		{name: "a secret in params", env: configured, args: []string{"token", "-params", "client_secret=" + canarySecret}, want: "-params contains a parameter with the name of a secret"},

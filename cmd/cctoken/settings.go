@@ -148,6 +148,10 @@ func (s *settings) complete(ctx context.Context) (err error) {
 	if s.tokenURL == "" && s.issuer == "" {
 		return usagef("there is no server; give -token-url or -issuer, or set TOKEN_URL or ISSUER")
 	}
+	// The library leaves this to a RoundTripper of its caller, such as that of cctoken.
+	if u, err := url.Parse(s.tokenURL); err == nil && s.tokenURL != "" && (u.Scheme == "" || u.Host == "") {
+		return usagef("-token-url is not absolute; give the whole address of the token endpoint, with scheme and host")
+	}
 	if s.form, err = url.ParseQuery(s.params); err != nil {
 		return usagef("-params is not form-encoded; write it like audience=https://api.example.com&resource=...")
 	}
