@@ -408,11 +408,20 @@ func checkAddress(endpoint *url.URL, transport http.RoundTripper) error {
 	case endpoint.Scheme != "":
 		return nil // It may be registered with the transport.
 	}
+	return adviseOnAddress(&url.Error{Op: "Post", Err: errors.New(reason)}, endpoint)
+}
+
+// adviseOnAddress completes an error of net/http, which can't send a request to endpoint. It
+// takes the address out of the error, because that may be a misplaced secret.
+func adviseOnAddress(err *url.Error, endpoint *url.URL) error {
 	advice := "TokenURL is not absolute; set it to the whole address of the token endpoint, with scheme and host"
-	if *endpoint == (url.URL{}) {
+	switch {
+	case *endpoint == (url.URL{}):
 		advice = "TokenURL is empty; set it to the address of the token endpoint"
+	case endpoint.Scheme != "" && endpoint.Host != "":
+		return err
 	}
-	return &url.Error{Op: "Post", Err: errors.New(reason + ": " + advice)} // The address may be a misplaced secret.
+	return &url.Error{Op: err.Op, Err: fmt.Errorf("%w: %s", err.Err, advice)}
 }
 
 // oddity says what is hardly meant in the fields that say who the client is and where the

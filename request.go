@@ -247,7 +247,11 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	sent := time.Now()
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, withoutSecrets(err, r.masker(attempt, nil), context.Cause(ctx))
+		err = withoutSecrets(err, r.masker(attempt, nil), context.Cause(ctx))
+		if outer, ok := err.(*url.Error); ok && isMisconfigured(err) { //nolint:errorlint // That of the client.
+			err = adviseOnAddress(outer, r.endpoint) // A RoundTripper around net/http's has let it pass.
+		}
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {

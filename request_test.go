@@ -265,6 +265,10 @@ func TestL3_P12_P14_TokenURL(t *testing.T) {
 			require.Equal(t, !strings.HasPrefix(want, "oauth2"), isURLError, address)
 		}
 	}
+	// A RoundTripper around net/http's lets it pass, and the error is the same.
+	wrapped := &http.Client{Transport: wrapper{http.DefaultTransport}}
+	_, err := (&Config{TokenURL: "cAnAry/x", HTTPClient: wrapped}).Token(t.Context())
+	require.EqualError(t, err, `Post "": unsupported protocol scheme "": `+absolute)
 	// A RoundTripper of the program may know what to do with any address.
 	for _, address := range []string{"", "/token", "auth.example/token", "https:///token", "unix:/run/auth.sock", "https://auth.example/token#f", "HTTPS://AUTH.EXAMPLE/a%20b?a=%23"} {
 		conf := newTokenEndpoint(goodReply).config()
