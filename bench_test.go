@@ -97,6 +97,23 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
+// What a target costs is the difference to BenchmarkRoundTrip/Transport/fields=5, in the same
+// run: WithTarget makes every request look for one.
+func BenchmarkTarget(b *testing.B) {
+	conf, ctx := warm(b)
+	transport := conf.Transport(ctx)
+	target := Target{Scopes: []string{"read", "write"}, Resources: []string{"https://api.example/"}}
+	for name, ctx := range map[string]context.Context{"none": b.Context(), "one": WithTarget(b.Context(), target)} {
+		req := requestWith(b, 5).WithContext(ctx)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = transport.RoundTrip(req)
+			}
+		})
+	}
+}
+
 func BenchmarkTokenRequest(b *testing.B) {
 	conf, ctx := warm(b)
 	b.ReportAllocs()

@@ -28,6 +28,7 @@ import (
 // and how often it was asked for that. refuse may answer a token request instead.
 type speller struct {
 	refuse func(form url.Values) (*http.Response, error)
+	api    func(req *http.Request) *http.Response // nil: it always answers 200
 
 	mu       sync.Mutex // protects what follows
 	requests map[string]int
@@ -53,6 +54,9 @@ func asked(form url.Values) string {
 }
 
 func (s *speller) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host == "api.example" && s.api != nil {
+		return s.api(req), nil
+	}
 	if req.URL.Host == "api.example" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -356,9 +360,9 @@ func TestT5_StoreAndEvents(t *testing.T) {
 	})
 }
 
-// TestTargetSimulation plays callers of many targets against a server with random faults,
-// invalidations and evictions. No token that a caller gets is another target's, and the number
-// of token requests is bounded.
+// Callers of many targets against a server and an API with random faults, challenges,
+// invalidations and evictions: no target ever gets another target's token, no scope that the
+// program hasn't listed is asked for, and the number of token requests is bounded.
 func TestT6_TargetSimulation(t *testing.T) {
 	for seed := range uint64(40) {
 		testkit.Synctest(t, func(t *testing.T) {
@@ -382,7 +386,24 @@ func TestT6_TargetSimulation(t *testing.T) {
 				}
 				return nil, nil
 			}}
-			source := server.config().Source(t.Context())
+			conf := server.config()
+			conf.Challenged = ScopeChallenge("extra")
+			source := conf.Source(t.Context())
+			client := &http.Client{Transport: &Transport{Source: source, Base: server}}
+			server.api = func(req *http.Request) *http.Response {
+				token := req.Header.Get("Authorization")
+				require.Contains(t, token, "&audience="+req.URL.Path[1:]+"#", "seed %d", seed)
+				require.Regexp(t, "^Bearer scope=(extra[+])?read&", token, "seed %d", seed)
+				switch n := draw(30); {
+				case n == 0:
+					return unauthorized(invalidToken, http.NoBody)
+				case n < 4:
+					resp := unauthorized(`Bearer error="insufficient_scope", scope="extra admin"`, http.NoBody)
+					resp.StatusCode = http.StatusForbidden
+					return resp
+				}
+				return reply{body: "{}"}.response(req)
+			}
 			var callers sync.WaitGroup
 			const calls = 400
 			for range 5 {
@@ -390,9 +411,14 @@ func TestT6_TargetSimulation(t *testing.T) {
 					for range calls {
 						target := Target{Audience: fmt.Sprint(draw(1 + draw(150)))}
 						s := source.For(target)
-						token, err := s.Token()
-						if err == nil {
-							require.True(t, strings.HasPrefix(token.AccessToken, "scope=read&audience="+target.Audience+"#"), "seed %d: %s", seed, token.AccessToken)
+						if draw(2) == 0 {
+							req, err := http.NewRequestWithContext(WithTarget(t.Context(), target), http.MethodGet, worldAPI+target.Audience, nil)
+							require.NoError(t, err)
+							if resp, err := client.Do(req); err == nil {
+								resp.Body.Close()
+							}
+						} else if token, err := s.Token(); err == nil {
+							require.Contains(t, token.AccessToken, "&audience="+target.Audience+"#", "seed %d", seed)
 							if draw(20) == 0 {
 								s.Invalidate(token)
 							}
