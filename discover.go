@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// discoverTimeout bounds Discover as a whole.
+	// discoverTimeout bounds a search for metadata as a whole.
 	discoverTimeout = 10 * time.Second
 
 	// maxQuoted bounds how much of the server's words an error quotes in one place. Of
@@ -132,18 +132,51 @@ type MTLSEndpointAliases struct {
 // all of it. Nothing is cached and nothing is tried twice: call Discover once, when a program
 // starts. It is safe for concurrent use.
 func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
-	if ctx == nil {
-		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
+	if err := checkContext(ctx); err != nil {
+		return nil, err
 	}
-	parsed, err := parseIssuer(issuer)
+	parsed, err := issuers.parse(issuer)
 	if err != nil {
 		return nil, fmt.Errorf("oauth2: cannot discover: %w", err)
 	}
+	return discover(ctx, issuers, issuer, metadataLocations(parsed), func(body []byte) (*ServerMetadata, error) {
+		return parseMetadata(body, issuer)
+	})
+}
+
+// checkContext reports whether a search for metadata has a context.
+func checkContext(ctx context.Context) error {
+	if ctx == nil {
+		return errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
+	}
+	return nil
+}
+
+// A publisher is a kind of server that publishes metadata about itself.
+type publisher struct {
+	what      string // what people call such a server
+	name      string // of its identifier, and of the member of its metadata with it
+	example   string // of an identifier
+	mayQuery  bool   // whether the identifier may have a query
+	otherwise string // what a program can do without metadata
+}
+
+// An authorization server has an issuer identifier, RFC 8414, Section 2.
+var issuers = publisher{
+	what:      "server",
+	name:      "issuer",
+	example:   "https://login.example.com",
+	otherwise: "set TokenURL instead",
+}
+
+// discover searches for the metadata that is published under an identifier, at one location
+// after the other. parse reads it from a JSON object, or says why it can't be used.
+func discover[T any](ctx context.Context, by publisher, identifier string, locations []string, parse func(body []byte) (*T, error)) (*T, error) {
 	client, err := contextClient(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// A redirect would let the server of another origin speak for the issuer.
+	// A redirect would let another origin speak for this one.
 	// Cookies are for what a user does.
 	private := withoutRedirects(client)
 	private.Jar = nil
@@ -153,7 +186,7 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 	}
 
 	var (
-		locations = metadataLocations(parsed)
+		shown     = quote(withoutQuery(identifier))
 		reasons   []string // what was wrong with each location
 		temporary error    // the first reason that may pass by itself
 	)
@@ -162,25 +195,25 @@ func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
 		if i+1 < len(locations) {
 			limit /= 2
 		}
-		m, connected, err := askLocation(ctx, limit, private, location, issuer)
+		m, connected, err := askLocation(ctx, limit, private, location, by, parse)
 		switch {
 		case err == nil:
 			return m, nil
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), endOf(ctx))
+			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", shown, endOf(ctx))
 		case !connected: // The other locations are on the same host.
-			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", quote(issuer), err)
+			return nil, fmt.Errorf("oauth2: cannot discover %s: %w", shown, err)
 		case temporary == nil && IsTemporary(err):
 			temporary = err
 		}
 		reasons = append(reasons, err.Error())
 	}
-	advice := "check the issuer"
+	advice := "check the " + by.name
 	if temporary != nil {
 		advice = "try again later"
 	}
 	return nil, &discoveryError{
-		text:  fmt.Sprintf("oauth2: cannot discover %s: %s; %s, or set TokenURL instead", quote(issuer), strings.Join(reasons, "; "), advice),
+		text:  fmt.Sprintf("oauth2: cannot discover %s: %s; %s, or %s", shown, strings.Join(reasons, "; "), advice, by.otherwise),
 		cause: temporary,
 	}
 }
@@ -195,27 +228,53 @@ type discoveryError struct {
 func (e *discoveryError) Error() string { return e.text }
 func (e *discoveryError) Unwrap() error { return e.cause }
 
-// parseIssuer parses an issuer identifier, RFC 8414, Section 2, or reports what is
-// wrong with it. The error never quotes it, because it may contain a misplaced secret.
-func parseIssuer(issuer string) (*url.URL, error) {
-	u, err := url.Parse(issuer)
+// parse parses an identifier, or reports what is wrong with it. The error never quotes it,
+// because it may contain a misplaced secret.
+func (p publisher) parse(identifier string) (*url.URL, error) {
+	u, err := url.Parse(identifier)
+	_, query, hasQuery := strings.Cut(identifier, "?")
 	switch {
-	case issuer == "":
-		return nil, errors.New("the issuer is empty; set it to the issuer identifier of the authorization server")
-	case isTemplate(issuer):
-		return nil, errors.New("the issuer is a template; replace the braces and what is in them by your tenant")
-	case err != nil:
-		return nil, errors.New("the issuer cannot be parsed as a URL")
+	case identifier == "":
+		return nil, fmt.Errorf("the %[1]s is empty; set it to the %[1]s identifier of the %[2]s", p.name, p.what)
+	case isTemplate(identifier):
+		return nil, fmt.Errorf("the %s is a template; replace the braces and what is in them by your tenant", p.name)
+	case err != nil || strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, fmt.Errorf("the %s cannot be parsed as a URL", p.name)
 	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		return nil, errors.New("the issuer is not a whole URL; write it like https://login.example.com")
+		return nil, fmt.Errorf("the %s is not a whole URL; write it like %s", p.name, p.example)
 	case origin.IsCleartext(u):
-		return nil, errors.New("the issuer is http, which is for this host only; use https")
+		return nil, fmt.Errorf("the %s is http, which is for this host only; use https", p.name)
 	case u.User != nil:
-		return nil, errors.New("the issuer contains a user name or password; remove it")
-	case strings.ContainsAny(issuer, "?#"):
-		return nil, errors.New("the issuer contains a query or a fragment; remove it, and give the issuer itself and not the address of its metadata")
+		return nil, fmt.Errorf("the %s contains a user name or password; remove it", p.name)
+	case strings.Contains(identifier, "#") || hasQuery && !p.mayQuery:
+		return nil, fmt.Errorf("the %[1]s contains a query or a fragment; remove it, and give the %[1]s itself and not the address of its metadata", p.name)
 	}
 	return u, nil
+}
+
+// compare reports why metadata with the identifier said isn't that of the identifier asked.
+//
+// RFC 8414, Section 3.3, and RFC 9728, Section 3.3. Otherwise anybody who can publish metadata
+// could pretend to be another server, and receive what is meant for it.
+func (p publisher) compare(said, asked string) error {
+	switch {
+	case said == "":
+		return fmt.Errorf("it has no %s, so nobody can tell whose it is", p.name)
+	case said == asked:
+		return nil
+	case isTemplate(said):
+		return fmt.Errorf("its %[1]s is the template %[2]s; use the %[1]s of your tenant", p.name, quote(withoutQuery(said)))
+	}
+	return fmt.Errorf("it is that of the %s %s; if that is the %s you mean, use exactly this identifier", p.name, quote(withoutQuery(said)), p.what)
+}
+
+// withoutQuery replaces the query of an address, which may hold a secret, by an ellipsis.
+func withoutQuery(address string) string {
+	before, _, found := strings.Cut(address, "?")
+	if found {
+		before += "?…"
+	}
+	return before
 }
 
 // metadataLocations returns where to look for the metadata of an issuer, the likeliest
@@ -231,18 +290,26 @@ func metadataLocations(issuer *url.URL) []string {
 	return []string{root + oauth + path, root + path + openID, root + openID + path, root + path + oauth}
 }
 
-// askLocation gets the metadata of issuer from one location, within limit. connected is
-// false if there is an error because no connection to the host could be made.
-func askLocation(ctx context.Context, limit time.Duration, client *http.Client, location, issuer string) (m *ServerMetadata, connected bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s took too long: %w", location, context.DeadlineExceeded))
+// askLocation gets metadata from one location, within limit. connected is false if there is
+// an error because no connection to the host could be made.
+func askLocation[T any](ctx context.Context, limit time.Duration, client *http.Client, location string, by publisher, parse func([]byte) (*T, error)) (m *T, connected bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s took too long: %w", withoutQuery(location), context.DeadlineExceeded))
 	defer cancel()
 	var wanted, got atomic.Bool // a connection; a RoundTripper of the program's own may not say
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { wanted.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
 	})
-	m, err = bounded.Do(ctx, func(ctx context.Context) (*ServerMetadata, error) {
-		return fetchMetadata(ctx, client, location, issuer)
+	m, err = bounded.Do(ctx, func(ctx context.Context) (*T, error) {
+		body, err := fetchMetadata(ctx, client, location, by)
+		if err != nil {
+			return nil, err
+		}
+		m, err := parse(body)
+		if err != nil {
+			return nil, fmt.Errorf("the metadata at %s cannot be used: %w", withoutQuery(location), err)
+		}
+		return m, nil
 	})
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // Whatever the request was doing at that moment.
@@ -253,8 +320,8 @@ func askLocation(ctx context.Context, limit time.Duration, client *http.Client, 
 // noSecrets masks nothing: there are no secrets in a request for metadata.
 var noSecrets redact.Masker
 
-// fetchMetadata sends the request of askLocation, and reads the answer.
-func fetchMetadata(ctx context.Context, client *http.Client, location, issuer string) (*ServerMetadata, error) {
+// fetchMetadata sends the request of askLocation, and returns the JSON object in the answer.
+func fetchMetadata(ctx context.Context, client *http.Client, location string, by publisher) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -266,31 +333,28 @@ func fetchMetadata(ctx context.Context, client *http.Client, location, issuer st
 	}
 	defer resp.Body.Close()
 
+	shown := withoutQuery(location)
 	if code := resp.StatusCode; code != http.StatusOK {
-		text := fmt.Sprintf("%s answered %d", location, code)
+		text := fmt.Sprintf("%s answered %d", shown, code)
 		if target, err := resp.Location(); err == nil && 300 <= code && code <= 399 {
-			text += fmt.Sprintf(", a redirect to %s, which is not followed (if the issuer has moved there, use its final identifier)", quote(origin.Of(target).String()))
+			text += fmt.Sprintf(", a redirect to %s, which is not followed (if the %s has moved there, use its final identifier)", quote(origin.Of(target).String()), by.name)
 		}
 		return nil, &discoveryError{text, retrieveError(resp, nil, new(tokenresponse.Response), &noSecrets)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
 	if err != nil {
-		return nil, &discoveryError{fmt.Sprintf("the answer of %s ended early: %v", location, withoutSecrets(err, &noSecrets)), endedEarly(err, &noSecrets)}
+		return nil, &discoveryError{fmt.Sprintf("the answer of %s ended early: %v", shown, withoutSecrets(err, &noSecrets)), endedEarly(err, &noSecrets)}
 	}
 	if len(body) > maxResponseBody {
-		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", location)
+		return nil, fmt.Errorf("the answer of %s is larger than 1 MiB", shown)
 	}
 	// The media type ought to be application/json, RFC 8414, Section 3.2. Servers
 	// of static files send others.
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	if !strictjson.IsObject(body) {
-		return nil, fmt.Errorf("%s answered with something else than a JSON object (media type %s)", location, quote(tokenresponse.MediaType(resp)))
+		return nil, fmt.Errorf("%s answered with something else than a JSON object (media type %s)", shown, quote(tokenresponse.MediaType(resp)))
 	}
-	m, err := parseMetadata(body, issuer)
-	if err != nil {
-		return nil, fmt.Errorf("the metadata at %s cannot be used: %w", location, err)
-	}
-	return m, nil
+	return body, nil
 }
 
 // parseMetadata reads the metadata of issuer from a JSON object.
@@ -301,18 +365,13 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 		return nil, err
 	}
 	noEndpoint := m.TokenEndpoint == "" && m.MTLSEndpointAliases.TokenEndpoint == ""
-	switch {
-	case noEndpoint && m.Issuer == "": // Some servers answer every request with some JSON.
+	if noEndpoint && m.Issuer == "" { // Some servers answer every request with some JSON.
 		return nil, errors.New("it has no issuer and no token_endpoint")
-	case m.Issuer == "":
-		return nil, errors.New("it has no issuer, so nobody can tell whose it is")
-	case isTemplate(m.Issuer):
-		return nil, fmt.Errorf("its issuer is the template %s; use the issuer of your tenant", quote(m.Issuer))
-	case m.Issuer != issuer:
-		// RFC 8414, Section 3.3. Otherwise anybody who can publish metadata could pretend to be
-		// another server, and receive the credentials that are meant for it (Section 6.2).
-		return nil, fmt.Errorf("it is that of the issuer %s; if that is the server you mean, use exactly this identifier", quote(m.Issuer))
-	case noEndpoint:
+	}
+	if err := issuers.compare(m.Issuer, issuer); err != nil {
+		return nil, err
+	}
+	if noEndpoint {
 		return nil, errors.New("it has no token_endpoint")
 	}
 	parsed, err := m.check()
@@ -330,7 +389,7 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 // check reports what is wrong with the issuer, which it returns, or with an address that
 // credentials may go to.
 func (m *ServerMetadata) check() (issuer *url.URL, err error) {
-	issuer, err = parseIssuer(m.Issuer)
+	issuer, err = issuers.parse(m.Issuer)
 	if err != nil {
 		return nil, err
 	}
