@@ -334,7 +334,7 @@ func (p *printer) showSource(t *testing.T, c *Config, succeeds bool) {
 	ctx := context.WithValue(t.Context(), oauth2.HTTPClient, c.HTTPClient)
 	source, client, transport := c.Source(ctx), c.Client(ctx), c.Transport(ctx)
 	target := Target{Params: url.Values{"password": {canaryPassword}}}
-	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata), source.For(target)}
+	all := []any{source, source.Status(), client, client.Transport, transport, *transport, c.TokenSource(ctx), c.Observer, c.Retry, new(ServerMetadata), new(ResourceMetadata), source.For(target)}
 	if c.Store != nil {
 		all = append(all, c.Store, c.Store.keyring, *c.Store.keyring)
 	}

@@ -97,6 +97,9 @@
 //	}
 //	conf, err := metadata.Config("reports", &clientauth.PrivateKeyJWT{Key: clientauth.KeyFile("key.pem")})
 //
+// If only the address of an API is known, [DiscoverResource] asks the API which of the
+// authorization servers that the program trusts issues its tokens.
+//
 // # Fleets
 //
 // Replicas of a service can share one token through a store that they already use:
@@ -129,7 +132,8 @@
 //     signed.
 //   - RFC 8705: client certificates, and tokens bound to them.
 //   - RFC 9449: DPoP, tokens bound to a key.
-//   - RFC 8414 and OpenID Connect Discovery 1.0: metadata.
+//   - RFC 8414 and OpenID Connect Discovery 1.0: metadata of authorization servers.
+//   - RFC 9728: metadata of APIs.
 //   - RFC 6454: origins.
 //   - RFC 9110: challenges (Section 11.6.1) and Retry-After (10.2.3).
 //   - RFC 8707: resource indicators, through [Config.EndpointParams].

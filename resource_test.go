@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -309,9 +310,9 @@ func TestV5_HostileAnswers(t *testing.T) {
 func TestV5_LocationsThatHang(t *testing.T) {
 	for hanging, want := range []time.Duration{0, 5 * time.Second, 10 * time.Second} {
 		testkit.Synctest(t, func(t *testing.T) {
-			requests := 0
+			var requests atomic.Int32
 			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				if requests++; requests > hanging {
+				if int(requests.Add(1)) > hanging {
 					return reply{body: strings.ReplaceAll(goodResource, "ISSUER", "https://a.example/x?s3cr3t")}.response(req), nil
 				}
 				<-req.Context().Done()

@@ -44,6 +44,11 @@
 //
 // With AlwaysChallenge no token is good enough. A client must give up then.
 //
+// # Metadata of the API
+//
+// A [ResourceServer] with a Resource publishes its metadata (RFC 9728): its resource
+// identifier, its AuthorizationServers and its scopes.
+//
 // # Over sockets
 //
 // [Start] runs both servers on the loopback interface for the duration of a

@@ -61,6 +61,13 @@ type ResourceServer struct {
 	// Handler is the API itself. nil: the API answers 200 with a short JSON object.
 	Handler http.Handler
 
+	// Resource is the API's resource identifier (RFC 9728, Section 1.2): the URL of the API
+	// or of a part of it, which has metadata then. Empty: the API has no metadata.
+	Resource string
+
+	// AuthorizationServers are the issuer identifiers that the metadata lists.
+	AuthorizationServers []string
+
 	// DPoPNonce is the nonce that proofs of possession must contain (RFC 9449, Section
 	// 9). It works like that of [AuthorizationServer]. Change it with
 	// [ResourceServer.SetDPoPNonce].
@@ -136,7 +143,14 @@ func (s *ResourceServer) Violations() []error {
 //     or the MaxAge
 //   - 403 insufficient_scope
 //   - 400 invalid_request if the request violates RFC 6750
+//
+// The metadata of Resource, at the location of RFC 9728, Section 3.1, needs no token, and
+// requests for it aren't recorded.
 func (s *ResourceServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.isMetadata(r) {
+		s.serveMetadata(w)
+		return
+	}
 	denied := s.admit(r)
 	offerNonce(w.Header(), s.dpopNonce())
 	if denied != nil {
