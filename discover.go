@@ -132,24 +132,9 @@ type MTLSEndpointAliases struct {
 // all of it. Nothing is cached and nothing is tried twice: call Discover once, when a program
 // starts. It is safe for concurrent use.
 func Discover(ctx context.Context, issuer string) (*ServerMetadata, error) {
-	if err := checkContext(ctx); err != nil {
-		return nil, err
-	}
-	parsed, err := issuers.parse(issuer)
-	if err != nil {
-		return nil, fmt.Errorf("oauth2: cannot discover: %w", err)
-	}
-	return discover(ctx, issuers, issuer, metadataLocations(parsed), func(body []byte) (*ServerMetadata, error) {
+	return discover(ctx, issuers, issuer, func(body []byte) (*ServerMetadata, error) {
 		return parseMetadata(body, issuer)
 	})
-}
-
-// checkContext reports whether a search for metadata has a context.
-func checkContext(ctx context.Context) error {
-	if ctx == nil {
-		return errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
-	}
-	return nil
 }
 
 // A publisher is a kind of server that publishes metadata about itself.
@@ -159,6 +144,10 @@ type publisher struct {
 	example   string // of an identifier
 	mayQuery  bool   // whether the identifier may have a query
 	otherwise string // what a program can do without metadata
+
+	// locations returns where to look for the metadata of an identifier, the likeliest location
+	// first. All are on the host of the identifier.
+	locations func(identifier *url.URL) []string
 }
 
 // An authorization server has an issuer identifier, RFC 8414, Section 2.
@@ -167,11 +156,19 @@ var issuers = publisher{
 	name:      "issuer",
 	example:   "https://login.example.com",
 	otherwise: "set TokenURL instead",
+	locations: metadataLocations,
 }
 
 // discover searches for the metadata that is published under an identifier, at one location
 // after the other. parse reads it from a JSON object, or says why it can't be used.
-func discover[T any](ctx context.Context, by publisher, identifier string, locations []string, parse func(body []byte) (*T, error)) (*T, error) {
+func discover[T any](ctx context.Context, by publisher, identifier string, parse func(body []byte) (*T, error)) (*T, error) {
+	if ctx == nil {
+		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")
+	}
+	parsed, err := by.parse(identifier)
+	if err != nil {
+		return nil, fmt.Errorf("oauth2: cannot discover: %w", err)
+	}
 	client, err := contextClient(ctx)
 	if err != nil {
 		return nil, err
@@ -186,6 +183,7 @@ func discover[T any](ctx context.Context, by publisher, identifier string, locat
 	}
 
 	var (
+		locations = by.locations(parsed)
 		shown     = quote(withoutQuery(identifier))
 		reasons   []string // what was wrong with each location
 		temporary error    // the first reason that may pass by itself

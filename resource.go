@@ -63,7 +63,8 @@ type ResourceMetadata struct {
 // of them, so the choice can't be left to the API: an attacker who has taken it over would name
 // a server of the attacker's (RFC 9728, Section 7.6). The result has at least one authorization
 // server, and only such that both the program and the API list. They are compared character by
-// character. If there is none, the error says which the API lists.
+// character. If there is none, for example because the program passes none, the error says which
+// the API lists.
 //
 // resource is the API's resource identifier, which often is its address: an https URL without
 // fragment and user name; http is accepted for this host. DiscoverResource asks these
@@ -87,20 +88,13 @@ type ResourceMetadata struct {
 // Redirects, errors, time limits, the client in ctx and concurrent use are as with Discover. No
 // credentials and no token are sent.
 func DiscoverResource(ctx context.Context, resource string, authorizationServers ...string) (*ResourceMetadata, error) {
-	if err := checkContext(ctx); err != nil {
-		return nil, err
-	}
-	parsed, err := resources.parse(resource)
-	if err != nil {
-		return nil, fmt.Errorf("oauth2: cannot discover: %w", err)
-	}
 	for i, issuer := range authorizationServers {
 		if _, err := issuers.parse(issuer); err != nil {
 			return nil, fmt.Errorf("oauth2: cannot discover: number %d of the authorization servers: %w", i+1, err)
 		}
 	}
 	trusted := slices.Clone(authorizationServers) // A request that was given up may read it later.
-	return discover(ctx, resources, resource, resourceLocations(parsed), func(body []byte) (*ResourceMetadata, error) {
+	return discover(ctx, resources, resource, func(body []byte) (*ResourceMetadata, error) {
 		return parseResourceMetadata(body, resource, trusted)
 	})
 }
@@ -112,6 +106,7 @@ var resources = publisher{
 	example:   "https://api.example.com",
 	mayQuery:  true,
 	otherwise: "call Discover with the issuer that you trust",
+	locations: resourceLocations,
 }
 
 // resourceLocations returns where to look for the metadata of a resource, the likeliest

@@ -68,6 +68,8 @@ func TestV2_AnotherResource(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"https://evil.example/api":        `it is that of the resource "https://evil.example/api"; if that is the API you mean, use exactly this identifier`,
+		"https://127.0.0.1:1/api":         `it is that of the resource "https://127.0.0.1:1/api"; if`,
+		"http://127.0.0.1/api":            `it is that of the resource "http://127.0.0.1/api"; if`,
 		"ORIGIN":                          `it is that of the resource "https://127.0.0.1:`,
 		"ORIGIN/":                         `/"; if that is the API you mean`,
 		"ORIGIN/ap":                       `/ap"; if that is the API you mean`,
@@ -281,21 +283,24 @@ func TestDiscoverResourceReadsAll(t *testing.T) {
 // The search is that of Discover, whose tests have more of these.
 func TestV5_HostileAnswers(t *testing.T) {
 	t.Parallel()
-	for _, test := range []outcome{
-		{"answered 404", says404(), ""},
-		{"answered 401", metadataAnswer{status: 401, body: long, header: http.Header{"WWW-Authenticate": {"Bearer s3cr3t"}}}, ""},
-		{"answered 206", metadataAnswer{status: 206, body: goodResource}, ""},
-		{"answered 302, a redirect to \"https://127.0.0.1:", redirects(302, "/.well-known/oauth-protected-resource"), ""},
-		{`answered 308, a redirect to "https://evil.example:443", which is not followed (if the resource has moved there, use its final identifier);`, redirects(308, "https://user:s3cr3t@evil.example/x?token=s3cr3t"), ""},
-		{"answered 307, a redirect to \"http://127.0.0.1:80\"", redirects(307, "http://127.0.0.1/"), ""},
-		{"is larger than 1 MiB", says200(strings.TrimSuffix(goodResource, "}") + `,"x":"` + strings.Repeat("x", maxResponseBody) + `"}`), ""},
-		{`answered with something else than a JSON object (media type "text/html")`, metadataAnswer{header: http.Header{"Content-Type": {"text/html"}}, body: "<!DOCTYPE html><p>" + long}, ""},
-		{"answered with something else than a JSON object", says200("[" + goodResource + "]"), ""},
-		{"answered with something else than a JSON object", says200(goodResource + goodResource), ""},
-		{"it has no resource and no authorization_servers", says200(`{"error":"not_found","status":404}`), ""},
-		{"it has no resource and no authorization_servers", says200(goodMetadata), ""},
+	for _, test := range []struct {
+		want   string
+		answer metadataAnswer
+	}{
+		{"answered 404", says404()},
+		{"answered 401", metadataAnswer{status: 401, body: long, header: http.Header{"WWW-Authenticate": {"Bearer s3cr3t"}}}},
+		{"answered 206", metadataAnswer{status: 206, body: goodResource}},
+		{"answered 302, a redirect to \"https://127.0.0.1:", redirects(302, "/.well-known/oauth-protected-resource")},
+		{`answered 308, a redirect to "https://evil.example:443", which is not followed (if the resource has moved there, use its final identifier);`, redirects(308, "https://user:s3cr3t@evil.example/x?token=s3cr3t")},
+		{"answered 307, a redirect to \"http://127.0.0.1:80\"", redirects(307, "http://127.0.0.1/")},
+		{"is larger than 1 MiB", says200(strings.TrimSuffix(goodResource, "}") + `,"x":"` + strings.Repeat("x", maxResponseBody) + `"}`)},
+		{`answered with something else than a JSON object (media type "text/html")`, metadataAnswer{header: http.Header{"Content-Type": {"text/html"}}, body: "<!DOCTYPE html><p>" + long}},
+		{"answered with something else than a JSON object", says200("[" + goodResource + "]")},
+		{"answered with something else than a JSON object", says200(goodResource + goodResource)},
+		{"it has no resource and no authorization_servers", says200(`{"error":"not_found","status":404}`)},
+		{"it has no resource and no authorization_servers", says200(goodMetadata)},
 	} {
-		requireNoResource(t, test.name, false, test.answer)
+		requireNoResource(t, test.want, false, test.answer)
 	}
 	for want, answer := range map[string]metadataAnswer{
 		"answered 503":                {status: 503, body: long},
