@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
@@ -312,9 +313,13 @@ func (f *family) evict() {
 }
 
 // concernsClient reports whether the token request failed with err for a reason that is the
-// client's, and not its target's: the server doesn't accept its credentials, or has had too
-// many of its requests.
+// client's, and not its target's: it has no credentials, the server doesn't accept them or
+// its certificate, or has had too many of its requests.
 func (r *tokenRequest) concernsClient(err error) bool {
+	var authentication *authError
+	if errors.As(err, &authentication) || tlsalert.Is(err) {
+		return true
+	}
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) || refusal.Response == nil {
 		return false

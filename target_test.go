@@ -2,6 +2,7 @@ package clientcredentials
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -257,6 +258,7 @@ func TestT2_TargetsDontDelayEachOther(t *testing.T) {
 // What the server has against the client pauses all targets, also those that have not asked.
 func TestT3_FailuresOfTheClientAreShared(t *testing.T) {
 	for name, answer := range map[string]reply{
+		"certificate":             {err: &url.Error{Op: "Post", Err: tls.AlertError(42)}},
 		"invalid_client":          {status: 401, body: `{"error":"invalid_client"}`},
 		"invalid_client with 400": {status: 400, body: `{"error":"invalid_client"}`},
 		"429":                     {status: 429, header: http.Header{"Retry-After": {"60"}}},
@@ -265,7 +267,10 @@ func TestT3_FailuresOfTheClientAreShared(t *testing.T) {
 			refusing := true
 			server := &speller{}
 			server.refuse = func(url.Values) (*http.Response, error) {
-				if refusing {
+				switch {
+				case refusing && answer.err != nil:
+					return nil, answer.err
+				case refusing:
 					return answer.response(nil), nil
 				}
 				return nil, nil
