@@ -26,6 +26,13 @@
 // [Config.HTTPClient] is for the token requests alone. The folder examples has
 // programs for this and other tasks, and docs/cookbook.md explains them.
 //
+// # Several APIs
+//
+// If one client needs another token for each API, give the context of a request a
+// [Target] with [WithTarget], or make a client for each API from [Source.For]. Each target
+// has a token of its own. If an API asks for a token with other scopes or claims,
+// [Config.Challenged] says whether it gets one. docs/targets.md explains both.
+//
 // # Life of a token
 //
 // The first call that needs a token requests it. Other calls wait
@@ -127,7 +134,7 @@
 //
 //   - RFC 6749: the grant (Section 4.4), client authentication (2.3), token
 //     responses (5.1) and error responses (5.2).
-//   - RFC 6750: bearer tokens in requests.
+//   - RFC 6750: bearer tokens in requests, and APIs that ask for more scopes (Section 3.1).
 //   - RFC 7521 and 7523: assertions; RFC 7515 to 7518, 7638 and 8037: how they are
 //     signed.
 //   - RFC 8705: client certificates, and tokens bound to them.
@@ -136,5 +143,5 @@
 //   - RFC 9728: metadata of APIs.
 //   - RFC 6454: origins.
 //   - RFC 9110: challenges (Section 11.6.1) and Retry-After (10.2.3).
-//   - RFC 8707: resource indicators, through [Config.EndpointParams].
+//   - RFC 8707: resource indicators, through [Target] and [Config.EndpointParams].
 package clientcredentials
