@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,4 +254,39 @@ func TestT7_Functions(t *testing.T) {
 	require.NotNil(t, newChallenge("Bearer t", resp(`Bearer error="invalid_token", claims="x"`)))
 	require.Nil(t, newChallenge("Bearer t", resp("Basic")))
 	require.Nil(t, newChallenge("Bearer t", resp()))
+}
+
+// An API's answer to the old token may come after another request has got the new one. Then
+// that is used, and nothing is requested.
+func TestT9_ChallengedLate(t *testing.T) {
+	for _, kind := range kinds {
+		challengedWorld(t, kind, func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			w.conf.Challenged = ScopeChallenge("write")
+		}, func(t *testing.T, w *world, _ *http.Client) {
+			network, _ := contextClient(w.ctx)
+			var slow atomic.Bool
+			slow.Store(true)
+			client := w.through(t, kind, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				resp, err := network.Transport.RoundTrip(req)
+				if slow.Swap(false) {
+					time.Sleep(time.Minute)
+				}
+				return resp, err
+			}))
+			late := make(chan int, 1)
+			go func() {
+				resp, err := w.get(t, client)
+				if err != nil {
+					late <- 0
+					return
+				}
+				late <- resp.StatusCode
+			}()
+			time.Sleep(time.Second)
+			require.Equal(t, http.StatusOK, w.status(t, client))
+			require.Equal(t, http.StatusOK, <-late)
+			require.Equal(t, 2, w.auth.TokenRequests())
+		})
+	}
 }
