@@ -1,6 +1,7 @@
 package clientcredentials
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -32,6 +33,8 @@ type Challenge struct {
 	// Target is what the token was for that the API got, with the Scopes of the Config if it
 	// has none of its own. Whoever wants more than before changes a copy of it.
 	Target Target
+
+	claims string // the parameter claims that the program itself sends; empty: none
 }
 
 // ScopeChallenge returns a function for Config.Challenged that answers insufficient_scope
@@ -65,8 +68,13 @@ const maxClaims = 4 << 10
 // ClaimsChallenge is a function for Config.Challenged that answers insufficient_claims, with
 // which APIs of Microsoft ask for a new token when something about the client has changed
 // (continuous access evaluation). It asks for a token with these claims, as the
-// parameter claims. Claims that aren't a JSON object, or are longer than 4 KiB, are ignored:
-// the caller gets the API's answer.
+// parameter claims. Such APIs ask only clients that say so with their own claims, in
+// EndpointParams or in a Target:
+//
+//	{"access_token":{"xms_cc":{"values":["cp1"]}}}
+//
+// The claims of the API are added to those. Claims that aren't a JSON object, or are longer
+// than 4 KiB, are ignored: the caller gets the API's answer.
 func ClaimsChallenge(_ context.Context, c *Challenge) (*Target, error) {
 	claims := decodeClaims(c.Claims)
 	if c.Error != "insufficient_claims" || claims == "" {
@@ -74,8 +82,34 @@ func ClaimsChallenge(_ context.Context, c *Challenge) (*Target, error) {
 	}
 	target := c.Target
 	target.Params = cloneValues(target.Params)
-	target.Params.Set("claims", claims)
+	target.Params.Set("claims", mergeClaims(c.claims, claims))
 	return &target, nil
+}
+
+// mergeClaims returns the claims of a program with those that an API asks for. Where both have
+// a value, it is the API's.
+func mergeClaims(own, asked string) string {
+	var merged, added map[string]any
+	if json.Unmarshal([]byte(own), &merged) != nil || merged == nil || json.Unmarshal([]byte(asked), &added) != nil {
+		return asked
+	}
+	addMembers(merged, added)
+	text, err := json.Marshal(merged)
+	if err != nil {
+		return asked
+	}
+	return string(text)
+}
+
+func addMembers(to, from map[string]any) {
+	for name, value := range from {
+		inner, isObject := value.(map[string]any)
+		if old, ok := to[name].(map[string]any); ok && isObject {
+			addMembers(old, inner)
+			continue
+		}
+		to[name] = value
+	}
 }
 
 // decodeClaims returns the JSON object in encoded; empty: there is none.
@@ -147,6 +181,8 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 		c.Target.Scopes = slices.Clone(s.conf.Scopes)
 	}
 	before := c.Target.encode() // The program may change c.
+	own := decodeTarget(s.targetKey())
+	c.claims = cmp.Or(own.Params.Get("claims"), s.conf.EndpointParams.Get("claims"))
 	target, err := bounded.Do(ctx, func(ctx context.Context) (*Target, error) { return hook(ctx, c) })
 	switch {
 	case err != nil:

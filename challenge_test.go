@@ -40,6 +40,15 @@ func TestT7_TheAPIGetsTheTokenThatItAsksFor(t *testing.T) {
 			w.api.Claims = someClaims
 			w.conf.Challenged = ClaimsChallenge
 		},
+		"claims, beside the program's": func(w *world) {
+			const own = `{"access_token":{"xms_cc":{"values":["cp1"]}}}`
+			w.conf.EndpointParams = url.Values{"claims": {own}}
+			w.api.Claims = mergeClaims(own, someClaims)
+			w.conf.Challenged = func(ctx context.Context, c *Challenge) (*Target, error) {
+				c.Claims = base64.StdEncoding.EncodeToString([]byte(someClaims))
+				return ClaimsChallenge(ctx, c)
+			}
+		},
 		"audience": func(w *world) {
 			w.api.AlwaysChallenge = false
 			w.api.ScopeByPath = map[string]string{"/": "write"}
@@ -243,6 +252,17 @@ func TestT7_Functions(t *testing.T) {
 		require.Nil(t, claims(bad), bad)
 	}
 	require.Equal(t, url.Values{"x": {"1"}}, has.Params)
+	for own, want := range map[string]string{
+		"":              someClaims,
+		"not JSON":      someClaims,
+		"null":          someClaims,
+		`{"x":{"y":1}}`: `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}},"x":{"y":1}}`,
+		`{"access_token":{"xms_cc":{"values":["cp1"]}}}`: `{"access_token":{"nbf":{"essential":true,"value":"1604106651"},"xms_cc":{"values":["cp1"]}}}`,
+		`{"access_token":{"nbf":{"value":"1"}}}`:         someClaims,
+		`{"access_token":5}`:                             someClaims,
+	} {
+		require.Equal(t, want, mergeClaims(own, someClaims), own)
+	}
 
 	resp := func(values ...string) *http.Response {
 		return &http.Response{StatusCode: 403, Header: http.Header{"Www-Authenticate": values}}

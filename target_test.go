@@ -204,6 +204,20 @@ func TestT1_For(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "scope=read&audience=b#3", once.AccessToken)
 
+	// Parameters of the target take the place of the Config's, or remove them.
+	conf.EndpointParams = url.Values{"x": {"0"}, "resource": {"https://r.example"}}
+	for want, target := range map[string]Target{
+		"scope=read&resource=https://r.example&audience=c&x=0": {Audience: "c"},
+		"scope=read&resource=https://r.example&x=1":            {Params: url.Values{"x": {"1"}}},
+		"scope=read&resource=https://r.example":                {Params: url.Values{"x": {}}},
+		"scope=read&x=0":                                       {Resources: []string{}},
+	} {
+		token, err := source.For(target).Token()
+		require.NoError(t, err)
+		require.Equal(t, want+"#1", token.AccessToken)
+	}
+	conf.EndpointParams = nil
+
 	// Rotating the Config's own scopes changes only what the target leaves to it.
 	conf.Scopes = []string{"write"}
 	source.For(a).Invalidate(token)

@@ -55,7 +55,8 @@ func TestChallenges(t *testing.T) {
 		{"claims", &api{Claims: claims}, "&claims=" + claims, "GET /", ""},
 		{"no claims", &api{Claims: claims, AuthorizationURI: "https://auth.example/authorize"}, "", "GET /", step},
 		{"other claims", &api{Claims: claims, AuthorizationURI: "https://auth.example/authorize"}, "&claims={}", "GET /", step},
-		{"claims with a space", &api{Claims: `{}`}, "&claims={+}", "GET /", `Bearer realm="", authorization_uri="", error="insufficient_claims", claims="e30="`},
+		{"more claims", &api{Claims: `{"a":{"b":1}}`}, `&claims={"a":+{"b":1,"c":2},"d":3}`, "GET /", ""},
+		{"other values", &api{Claims: `{"a":{"b":1}}`, AuthorizationURI: "u"}, `&claims={"a":{"b":2}}`, "GET /", `Bearer realm="", authorization_uri="u", error="insufficient_claims", claims="eyJhIjp7ImIiOjF9fQ=="`},
 
 		{"acr_values", &api{ACRValues: "a b"}, "&acr_values=a+b", "GET /", ""},
 		{"max_age", &api{MaxAge: "0"}, "&max_age=0", "GET /", ""},
@@ -115,7 +116,7 @@ func TestSetClaims(t *testing.T) {
 	for _, step := range []struct {
 		claims string
 		status int
-	}{{"{}", 401}, {`{"a":1}`, 200}, {`{"a":2}`, 401}, {"", 200}} {
+	}{{`{"b":1}`, 401}, {`{"a":1}`, 200}, {`{"a":2}`, 401}, {"", 200}} {
 		api.SetClaims(step.claims)
 		require.Equal(t, step.status, callWith(t, api, token, "GET /").Code, step.claims)
 	}

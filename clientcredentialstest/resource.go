@@ -2,8 +2,10 @@ package clientcredentialstest
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,8 +36,8 @@ type ResourceServer struct {
 	// with insufficient_scope, and the challenge lists all scopes that the request needs.
 	ScopeByPath map[string]string
 
-	// Claims are the claims that a token must have been requested with: a JSON object,
-	// equal byte by byte to the parameter claims of the token request. Other tokens are
+	// Claims are the claims that a token must have been requested with: a JSON object whose
+	// members the parameter claims of the token request has, too. Other tokens are
 	// answered with insufficient_claims, and the challenge has Claims in base64, as in
 	// the continuous access evaluation of Microsoft Entra ID. Empty: none. Change it
 	// with [ResourceServer.SetClaims].
@@ -78,6 +80,28 @@ type ResourceServer struct {
 	violations recent[error]
 	proofs     used // by key and jti
 	accepted   int
+}
+
+// hasClaims reports whether a token that was requested with claims has those that are wanted.
+// It may have been requested with more.
+func hasClaims(claims, wanted string) bool {
+	var has, wants any
+	if json.Unmarshal([]byte(claims), &has) != nil || json.Unmarshal([]byte(wanted), &wants) != nil {
+		return claims == wanted
+	}
+	return contains(has, wants)
+}
+
+func contains(has, wants any) bool {
+	members, ok := wants.(map[string]any)
+	if !ok {
+		return reflect.DeepEqual(has, wants)
+	}
+	object, ok := has.(map[string]any)
+	for name, value := range members {
+		ok = ok && contains(object[name], value)
+	}
+	return ok
 }
 
 // SetClaims changes Claims: from now on, a token must have been requested with these. If
@@ -287,7 +311,7 @@ func (s *ResourceServer) checkTokenLocked(token Token, req Request, scopes []str
 		return invalidToken("RFC 8705, Section 3", "the token is bound to a certificate that the client did not present")
 	case s.Audience != "" && !slices.Contains(token.Audience, s.Audience):
 		return invalidToken("", "the token is for another audience")
-	case s.Claims != "" && wanting(token.Claims == s.Claims):
+	case s.Claims != "" && wanting(hasClaims(token.Claims, s.Claims)):
 		d := unauthorized("insufficient_claims", "", "the token was requested without the claims")
 		d.parameters = parameter("realm", "") + parameter("authorization_uri", s.AuthorizationURI) +
 			parameter("error", d.code) + parameter("claims", base64.StdEncoding.EncodeToString([]byte(s.Claims)))
