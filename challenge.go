@@ -173,7 +173,7 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 		return nil, nil
 	}
 	ctx, used := req.Context(), s.effective()
-	if !used.knows(authorization) {
+	if !used.knows(func(c *cachedToken) bool { return c.authorization == authorization }) {
 		return used.other(ctx, authorization), nil // Another request was challenged before this one.
 	}
 	c.Target = decodeTarget(used.targetKey())
@@ -209,12 +209,12 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 	return token, nil
 }
 
-// knows reports whether s has, or has just had, the token with that Authorization value.
-func (s *Source) knows(authorization string) bool {
+// knows reports whether s has, or has just had, the token that is meant.
+func (s *Source) knows(meant func(*cachedToken) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.current.Load()
-	return c != nil && c.authorization == authorization || s.previous != nil && s.previous.authorization == authorization
+	return c != nil && meant(c) || s.previous != nil && meant(s.previous)
 }
 
 // other returns a token with another Authorization value, or nil. The API's answer says more

@@ -312,6 +312,24 @@ func (f *family) evict() {
 	}
 }
 
+// holder returns the Source among the relatives of s that has, or has just had, the token that
+// is meant, or s if none has.
+func (s *Source) holder(meant func(*cachedToken) bool) *Source {
+	family := s.relatives()
+	if family == nil || s.knows(meant) {
+		return s
+	}
+	family.mu.Lock()
+	members := slices.Collect(maps.Values(family.members))
+	family.mu.Unlock()
+	for _, member := range append(members, s.root()) {
+		if member.knows(meant) {
+			return member
+		}
+	}
+	return s
+}
+
 // concernsClient reports whether the token request failed with err for a reason that is the
 // client's, and not its target's: it has no credentials, the server doesn't accept them or
 // its certificate, or has had too many of its requests.

@@ -225,6 +225,16 @@ func TestT1_For(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "scope=write&audience=a#1", token.AccessToken)
 
+	// A token can be reported without saying which target it is for.
+	for _, report := range []func(*oauth2.Token){source.Invalidate, func(t *oauth2.Token) { source.Reject(t) }, source.For(b).Invalidate} {
+		token, err := source.For(a).Token()
+		require.NoError(t, err)
+		report(token)
+		next, err := source.For(a).Token()
+		require.NoError(t, err)
+		require.NotEqual(t, token.AccessToken, next.AccessToken)
+	}
+
 	// What makes no sense is an error, and nothing is sent.
 	before := server.total()
 	_, err = source.For(Target{Params: url.Values{"scope": {"x"}}}).Token()

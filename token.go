@@ -218,7 +218,7 @@ func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token
 // any number of callers may report the same one.
 func (s *Source) Invalidate(t *oauth2.Token) {
 	if s != nil && t != nil {
-		s.drop(isToken(t), event.Revoked)
+		s.holder(isToken(t)).drop(isToken(t), event.Revoked)
 	}
 }
 
@@ -230,8 +230,10 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 // Reject reports whether there is, or will be, another token, so that it makes sense to
 // repeat the call. A token from Config.Store that was requested long before the last
 // rejection is dropped in any case. Client and Transport do all this by themselves.
+//
+// The token may also be that of another Target of the same client: see For.
 func (s *Source) Reject(t *oauth2.Token) bool {
-	return s != nil && t != nil && s.reject(isToken(t))
+	return s != nil && t != nil && s.holder(isToken(t)).reject(isToken(t))
 }
 
 // isToken returns a function that recognises t.

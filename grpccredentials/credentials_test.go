@@ -14,6 +14,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/grpccredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
@@ -112,6 +113,29 @@ func TestP7_AuthScheme(t *testing.T) {
 	metadata, err := grpccredentials.New(w.source(t), plaintext).GetRequestMetadata(t.Context())
 	require.NoError(t, err)
 	require.Regexp(t, "^ApiToken .", metadata["authorization"])
+}
+
+// An RPC's context says which target its token is for, and a token that is refused is
+// replaced there.
+func TestT1_Target(t *testing.T) {
+	w := newWorld(t)
+	w.conf.Scopes = []string{"read"}
+	source := w.source(t)
+	c := grpccredentials.New(source, plaintext)
+	target := clientcredentials.Target{Scopes: []string{"write"}}
+	scopes := func(ctx context.Context) []string {
+		metadata, err := c.GetRequestMetadata(ctx)
+		require.NoError(t, err)
+		token, ok := w.auth.Introspect(strings.TrimPrefix(metadata["authorization"], "Bearer "))
+		require.True(t, ok)
+		return token.Scopes
+	}
+	require.Equal(t, []string{"write"}, scopes(clientcredentials.WithTarget(t.Context(), target)))
+	require.Equal(t, []string{"read"}, scopes(t.Context()))
+
+	w.auth.RevokeAll()
+	require.NoError(t, call(clientcredentials.WithTarget(t.Context(), target), w.client(t, grpccredentials.DialOptions(source, plaintext)...)))
+	require.Equal(t, []string{"write"}, scopes(clientcredentials.WithTarget(t.Context(), target)))
 }
 
 func TestNoSource(t *testing.T) {
