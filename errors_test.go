@@ -265,6 +265,15 @@ func TestP9_ServersWords(t *testing.T) {
 	}
 }
 
+func TestP9_RefusalThatNobodyHasDecoded(t *testing.T) {
+	_, err := tokenOf(t, reply{status: 400, body: "\x1f\x8b\x08\x00"}, false)
+	var refusal *oauth2.RetrieveError
+	require.ErrorAs(t, err, &refusal)
+	require.ErrorContains(t, err, "\nthe answer is encoded as gzip")
+	_, err = tokenOf(t, reply{status: 400, header: http.Header{"Content-Encoding": {"gzip"}}, body: `{"error":"invalid_client"}`}, false)
+	require.IsType(t, refusal, err)
+}
+
 func TestL6_BodyCut(t *testing.T) {
 	const body = `{"access_token":"BodyCanary"`
 	zipped := gzipped(body)

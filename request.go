@@ -300,8 +300,12 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		if resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.Header.Get("Location") != "" {
 			return nil, redirectError(resp, refusal)
 		}
-		if odd := r.conf.oddity(); odd != "" {
-			return nil, fmt.Errorf("%w\n%s", refusal, odd)
+		hint := r.conf.oddity()
+		if encoding := tokenresponse.Encoding(resp.Header, body); err != nil && encoding != "" {
+			hint = notDecoded(encoding).Error() // So nobody can read what the server says.
+		}
+		if hint != "" {
+			return nil, fmt.Errorf("%w\n%s", refusal, hint)
 		}
 		return nil, refusal
 	case len(body) > maxResponseBody:
@@ -311,7 +315,7 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		return nil, retrieveError(resp, body, parsed, masker())
 	case err != nil, parsed.AccessToken == "":
 		if encoding := tokenresponse.Encoding(resp.Header, body); encoding != "" {
-			err = fmt.Errorf("the answer is encoded as %s, and the HTTP client doesn't decode it; don't set Accept-Encoding there", encoding)
+			err = notDecoded(encoding)
 		}
 		return nil, fault(err)
 	case resp.StatusCode == http.StatusPartialContent:
@@ -324,6 +328,11 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		return nil, fault(errors.New("a form-encoded answer without Content-Length may have been cut"))
 	}
 	return parsed, nil
+}
+
+// notDecoded is the error for an answer with a content coding that nobody has undone.
+func notDecoded(encoding string) error {
+	return fmt.Errorf("the answer is encoded as %s, and the HTTP client doesn't decode it; don't set Accept-Encoding there", encoding)
 }
 
 // endsWithConnection reports whether resp's body ends where the connection does, so that a
