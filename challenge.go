@@ -199,6 +199,9 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 	}
 	next := s.forKey(key)
 	token := next.other(ctx, authorization)
+	if token == nil && ctx.Err() != nil {
+		return nil, nil // The token request goes on for the next caller.
+	}
 	if token == nil {
 		s.mu.Lock()
 		s.rarely().challenges.failed = true

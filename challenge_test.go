@@ -226,6 +226,29 @@ func TestT9_ChallengesOfManyRequestsAndTargets(t *testing.T) {
 	}
 }
 
+// A caller who gives up doesn't keep the others from the new token.
+func TestT9_ACallerGivesUp(t *testing.T) {
+	for _, kind := range kinds {
+		challengedWorld(t, kind, func(w *world) {
+			w.api.ScopeByPath = map[string]string{"/": "write"}
+			w.conf.Challenged = ScopeChallenge("write")
+			w.auth.Latency = 3 * time.Second
+		}, func(t *testing.T, w *world, client *http.Client) {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // During the second token request.
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, worldAPI, nil)
+			require.NoError(t, err)
+			resp, err := client.Do(req)
+			if err == nil {
+				resp.Body.Close()
+				require.Equal(t, http.StatusForbidden, resp.StatusCode)
+			}
+			require.Equal(t, http.StatusOK, w.status(t, client))
+			require.Equal(t, 2, w.auth.TokenRequests())
+		})
+	}
+}
+
 func TestT7_Functions(t *testing.T) {
 	has := Target{Scopes: []string{"read"}, Params: url.Values{"x": {"1"}}}
 	scope := func(c Challenge) *Target {

@@ -34,7 +34,7 @@ import (
 //
 // The fields are read at the start of every token request, so you can rotate a secret by
 // assigning the field. There are three exceptions: Origins is read once, by Client,
-// Transport and Source; Strict and Observer are also read by each API request.
+// Transport and Source; Strict, Observer and Challenged are also read by each API request.
 // What is wrong with a field is reported by the first call that needs a token,
 // before anything is sent.
 //
