@@ -230,8 +230,10 @@ func isMisconfigured(err error) bool {
 	}
 	text := request.Err.Error()
 	switch {
-	case request.Op == "parse", errors.As(err, &address):
+	case request.Op == "parse":
 		return true
+	case errors.As(err, &address) && (strings.Contains(address.Err, "port") || strings.Contains(address.Err, "in address")):
+		return true // With GOOS=js such an error may also be about the connection.
 	case strings.HasPrefix(text, "unsupported protocol scheme"), strings.HasPrefix(text, "invalid proxy address"),
 		strings.HasPrefix(text, "http: no Host in request URL"):
 		return true
