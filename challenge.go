@@ -199,12 +199,9 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 	}
 	next := s.forKey(key)
 	token := next.other(ctx, authorization)
-	if token == nil && ctx.Err() != nil {
-		return nil, nil // The token request goes on for the next caller.
-	}
 	if token == nil {
 		s.mu.Lock()
-		s.rarely().challenges.failed = true
+		s.rarely().challenges.failed = ctx.Err() == nil // Otherwise the token request goes on for the next caller.
 		s.mu.Unlock()
 		return nil, nil
 	}
