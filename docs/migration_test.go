@@ -87,7 +87,7 @@ func main() {
 	}
 	run(string(commands[0][1]))
 	imports(ourPath)
-	require.Contains(t, run("go vet ./... && go run ."), "oauth2: TokenURL is empty")
+	require.Contains(t, run("go vet ./... && go run ."), "TokenURL is empty")
 	run(string(commands[1][1]))
 	imports(upstreamPath)
 	require.Contains(t, run("go vet ./... && go run ."), "unsupported protocol scheme")
