@@ -42,6 +42,7 @@ func TestP9_Words(t *testing.T) {
 		{jsonType, `{"data":{"status":401,"Message":"denied"}}`, "it says data.Message: denied, data.status: 401"},
 		{jsonType, `{"success":false,"value":"abc"}`, `it has "success", "value"`},
 		{jsonType, `{"message":"` + long + `"}`, `it has "message"`},
+		{jsonType, `{"error_token":"abc","message":{"err_secret":"abc"}}`, `it has "error_token", "message"`},
 		{jsonType, `{"error":{"token":"abc"}}`, `it has "error"`},
 		{jsonType, `{"token":"abc","secret":"s"}`, `it has "secret", "token"`},
 		{jsonType, `{"eyJ0eXAi":1,"error":{"T0k3n":"x"}}`, `it has "error"`},
