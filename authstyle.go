@@ -141,6 +141,20 @@ func (c *authStyleCache) set(tokenURL, clientID string, style oauth2.AuthStyle) 
 	c.known = append(c.known, knownStyle{tokenURL, clientID, style})
 }
 
+// privateCopy returns a copy of c, and the cache that both share. Several Sources may copy
+// one Config at the same time, and the first of them makes the cache.
+func (c *Config) privateCopy() (*Config, *authStyleCache) {
+	copying.Lock()
+	defer copying.Unlock()
+	styles := c.authStyles()
+	private := *c
+	return &private, styles
+}
+
+// copying protects Config.styles of every Config from being written while it is copied. It is
+// held for a moment, and only by token requests.
+var copying sync.Mutex
+
 // authStyles returns the cache of c. Copies of c that are made from now on share it.
 func (c *Config) authStyles() *authStyleCache {
 	if cache, ok := c.styles.Load().(*authStyleCache); ok {

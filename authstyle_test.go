@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -92,6 +93,21 @@ func TestF8_Probe(t *testing.T) {
 		_, err = conf.Token(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []string{"header", "header", "params"}, authMethods(t, endpoint.received()))
+	}
+}
+
+// The race detector watches Sources that copy one Config at the same time.
+func TestF8_SourcesOfOneConfig(t *testing.T) {
+	for range 200 {
+		conf := newTokenEndpoint(goodReply).config()
+		var requests sync.WaitGroup
+		for range 4 {
+			requests.Go(func() {
+				_, err := conf.Token(t.Context())
+				require.NoError(t, err)
+			})
+		}
+		requests.Wait()
 	}
 }
 

@@ -76,13 +76,12 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 			return nil, err
 		}
 	}
-	styles := c.authStyles() // Made before c is copied: afterwards nothing writes to the copied field.
-	conf := *c
+	conf, styles := c.privateCopy()
 	scopes, params := slices.Clone(c.Scopes), cloneValues(c.EndpointParams)
 	conf.Scopes, conf.EndpointParams = scopes, params
 	if target != "" {
 		t := decodeTarget(target)
-		t.apply(&conf)
+		t.apply(conf)
 	}
 	endpoint, retry, err := conf.check()
 	if err == nil {
@@ -102,7 +101,7 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 
 	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone, so no
 	// redirect is followed.
-	return &tokenRequest{conf: &conf, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+	return &tokenRequest{conf: conf, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
 }
 
 // withoutRedirects returns a copy of client that follows no redirect.
