@@ -150,18 +150,23 @@ func TestDiscoverReadsAll(t *testing.T) {
 		RevocationEndpoint:                    "https://auth.example/revoke",
 		IntrospectionEndpoint:                 "https://auth.example/introspect",
 	}, m)
+	requireWhole(t, m)
+	kept, err := json.Marshal(ServerMetadata{Issuer: "https://a.example"})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"issuer":"https://a.example"}`, string(kept))
+}
+
+// requireWhole requires that the test covers every field of m, and that m survives as JSON.
+func requireWhole[T any](t *testing.T, m *T) {
+	t.Helper()
 	for i := range reflect.ValueOf(*m).NumField() {
 		require.False(t, reflect.ValueOf(*m).Field(i).IsZero(), "the test covers every field")
 	}
-
 	kept, err := json.Marshal(m)
 	require.NoError(t, err)
-	again := new(ServerMetadata)
+	again := new(T)
 	require.NoError(t, json.Unmarshal(kept, again))
 	require.Equal(t, m, again)
-	kept, err = json.Marshal(ServerMetadata{Issuer: "https://a.example"})
-	require.NoError(t, err)
-	require.JSONEq(t, `{"issuer":"https://a.example"}`, string(kept))
 }
 
 // long is longer than what an error may quote.

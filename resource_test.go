@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -270,14 +269,7 @@ func TestDiscoverResourceReadsAll(t *testing.T) {
 		DPoPBoundAccessTokensRequired:         true,
 		TLSClientCertificateBoundAccessTokens: true,
 	}, m)
-	for i := range reflect.ValueOf(*m).NumField() {
-		require.False(t, reflect.ValueOf(*m).Field(i).IsZero(), "the test covers every field")
-	}
-	kept, err := json.Marshal(m)
-	require.NoError(t, err)
-	again := new(ResourceMetadata)
-	require.NoError(t, json.Unmarshal(kept, again))
-	require.Equal(t, m, again)
+	requireWhole(t, m)
 }
 
 // The search is that of Discover, whose tests have more of these.
