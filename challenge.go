@@ -160,6 +160,9 @@ func (s *Source) effective() *Source {
 	return s
 }
 
+// serving returns the Source that serves the target in ctx, else what s is for.
+func (s *Source) serving(ctx context.Context) *Source { return s.forContext(ctx).effective() }
+
 // answerChallenge handles resp, an answer to req with that Authorization value. If the API
 // asks for another token, and the program agrees, it returns that token. Nil: there is none to
 // be had.
@@ -173,7 +176,7 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 		return nil, nil
 	}
 	ctx, used := req.Context(), s.effective()
-	if !used.knows(func(c *cachedToken) bool { return c.authorization == authorization }) {
+	if !used.knows(hasAuthorization(authorization)) {
 		return used.other(ctx, authorization), nil // Another request was challenged before this one.
 	}
 	c.Target = decodeTarget(used.targetKey())
@@ -187,10 +190,13 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("oauth2: Config.Challenged: %w", err)
-	case target == nil, target.encode() == used.targetKey(), target.encode() == before:
+	case target == nil:
 		return nil, nil
 	}
 	key := target.encode()
+	if key == used.targetKey() || key == before {
+		return nil, nil
+	}
 	s.mu.Lock()
 	admitted := s.rarely().challenges.admit(time.Now(), key)
 	s.mu.Unlock()
@@ -232,12 +238,8 @@ func (s *Source) other(ctx context.Context, authorization string) *cachedToken {
 // valid anymore: then another one for the same target is what it takes.
 func newChallenge(authorization string, resp *http.Response) *Challenge {
 	values := resp.Header.Values("WWW-Authenticate")
-	scheme, _, _ := strings.Cut(authorization, " ")
+	scheme := challengedScheme(values, authorization)
 	parameters, found := challenge.Parameters(values, scheme)
-	if !found {
-		scheme = "Bearer"
-		parameters, found = challenge.Parameters(values, scheme)
-	}
 	c := &Challenge{
 		StatusCode:       resp.StatusCode,
 		Scheme:           scheme,

@@ -174,7 +174,7 @@ func TestT8_ChallengesWithoutEnd(t *testing.T) {
 			require.LessOrEqual(t, n, requests+w.auth.TokenRequests())
 		})
 	}
-	// The same challenge for ever costs nothing once there is the token for it.
+	// If an API repeats one challenge, there are no more token requests for it.
 	challengedWorld(t, "Client", func(w *world) {
 		w.api.Claims, w.api.AlwaysChallenge, w.conf.Challenged = someClaims, true, ClaimsChallenge
 	}, func(t *testing.T, w *world, client *http.Client) {

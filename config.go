@@ -268,18 +268,18 @@ func (c *Config) Transport(ctx context.Context) *Transport {
 // String returns a description of c without anything secret. It distinguishes Configs whose
 // EndpointParams differ, by a number that is another one in each process.
 func (c Config) String() string {
-	parameters := ""
-	if len(c.EndpointParams) > 0 {
-		parameters = fmt.Sprintf(", EndpointParams: #%016x", digest(c.EndpointParams.Encode()))
-	}
-	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q%s}", c.ClientID, printableURL(c.TokenURL), c.Scopes, parameters)
+	return fmt.Sprintf("clientcredentials.Config{ClientID: %q, TokenURL: %q, Scopes: %q%s}", c.ClientID, printableURL(c.TokenURL), c.Scopes, printableValues("EndpointParams", c.EndpointParams))
 }
 
-// digest returns a number that distinguishes one text from another in this process. Another
-// process has another number, so that nobody can guess a text that must not be shown.
-func digest(text string) uint64 {
+// printableValues returns the last field of a struct as it is printed, with a number that
+// distinguishes its values from others in this process; nothing if there are none. Another
+// process has another number, so that nobody can guess values that must not be shown.
+func printableValues(name string, values url.Values) string {
+	if len(values) == 0 {
+		return ""
+	}
 	digestSeed.once.Do(func() { digestSeed.seed = maphash.MakeSeed() })
-	return maphash.String(digestSeed.seed, text)
+	return fmt.Sprintf(", %s: #%016x", name, maphash.String(digestSeed.seed, values.Encode()))
 }
 
 var digestSeed struct {

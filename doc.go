@@ -30,8 +30,8 @@
 //
 // If one client needs another token for each API, give the context of a request a
 // [Target] with [WithTarget], or make a client for each API from [Source.For]. Each target
-// has a token of its own. If an API asks for a token with other scopes or claims,
-// [Config.Challenged] says whether it gets one. docs/targets.md explains both.
+// has a separate token. An API may ask for a token with other scopes or claims.
+// [Config.Challenged] decides whether it gets one. docs/targets.md explains both.
 //
 // # Life of a token
 //

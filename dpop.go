@@ -100,7 +100,7 @@ func (s *Source) Authorize(req *http.Request) error {
 	if req == nil || req.URL == nil {
 		return errors.New("oauth2: the request has no URL")
 	}
-	s = s.forContext(req.Context()).effective()
+	s = s.serving(req.Context())
 	c, err := s.get(req.Context(), 0)
 	if err != nil {
 		return err

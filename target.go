@@ -180,11 +180,7 @@ func targetID(key string) string {
 // String returns a description of t without its Params, which may be secret, but for a number
 // that is another one in each process.
 func (t Target) String() string {
-	params := ""
-	if len(t.Params) > 0 {
-		params = fmt.Sprintf(", Params: #%016x", digest(t.Params.Encode()))
-	}
-	return fmt.Sprintf("clientcredentials.Target{Scopes: %q, Resources: %q, Audience: %q%s}", t.Scopes, t.Resources, t.Audience, params)
+	return fmt.Sprintf("clientcredentials.Target{Scopes: %q, Resources: %q, Audience: %q%s}", t.Scopes, t.Resources, t.Audience, printableValues("Params", t.Params))
 }
 
 // GoString returns what String does.

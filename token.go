@@ -138,7 +138,7 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 // ask for a text, such as those for Kafka and for databases. A token that is bound to a
 // key or to a certificate is an error: the text alone is of no use.
 func (s *Source) AccessToken(ctx context.Context) (string, error) {
-	s = s.forContext(ctx).effective()
+	s = s.serving(ctx)
 	c, err := s.get(ctx, 0)
 	switch {
 	case err != nil:
@@ -155,7 +155,7 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 // then no more tokens are requested than TokenContext would. Otherwise it does what
 // TokenContext does. A token that doesn't expire lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
-	s = s.forContext(ctx).effective()
+	s = s.serving(ctx)
 	for replaced := false; ; replaced = true {
 		c, err := s.get(ctx, max(least, 0))
 		if err != nil {
@@ -199,7 +199,7 @@ func (s *Source) awaitReplacement(ctx context.Context, c *cachedToken, now time.
 // Token and TokenContext can be inlined: then the copy costs no allocation where
 // the program doesn't keep it.
 func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token, error) {
-	s = s.forContext(ctx).effective()
+	s = s.serving(ctx)
 	c, err := s.get(ctx, 0)
 	if err != nil {
 		return nil, err

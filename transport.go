@@ -212,7 +212,7 @@ func (s *Source) recoverUnauthorized(authorization string, resp *http.Response) 
 	if code != "" && code != codeInvalidToken {
 		return false // A new token wouldn't help, RFC 6750, Section 3.1.
 	}
-	return s.reject(func(c *cachedToken) bool { return c.authorization == authorization }) && code != ""
+	return s.reject(hasAuthorization(authorization)) && code != ""
 }
 
 // tokenError returns the error code with which an API rejects the token in that
@@ -220,15 +220,26 @@ func (s *Source) recoverUnauthorized(authorization string, resp *http.Response) 
 // in others, whatever their scheme, only invalid_token is looked for.
 func tokenError(resp *http.Response, authorization string) string {
 	challenges := resp.Header.Values("WWW-Authenticate")
-	scheme, _, _ := strings.Cut(authorization, " ")
-	code, found := challenge.Error(challenges, scheme)
-	if !found {
-		code, _ = challenge.Error(challenges, "Bearer")
-	}
+	code, _ := challenge.Error(challenges, challengedScheme(challenges, authorization))
 	if code == "" && challenge.Says(challenges, codeInvalidToken) {
 		return codeInvalidToken
 	}
 	return code
+}
+
+// challengedScheme returns the scheme whose challenge is about the token in that
+// Authorization value: the token's own, or Bearer if there is no challenge for that.
+func challengedScheme(challenges []string, authorization string) string {
+	scheme, _, _ := strings.Cut(authorization, " ")
+	if _, found := challenge.Error(challenges, scheme); found {
+		return scheme
+	}
+	return "Bearer"
+}
+
+// hasAuthorization returns a function that recognises the token with that Authorization value.
+func hasAuthorization(value string) func(*cachedToken) bool {
+	return func(c *cachedToken) bool { return c.authorization == value }
 }
 
 // codeInvalidToken is the error code of RFC 6750, Section 3.1, for a token that another one can

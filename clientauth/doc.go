@@ -36,9 +36,9 @@
 // and SPIFFE do, and the server trusts the platform. Then there is no key to keep.
 //
 // Otherwise choose [TLSClientAuth] or [PrivateKeyJWT], as RFC 9700, Section 2.5,
-// recommends. The server knows only a public key. Somebody who reads a request can't use
-// what is in it. With a certificate, tokens can also be bound to it, so that
-// a stolen token is useless. But no proxy may end TLS between client and server.
+// recommends. The server knows only a public key, and what is in a request is of no use to
+// anybody else. With a certificate, tokens can also be bound to it, so that a stolen token is
+// useless. But no proxy may end TLS between client and server.
 //
 // [ClientSecretJWT] doesn't send the secret, but the server has to store it in
 // plaintext. [ClientSecretBasic] and [ClientSecretPost] send it with each request.
