@@ -436,12 +436,15 @@ func surfaces(err error) string {
 type printer struct {
 	out   strings.Builder
 	types map[string]bool // the types of this package that were printed
+	shown map[error]bool  // errors that need not be shown again
 
 	mu    sync.Mutex // protects infos
 	infos []any      // the events that the Observer received
 }
 
-func newPrinter() *printer { return &printer{types: make(map[string]bool)} }
+func newPrinter() *printer {
+	return &printer{types: make(map[string]bool), shown: make(map[error]bool)}
+}
 
 // show prints v in every way.
 func (p *printer) show(v any) {
@@ -545,13 +548,21 @@ func (p *printer) note(t reflect.Type) {
 	}
 }
 
-// showError prints err and all that it wraps.
+// showError prints err and all that it wraps, once: events and calls share their errors.
 func (p *printer) showError(err error) {
 	if err == nil {
 		return
 	}
+	if reflect.TypeOf(err).Kind() == reflect.Pointer {
+		if p.shown[err] {
+			return
+		}
+		p.shown[err] = true
+	}
 	p.show(err)
 	switch err := any(err).(type) {
+	case *oauth2.RetrieveError:
+		p.showRefusal(err)
 	case interface{ Unwrap() error }:
 		p.showError(err.Unwrap())
 	case interface{ Unwrap() []error }:
@@ -559,13 +570,14 @@ func (p *printer) showError(err error) {
 			p.showError(err)
 		}
 	}
+	// An error may have an As method and no Unwrap.
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) {
-		p.showRefusal(refusal)
+		p.showError(refusal)
 	}
 	var quoted *requestError
 	if errors.As(err, &quoted) {
-		p.show(quoted)
+		p.showError(quoted)
 	}
 }
 
