@@ -162,21 +162,35 @@ func TestIdleSourceIsSmall(t *testing.T) {
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(answer)), Request: req}, nil
 	})}
 	const many = 2000
-	sources := make([]*Source, many)
-	fill := func(tokenLength int) float64 {
-		answer = fmt.Sprintf(`{"access_token":"%s","token_type":"Bearer","expires_in":3600}`, strings.Repeat("x", tokenLength))
-		clear(sources)
-		before := heap()
-		for i := range sources {
-			sources[i] = conf.Source(ctx)
-			_, err := sources[i].Token()
-			require.NoError(t, err)
-		}
-		return (heap() - before) / many
+	sources, targets := make([]*Source, many), make([]Target, many)
+	for i := range targets {
+		targets[i] = Target{Resources: []string{fmt.Sprintf("https://api-%d.example/", i)}}
 	}
-	require.Less(t, fill(40), 1024.0)
-	require.Less(t, fill(4000), 1024+1.5*4000)
-	runtime.KeepAlive(sources)
+	for name, source := range map[string]func(i int) *Source{
+		"a Source": func(int) *Source { return conf.Source(ctx) },
+		"a target": func(i int) *Source { return sources[i-i%maxTargets].For(targets[i]) },
+	} {
+		fill := func(tokenLength int) float64 {
+			answer = fmt.Sprintf(`{"access_token":"%s","token_type":"Bearer","expires_in":3600}`, strings.Repeat("x", tokenLength))
+			clear(sources)
+			for i := 0; i < many; i += maxTargets {
+				sources[i] = conf.Source(ctx)
+			}
+			before := heap()
+			for i := range sources {
+				s := source(i)
+				_, err := s.Token()
+				require.NoError(t, err)
+				if i%maxTargets > 0 {
+					sources[i] = s
+				}
+			}
+			return (heap() - before) / many
+		}
+		require.Less(t, fill(40), 40+528.0, name)
+		require.Less(t, fill(4000), 1.2*4000+528, name)
+		runtime.KeepAlive(sources)
+	}
 }
 
 func heap() float64 {

@@ -260,7 +260,7 @@ func TestCertificateOfAnotherRoundTripper(t *testing.T) {
 
 func TestCertifiedTransportsAreBounded(t *testing.T) {
 	s := new(Source)
-	c := &cachedToken{bound: binding{certificate: certificateNamed("client")}}
+	c := &cachedToken{receivedToken: receivedToken{particulars: &particulars{bound: binding{certificate: certificateNamed("client")}}}}
 	base := new(http.Transport)
 	certified := func(base http.RoundTripper) http.RoundTripper {
 		clone, err := s.certified(base, c)
@@ -278,7 +278,7 @@ func TestCertifiedTransportsAreBounded(t *testing.T) {
 	require.NotSame(t, http.DefaultTransport, certified(nil))
 	s.closeCertified()
 	new(Source).closeCertified()
-	unbound, err := s.certified(nil, new(cachedToken))
+	unbound, err := s.certified(nil, &cachedToken{receivedToken: receivedToken{particulars: &nothingParticular}})
 	require.NoError(t, err)
 	require.Nil(t, unbound)
 }
@@ -320,7 +320,7 @@ func TestF34_TransportThatDialsTLSItself(t *testing.T) {
 		require.False(t, IsTemporary(err))
 	}
 	base := &http.Transport{DialTLSContext: dial}
-	c := &cachedToken{bound: binding{certificate: certificateNamed("client")}, authorization: "Bearer t"}
+	c := &cachedToken{receivedToken: receivedToken{particulars: &particulars{bound: binding{certificate: certificateNamed("client")}}, authorization: "Bearer t"}}
 	_, err := new(Source).sendOnce(base, httptest.NewRequest(http.MethodGet, "https://api.example", http.NoBody), c)
 	require.ErrorContains(t, err, "DialTLSContext")
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 )
 
@@ -107,7 +106,7 @@ func (r *rejections) admit(now time.Time, c *cachedToken) (drop, ask bool) {
 	if r.count > 0 && r.last.Age(now) < min(minRejection, c.dead) {
 		// A token from the store may have been revoked together with the last one, or
 		// somebody has put it back there. The server knows better. That helps once.
-		again := c.from == event.FromStore && !r.final
+		again := c.fromStore && !r.final
 		r.final = true
 		return again, again
 	}

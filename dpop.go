@@ -55,7 +55,7 @@ func (s *Source) proofNonces() *dpop.Nonces {
 // nonce in the proof.
 func (s *Source) proveRequest(req *http.Request, header http.Header, c *cachedToken) (nonce string, err error) {
 	nonce = s.root().rarely().nonces.Get(origin.Of(req.URL))
-	proof := dpop.Proof{Method: req.Method, URL: req.URL, Host: req.Host, AccessToken: c.token.AccessToken, Nonce: nonce}
+	proof := dpop.Proof{Method: req.Method, URL: req.URL, Host: req.Host, AccessToken: c.accessToken(), Nonce: nonce}
 	signed, err := c.bound.key.Prove(req.Context(), proof, time.Now())
 	if err != nil {
 		return "", fmt.Errorf("oauth2: cannot make the proof for DPoP: %w", err)

@@ -188,7 +188,7 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 	if c := s.current.Load(); c != nil {
 		// A token that the store gave right after a rejection is suspect if it needs to be
 		// replaced already.
-		p.asks = p.asks || p.rejected && c.from == event.FromStore && !s.rarely().rejections.final
+		p.asks = p.asks || p.rejected && c.fromStore && !s.rarely().rejections.final
 		p.until = c.sent.Time().Add(c.dead)
 		p.least = latest(p.least, c.issued.Add(-maxClockSkew))
 		if c.shared != nil {
@@ -538,6 +538,7 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 	}
 	response := &tokenResponse{
 		Response: parsed,
+		body:     shared.Body,
 		sent:     asked,
 		from:     event.FromStore,
 		shared:   &sharedVersion{s.store, s.key, claim.Record.Version},

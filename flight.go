@@ -178,7 +178,7 @@ func (s *Source) land(f *flight, response *tokenResponse, err error) bool {
 		}
 		if rare := s.rare.Load(); rare != nil {
 			rare.cooldown, rare.lastError = cooldown{}, nil
-			rare.fleet.asks = rare.fleet.asks && token.from == event.FromStore
+			rare.fleet.asks = rare.fleet.asks && token.fromStore
 		}
 	} else {
 		rare := s.rarely()

@@ -85,7 +85,7 @@ func FuzzTokenResponse(f *testing.F) {
 	}
 	for _, body := range []string{
 		"access_token=token-Canary&token_type=Bearer&expires_in=3600&refresh_token=r", "access_token=a&access_token=b", "access_token=a&expires_in=abc",
-		"access_token=a%0d%0a", "access_token=%zz", "access_token=a;b=c", "error=invalid_client&error_description=d", "{&access_token=a",
+		"access_token=a%0d%0a", "access_token=\x94", "access_token=%ff", "access_token=%zz", "access_token=a;b=c", "error=invalid_client&error_description=d", "{&access_token=a",
 	} {
 		add(body, 1, 0)
 		add(body, 2, 7)
@@ -110,10 +110,14 @@ func FuzzTokenResponse(f *testing.F) {
 		theirs, theirErr := theirConf.Token(context.WithValue(t.Context(), oauth2.HTTPClient, conf.HTTPClient))
 		require.Len(t, endpoint.received(), 2, "one request each")
 		require.True(t, (ours == nil) != (ourErr == nil), "a token or an error")
+		mediaType, _, _ := mime.ParseMediaType(a.mediaType)
+		parsed, err := tokenresponse.Parse(body, mediaType, strict)
 		if ourErr != nil {
 			checkError(t, ourErr, a)
 		} else {
-			checkToken(t, ours, a, strict)
+			checkToken(t, ours, a, parsed.Form, strict)
+			require.NoError(t, err)
+			require.Equal(t, parsed, parsed.Compact(body).Response(parsed.AccessToken))
 		}
 		switch {
 		case !isPlain(a):
@@ -121,7 +125,7 @@ func FuzzTokenResponse(f *testing.F) {
 			require.NoError(t, theirErr, "only upstream refuses the answer")
 			compareTokens(t, ours, theirs)
 		case theirErr == nil:
-			require.True(t, a.status == http.StatusPartialContent || !canBeSent(theirs, strict), "only upstream accepts the answer: %v", ourErr)
+			require.True(t, a.status == http.StatusPartialContent || !canBeSent(theirs, parsed.Form, strict), "only upstream accepts the answer: %v", ourErr)
 		default:
 			compareErrors(t, ourErr, theirErr)
 		}
@@ -164,19 +168,19 @@ func isPlain(a reply) bool {
 
 // canBeSent reports whether token fits into the header field Authorization, and whether a
 // client without a key accepts its type.
-func canBeSent(token *oauth2.Token, strict bool) bool {
+func canBeSent(token *oauth2.Token, form, strict bool) bool {
 	isControl := func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
 	return !strings.ContainsFunc(token.AccessToken, isControl) && !strings.ContainsFunc(token.TokenType, isControl) &&
-		!strings.EqualFold(strings.TrimSpace(token.TokenType), "DPoP") && !strings.ContainsRune(token.AccessToken, utf8.RuneError) &&
+		!strings.EqualFold(strings.TrimSpace(token.TokenType), "DPoP") && (form || !strings.ContainsRune(token.AccessToken, utf8.RuneError)) &&
 		(!strict || b64token.MatchString(token.AccessToken) && (token.TokenType == "" || strings.EqualFold(token.TokenType, "Bearer")))
 }
 
 // checkToken checks what is true of every answer that is accepted.
-func checkToken(t *testing.T, token *oauth2.Token, a reply, strict bool) {
+func checkToken(t *testing.T, token *oauth2.Token, a reply, form, strict bool) {
 	require.Less(t, a.status, 300)
 	require.NotEqual(t, http.StatusPartialContent, a.status)
 	require.NotEmpty(t, token.AccessToken)
-	require.True(t, canBeSent(token, strict))
+	require.True(t, canBeSent(token, form, strict))
 	require.LessOrEqual(t, max(token.ExpiresIn, -token.ExpiresIn), int64(math.MaxInt32))
 	require.Equal(t, token.ExpiresIn == 0, token.Expiry.IsZero())
 }

@@ -2,12 +2,15 @@ package clientcredentials
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
+	"weak"
 
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials/event"
 	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // This file decides when a token is replaced: how its life is divided into fresh, stale and
@@ -21,62 +24,84 @@ const (
 	forever time.Duration = math.MaxInt64
 )
 
-// A cachedToken is a token with its times. It is immutable, and its token is never handed
-// out, only copies of it.
+// A cachedToken is a token with its times. It takes little memory, because a program may have
+// thousands of them.
 type cachedToken struct {
-	token         oauth2.Token
-	from          event.TokenFrom // FromStore or FromServer
-	shared        *sharedVersion  // where it is in Config.Store; nil: it isn't there
-	raw           any             // the members of the token response, which token refers to
-	odd           bool            // authorization has another scheme than the token says
-	nested        bool            // raw has values that each copy of token needs for itself
-	authorization string          // the value of the Authorization header
-	sent          clock.Instant   // just before the token request was sent
-	bound         binding         // what the client proved to have when it requested the token
-	issued        time.Time       // when it was requested, by the clock of the replica that did; zero: unknown
+	receivedToken
+
+	// handed is the whole token as it was last made of answer, for as long as the garbage
+	// collector leaves it. Only copies of it are handed out.
+	handed atomic.Pointer[weak.Pointer[oauth2.Token]]
+}
+
+// A receivedToken is what is known of a token when it arrives, and never changes.
+type receivedToken struct {
+	*particulars
+
+	authorization string                // the value of the Authorization header, which ends with the token
+	answer        tokenresponse.Compact // the token response, of which the whole token is made
+
+	issued time.Time     // when it was requested, by the clock of the replica that did; zero: unknown
+	sent   clock.Instant // just before the token request was sent
+	life   time.Duration // what the server gave it, counted from sent; forever: it doesn't expire
 
 	arrived time.Duration // how old it was when it arrived; 0: it came from the store
 
 	// Ages, counted from sent, at which the token becomes stale, at which callers wait for
 	// its replacement, and at which it is dead. forever if it doesn't expire.
 	soft, hard, dead time.Duration
+
+	start     int32 // where the token begins in authorization
+	fromStore bool  // otherwise it is from the server
+	odd       bool  // authorization has another scheme than the token says
+	nested    bool  // the answer has values that each copy of the token needs for itself
 }
+
+// particulars is what most tokens don't have. Those have the same one, which is empty.
+type particulars struct {
+	shared       *sharedVersion // where the token is in Config.Store; nil: it isn't there
+	bound        binding        // what the client proved to have when it requested the token
+	refreshToken string         // that of the answer, or the program's own if it overrides grant_type
+}
+
+var nothingParticular particulars
 
 // newCachedToken returns the token of response with its windows. scheme is
 // Config.AuthScheme. draw is in [0,1) and decides where in its range the soft window begins.
 func newCachedToken(response *tokenResponse, scheme string, earlyRefresh time.Duration, draw float64) *cachedToken {
-	token := response.token()
 	if scheme == "" {
 		scheme = response.Scheme()
 	}
 	if response.bound.key != nil {
 		scheme = "DPoP" // In whatever letter case the server has written it.
 	}
-	c := &cachedToken{
-		token:         *token,
-		from:          response.from,
-		shared:        response.shared,
-		raw:           response.Raw,
-		odd:           scheme != token.Type(),
+	c := &cachedToken{receivedToken: receivedToken{
+		particulars:   &nothingParticular,
+		authorization: scheme + " " + response.AccessToken,
+		start:         int32(len(scheme) + 1), //nolint:gosec // An answer isn't as large as that.
+		answer:        response.Compact(response.body),
+		fromStore:     response.from == event.FromStore,
 		nested:        isNested(response.Raw),
-		authorization: scheme + " " + token.AccessToken,
 		sent:          clock.At(response.sent),
-		bound:         response.bound,
+		life:          forever,
 		arrived:       max(response.floor-minReuse, 0),
 		issued:        response.issued,
 		soft:          forever,
 		hard:          forever,
 		dead:          forever,
+	}}
+	if own := (particulars{response.shared, response.bound, response.RefreshToken}); own != nothingParticular {
+		c.particulars = &own
 	}
-	// A JWT is longer than everything else here, so its text is kept only once.
-	c.token.AccessToken = c.authorization[len(scheme)+1:]
-	if raw, ok := response.Raw.(map[string]any); ok && raw["access_token"] == any(token.AccessToken) {
-		raw["access_token"] = c.token.AccessToken
-	}
+	response.Share(c.accessToken())
+	token := response.token()
+	c.odd = scheme != token.Type()
+	c.remember(token)
 	if !response.expires() {
 		return c
 	}
 	life := response.life()
+	c.life = life
 	c.soft = life - softWindow(max(life, 0), earlyRefresh, draw)
 	if refresh := time.Duration(response.RefreshIn) * time.Second; 0 < refresh && refresh < life {
 		c.soft = max(refresh, life/2)
@@ -103,13 +128,63 @@ func softWindow(life, earlyRefresh time.Duration, draw float64) time.Duration {
 // replacement.
 func hardWindow(life time.Duration) time.Duration { return min(maxHardWindow, life/10) }
 
-// expiry returns when c expires, as seen from now; zero: it doesn't. If the machine was
-// suspended, that is earlier than it was meant to be by the monotonic clock.
-func (c *cachedToken) expiry(now time.Time) time.Time {
-	if c.token.Expiry.IsZero() {
+// from returns where c came from.
+func (c *cachedToken) from() event.TokenFrom {
+	if c.fromStore {
+		return event.FromStore
+	}
+	return event.FromServer
+}
+
+// accessToken returns the token's text.
+func (c *cachedToken) accessToken() string { return c.authorization[c.start:] }
+
+// token returns the whole token, which the caller must not change or hand out.
+func (c *cachedToken) token() *oauth2.Token {
+	if handed := c.handed.Load(); handed != nil && !c.nested {
+		if token := handed.Value(); token != nil {
+			return token
+		}
+	}
+	return c.remake()
+}
+
+// remake makes the whole token of the answer.
+func (c *cachedToken) remake() *oauth2.Token {
+	response := c.answer.Response(c.accessToken())
+	response.RefreshToken = c.refreshToken
+	token := newToken(response, c.expiry())
+	c.remember(token)
+	return token
+}
+
+// remember keeps the whole token for as long as it costs nothing.
+func (c *cachedToken) remember(token *oauth2.Token) {
+	handed := weak.Make(token)
+	c.handed.Store(&handed)
+}
+
+// copy returns a token that the caller may change, including the values of its Extra.
+func (c *cachedToken) copy() *oauth2.Token {
+	token := *c.token()
+	return &token
+}
+
+// expiry returns when c expires; zero: it doesn't.
+func (c *cachedToken) expiry() time.Time {
+	if c.life == forever {
 		return time.Time{}
 	}
-	return now.Add(c.token.Expiry.Sub(c.sent.Time()) - c.age(now))
+	return c.sent.Time().Add(c.life)
+}
+
+// expirySeen returns when c expires, as seen from now; zero: it doesn't. If the machine was
+// suspended, that is earlier than it was meant to be by the monotonic clock.
+func (c *cachedToken) expirySeen(now time.Time) time.Time {
+	if c.life == forever {
+		return time.Time{}
+	}
+	return now.Add(c.life - c.age(now))
 }
 
 // age returns how old c is.
@@ -154,34 +229,6 @@ func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 
 // isBound reports whether using c takes more than the token.
 func (c *cachedToken) isBound() bool { return c.bound != binding{} }
-
-// copy returns a token that the caller may change, including the values of its Extra.
-func (c *cachedToken) copy() *oauth2.Token {
-	token := c.token
-	if c.nested {
-		return token.WithExtra(cloneJSON(c.raw))
-	}
-	return &token
-}
-
-// cloneJSON returns a deep copy of a value that encoding/json has read.
-func cloneJSON(value any) any {
-	switch value := value.(type) {
-	case map[string]any:
-		clone := make(map[string]any, len(value))
-		for name, member := range value {
-			clone[name] = cloneJSON(member)
-		}
-		return clone
-	case []any:
-		clone := make([]any, len(value))
-		for i, element := range value {
-			clone[i] = cloneJSON(element)
-		}
-		return clone
-	}
-	return value
-}
 
 // isNested reports whether raw, the members of a token response, has a value that a
 // caller could change.

@@ -66,7 +66,7 @@ func TestH3_EarlierOfWallAndMonotonicClock(t *testing.T) {
 		{-time.Hour, time.Minute, Fresh},      // Somebody set the wall clock back by an hour.
 		{-time.Hour, time.Hour, Expired},
 	} {
-		moved := *c
+		moved := &cachedToken{receivedToken: c.receivedToken}
 		moved.sent = c.sent.MoveWallClock(test.wall)
 		require.Equal(t, test.want, moved.state(c.sent.Time().Add(test.age)), "%+v", test)
 	}

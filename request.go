@@ -166,7 +166,7 @@ type tokenResponse struct {
 	rejected  bool      // an API had just rejected the token before
 	known     time.Time // when the token expires, if the response doesn't say so but an earlier one with the same token did; zero: it didn't
 
-	body      []byte // the answer as it came, for Config.Store
+	body      []byte // the answer as it came
 	mediaType string
 }
 
@@ -175,14 +175,21 @@ type tokenResponse struct {
 // RFC 6749, Section 5.1, counts expires_in from the time at which the server generated the
 // response. That time isn't known; the time before sending is certainly earlier.
 func (r *tokenResponse) token() *oauth2.Token {
+	var expiry time.Time
+	if r.expires() {
+		expiry = r.sent.Add(r.life())
+	}
+	return newToken(r.Response, expiry)
+}
+
+// newToken returns a token with what a response says.
+func newToken(r *tokenresponse.Response, expiry time.Time) *oauth2.Token {
 	token := &oauth2.Token{
 		AccessToken:  r.AccessToken,
 		TokenType:    r.TokenType,
 		RefreshToken: r.RefreshToken,
+		Expiry:       expiry,
 		ExpiresIn:    r.ExpiresIn,
-	}
-	if r.expires() {
-		token.Expiry = r.sent.Add(r.life())
 	}
 	return token.WithExtra(r.Raw)
 }
@@ -203,8 +210,8 @@ func (r *tokenResponse) life() time.Duration {
 // for each client, and answer with what is left of its life. In its last second that is 0,
 // which would otherwise mean that it never expires; others leave expires_in out then.
 func (r *tokenResponse) recognise(old *cachedToken) {
-	if old != nil && r.ExpiresIn == 0 && r.known.IsZero() && old.token.AccessToken == r.AccessToken {
-		r.known = old.expiry(r.sent)
+	if old != nil && r.ExpiresIn == 0 && r.known.IsZero() && old.accessToken() == r.AccessToken {
+		r.known = old.expirySeen(r.sent)
 	}
 }
 
@@ -270,11 +277,10 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if parsed.RefreshToken == "" {
 		parsed.RefreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
-	response := &tokenResponse{Response: parsed, sent: sent, floor: time.Since(sent) + minReuse, from: event.FromServer, bound: r.bound, issued: sent.Round(0)}
-	if r.conf.Store != nil {
-		response.body, response.mediaType = body, tokenresponse.MediaType(resp)
-	}
-	return response, nil
+	return &tokenResponse{
+		Response: parsed, body: body, mediaType: tokenresponse.MediaType(resp), sent: sent, floor: time.Since(sent) + minReuse,
+		from: event.FromServer, bound: r.bound, issued: sent.Round(0),
+	}, nil
 }
 
 // interpret decides whether the answer to an attempt is a token response. It returns the

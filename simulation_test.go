@@ -681,7 +681,7 @@ func (s *simulation) playEvents(quiet chan struct{}) {
 			s.note(noteLook, note{state: s.source.Status().State})
 		case eventDrop:
 			if c := s.source.current.Load(); c != nil {
-				s.invalidate(c.token.AccessToken)
+				s.invalidate(c.accessToken())
 			}
 		}
 	}
@@ -723,10 +723,10 @@ func (s *simulation) suspend(by time.Duration) {
 
 func (s *simulation) jumpLocked(by time.Duration) {
 	if c := s.source.current.Load(); c != nil {
-		moved := *c
+		moved := &cachedToken{receivedToken: c.receivedToken}
 		moved.sent = moved.sent.MoveWallClock(by)
-		s.source.current.Store(&moved)
-		s.note(noteJump, note{token: c.token.AccessToken, by: by})
+		s.source.current.Store(moved)
+		s.note(noteJump, note{token: c.accessToken(), by: by})
 	}
 }
 

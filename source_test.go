@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,6 +96,30 @@ func TestF38_TokenFor(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A Source keeps the text of an answer. The whole token is made of it again after the garbage
+// collector has taken it.
+func TestTokenIsMadeAgain(t *testing.T) {
+	for _, a := range []reply{
+		{body: `{"access_token":"t","token_type":"bearer","expires_in":3600,"refresh_token":"r","scope":"s","n":1e21,"list":[1]}`},
+		{body: `{"scope":"s t","access_token":"t"}`},
+		{body: `{"access_token":"a\u0062c","ABC":"abc"}`},
+		{body: "\xef\xbb\xbf {\"ACCESS_token\":\"t\",\"expires_in\":\"60\"}"},
+		{body: "scope=a+b&access_token=a%2Fb&expires_in=90", mediaType: formType},
+	} {
+		conf := newTokenEndpoint(a).config()
+		conf.EndpointParams = url.Values{"refresh_token": {"ours"}}
+		s := conf.Source(t.Context())
+		want, err := s.Token()
+		require.NoError(t, err)
+		runtime.GC()
+		require.Nil(t, s.current.Load().handed.Load().Value(), "nobody needs it")
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.NotEmpty(t, got.RefreshToken)
+	}
+}
+
 // Each copy of a token has its own nested values.
 func TestL11_NestedExtras(t *testing.T) {
 	conf := newTokenEndpoint(reply{body: `{"access_token":"t","expires_in":3600,"nested":{"list":["a",{"b":1}]},"list":[1]}`}).config()
@@ -144,7 +170,7 @@ func TestF32_TokensThatEndEarly(t *testing.T) {
 		})
 	}
 	c := func(life, age time.Duration) *cachedToken {
-		return &cachedToken{sent: clock.At(time.Now().Add(-age)), dead: life, soft: life, hard: life}
+		return &cachedToken{receivedToken: receivedToken{particulars: &nothingParticular, sent: clock.At(time.Now().Add(-age)), dead: life, soft: life, hard: life}}
 	}
 	for name, test := range map[string]struct {
 		since time.Duration // the last rejection

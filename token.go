@@ -146,7 +146,7 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 	case c.isBound():
 		return "", errors.New("oauth2: the token is bound to a key or a certificate, so its text alone cannot be used; use Source.Authorize, or a Client")
 	}
-	return c.token.AccessToken, nil
+	return c.accessToken(), nil
 }
 
 // TokenFor returns a token that lives at least for that long, for a job that takes so
@@ -204,10 +204,7 @@ func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token
 	if err != nil {
 		return nil, err
 	}
-	*token = c.token
-	if c.nested {
-		*token = *c.copy()
-	}
+	*token = *c.token()
 	return token, nil
 }
 
@@ -238,7 +235,7 @@ func (s *Source) Reject(t *oauth2.Token) bool {
 
 // isToken returns a function that recognises t.
 func isToken(t *oauth2.Token) func(*cachedToken) bool {
-	return func(c *cachedToken) bool { return c.token.AccessToken == t.AccessToken }
+	return func(c *cachedToken) bool { return c.accessToken() == t.AccessToken }
 }
 
 // drop drops the current token if it is the one that is meant.
@@ -334,7 +331,7 @@ func (s *Source) Status() Status {
 		}
 	case status.State == Expired || c.dead == forever:
 	default:
-		status.Expiry = c.token.Expiry
+		status.Expiry = c.expiry()
 		status.NextRefresh = c.sent.Time().Add(c.soft)
 		if pause.Time().After(status.NextRefresh) {
 			status.NextRefresh = pause.Time()
@@ -385,7 +382,7 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 		patience, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if c2, err := f.wait(patience); err == nil {
-			return c2, c2.from, nil
+			return c2, c2.from(), nil
 		}
 		now = time.Now()
 		if s.current.Load() == c && c.usable(now) {
@@ -396,7 +393,7 @@ func (s *Source) getSlowly(ctx context.Context, now time.Time, early time.Durati
 	if c, err = f.wait(ctx); err != nil {
 		return nil, event.FromMemory, err
 	}
-	return c, c.from, nil
+	return c, c.from(), nil
 }
 
 // misuse returns the error for a call with something missing.

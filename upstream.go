@@ -78,7 +78,7 @@ func (c *cachedToken) marginAt(now time.Time) time.Duration {
 	if age := c.age(now); age >= until {
 		until = age + min(maxShellHold, max(c.dead-age, 0)/4)
 	}
-	if margin := c.token.Expiry.Sub(c.sent.Time().Add(until)); margin != 0 {
+	if margin := c.life - until; margin != 0 {
 		return margin
 	}
 	return 1

@@ -14,18 +14,18 @@ import (
 // An Instant is a moment that time is counted from.
 type Instant struct {
 	at   time.Time // with the monotonic reading
-	wall time.Time // without it
+	wall int64     // without it, in nanoseconds of Unix time
 }
 
 // At returns the instant of a time with a monotonic reading, such as time.Now returns.
-func At(t time.Time) Instant { return Instant{t, t.Round(0)} }
+func At(t time.Time) Instant { return Instant{t, t.UnixNano()} }
 
 // Time returns the time that the instant was made of.
 func (i Instant) Time() time.Time { return i.at }
 
 // Age returns how much time has passed since the instant, by the clock that shows more.
 func (i Instant) Age(now time.Time) time.Duration {
-	return max(now.Sub(i.at), time.Duration(now.UnixNano()-i.wall.UnixNano()))
+	return max(now.Sub(i.at), time.Duration(now.UnixNano()-i.wall))
 }
 
 // A Deadline is the end of a pause. The zero value has passed.
@@ -86,6 +86,6 @@ func (d Deadline) MoveWallClock(by time.Duration) Deadline {
 // MoveWallClock returns the instant as it looks after the wall clock has moved on by d while
 // the monotonic clock stood still. It is for tests.
 func (i Instant) MoveWallClock(by time.Duration) Instant {
-	i.wall = i.wall.Add(-by)
+	i.wall -= int64(by)
 	return i
 }

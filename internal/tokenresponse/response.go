@@ -50,12 +50,16 @@ func MediaType(resp *http.Response) string {
 // of a form is recognised by its brace. In strict mode a member's name must be written
 // exactly as in the RFC.
 func Parse(body []byte, mediaType string, strict bool) (*Response, error) {
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) // A byte order mark.
 	r := new(Response)
-	if isForm(mediaType) && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
-		return r, r.parseForm(body)
+	return r, r.parse(body, isForm(mediaType), strict)
+}
+
+func (r *Response) parse(body []byte, form, strict bool) error {
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) // A byte order mark.
+	if form && !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+		return r.parseForm(body)
 	}
-	return r, r.parseJSON(body, strict)
+	return r.parseJSON(body, strict)
 }
 
 func isForm(mediaType string) bool {
