@@ -152,9 +152,12 @@ var late atomic.Int32
 // for the function no longer than 5 milliseconds. If a thousand functions in the process
 // are still running after that, f isn't called.
 func Tell[T any](f func(T), event T) {
-	if f == nil {
-		return
+	if f != nil {
+		tell(f, event) // Kept apart, so that Tell is inlined and costs nothing without an Observer.
 	}
+}
+
+func tell[T any](f func(T), event T) {
 	if late.Add(1) > maxLate {
 		late.Add(-1)
 		return

@@ -14,9 +14,8 @@ import (
 type BlackHole struct {
 	Addr string // its host and port
 
-	accepted atomic.Int32
-	mu       sync.Mutex // protects holes
-	holes    []*atomic.Bool
+	mu    sync.Mutex // protects holes
+	holes []*atomic.Bool
 }
 
 // NewBlackHole returns a proxy for the server at the address target.
@@ -39,7 +38,6 @@ func NewBlackHole(tb testing.TB, target string) *BlackHole {
 			if err != nil {
 				return
 			}
-			b.accepted.Add(1)
 			out, err := new(net.Dialer).DialContext(ctx, "tcp", target)
 			if err != nil {
 				_ = in.Close()
@@ -60,8 +58,12 @@ func NewBlackHole(tb testing.TB, target string) *BlackHole {
 	return b
 }
 
-// Accepted returns the number of connections so far.
-func (b *BlackHole) Accepted() int { return int(b.accepted.Load()) }
+// Accepted returns the number of connections so far. Swallow finds each of them.
+func (b *BlackHole) Accepted() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.holes)
+}
 
 // Swallow makes the connections that exist now lose everything. New ones work.
 func (b *BlackHole) Swallow() {
