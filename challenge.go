@@ -161,7 +161,12 @@ func (s *Source) effective() *Source {
 }
 
 // serving returns the Source that serves the target in ctx, else what s is for.
-func (s *Source) serving(ctx context.Context) *Source { return s.forContext(ctx).effective() }
+func (s *Source) serving(ctx context.Context) *Source {
+	if targetsInUse.Load() { // Two calls less for those who have no targets.
+		s = s.forContext(ctx)
+	}
+	return s.effective()
+}
 
 // answerChallenge handles resp, an answer to req with that Authorization value. If the API
 // asks for another token, and the program agrees, it returns that token. Nil: there is none to
