@@ -109,7 +109,11 @@ func choose(kind keyKind, name string, listed []string) (algorithm, error) {
 			return a, nil
 		}
 	}
-	return algorithm{}, fmt.Errorf("%w: %s signs with %s, and the server lists %s; use another key", ErrNotListed, kind, names(fitting), redact.Quote(listed, maxListed))
+	signs := string(kind) + " signs with " + names(fitting)
+	if name != "" && kind != ed25519Key {
+		signs = string(kind) + " whose alg is " + name // It could do more.
+	}
+	return algorithm{}, fmt.Errorf("%w: %s, and the server lists %s; use another key", ErrNotListed, signs, redact.Quote(listed, maxListed))
 }
 
 // names returns the names of algorithms, for an error.
