@@ -13,6 +13,24 @@ import (
 
 const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" //nolint:gosec // A name, not a credential.
 
+// An Assertion is what a client has signed to authenticate, as [json.Unmarshal] decodes it:
+// numbers are float64.
+type Assertion struct {
+	Header map[string]any // RFC 7515, Section 4
+	Claims map[string]any // RFC 7519, Section 4, and RFC 7523, Section 3
+}
+
+// readAssertion returns what is in a JWT, or nil if text isn't one.
+func readAssertion(text string) *Assertion {
+	var a Assertion
+	parsed, ok := parseJWT(text, &a.Claims)
+	if !ok {
+		return nil
+	}
+	a.Header = parsed.header
+	return &a
+}
+
 // An assertion is a JWT by which a client authenticates (RFC 7523, Section 3).
 type assertion struct {
 	*jwt

@@ -181,6 +181,34 @@ func TestAssertionIsUsedOnce(t *testing.T) {
 	requireRefused(t, auth, asserted(t, assertion), "invalid_client", "has been used before")
 }
 
+// A test can read what a client has signed, whether or not the server accepts it.
+func TestA7_AssertionOfARequest(t *testing.T) {
+	key := testkit.NewKey("ES256")
+	auth := authWithKey(key)
+	for _, test := range []struct {
+		assertion, typ string
+		claim          any // nil: it isn't a JWT
+		status         int
+	}{
+		{signed(t, key, "", claims(map[string]any{"x": []string{"y"}})), jwtBearer, []any{"y"}, 200},
+		{signed(t, testkit.NewKey("ES256"), "", claims(map[string]any{"x": 1})), jwtBearer, 1.0, 401},
+		{signed(t, key, "", claims(map[string]any{"x": true, "exp": "soon"})), jwtBearer, true, 401},
+		{signed(t, key, "", claims(map[string]any{"x": "y"})), "urn:x", "y", 401},
+		{"<saml/>", "urn:x", nil, 401},
+		{"", jwtBearer, nil, 401},
+	} {
+		require.Equal(t, test.status, send(t, auth, asserted(t, test.assertion, "client_assertion_type", test.typ)).status)
+		requests := auth.Requests()
+		got := requests[len(requests)-1].Assertion
+		if test.claim == nil {
+			require.Nil(t, got)
+			continue
+		}
+		require.Equal(t, map[string]any{"alg": "ES256"}, got.Header)
+		require.Equal(t, test.claim, got.Claims["x"])
+	}
+}
+
 // presenting returns a client that presents a certificate to srv. nil: none.
 func presenting(t *testing.T, srv *cct.Server, presented *tls.Certificate) *http.Client {
 	transport := srv.Client().Transport.(*http.Transport).Clone()

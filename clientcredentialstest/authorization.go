@@ -412,6 +412,7 @@ func (s *AuthorizationServer) authenticateLocked(req *Request, r *http.Request) 
 	asserted := req.Form.Get("client_assertion") != ""
 	if asserted {
 		req.AuthMethod = ""
+		req.Assertion = readAssertion(req.Form.Get("client_assertion"))
 		methods++
 	}
 	if methods > 1 {

@@ -31,6 +31,10 @@ type Request struct {
 	ClientID   string
 	AuthMethod string
 
+	// Assertion is the JWT in client_assertion of a token request (RFC 7523, Section 2.2),
+	// whether or not the server accepts it. nil: there is none, or it isn't a JWT.
+	Assertion *Assertion
+
 	// Certificate is the certificate that the client presented in the TLS handshake.
 	// nil: none.
 	Certificate *x509.Certificate
