@@ -1,16 +1,22 @@
 package clientauth
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // The values of client_assertion_type.
@@ -28,9 +34,24 @@ const (
 // jwtCharacters are all that a JWT may contain, RFC 7515, Sections 2 and 3.1.
 const jwtCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
-// defaultLifetime is short, because an assertion is used at once. The server still
-// accepts it if the clocks differ by less than that.
-const defaultLifetime = time.Minute
+const (
+	// defaultLifetime is short, because an assertion is used at once. Some servers accept
+	// nothing longer.
+	defaultLifetime = time.Minute
+
+	// maxBackdating is more than the clocks of machines with NTP differ.
+	maxBackdating = 10 * time.Second
+
+	// maxName bounds what an error quotes of a name that a program gave, in bytes.
+	maxName = 50
+)
+
+// Only the library sets these claims and these parameters of the header, unless the program
+// lists a claim in Replace.
+var (
+	ownClaims     = []string{"iss", "sub", "aud", "exp", "iat", "jti"}
+	ownParameters = []string{"alg", "typ", "kid", "x5c", "x5t", "x5t#S256", "crit", "b64"}
+)
 
 // PrivateKeyJWT is private_key_jwt: the client signs an assertion with its private
 // key, and the server verifies it with the public key, RFC 7523, Section 2.2. Each
@@ -59,13 +80,56 @@ type PrivateKeyJWT struct {
 	// requires. If that is empty too: TokenURL, which older servers expect.
 	Audience string
 
-	// Lifetime is the time from making the assertion to its exp, at least a second.
-	// Zero: a minute.
+	// Lifetime is the time from the iat of the assertion to its exp, at least a second.
+	// Servers limit it, some to a minute. Zero: a minute.
+	//
+	// The iat is a sixth of Lifetime in the past, but at most ten seconds, in whole
+	// seconds. So a server that tolerates no iat in the future accepts the assertion even
+	// if the client's clock is ahead by that much. It accepts the assertion until its own
+	// clock is ahead by the rest of Lifetime: 50 seconds of a minute.
 	Lifetime time.Duration
 
 	// Type is the typ in the assertion's header. Empty: "JWT".
 	// draft-ietf-oauth-rfc7523bis, Section 4, requires "client-authentication+jwt".
 	Type string
+
+	// CertificateHeader lists the parameters in the assertion's header by which the server
+	// finds or checks the certificate of the key. The key must have one, see CertificateKey.
+	//
+	//   - "x5t#S256" is the thumbprint of the certificate by SHA-256 (RFC 7515, Section
+	//     4.1.8).
+	//   - "x5t" is the thumbprint by SHA-1 (Section 4.1.7), for servers that don't know
+	//     x5t#S256, such as AD FS. With GODEBUG=fips140=only it is an error.
+	//   - "x5c" is the certificate with its chain (Section 4.1.6), for servers that check
+	//     its issuer and subject instead of the certificate itself.
+	//
+	// Empty: x5t#S256 if the key has a certificate, else none.
+	CertificateHeader []string
+
+	// Header has more parameters for the assertion's header. Those that the library
+	// knows are an error: set Algorithm, KeyID, Type or CertificateHeader for alg, kid, typ
+	// or x5c, x5t and x5t#S256. The parameters crit and b64 are never allowed.
+	Header map[string]any
+
+	// Claims returns more claims for the assertion, such as nbf (RFC 7519, Section 4.1.5).
+	// It is called for each attempt at a token. It must obey ctx and be safe for concurrent
+	// use. The map isn't changed. Nil: none.
+	//
+	// A claim that the library sets is an error, unless Replace lists it: iss, sub, aud,
+	// exp, iat and jti. So is a value that JSON can't represent.
+	//
+	// Claims must not decide what the token is for, because a token is cached and shared
+	// whatever the claims were. Use EndpointParams of the Config or a Target for that.
+	Claims func(ctx context.Context) (map[string]any, error)
+
+	// Replace lists the claims of the library that Claims may replace, such as "aud" for a
+	// server that wants an array. If Claims doesn't return one of them, the library sets it.
+	Replace []string
+
+	// OmitClientID leaves the parameter client_id out of the token request, for servers
+	// that refuse it beside an assertion. The sub of the assertion says who the client is.
+	// RFC 7521, Section 4.2, permits both, but many servers require client_id.
+	OmitClientID bool
 }
 
 // Method returns "private_key_jwt".
@@ -95,18 +159,26 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	if err != nil {
 		return explainList(err)
 	}
-	header := map[string]any{}
-	keyID := cmp.Or(a.KeyID, signing.KeyID)
-	if keyID != "" {
-		header["kid"] = keyID
-	}
-	if signing.Certificate != nil {
-		header["x5t#S256"] = jws.Digest(signing.Certificate.Raw)
-	}
-	if err := assert(attempt, key, header, a.Type, a.Audience, a.Lifetime); err != nil {
+	header, err := certificateHeader(signing, a.CertificateHeader)
+	if err != nil {
 		return err
 	}
-	attempt.CredentialID = strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
+	id := []string{key.Thumbprint()}
+	if keyID := cmp.Or(a.KeyID, signing.KeyID); keyID != "" {
+		header["kid"] = keyID
+		id = append(id, keyID)
+	}
+	if signing.Certificate != nil {
+		// A renewed certificate may have the same key.
+		id = append(id, jws.Digest(signing.Certificate.Raw))
+	}
+	err = assert(ctx, attempt, key, header, &content{
+		a.Type, a.Audience, a.Lifetime, a.Header, a.Claims, a.Replace, a.OmitClientID,
+	})
+	if err != nil {
+		return err
+	}
+	attempt.CredentialID = strings.Join(id, " ")
 	return nil
 }
 
@@ -124,10 +196,14 @@ type ClientSecretJWT struct {
 	// the server's metadata lists, as in PrivateKeyJWT.
 	Algorithm string
 
-	// Audience, Lifetime and Type are as in PrivateKeyJWT.
-	Audience string
-	Lifetime time.Duration
-	Type     string
+	// These are as in PrivateKeyJWT.
+	Audience     string
+	Lifetime     time.Duration
+	Type         string
+	Header       map[string]any
+	Claims       func(ctx context.Context) (map[string]any, error)
+	Replace      []string
+	OmitClientID bool
 }
 
 // Method returns "client_secret_jwt".
@@ -147,7 +223,9 @@ func (a *ClientSecretJWT) Authenticate(ctx context.Context, attempt *clientcrede
 	if err != nil {
 		return explainList(err)
 	}
-	return assert(attempt, key, map[string]any{}, a.Type, a.Audience, a.Lifetime)
+	return assert(ctx, attempt, key, map[string]any{}, &content{
+		a.Type, a.Audience, a.Lifetime, a.Header, a.Claims, a.Replace, a.OmitClientID,
+	})
 }
 
 // explainList adds what helps if the server's list of algorithms is wrong.
@@ -158,40 +236,95 @@ func explainList(err error) error {
 	return err
 }
 
-// assert makes an assertion, signs it with key and adds it to attempt.
-func assert(attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, typ, audience string, lifetime time.Duration) error {
-	lifetime = cmp.Or(lifetime, defaultLifetime)
+// A content is what goes into an assertion that we sign, by the fields of the same names.
+type content struct {
+	typ, audience string
+	lifetime      time.Duration
+	header        map[string]any
+	claims        func(ctx context.Context) (map[string]any, error)
+	replace       []string
+	omitClientID  bool
+}
+
+// assert makes an assertion, signs it with key and adds it to attempt. The header has the
+// parameters that depend on the key.
+func assert(ctx context.Context, attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, c *content) error {
+	lifetime := cmp.Or(c.lifetime, defaultLifetime)
 	if lifetime < time.Second {
 		return errors.New("the Lifetime is less than a second; set it to zero for a minute")
 	}
-	header["typ"] = cmp.Or(typ, "JWT")
-	now := time.Now()
-	assertion, err := key.Sign(header, struct {
-		Issuer   string `json:"iss"`
-		Subject  string `json:"sub"`
-		Audience string `json:"aud"` // Only one, so that no other server accepts it.
-		IssuedAt int64  `json:"iat"` // Rounded down, so that it isn't in the future.
-		Expiry   int64  `json:"exp"`
-		ID       string `json:"jti"`
-	}{
-		Issuer:   attempt.ClientID,
-		Subject:  attempt.ClientID,
-		Audience: cmp.Or(audience, attempt.Issuer, attempt.TokenURL),
-		IssuedAt: now.Unix(),
-		Expiry:   now.Add(lifetime).Unix(),
-		ID:       rand.Text(),
-	})
+	header["typ"] = cmp.Or(c.typ, "JWT")
+	if err := addMembers(header, c.header, "Header", ownParameters, nil); err != nil {
+		return err
+	}
+	for _, name := range c.replace {
+		if !slices.Contains(ownClaims, name) {
+			return fmt.Errorf("the Replace of the ClientAuth lists %s; it may list only %s", redact.Quote(name, maxName), strings.Join(ownClaims, ", "))
+		}
+	}
+	var more map[string]any
+	if c.claims != nil {
+		var err error
+		if more, err = c.claims(ctx); err != nil { // This may take time, so the iat is chosen later.
+			return err
+		}
+	}
+	issued := time.Now().Add(-backdating(lifetime))
+	claims := map[string]any{
+		"iss": attempt.ClientID,
+		"sub": attempt.ClientID,
+		"aud": cmp.Or(c.audience, attempt.Issuer, attempt.TokenURL), // Only one, so that no other server accepts it.
+		"iat": issued.Unix(),                                        // Rounded down, so that it isn't in the future.
+		"exp": issued.Add(lifetime).Unix(),
+		"jti": rand.Text(),
+	}
+	if err := addMembers(claims, more, "Claims", ownClaims, c.replace); err != nil {
+		return err
+	}
+	assertion, err := key.Sign(header, claims)
 	if err != nil {
 		return err
 	}
-	setAssertion(attempt, TypeJWTBearer, assertion)
+	setAssertion(attempt, TypeJWTBearer, assertion, c.omitClientID)
 	return nil
+}
+
+// addMembers adds members, which a program put into the field with that name, to a header or
+// to claims. It encodes their values at once, so that nothing changes them later. Errors
+// contain no value: the text of an error of encoding/json may contain one.
+func addMembers(to, members map[string]any, field string, own, replace []string) error {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		// Servers written in Go may not distinguish upper and lower case.
+		same := func(other string) bool { return strings.EqualFold(name, other) }
+		switch {
+		case !slices.ContainsFunc(own, same) || slices.Contains(replace, name):
+		case field == "Header":
+			return fmt.Errorf("the Header of the ClientAuth contains %s, which it can't set; remove it, and use the field for it if there is one", redact.Quote(name, maxName))
+		default:
+			return fmt.Errorf("the Claims of the ClientAuth contain %s, which the library sets; remove it, or list it in Replace if the server wants another value", redact.Quote(name, maxName))
+		}
+		value, err := json.Marshal(members[name])
+		// For bytes that aren't UTF-8, encoding/json writes \ufffd, and for a backslash \\.
+		unescaped := bytes.ReplaceAll(value, []byte(`\\`), nil)
+		if err != nil || !utf8.ValidString(name) || bytes.Contains(unescaped, []byte(`\ufffd`)) {
+			return fmt.Errorf("%s in the %s of the ClientAuth can't be written as JSON; check its value, which is of type %T", redact.Quote(name, maxName), field, members[name])
+		}
+		to[name] = json.RawMessage(value)
+	}
+	return nil
+}
+
+// backdating returns how far before now the iat of an assertion is. It is a part of the
+// lifetime and not in addition to it: then exp-iat is never more than a server allows, and
+// an assertion is never stale when it is made.
+func backdating(lifetime time.Duration) time.Duration {
+	return min(maxBackdating, lifetime/6).Truncate(time.Second)
 }
 
 // setAssertion adds an assertion to attempt. RFC 7521, Section 4.2, doesn't require
 // client_id, but some servers do.
-func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string) {
-	if attempt.ClientID != "" {
+func setAssertion(attempt *clientcredentials.Attempt, typ, assertion string, omitClientID bool) {
+	if attempt.ClientID != "" && !omitClientID {
 		attempt.Form.Set("client_id", attempt.ClientID)
 	}
 	attempt.Form.Set("client_assertion_type", typ)
@@ -211,6 +344,10 @@ type Assertion struct {
 	// Type is the client_assertion_type. Empty: TypeJWTBearer. For a SPIFFE
 	// JWT-SVID, use TypeJWTSPIFFE or the type that the server accepts.
 	Type string
+
+	// OmitClientID leaves out client_id, as in PrivateKeyJWT. Without a ClientID in the
+	// Config, there is none anyway.
+	OmitClientID bool
 }
 
 // Method returns "private_key_jwt" for TypeJWTBearer, because that is the registered
@@ -248,7 +385,7 @@ func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials
 			return err
 		}
 	}
-	setAssertion(attempt, typ, assertion)
+	setAssertion(attempt, typ, assertion, a.OmitClientID)
 	attempt.CredentialID = fingerprint(assertion)
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/sha1" //nolint:gosec // for x5t
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +18,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // A CertificateSource returns the client's certificate and private key. It is called
@@ -167,7 +170,92 @@ func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, er
 			}
 		}
 	}
-	return nil, cmp.Or(unusable, errors.New("the private key belongs to another certificate; give the certificate and the key that belong together"))
+	return nil, cmp.Or(unusable, errOtherCertificate)
+}
+
+var errOtherCertificate = errors.New("the private key belongs to another certificate; give the certificate and the key that belong together")
+
+// issuers returns the certificates of pair that lead from its Leaf to a root, each followed by
+// the one that certifies it, as RFC 7515, Section 4.1.6, wants. In a file they may be in any
+// order, and others may be beside them. If crypto/x509 can't parse one of them, they stay as
+// they are.
+func issuers(pair *tls.Certificate) [][]byte {
+	var others []*x509.Certificate
+	for _, der := range pair.Certificate[1:] {
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			return pair.Certificate[1:]
+		}
+		others = append(others, parsed)
+	}
+	var chain [][]byte
+	// A root is its own issuer.
+	for current := pair.Leaf; !bytes.Equal(current.RawSubject, current.RawIssuer); {
+		i := slices.IndexFunc(others, func(c *x509.Certificate) bool { return isIssuer(c, current) })
+		if i < 0 {
+			break
+		}
+		current = others[i]
+		chain = append(chain, current.Raw)
+		others = slices.Delete(others, i, i+1) // It ends even if certificates certify each other.
+	}
+	return chain
+}
+
+// isIssuer reports whether ca belongs to the authority that issued c. An authority that has
+// replaced its key has two certificates with the same name.
+func isIssuer(ca, c *x509.Certificate) bool {
+	return bytes.Equal(ca.RawSubject, c.RawIssuer) &&
+		(len(ca.SubjectKeyId) == 0 || len(c.AuthorityKeyId) == 0 || bytes.Equal(ca.SubjectKeyId, c.AuthorityKeyId))
+}
+
+// certificateHeader returns the parameters of an assertion's header with these names, which
+// describe the certificate of the key. Without names, it returns x5t#S256 if there is one.
+func certificateHeader(signing *SigningKey, names []string) (map[string]any, error) {
+	header := map[string]any{}
+	certificate := signing.Certificate
+	if certificate == nil {
+		if len(names) > 0 {
+			return nil, errors.New("CertificateHeader is set, but the key has no certificate; use CertificateKey for Key")
+		}
+		return header, nil
+	}
+	// RFC 7515, Sections 4.1.6 to 4.1.8: it must be the certificate of the key.
+	if public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(signing.Signer.Public()) {
+		return nil, errOtherCertificate
+	}
+	if len(names) == 0 {
+		names = []string{"x5t#S256"}
+	}
+	for _, name := range names {
+		switch name {
+		case "x5t#S256":
+			header[name] = jws.Digest(certificate.Raw)
+		case "x5t":
+			thumbprint, err := sha1Thumbprint(certificate.Raw)
+			if err != nil {
+				return nil, err
+			}
+			header[name] = thumbprint
+		case "x5c":
+			chain := [][]byte{certificate.Raw}
+			header[name] = append(chain, signing.Chain...) // encoding/json writes base64, not base64url.
+		default:
+			return nil, fmt.Errorf("CertificateHeader lists %s; it may list x5c, x5t and x5t#S256", redact.Quote(name, maxName))
+		}
+	}
+	return header, nil
+}
+
+// sha1Thumbprint returns the x5t of a certificate, RFC 7515, Section 4.1.7.
+func sha1Thumbprint(der []byte) (thumbprint string, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("x5t needs SHA-1, which GODEBUG=fips140=only forbids; list x5t#S256 or x5c in CertificateHeader instead")
+		}
+	}()
+	sum := sha1.Sum(der) //nolint:gosec // RFC 7515 defines it so. It names the certificate; the server compares more than that.
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
 // describe adds the names of the files to an error.

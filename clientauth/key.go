@@ -20,9 +20,13 @@ type SigningKey struct {
 	// KeyID and Algorithm are used where those of PrivateKeyJWT are empty.
 	KeyID, Algorithm string
 
-	// Certificate is a certificate of the key. Its thumbprint (x5t#S256, RFC 7515,
-	// Section 4.1.8) goes into the assertion's header. Nil: none.
+	// Certificate is a certificate of the key. CertificateHeader of PrivateKeyJWT says
+	// what the assertion's header contains of it. Nil: none.
 	Certificate *x509.Certificate
+
+	// Chain has the certificates that follow Certificate in x5c, in DER, each followed by
+	// the one that certifies it (RFC 7515, Section 4.1.6). It may end before the root.
+	Chain [][]byte
 }
 
 // A KeySource returns the key to sign with. It is called for each attempt at a token.
@@ -65,7 +69,11 @@ func KeyFile(path string) KeySource {
 
 // CertificateKey returns a source of the key of a certificate, for servers that know
 // the client by its certificate. The certificate's thumbprint goes into the
-// assertion's header.
+// assertion's header, or what CertificateHeader of PrivateKeyJWT says.
+//
+// The other certificates of the source, in any order, make up the chain for x5c. Leave out
+// those that the server shouldn't get, such as the root. Those that don't belong to the chain
+// are left out.
 func CertificateKey(certificate CertificateSource) KeySource {
 	return func(ctx context.Context) (*SigningKey, error) {
 		pair, err := usable(ctx, certificate)
@@ -76,7 +84,7 @@ func CertificateKey(certificate CertificateSource) KeySource {
 		if !ok {
 			return nil, errors.New("the certificate's private key is not a crypto.Signer")
 		}
-		return &SigningKey{Signer: signer, Certificate: pair.Leaf}, nil
+		return &SigningKey{Signer: signer, Certificate: pair.Leaf, Chain: issuers(pair)}, nil
 	}
 }
 

@@ -68,12 +68,7 @@ func TestMistakes(t *testing.T) {
 		return func(c *clientcredentials.Config) { c.ClientSecret = s }
 	}
 
-	for _, test := range []struct {
-		name   string
-		auth   clientcredentials.ClientAuth
-		change func(*clientcredentials.Config)
-		err    string
-	}{
+	for _, test := range []mistake{
 		{"basic without an id", &ClientSecretBasic{Secret: secret(canary)}, noID, "ClientID is empty"},
 		{"basic without a secret", &ClientSecretBasic{}, nil, "there is no secret; set ClientSecret"},
 		{"basic with a line break in the Config", &ClientSecretBasic{}, inConfig(canary + "\n"), "the secret contains a line break (U+000A)"},
@@ -109,23 +104,37 @@ func TestMistakes(t *testing.T) {
 		{"certificate, malformed", &TLSClientAuth{Source: certificate(&tls.Certificate{Certificate: [][]byte{{1}}, PrivateKey: key})}, nil, "x509: "},
 		{"certificate, expired", &TLSClientAuth{Source: certificate(expired.Certificate)}, nil, "the certificate expired at"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			srv := cct.Start(t)
-			conf := config(srv, test.auth)
-			if test.change != nil {
-				test.change(conf)
-			}
-			_, err := conf.Token(t.Context())
-			require.ErrorContains(t, err, test.err)
-			require.True(t, strings.HasPrefix(err.Error(), "oauth2: cannot fetch token: "+test.auth.Method()+": "), err)
-			require.Zero(t, srv.Auth.TokenRequests())
-			if strings.Contains(test.err, broken.Error()) {
-				require.ErrorIs(t, err, broken)
-			}
-			requireHidden(t, surfaces(err), canaries...)
-		})
+		test.run(t, broken, canaries...)
 	}
+}
+
+// A mistake is one in the fields of a ClientAuth, or in what its functions return.
+type mistake struct {
+	name   string
+	auth   clientcredentials.ClientAuth
+	change func(*clientcredentials.Config)
+	err    string
+}
+
+// run requires that the mistake leads to its error before anything is sent. If the error
+// quotes that of a source, it wraps it.
+func (m mistake) run(t *testing.T, source error, canaries ...string) {
+	t.Run(m.name, func(t *testing.T) {
+		t.Parallel()
+		srv := cct.Start(t)
+		conf := config(srv, m.auth)
+		if m.change != nil {
+			m.change(conf)
+		}
+		_, err := conf.Token(t.Context())
+		require.ErrorContains(t, err, m.err)
+		require.True(t, strings.HasPrefix(err.Error(), "oauth2: cannot fetch token: "+m.auth.Method()+": "), err)
+		require.Zero(t, srv.Auth.TokenRequests())
+		if strings.Contains(m.err, source.Error()) {
+			require.ErrorIs(t, err, source)
+		}
+		requireHidden(t, surfaces(err), canaries...)
+	})
 }
 
 type failingSigner struct{ crypto.Signer }
