@@ -7,11 +7,12 @@
 //     (oidc-provider/server.mjs). Its API asks the provider's own model whether a token is
 //     live, and checks DPoP proofs and client certificates. It runs in several
 //     configurations: with http, with a nonce required in each DPoP proof, with https and
-//     client certificates, and with a wrong clock.
+//     client certificates, and with a wrong clock. A client may be registered with claims
+//     that its assertions must have.
 //   - Ory Hydra, as a separate process (hydra/main.go), built by `make setup` from a module
-//     of its own. A client has exactly one method. Assertions are for its token endpoint. It
-//     answers invalid_request if it doesn't know the key of an assertion, and status 500 if
-//     the assertion has expired.
+//     of its own, and a second one whose clock is slow. A client has exactly one method.
+//     Assertions are for its token endpoint. It answers invalid_request if it doesn't know
+//     the key of an assertion, and status 500 if the assertion has expired.
 //   - go-oauth2 (github.com/go-oauth2/oauth2/v4), in this process: one server that accepts
 //     only HTTP Basic, and one that accepts only the POST body.
 //   - zitadel/oidc (github.com/zitadel/oidc/v3), in this process. Its access tokens are JWTs.
@@ -51,8 +52,10 @@
 //   - TestNonces: DPoP with a server whose clock is wrong
 //   - TestDiscover: the way from an issuer to a token
 //   - TestAudience: a parameter that says which API the token is for
-//   - TestVerifiers and TestDPoPVerifiers: other implementations verify what the library
-//     signs.
+//   - TestVerifiers, TestDPoPVerifiers and TestA3_VerifiedByChain: other implementations
+//     verify what the library signs.
+//   - TestA1_ServerThatWantsMore, TestA4_ClockAhead and TestA5_ServersWithoutClientID: servers
+//     that want other assertions than most
 //
 // TestCctoken runs the scripts in testdata/cctoken with cctoken, the command line tool, as
 // it is installed. TestCctokenOnServers runs it against the servers. It also compiles the

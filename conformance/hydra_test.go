@@ -1,14 +1,20 @@
 package conformance
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 )
 
 // TestAudience: with Ory Hydra, a parameter says which APIs the token is for. The client must
@@ -46,4 +52,22 @@ func TestAudience(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestA4_ClockAhead: Hydra tolerates no difference between the clocks, but accepts assertions of
+// the library from a machine whose clock is ahead by some seconds.
+func TestA4_ClockAhead(t *testing.T) {
+	c := registration{id: "ahead", method: privateKeyJWT, alg: "ES256", ttl: time.Hour, keys: []jose.JSONWebKey{publicKey("ES256", first)}}
+	at := hydraBehind.start(t, c)[0]
+	auth := &clientauth.PrivateKeyJWT{Key: clientauth.SignerKey(signer("ES256", first)), KeyID: "ES256"}
+	conf := &clientcredentials.Config{ClientID: c.id, TokenURL: at.token, ClientAuth: auth, Retry: clientcredentials.RetryPolicy{MaxAttempts: 1}}
+	_, err := conf.Token(t.Context())
+	require.NoError(t, err)
+
+	auth.Claims = func(context.Context) (map[string]any, error) { return map[string]any{"iat": time.Now().Unix()}, nil }
+	auth.Replace = []string{"iat"}
+	_, err = conf.Token(t.Context())
+	var refusal *oauth2.RetrieveError
+	require.ErrorAs(t, err, &refusal)
+	require.Equal(t, http.StatusInternalServerError, refusal.Response.StatusCode, "without backdating")
 }

@@ -22,11 +22,15 @@ var (
 	authlib = python("authlib", "authlib", "python3-authlib", scopeRead)
 	django  = python("django-oauth-toolkit", "django", "python3-django-oauth-toolkit", scopeRead, scopeAdmin)
 	hydra   = &program{name: "hydra", command: hydraCommand, config: configOf(scopeRead, scopeAdmin)}
+	// hydraBehind has a clock that is some seconds slow. For it, ours is ahead.
+	hydraBehind = &program{name: "hydra, behind", command: hydraCommand, config: func() programConfig {
+		return programConfig{Scopes: []string{scopeRead, scopeAdmin}, ClockOffset: -5}
+	}}
 	// nodeOAuth leaves scopes to the program that uses it.
 	nodeOAuth = &program{name: "node-oauth", command: node("node-oauth", "@node-oauth/oauth2-server"), config: configOf()}
 
 	programs = []*program{
-		oidcProvider, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django, hydra, nodeOAuth,
+		oidcProvider, oidcProviderNonce, oidcProviderAhead, oidcProviderTLS, authlib, django, hydra, hydraBehind, nodeOAuth,
 	}
 )
 

@@ -32,6 +32,7 @@ type wire struct {
 type tokenRequest struct {
 	begun, answered time.Time
 	method          string // the client's; tlsAuth stands for both with a certificate
+	named           bool   // whether it has a client_id
 	assertion       string // the client_assertion, if any
 	proof           string // the DPoP proof, if any
 	status          int    // 0 if there was no answer, or if the wire can't see it
@@ -132,7 +133,7 @@ func (w *wire) tokenRequest(r *http.Request) (*http.Response, error) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	seen := tokenRequest{begun: time.Now(), method: tlsAuth, proof: r.Header.Get("DPoP")}
 	form, _ := url.ParseQuery(string(body))
-	seen.assertion = form.Get("client_assertion")
+	seen.named, seen.assertion = form.Has("client_id"), form.Get("client_assertion")
 	switch {
 	case r.Header.Get("Authorization") != "":
 		seen.method = secretBasic

@@ -2,7 +2,10 @@ module github.com/seed-5bfa0880/clientcredentials/conformance/hydra
 
 go 1.25.0
 
-require github.com/ory/hydra/v2 v2.3.0
+require (
+	github.com/ory/fosite v0.49.0
+	github.com/ory/hydra/v2 v2.3.0
+)
 
 require (
 	code.dny.dev/ssrf v0.2.0 // indirect
@@ -102,7 +105,6 @@ require (
 	github.com/nyaruka/phonenumbers v1.1.7 // indirect
 	github.com/openzipkin/zipkin-go v0.4.3 // indirect
 	github.com/ory/analytics-go/v5 v5.0.1 // indirect
-	github.com/ory/fosite v0.49.0 // indirect
 	github.com/ory/go-acc v0.2.9-0.20230103102148-6b1c9a70dbbe // indirect
 	github.com/ory/go-convenience v0.1.0 // indirect
 	github.com/ory/graceful v0.1.3 // indirect

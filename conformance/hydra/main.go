@@ -1,6 +1,6 @@
 // Ory Hydra and a protected resource, in one process, for the conformance tests.
 //
-//	hydra '{"scopes":["read"]}'
+//	hydra '{"scopes":["read"],"clockOffset":0}'
 //
 // It listens on free loopback ports, and keeps everything in memory. When it is ready, it
 // prints its URLs as one line of JSON:
@@ -13,6 +13,9 @@
 //	                              RFC 7591; ttl is the lifetime of their tokens in seconds
 //	         POST admin/revoke    revokes all tokens of the client that the token in the
 //	                              body was issued to
+//
+// clockOffset is the number of seconds by which the clock is wrong that assertions are
+// compared with.
 //
 // The process ends when its standard input is closed. So it can't outlive the test that
 // started it, however that test ends.
@@ -38,6 +41,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ory/fosite/token/jwt"
 	"github.com/ory/hydra/v2/cmd"
 )
 
@@ -46,10 +50,14 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal(`usage: hydra '{"scopes":["read"]}'`)
 	}
-	var config struct{ Scopes []string }
+	var config struct {
+		Scopes      []string
+		ClockOffset int
+	}
 	if err := json.Unmarshal([]byte(os.Args[1]), &config); err != nil {
 		log.Fatal(err)
 	}
+	jwt.TimeFunc = func() time.Time { return time.Now().Add(time.Duration(config.ClockOffset) * time.Second) }
 	dir, err := os.MkdirTemp("", "hydra")
 	if err != nil {
 		log.Fatal(err)

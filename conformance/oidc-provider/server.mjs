@@ -12,7 +12,10 @@
 //   api      answers 200 with the client's id and the length of the request's body for
 //            a live token that is sent with its key or certificate, else 401
 //   admin    POST admin/clients   adds or replaces the clients in a JSON list, as in RFC
-//                                 7591; ttl is the lifetime of their tokens in seconds
+//                                 7591; ttl is the lifetime of their tokens in seconds,
+//                                 and asserts has the claims and the header parameters that
+//                                 their assertions must have. If its client_id is null, they
+//                                 must not send a client_id beside an assertion
 //            POST admin/revoke    revokes the token in the body
 //
 // The process ends when its standard input is closed. So it can't outlive the test that
@@ -29,9 +32,10 @@
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer as createHttpServer } from 'node:http';
 import { createSecureServer } from 'node:http2';
+import { isDeepStrictEqual } from 'node:util';
 
 import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
-import { Provider } from 'oidc-provider';
+import { Provider, errors } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
 
@@ -111,12 +115,22 @@ function names(cert, property) {
 
 // ---- the authorization server
 
-// ttl is an addition of ours; the rest of a client is metadata that the provider knows.
+// ttl and asserts are additions of ours; the rest of a client is metadata that the provider
+// knows.
 const lives = new Map();
+const demands = new Map();
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 
 const provider = new Provider(main.origin, {
   adapter: Adapter,
+  assertJwtClientAuthClaimsAndHeader: (ctx, claims, header, client) => {
+    const sent = { ...header, ...claims, client_id: ctx.oidc.body.client_id ?? null };
+    for (const [name, value] of Object.entries(demands.get(client.clientId) ?? {})) {
+      if (!isDeepStrictEqual(sent[name], value)) {
+        throw new errors.InvalidClientAuth(`the client must send another ${name}`);
+      }
+    }
+  },
   clientAuthMethods: [
     'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
     ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
@@ -257,8 +271,9 @@ async function administer(req) {
   const body = Buffer.concat(chunks).toString();
   switch (req.url) {
     case '/clients':
-      for (const { ttl, ...client } of JSON.parse(body)) {
+      for (const { ttl, asserts, ...client } of JSON.parse(body)) {
         lives.set(client.client_id, ttl);
+        demands.set(client.client_id, asserts);
         await provider.Client.adapter.upsert(client.client_id, {
           grant_types: ['client_credentials'],
           id_token_signed_response_alg: 'ES256',
