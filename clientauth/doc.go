@@ -43,6 +43,20 @@
 // [ClientSecretJWT] doesn't send the secret, but the server has to store it in
 // plaintext. [ClientSecretBasic] and [ClientSecretPost] send it with each request.
 //
+// # Servers that want another assertion
+//
+// [PrivateKeyJWT] and [ClientSecretJWT] sign the claims that RFC 7523, Section 3, asks for, and
+// that is enough for most servers. For others, set these fields:
+//
+//	a claim of its own                        Claims
+//	an aud that is an array, another sub      Claims and Replace
+//	the nbf that some profiles demand         Claims
+//	another parameter in the header           Header
+//	typ client-authentication+jwt             Type
+//	x5c or x5t, to find the certificate       CertificateHeader
+//	an assertion with a shorter life          Lifetime
+//	no client_id beside the assertion         OmitClientID
+//
 // # Rotation
 //
 // Each secret, key, certificate and assertion comes from a function that is called

@@ -79,6 +79,62 @@ func ExamplePrivateKeyJWT() {
 	// Output: private_key_jwt
 }
 
+// The server wants a claim of its own, an array as audience, and no client_id beside the
+// assertion.
+func ExamplePrivateKeyJWT_claims() {
+	srv := clientcredentialstest.NewServer()
+	defer srv.Close()
+
+	conf := &clientcredentials.Config{
+		ClientID: "reports",
+		TokenURL: srv.TokenURL,
+		ClientAuth: &clientauth.PrivateKeyJWT{
+			Key: clientauth.KeyFile("testdata/key.pem"),
+			Claims: func(context.Context) (map[string]any, error) {
+				return map[string]any{
+					"tenant": "acme",
+					"aud":    []string{"https://login.example.com", "https://login.example.com/token"},
+				}, nil
+			},
+			Replace:      []string{"aud"},
+			OmitClientID: true,
+		},
+	}
+	// The fake server knows no client, so it refuses this one.
+	_, err := conf.Token(context.Background())
+	fmt.Println(err)
+	request := srv.Auth.Requests()[0]
+	fmt.Println(request.Assertion.Claims["tenant"], request.Assertion.Claims["aud"], request.Form.Has("client_id"))
+	// Output:
+	// oauth2: "invalid_client" "client authentication failed"
+	// acme [https://login.example.com https://login.example.com/token] false
+}
+
+// Microsoft Entra ID can trust an issuer and a subject instead of one certificate. Then it
+// wants the certificate with its chain in the header of the assertion.
+func ExamplePrivateKeyJWT_certificateHeader() {
+	srv := clientcredentialstest.NewServer(clientcredentialstest.Client{
+		ID: "reports", PublicKeys: []crypto.PublicKey{load("testdata/issued.pem").Leaf.PublicKey},
+	})
+	defer srv.Close()
+
+	source := clientauth.CertificateFiles("testdata/issued.pem", "testdata/key.pem")
+	conf := &clientcredentials.Config{
+		ClientID: "reports",
+		TokenURL: srv.TokenURL,
+		ClientAuth: &clientauth.PrivateKeyJWT{
+			Key:               clientauth.CertificateKey(source),
+			CertificateHeader: []string{"x5c", "x5t#S256"},
+		},
+	}
+	printMethod(srv, conf)
+	header := srv.Auth.Requests()[0].Assertion.Header
+	fmt.Println(len(header["x5c"].([]any)), header["x5t#S256"] != nil)
+	// Output:
+	// private_key_jwt
+	// 1 true
+}
+
 // The key is in a hardware module or in a key service. Any crypto.Signer will do.
 func ExampleSignerKey() {
 	signer := load("testdata/issued.pem").PrivateKey.(crypto.Signer)
