@@ -354,18 +354,31 @@ func TestA3_CertificateHeader(t *testing.T) {
 	}
 }
 
-// An authority that has replaced its key has two certificates with the same name.
-func TestA3_AuthorityWithTwoKeys(t *testing.T) {
+// An authority that has replaced its key has two certificates with the same name, and
+// authorities may certify each other.
+func TestA3_Authorities(t *testing.T) {
 	t.Parallel()
-	issuer := func(id byte) *tls.Certificate {
-		return testkit.NewCertificate(x509.Certificate{IsCA: true, BasicConstraintsValid: true, Subject: pkix.Name{CommonName: "authority"}, SubjectKeyId: []byte{id}}, nil, nil)
+	authority := func(name string, issuer *tls.Certificate, key crypto.Signer, id ...byte) *tls.Certificate {
+		return testkit.NewCertificate(x509.Certificate{IsCA: true, BasicConstraintsValid: true, Subject: pkix.Name{CommonName: name}, SubjectKeyId: id}, issuer, key)
 	}
-	older, newer := issuer(1), issuer(2)
-	own := testkit.NewCertificate(x509.Certificate{Subject: pkix.Name{CommonName: "own"}}, newer, nil)
-	own.Certificate = [][]byte{own.Leaf.Raw, older.Leaf.Raw, newer.Leaf.Raw}
-	chain := issuers(own)
-	require.Len(t, chain, 1)
-	require.True(t, bytes.Equal(newer.Leaf.Raw, chain[0]))
+	older, newer := authority("a", nil, nil, 1), authority("a", nil, nil, 2)
+	b := authority("b", newer, nil)
+	newerByB := authority("a", b, newer.PrivateKey.(crypto.Signer), 2)
+	for _, test := range []struct{ file, want []*tls.Certificate }{
+		{[]*tls.Certificate{older, newer}, []*tls.Certificate{newer}},
+		{[]*tls.Certificate{newer, older}, []*tls.Certificate{newer}},
+		{[]*tls.Certificate{b, newerByB}, []*tls.Certificate{newerByB, b}},
+	} {
+		own := *testkit.NewCertificate(x509.Certificate{Subject: pkix.Name{CommonName: "own"}}, newer, nil)
+		for _, c := range test.file {
+			own.Certificate = append(own.Certificate[:len(own.Certificate):len(own.Certificate)], c.Leaf.Raw)
+		}
+		chain := issuers(&own)
+		require.Len(t, chain, len(test.want))
+		for i, c := range test.want {
+			require.True(t, bytes.Equal(c.Leaf.Raw, chain[i]))
+		}
+	}
 }
 
 // The iat is a bit in the past, for servers that tolerate no iat in the future. The time from
