@@ -6,9 +6,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +142,42 @@ func TestDoctor(t *testing.T) {
 				assert.False(t, issued, "a token in the report")
 			}
 		})
+	}
+}
+
+// Settings say how an assertion names the certificate, and that client_id isn't beside it. The
+// Config says the same.
+func TestA8_SettingsOfAssertions(t *testing.T) {
+	issued := newCertificate(t, newCertificate(t, nil, time.Hour), time.Hour)
+	srv := startServer(t, clientcredentialstest.Client{ID: canaryID, Secret: canarySecret, PublicKeys: []crypto.PublicKey{issued.Leaf.PublicKey}})
+	for _, tt := range []struct {
+		args   []string
+		header []string // of each assertion, besides alg and typ
+		sent   bool     // client_id
+		code   string
+	}{
+		{issued.flags("-auth-method", privateKeyJWT), []string{"x5t#S256"}, true, "CertificateFiles(\"" + issued.certFile + "\", \"" + issued.keyFile + "\")),\n	},\n"},
+		{issued.flags("-auth-method", privateKeyJWT, "-cert-header", "x5c x5t#S256", "-omit-client-id", "true"), []string{"x5c", "x5t#S256"}, false, "		CertificateHeader: []string{\"x5c\", \"x5t#S256\"},\n		OmitClientID:      true,\n	},\n"},
+		{issued.flags("-auth-method", privateKeyJWT, "-cert-header", "x5c", "-omit-client-id", "false"), []string{"x5c"}, true, "		CertificateHeader: []string{\"x5c\"},\n	},\n"},
+		{[]string{"-auth-method", secretJWT, "-omit-client-id", "true"}, nil, false, "&clientauth.ClientSecretJWT{\n		OmitClientID: true,\n	},\n"},
+	} {
+		before := srv.Auth.TokenRequests()
+		r := doctored(t, srv.env().with("CLIENT_SECRET", canarySecret), tt.args, 0, `_jwt +works`)
+		assert.Contains(t, r.stdout, tt.code)
+		for _, request := range srv.Auth.Requests()[before:] {
+			if request.Assertion == nil {
+				continue // It has no credentials.
+			}
+			assert.Equal(t, tt.sent, request.Form.Has("client_id"))
+			names := slices.Sorted(maps.Keys(request.Assertion.Header))
+			assert.Equal(t, slices.Sorted(slices.Values(append([]string{"alg", "typ"}, tt.header...))), names)
+		}
+	}
+	for file, typ := range map[string]string{"a.b.c": privateKeyJWT, "d.e.f": spiffeJWT} {
+		before := srv.Auth.TokenRequests()
+		args := []string{"token", "-auth-method", typ, "-assertion-file", writeFile(t, "jwt", file), "-omit-client-id", "true"}
+		assert.Equal(t, statusRefused, cctoken(t, srv.env(), "", args...).status)
+		assert.False(t, srv.Auth.Requests()[before].Form.Has("client_id"))
 	}
 }
 

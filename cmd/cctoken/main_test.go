@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -81,6 +82,7 @@ func cctoken(t *testing.T, env environment, stdin string, args ...string) result
 func TestUsage(t *testing.T) {
 	configured := clientOf("http://127.0.0.1:1/token")
 	_, keyFile := newKeyFile(t)
+	issued := newCertificate(t, newCertificate(t, nil, time.Hour), time.Hour)
 	tests := []struct {
 		name  string
 		env   environment
@@ -120,6 +122,9 @@ func TestUsage(t *testing.T) {
 		{name: "a DPoP key file", env: configured, args: []string{"token", "-dpop-key-file", "missing"}, want: "-dpop-key-file: stat missing"},
 		{name: "a header for a bound token", env: configured, args: []string{"token", "-header", "-dpop-key-file", keyFile}, want: "which -header can't provide"},
 		{name: "a certificate without key", env: configured, args: []string{"token", "-cert-file", "x"}, want: "-cert-file needs the certificate's private key"},
+		{name: "a header without certificate", env: configured, args: []string{"token", "-cert-header", "x5c", "-key-file", keyFile}, want: "-cert-header is about a certificate; give it with -cert-file"},
+		{name: "an unknown header", env: configured, args: append([]string{"token"}, issued.flags("-auth-method", privateKeyJWT, "-cert-header", "x5c x5u")...), want: `it may list x5c, x5t and x5t#S256`},
+		{name: "neither true nor false", env: configured, args: []string{"token", "-omit-client-id", canarySecret}, want: "-omit-client-id must be true or false"},
 		{name: "a certificate file", env: configured, args: []string{"token", "-cert-file", "missing", "-key-file", keyFile}, want: "-cert-file: stat missing"},
 		{name: "a CA file", env: configured, args: []string{"token", "-ca-file", "missing"}, want: "-ca-file: open missing"},
 		{name: "a CA file with something else", env: configured, args: []string{"token", "-ca-file", keyFile}, want: "there is no certificate; check that this is the right file"},

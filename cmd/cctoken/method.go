@@ -95,16 +95,16 @@ func (s *settings) newMethod(ctx context.Context, name string) (*method, error) 
 		m.auth = &clientauth.ClientSecretBasic{Raw: true}
 		m.code = s.secretCode("ClientSecretBasic", "Raw: true")
 	case secretJWT:
-		m.auth = &clientauth.ClientSecretJWT{Algorithm: s.algorithm, Audience: m.audience}
-		m.code = s.secretCode("ClientSecretJWT", stringField("Algorithm", s.algorithm), stringField("Audience", m.audience))
+		m.auth = &clientauth.ClientSecretJWT{Algorithm: s.algorithm, Audience: m.audience, OmitClientID: s.omitsClientID()}
+		m.code = s.secretCode("ClientSecretJWT", stringField("Algorithm", s.algorithm), stringField("Audience", m.audience), s.omitCode())
 	case privateKeyJWT:
 		err = s.signOrReadAssertion(ctx, m)
 	case spiffeJWT:
 		if s.assertionFile == "" {
 			return nil, usagef("%s needs -assertion-file", name)
 		}
-		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile), Type: clientauth.TypeJWTSPIFFE}
-		m.code = literal("Assertion", s.assertionCode(), "Type: clientauth.TypeJWTSPIFFE")
+		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile), Type: clientauth.TypeJWTSPIFFE, OmitClientID: s.omitsClientID()}
+		m.code = literal("Assertion", s.assertionCode(), "Type: clientauth.TypeJWTSPIFFE", s.omitCode())
 	case tlsAuth, selfSignedTLS:
 		err = s.presentCertificate(ctx, m)
 	default:
@@ -119,8 +119,8 @@ func (s *settings) newMethod(ctx context.Context, name string) (*method, error) 
 // signOrReadAssertion completes m for private_key_jwt.
 func (s *settings) signOrReadAssertion(ctx context.Context, m *method) error {
 	if s.assertionFile != "" {
-		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile)}
-		m.code = literal("Assertion", s.assertionCode())
+		m.auth = &clientauth.Assertion{Source: clientauth.SecretFile(s.assertionFile), OmitClientID: s.omitsClientID()}
+		m.code = literal("Assertion", s.assertionCode(), s.omitCode())
 		return nil
 	}
 	if s.keyFile == "" {
@@ -134,8 +134,16 @@ func (s *settings) signOrReadAssertion(ctx context.Context, m *method) error {
 	if _, err := key(ctx); err != nil {
 		return usagef("-key-file: %w", err)
 	}
-	m.auth = &clientauth.PrivateKeyJWT{Key: key, Algorithm: s.algorithm, KeyID: s.keyID, Audience: m.audience}
-	m.code = literal("PrivateKeyJWT", "Key: "+code, stringField("Algorithm", s.algorithm), stringField("KeyID", s.keyID), stringField("Audience", m.audience))
+	header := strings.Fields(s.certHeader)
+	m.auth = &clientauth.PrivateKeyJWT{
+		Key: key, Algorithm: s.algorithm, KeyID: s.keyID, Audience: m.audience,
+		CertificateHeader: header, OmitClientID: s.omitsClientID(),
+	}
+	headerCode := ""
+	if len(header) > 0 {
+		headerCode = fmt.Sprintf("CertificateHeader: %#v", header)
+	}
+	m.code = literal("PrivateKeyJWT", "Key: "+code, stringField("Algorithm", s.algorithm), stringField("KeyID", s.keyID), stringField("Audience", m.audience), headerCode, s.omitCode())
 	return nil
 }
 
@@ -163,6 +171,16 @@ func (s *settings) with(ctx context.Context, m *method, algorithm, audience stri
 	other := *s
 	other.algorithm, other.assertionAudience = algorithm, audience
 	return other.newMethod(ctx, m.name)
+}
+
+func (s *settings) omitsClientID() bool { return s.omitClientID == "true" }
+
+// omitCode returns the field of a literal that leaves out client_id, or nothing.
+func (s *settings) omitCode() string {
+	if !s.omitsClientID() {
+		return ""
+	}
+	return "OmitClientID: true"
 }
 
 func (s *settings) certificateCode() string {

@@ -31,6 +31,7 @@ type settings struct {
 	secretFile                          string
 	keyFile, certFile, assertionFile    string
 	keyID, algorithm, assertionAudience string
+	certHeader, omitClientID            string
 	dpopKeyFile                         string
 	caFile                              string
 
@@ -60,7 +61,9 @@ var options = []option{
 	{"algorithm", func(s *settings) *string { return &s.algorithm }},
 	{"assertion-audience", func(s *settings) *string { return &s.assertionAudience }},
 	{"cert-file", func(s *settings) *string { return &s.certFile }},
+	{"cert-header", func(s *settings) *string { return &s.certHeader }},
 	{"assertion-file", func(s *settings) *string { return &s.assertionFile }},
+	{"omit-client-id", func(s *settings) *string { return &s.omitClientID }},
 	{"dpop-key-file", func(s *settings) *string { return &s.dpopKeyFile }},
 	{"ca-file", func(s *settings) *string { return &s.caFile }},
 }
@@ -185,6 +188,12 @@ func (s *settings) complete(ctx context.Context) (err error) {
 	}
 	if s.certFile != "" && s.keyFile == "" {
 		return usagef("-cert-file needs the certificate's private key; give it with -key-file")
+	}
+	if s.certHeader != "" && s.certFile == "" {
+		return usagef("-cert-header is about a certificate; give it with -cert-file")
+	}
+	if s.omitClientID != "" && s.omitClientID != "true" && s.omitClientID != "false" {
+		return usagef("-omit-client-id must be true or false")
 	}
 	return nil
 }
