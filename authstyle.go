@@ -81,7 +81,7 @@ func (r *tokenRequest) about(err error) tokenresponse.About {
 	)
 	switch {
 	case errors.As(err, &silent):
-		return tokenresponse.AboutOf("", silent.Said, r.conf.ClientID)
+		return tokenresponse.AboutOf("", silent.Said, r.clientID)
 	case !errors.As(err, &refusal):
 		return tokenresponse.AboutNothing
 	}
@@ -89,7 +89,7 @@ func (r *tokenRequest) about(err error) tokenresponse.About {
 	if status := refusal.Response.StatusCode; status == http.StatusNotFound || status >= 500 {
 		words = "" // It is the page for any address, or for any mistake of the server.
 	}
-	return tokenresponse.AboutOf(refusal.ErrorCode, words, r.conf.ClientID)
+	return tokenresponse.AboutOf(refusal.ErrorCode, words, r.clientID)
 }
 
 // saysMore reports whether the refusal that err stands for says more about what the user can

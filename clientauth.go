@@ -52,10 +52,24 @@ type CertificateAuth interface {
 	Certificate(ctx context.Context) (*tls.Certificate, error)
 }
 
+// A ClientIdentifier is a ClientAuth that knows who the client is, because the client
+// identifier is rotated together with the credential. It takes the place of
+// Config.ClientID. Its Authenticate sets Attempt.ClientID to the identifier that goes
+// with the credentials that it adds.
+type ClientIdentifier interface {
+	ClientAuth
+
+	// ClientID returns the client identifier, which is never empty. It is called before a
+	// token is looked for in Config.Store, as replicas share the tokens of one client. It
+	// must be quick as long as nothing has changed.
+	ClientID(ctx context.Context) (string, error)
+}
+
 // An Attempt is one attempt at a token, to which a ClientAuth adds credentials. While
 // Authenticate runs, nobody else uses it. Authenticate must not keep it.
 type Attempt struct {
-	// These are copied from the Config. Changing them has no effect.
+	// These are copied from the Config. Changing them has no effect, except that a
+	// ClientIdentifier sets ClientID.
 	TokenURL, Issuer, ClientID, ClientSecret string
 
 	// SigningAlgorithms are those that the server's metadata lists for assertions
@@ -123,7 +137,7 @@ func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle)
 	attempt := &Attempt{
 		TokenURL:          r.conf.TokenURL,
 		Issuer:            r.conf.Issuer,
-		ClientID:          r.conf.ClientID,
+		ClientID:          r.clientID,
 		ClientSecret:      r.conf.ClientSecret,
 		SigningAlgorithms: slices.Clone(r.conf.listed.assertion),
 		Header:            http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
@@ -136,7 +150,33 @@ func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle)
 	if err := r.conf.ClientAuth.Authenticate(ctx, attempt); err != nil {
 		return nil, &authError{r.conf.ClientAuth.Method(), err}
 	}
+	if identifies(r.conf.ClientAuth) {
+		r.clientID = attempt.ClientID // It may have been replaced since identify.
+	}
 	return attempt, nil
+}
+
+// identifies reports whether auth, which may be nil, knows who the client is.
+func identifies(auth ClientAuth) bool {
+	_, ok := auth.(ClientIdentifier)
+	return ok
+}
+
+// identify finds out who the client is, if the ClientAuth knows that.
+func (r *tokenRequest) identify(ctx context.Context) error {
+	auth, ok := r.conf.ClientAuth.(ClientIdentifier)
+	if !ok {
+		return nil
+	}
+	id, err := auth.ClientID(ctx)
+	if err == nil && id == "" {
+		err = errors.New("the client identifier is empty")
+	}
+	if err != nil {
+		return &authError{auth.Method(), err}
+	}
+	r.clientID = id
+	return nil
 }
 
 // mayRefuseCredential reports whether err is an answer that may refuse the client's

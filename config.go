@@ -48,7 +48,8 @@ import (
 // six fields, too. Package encoding/gob knows no tags: it carries what it can of the other
 // fields, and fails if one of them holds an interface, such as ClientAuth.
 type Config struct {
-	// ClientID is the client identifier, RFC 6749, Section 2.2.
+	// ClientID is the client identifier, RFC 6749, Section 2.2. A ClientAuth that is a
+	// ClientIdentifier, such as that of clientauth.WithCredentials, takes its place.
 	ClientID string
 
 	// ClientSecret is the client's password, RFC 6749, Section 2.3.1.
@@ -318,8 +319,8 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 	case c.Strict && (endpoint.Fragment != "" || strings.HasSuffix(c.TokenURL, "#")):
 		// RFC 6749, Section 3.2.
 		err = errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
-	case c.Strict && c.oddity() != "":
-		err = errors.New("oauth2: " + c.oddity())
+	case c.Strict && oddity(c.TokenURL, c.ClientID, c.ClientSecret) != "":
+		err = errors.New("oauth2: " + oddity(c.TokenURL, c.ClientID, c.ClientSecret))
 	case c.Strict && c.ClientID == "" && c.ClientSecret == "" && c.ClientAuth == nil:
 		err = errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	case c.Strict && origin.IsCleartext(endpoint):
@@ -352,7 +353,7 @@ func (c *Config) store() *SharedStore {
 
 // checkStore reports why tokens can't be shared through c.Store.
 func (c *Config) checkStore() error {
-	if c.ClientID == "" && c.EndpointParams.Get("client_id") == "" {
+	if c.ClientID == "" && !identifies(c.ClientAuth) && c.EndpointParams.Get("client_id") == "" {
 		// Then only the credentials say who the client is. They aren't part of the
 		// store's key, so any two clients would share their tokens.
 		return errors.New("oauth2: ClientID is empty: replicas can't tell whose token it is; set it, or remove Store")
@@ -426,8 +427,8 @@ func adviseOnAddress(err *url.Error, endpoint *url.URL) error {
 
 // oddity says what is hardly meant in the fields that say who the client is and where the
 // server is; empty: nothing. It is a hint for a refusal: a server may have such a client.
-func (c *Config) oddity() string {
-	for _, field := range [...]struct{ name, value string }{{"TokenURL", c.TokenURL}, {"ClientID", c.ClientID}, {"ClientSecret", c.ClientSecret}} {
+func oddity(tokenURL, clientID, clientSecret string) string {
+	for _, field := range [...]struct{ name, value string }{{"TokenURL", tokenURL}, {"ClientID", clientID}, {"ClientSecret", clientSecret}} {
 		if found := oddityOf(field.name, field.value); found != "" {
 			return found
 		}

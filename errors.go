@@ -268,7 +268,7 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 // named like credentials, and everything that a ClientAuth has added. sent is the request
 // as a RoundTripper has sent it, which may have added more; nil: unknown.
 func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Masker {
-	id, secret := r.conf.ClientID, r.conf.ClientSecret
+	id, secret := r.clientID, r.conf.ClientSecret
 	secrets := []string{secret}
 	if secret != "" {
 		secrets = append(secrets, id+":"+secret, url.QueryEscape(id)+":"+url.QueryEscape(secret)) // Basic, decoded.

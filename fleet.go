@@ -202,8 +202,8 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 // server.
 func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
 	request := f.request
-	if request.conf.Store == nil || request.bind(ctx) != nil {
-		return s.request(ctx, f) // Reports the same error as bind.
+	if request.conf.Store == nil || request.identify(ctx) != nil || request.bind(ctx) != nil {
+		return s.request(ctx, f) // Reports the same error.
 	}
 	sharing := &sharing{
 		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(),
@@ -504,7 +504,7 @@ func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Durat
 		return tokenstore.Record{}, 0, false
 	}
 	if s.request.storeKey() != s.key {
-		return tokenstore.Record{}, 0, false // The certificate has just been replaced.
+		return tokenstore.Record{}, 0, false // The certificate or the client identifier has just been replaced.
 	}
 	version := rand.Text()
 	text, err := json.Marshal(shared)

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest/storetest"
 	"github.com/seed-5bfa0880/clientcredentials/event"
@@ -1160,6 +1161,59 @@ func TestS18_CertificateReplacedMeanwhile(t *testing.T) {
 		record, _ := f.store.Record(firstKey(r))
 		require.NotEmpty(t, record.Version, "other replicas may still have the old certificate")
 	})
+}
+
+// The client identifier comes from a source, and is part of the key in the store.
+func TestK8_IdentifierInTheStore(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		f.auth.Register(clientcredentialstest.Client{ID: "new", Secret: "secret"})
+		with := func(id func() string) *replica {
+			return f.replica(func(c *clientcredentials.Config) {
+				c.ClientID, c.ClientSecret = "", ""
+				c.ClientAuth = clientauth.WithCredentials(func(context.Context) (clientauth.Credentials, error) {
+					id := id()
+					if id == "" {
+						return clientauth.Credentials{}, errors.New("the file is gone")
+					}
+					return clientauth.Credentials{ClientID: id, ClientSecret: "secret"}, nil
+				}, nil)
+			})
+		}
+		constant := func(id string) func() string { return func() string { return id } }
+		one := with(constant("id"))
+		token, _ := one.get(t)
+		shared, _ := with(constant("id")).get(t)
+		require.Equal(t, token, shared)
+		other, _ := with(constant("new")).get(t)
+		require.NotEqual(t, token, other)
+		require.NotEqual(t, firstKey(one), firstKey(f.every[2]))
+		_, err := with(constant("")).TokenContext(t.Context())
+		require.ErrorContains(t, err, "the file is gone")
+
+		// It is replaced after the store has been asked, and before the token request.
+		f.store.Flush()
+		var asked atomic.Bool
+		late := with(func() string {
+			if asked.Swap(true) {
+				return "new"
+			}
+			return "id"
+		})
+		token, _ = late.get(t)
+		require.Equal(t, "new", f.clientOf(token))
+		key := firstKey(one)
+		record, _ := f.store.Record(key)
+		require.Empty(t, record.Version, "the token of another client is under the key")
+		shared, took := with(constant("id")).get(t)
+		require.Equal(t, "id", f.clientOf(shared))
+		require.Less(t, took, time.Second, "the lease is still held")
+	})
+}
+
+// clientOf returns the client that a token was issued to.
+func (f *fleet) clientOf(token string) string {
+	issued, _ := f.auth.Introspect(token)
+	return issued.ClientID
 }
 
 func TestS20_SecretRotatedMidFleet(t *testing.T) {

@@ -31,6 +31,7 @@ const maxResponseBody = 1 << 20
 // uses it.
 type tokenRequest struct {
 	conf     *Config           // private: later changes of the program's Config don't reach it
+	clientID string            // conf.ClientID, or what the ClientAuth says instead
 	scopes   []string          // those of the program's Config, without regard to a Target
 	params   url.Values        // likewise
 	endpoint *url.URL          // conf.TokenURL
@@ -101,7 +102,7 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 
 	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone, so no
 	// redirect is followed.
-	return &tokenRequest{conf: conf, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+	return &tokenRequest{conf: conf, clientID: conf.ClientID, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
 }
 
 // withoutRedirects returns a copy of client that follows no redirect.
@@ -227,7 +228,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 		return nil, err
 	}
 	if r.bound.certificate != nil {
-		attempt.CredentialID = certificateThumbprint(r.bound.certificate)
+		attempt.CredentialID = r.clientID + " " + certificateThumbprint(r.bound.certificate)
 	}
 	if err := r.prove(ctx, attempt); err != nil {
 		return nil, err
@@ -305,7 +306,7 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		if resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.Header.Get("Location") != "" {
 			return nil, redirectError(resp, refusal)
 		}
-		hint := r.conf.oddity()
+		hint := oddity(r.conf.TokenURL, r.clientID, r.conf.ClientSecret)
 		if encoding := tokenresponse.Encoding(resp.Header, body); err != nil && encoding != "" {
 			hint = notDecoded(encoding).Error() // So nobody can read what the server says.
 		}

@@ -21,9 +21,9 @@ type tokenIdentity struct {
 }
 
 // storeKey returns the key under which r's token is kept in a store. What the token will be
-// bound to is part of the key, so bind must have been called.
+// bound to is part of the key, so identify and bind must have been called.
 func (r *tokenRequest) storeKey() string {
-	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.conf.ClientID, method: "client_secret", form: r.form}
+	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.clientID, method: "client_secret", form: r.form}
 	if r.conf.Store != nil {
 		identity.tenant = r.conf.Store.tenant
 	}

@@ -159,6 +159,8 @@ func TestCanary(t *testing.T) {
 		&Assertion{Source: secret(assertion)},
 		&TLSClientAuth{Source: certificate(own.Certificate)},
 		&SelfSignedTLSClientAuth{Source: certificate(own.Certificate)},
+		WithCredentials(pairOf("id", canary), nil),
+		WithCredentials(pairOf("id", ""), &TLSClientAuth{Source: certificate(own.Certificate)}),
 	} {
 		t.Run(auth.Method(), func(t *testing.T) {
 			t.Parallel()

@@ -51,6 +51,23 @@ func (a SelfSignedTLSClientAuth) Format(f fmt.State, _ rune) { _, _ = io.WriteSt
 // MarshalText returns the method's name.
 func (a SelfSignedTLSClientAuth) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
 
+// Format prints the method's name, whatever the verb.
+func (a identified) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, a.Method()) }
+
+// MarshalText returns the method's name.
+func (a identified) MarshalText() ([]byte, error) { return []byte(a.Method()), nil }
+
+// String returns a description of c without its secret.
+func (c Credentials) String() string {
+	return fmt.Sprintf("clientauth.Credentials{ClientID: %q}", c.ClientID)
+}
+
+// Format prints what String returns, whatever the verb.
+func (c Credentials) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// MarshalText returns what String does, for encodings.
+func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // hiddenKey is printed instead of a private key.
 const hiddenKey = "[private key]"
 

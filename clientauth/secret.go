@@ -34,34 +34,36 @@ type SecretSource func(ctx context.Context) (string, error)
 // zero width space: it got there by mistake. The error names the file and the character. A
 // SecretSource of your own may return such a secret, except for control characters.
 func SecretFile(path string) SecretSource {
-	return func(context.Context) (string, error) { return parseFile(path, parseSecret) }
+	return func(context.Context) (string, error) { return parseFile(path, valueOf("secret").parse) }
 }
 
-// parseSecret returns the secret in the content of a file.
-func parseSecret(data []byte) (string, error) {
-	secret := strings.TrimSuffix(strings.TrimSuffix(string(keyfile.Text(data)), "\n"), "\r")
-	if err := checkCharacters(secret, invisible.Is); err != nil {
+// A valueOf is what a value is, in the words that errors use: a secret, or a client
+// identifier.
+type valueOf string
+
+// parse returns the value in the content of a file.
+func (v valueOf) parse(data []byte) (string, error) {
+	value := strings.TrimSuffix(strings.TrimSuffix(string(keyfile.Text(data)), "\n"), "\r")
+	if err := v.check(value, invisible.Is); err != nil {
 		return "", err
 	}
-	return secret, checkSecret(secret)
+	return value, nil
+}
+
+// check reports a value that is empty, or its first character that is wrong.
+func (v valueOf) check(value string, isWrong func(rune) bool) error {
+	if value == "" {
+		return fmt.Errorf("the %s is empty", v)
+	}
+	if found := invisible.Find(value, isWrong); found != "" {
+		return fmt.Errorf("the %[1]s contains %[2]s; remove it where the %[1]s is stored", v, found)
+	}
+	return nil
 }
 
 // checkSecret reports certain mistakes only. RFC 6749, Appendix A.2, allows printable
 // ASCII, but servers accept more.
-func checkSecret(secret string) error {
-	if secret == "" {
-		return errors.New("the secret is empty")
-	}
-	return checkCharacters(secret, unicode.IsControl)
-}
-
-// checkCharacters reports the first character of a secret that is wrong.
-func checkCharacters(secret string, isWrong func(rune) bool) error {
-	if found := invisible.Find(secret, isWrong); found != "" {
-		return fmt.Errorf("the secret contains %s; remove it where the secret is stored", found)
-	}
-	return nil
-}
+func checkSecret(secret string) error { return valueOf("secret").check(secret, unicode.IsControl) }
 
 // clientSecret returns the secret of source, or that of the Config if there is no
 // source, and sets attempt.CredentialID.
