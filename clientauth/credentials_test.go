@@ -320,9 +320,30 @@ func TestK8_KeyIsNeverMixed(t *testing.T) {
 		return &SigningKey{Signer: key2}, nil
 	}
 	srv := cct.Start(t, cct.Client{ID: "id-1", PublicKeys: []crypto.PublicKey{key1.Public()}}, cct.Client{ID: "id-2", PublicKeys: []crypto.PublicKey{key2.Public()}})
-	conf := config(srv, WithCredentials(source, &PrivateKeyJWT{Key: key}))
+	conf := config(srv, WithCredentials(source, addingAuth{&PrivateKeyJWT{Key: key}}))
 	_, err := conf.Token(t.Context())
 	require.NoError(t, err)
 	require.Len(t, srv.Auth.Requests(), 1)
-	require.Equal(t, []string{"id-2"}, srv.Auth.Requests()[0].Form["client_id"])
+	for _, values := range []map[string][]string{srv.Auth.Requests()[0].Form, srv.Auth.Requests()[0].Header} {
+		require.Equal(t, []string{"id-2"}, values["X-Client"])
+	}
+}
+
+// An addingAuth adds values, and doesn't set them.
+type addingAuth struct{ *PrivateKeyJWT }
+
+func (a addingAuth) Authenticate(ctx context.Context, attempt *clientcredentials.Attempt) error {
+	attempt.Header.Add("X-Client", attempt.ClientID)
+	attempt.Form.Add("X-Client", attempt.ClientID)
+	return a.PrivateKeyJWT.Authenticate(ctx, attempt)
+}
+
+// What is odd about an identifier is a hint if the server refuses the client.
+func TestK8_OddIdentifier(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]string{`"id"`: "ClientID is in quotation marks", " id": "ClientID contains a space", "i​d": "ClientID contains a zero width space"} {
+		_, err := config(cct.Start(t), WithCredentials(pairOf(id, canary), nil)).Token(t.Context())
+		require.ErrorContains(t, err, "invalid_client")
+		require.ErrorContains(t, err, want)
+	}
 }
