@@ -88,6 +88,35 @@ func CertificateKey(certificate CertificateSource) KeySource {
 	}
 }
 
+// ThumbprintKeyID returns a source of the same key, whose KeyID is the thumbprint of its public
+// key (RFC 7638) unless it has one. So each key of a rotation has a kid of its own, and
+// PrivateKeyJWT and JWKS call it the same:
+//
+//	key := clientauth.ThumbprintKeyID(clientauth.KeyFile("/etc/reports/key.pem"))
+func ThumbprintKeyID(source KeySource) KeySource {
+	return func(ctx context.Context) (*SigningKey, error) {
+		key, err := signingKey(ctx, source)
+		if err != nil || key.KeyID != "" {
+			return key, err
+		}
+		named := *key
+		named.KeyID, err = jws.Thumbprint(key.Signer)
+		return &named, err
+	}
+}
+
+// signingKey returns the key of source.
+func signingKey(ctx context.Context, source KeySource) (*SigningKey, error) {
+	if source == nil {
+		return nil, errors.New("there is no source of a key; use KeyFile or another KeySource")
+	}
+	key, err := source(ctx)
+	if err == nil && (key == nil || key.Signer == nil) {
+		err = errors.New("the source of a key returned no key")
+	}
+	return key, err
+}
+
 // parseKey returns the private key in data, in the formats of KeyBytes.
 func parseKey(data []byte) (*SigningKey, error) {
 	parsed, err := jws.ParsePrivateKey(data)

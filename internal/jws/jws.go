@@ -79,22 +79,27 @@ func (a algorithm) fits(kind keyKind) bool {
 // ErrNotListed is the error if the server lists algorithms, but none of the key's.
 var ErrNotListed = errors.New("no algorithm of the key is listed in the server's metadata")
 
+// fitting returns the algorithms that a key of that kind can sign with, its default first.
+func fitting(kind keyKind) (all []algorithm) {
+	for _, a := range algorithms {
+		if a.fits(kind) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
 // choose returns the algorithm with that name, or the first that fits the key if name is
 // empty. If listed isn't empty, the algorithm must be among those.
 func choose(kind keyKind, name string, listed []string) (algorithm, error) {
 	shown := "the algorithm" // An unknown name may be a secret, so it isn't quoted.
-	var fitting, possible []algorithm
-	for _, a := range algorithms {
-		if name == a.name {
-			shown = a.name
-		}
-		if !a.fits(kind) {
-			continue
-		}
-		fitting = append(fitting, a)
-		if name == "" || name == a.name {
-			possible = append(possible, a)
-		}
+	if slices.ContainsFunc(algorithms, func(a algorithm) bool { return a.name == name }) {
+		shown = name
+	}
+	fitting := fitting(kind)
+	possible := fitting
+	if name != "" {
+		possible = slices.DeleteFunc(slices.Clone(fitting), func(a algorithm) bool { return a.name != name })
 	}
 	switch {
 	case len(possible) == 0:
@@ -132,6 +137,7 @@ func names(algorithms []algorithm) string {
 // can't look into it.
 type Key struct {
 	algorithm  string
+	only       bool   // the key can sign with no other algorithm
 	jwk        string // canonical, RFC 7638, Section 3; empty for a secret
 	thumbprint string
 	sign       func(message []byte) (signature []byte, err error)
@@ -176,7 +182,7 @@ func NewKey(signer crypto.Signer, algorithm string, listed ...string) (*Key, err
 		}
 		return signature, err
 	}
-	key := &Key{algorithm: a.name, jwk: jwk, thumbprint: Digest([]byte(jwk)), sign: verified}
+	key := &Key{algorithm: a.name, only: len(fitting(kind)) == 1, jwk: jwk, thumbprint: Digest([]byte(jwk)), sign: verified}
 	switch signer.(type) {
 	case *rsa.PrivateKey, pssKey, *ecdsa.PrivateKey, ed25519.PrivateKey:
 		// If these work once, they always work. With an elliptic curve,
@@ -212,6 +218,9 @@ func NewSecretKey(secret, algorithm string, listed ...string) (*Key, error) {
 
 // Algorithm returns the alg of the header, such as RS256.
 func (k *Key) Algorithm() string { return k.algorithm }
+
+// IsOnlyAlgorithm reports whether the key can sign with no other algorithm, by any name.
+func (k *Key) IsOnlyAlgorithm() bool { return k.only }
 
 // JWK returns the public key as a JSON Web Key that has only the required members
 // (RFC 7517; RFC 7518, Section 6; RFC 8037, Section 2). It is nil for a secret.
@@ -271,6 +280,15 @@ func Digest(b []byte) string {
 func (k *Key) IsLocal() bool { return k.local }
 
 var errNoPublicKey = errors.New("the signer has no public key, or an invalid one")
+
+// Thumbprint returns the SHA-256 thumbprint of the signer's public key, as that of a Key.
+func Thumbprint(signer crypto.Signer) (string, error) {
+	_, _, jwk, err := describe(signer)
+	if err != nil {
+		return "", err
+	}
+	return Digest([]byte(jwk)), nil
+}
 
 // describe returns signer's public key, its kind and its JWK. The members of jwk are
 // in the order of RFC 7638, Section 3.3, without white space.
