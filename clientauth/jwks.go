@@ -119,9 +119,6 @@ func (s *publishedSet) isFresh() bool { return s != nil && time.Since(s.read) < 
 // previous set if there is one, and else wait.
 func (s *JWKSet) get(ctx context.Context) (*publishedSet, error) {
 	previous := s.current.Load()
-	if previous.isFresh() {
-		return previous, nil
-	}
 	if previous != nil {
 		select {
 		case s.turn <- struct{}{}:
