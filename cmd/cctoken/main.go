@@ -45,6 +45,7 @@ var commands = map[string]func(ctx context.Context, c *call) error{
 	"inspect": inspect,
 	"doctor":  doctor,
 	"serve":   serve,
+	"key":     makeKey,
 	"version": printVersion,
 }
 

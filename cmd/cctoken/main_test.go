@@ -164,7 +164,7 @@ func (w *brokenWriter) Write([]byte) (int, error) {
 
 func TestBrokenOutput(t *testing.T) {
 	srv := startServer(t)
-	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve"} {
+	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve", "key -out -"} {
 		stdout, stderr := new(brokenWriter), new(bytes.Buffer)
 		status := run(t.Context(), strings.Fields(args), srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
 		assert.Equal(t, statusOutput, status, args)
@@ -187,12 +187,15 @@ func TestInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	cancel()
 	assert.Equal(t, statusInterrupted, <-status)
-	for _, name := range []string{"token", "doctor"} {
+	path := filepath.Join(t.TempDir(), "key.pem")
+	for _, args := range []string{"token", "doctor", "key -out " + path} {
+		name, _, _ := strings.Cut(args, " ")
 		var stderr bytes.Buffer
-		status := run(ctx, []string{name}, srv.env().get, strings.NewReader(""), io.Discard, &stderr)
+		status := run(ctx, strings.Fields(args), srv.env().get, strings.NewReader(""), io.Discard, &stderr)
 		assert.Equal(t, statusInterrupted, status)
 		assert.Equal(t, "cctoken "+name+": interrupted\n", stderr.String())
 	}
+	assert.NoFileExists(t, path)
 }
 
 // TestHelp checks that all ways to ask for a help page print the same, that the page

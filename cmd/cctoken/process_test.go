@@ -116,3 +116,25 @@ func TestDocument(t *testing.T) {
 	require.NoError(t, err, out)
 	assert.Contains(t, out, "reached the end")
 }
+
+// TestC8_Process checks that no umask opens the file with the key, and that other programs
+// understand it.
+func TestC8_Process(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl isn't installed")
+	}
+	out, err := shell(t, `umask 0
+		for algorithm in ES256 EdDSA PS256; do
+			cctoken key -algorithm $algorithm -out $algorithm.pem >$algorithm.json
+			ls -l $algorithm.pem | grep -q '^-rw------- '
+			openssl pkey -in $algorithm.pem -noout
+			cctoken key -algorithm $algorithm -out - | openssl pkey -pubout
+			if cctoken key -out $algorithm.pem; then exit 1; fi
+		done
+		test -e /dev/full || exit 0
+		status=0
+		cctoken key -out full.pem >/dev/full || status=$?
+		test $status = 5
+		cctoken key -from full.pem -jwk`)
+	require.NoError(t, err, out)
+}

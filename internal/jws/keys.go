@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
@@ -293,4 +294,30 @@ func (m jwk) ed25519() (crypto.Signer, error) {
 		return nil, errMismatch
 	}
 	return key, nil
+}
+
+// generatedRSABits is the size of new RSA keys: as strong as the smallest ones of the other
+// kinds, 128 bits (NIST SP 800-57 Part 1, Section 5.6.1).
+const generatedRSABits = 3072
+
+// GenerateKey returns a new private key for an algorithm.
+func GenerateKey(name string) (crypto.Signer, error) {
+	i := slices.IndexFunc(algorithms, func(a algorithm) bool { return a.name == name && a.kind != secretKey })
+	if i < 0 {
+		isShared := func(a algorithm) bool { return a.kind == secretKey }
+		return nil, fmt.Errorf("there are no keys for that algorithm; use one of %s", names(slices.DeleteFunc(slices.Clone(algorithms), isShared)))
+	}
+	switch algorithms[i].kind {
+	case p256Key:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case p384Key:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case p521Key:
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case ed25519Key:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	default:
+		return rsa.GenerateKey(rand.Reader, generatedRSABits)
+	}
 }
