@@ -55,7 +55,7 @@ type CertificateAuth interface {
 // A ClientIdentifier is a ClientAuth that knows who the client is, because the client
 // identifier is rotated together with the credential. It takes the place of
 // Config.ClientID. Its Authenticate sets Attempt.ClientID to the identifier that goes
-// with the credentials that it adds.
+// with the credentials that it adds. WithCredentials of package clientauth makes one.
 type ClientIdentifier interface {
 	ClientAuth
 

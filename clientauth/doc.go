@@ -65,6 +65,10 @@
 // invalid_client or invalid_request and the credential has changed since, the request is
 // repeated at once with the new credential.
 //
+// If the client identifier changes together with the secret or the key, use
+// [WithCredentials]. If the server has to know new public keys before they are used, publish
+// them with [JWKS].
+//
 // # Mistakes
 //
 // If a field, a file or a key is wrong, the first call that needs a token returns an

@@ -50,9 +50,10 @@ const (
 //     signed has expired, which takes a minute.
 //  4. Remove the old key.
 //
-// With files this needs no restart: a file that doesn't exist has no key. If there is a file
-// but its key can't be read, because it has been written in part, the set keeps the key that
-// the file had before. So a mistake in one file never takes away a key that is in use.
+// With files this needs no restart, because a file that doesn't exist has no key: the example
+// of JWKS shows it. If there is a file but its key can't be read, perhaps because only a part
+// has been written so far, the set keeps the key that the file had before. So a mistake in one
+// file never takes away a key that is in use.
 //
 // It is safe for concurrent use if the sources of the keys are.
 type JWKSet struct {

@@ -22,7 +22,6 @@ import (
 type registration struct {
 	ClientName    string          `json:"client_name,omitempty"`
 	GrantTypes    []string        `json:"grant_types"`
-	RedirectURIs  []string        `json:"redirect_uris"`  // Some servers want it, although it is for other grants.
 	ResponseTypes []string        `json:"response_types"` // Without it, servers assume code, which is for another grant.
 	Scope         string          `json:"scope,omitempty"`
 	AuthMethod    string          `json:"token_endpoint_auth_method"`
@@ -97,7 +96,6 @@ func makeKey(ctx context.Context, c *call) error {
 	return writeJSON(c.out, registration{
 		ClientName:    *name,
 		GrantTypes:    []string{"client_credentials"},
-		RedirectURIs:  []string{},
 		ResponseTypes: []string{},
 		Scope:         strings.Join(strings.Fields(*scopes), " "),
 		AuthMethod:    privateKeyJWT,

@@ -7,7 +7,7 @@
 // nonces (RFC 9449, Section 9). When both are ready, the process prints their URLs as one
 // line of JSON:
 //
-//   issuer   the provider: /token, /.well-known/openid-configuration, …
+//   issuer   the provider: /token, /reg (RFC 7591), /.well-known/openid-configuration, …
 //   token    its token endpoint
 //   api      answers 200 with the client's id and the length of the request's body for
 //            a live token that is sent with its key or certificate, else 401
@@ -135,6 +135,7 @@ const provider = new Provider(main.origin, {
     'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
     ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
   ],
+  clientDefaults: { id_token_signed_response_alg: 'ES256' },
   clockTolerance: config.clockTolerance,
   cookies: { keys: [randomBytes(32).toString('hex')] },
   discovery: tls ? { mtls_endpoint_aliases: { token_endpoint: `${alias.origin}/token` } } : {},
@@ -146,6 +147,7 @@ const provider = new Provider(main.origin, {
     clientCredentials: { enabled: true },
     dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => !!config.requireNonce },
     devInteractions: { enabled: false },
+    registration: { enabled: true },
     mTLS: {
       enabled: !!tls,
       certificateAuthorized: (ctx) => ctx.socket.authorized,
@@ -156,9 +158,11 @@ const provider = new Provider(main.origin, {
       tlsClientAuth: true,
     },
   },
+  // The tests publish keys on the loopback interface, where the provider fetches nothing.
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' }] },
   scopes: config.scopes,
-  ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) },
+  ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) ?? 3600 },
 });
 
 // Node.js itself writes Date by the true clock.
@@ -276,7 +280,6 @@ async function administer(req) {
         demands.set(client.client_id, asserts);
         await provider.Client.adapter.upsert(client.client_id, {
           grant_types: ['client_credentials'],
-          id_token_signed_response_alg: 'ES256',
           redirect_uris: [],
           response_types: [],
           scope: config.scopes.join(' '),
