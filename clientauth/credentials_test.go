@@ -155,7 +155,7 @@ func TestK8_FilesAreReplacedMeanwhile(t *testing.T) {
 					return
 				default:
 				}
-				if c, err := source(context.Background()); err == nil && !strings.HasPrefix(c.ClientSecret, "secret"+strings.TrimPrefix(c.ClientID, "id")+"-") {
+				if c, err := source(t.Context()); err == nil && !strings.HasPrefix(c.ClientSecret, "secret"+strings.TrimPrefix(c.ClientID, "id")+"-") {
 					t.Errorf("mixed: %s with the secret of another", c.ClientID)
 				}
 			}
@@ -218,6 +218,7 @@ func TestK8_MistakesInCredentials(t *testing.T) {
 		}, &PrivateKeyJWT{Key: SignerKey(key)}), "the client identifier is replaced all the time"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			srv := cct.Start(t)
 			conf := config(srv, test.auth)
 			_, err := conf.Token(t.Context())
@@ -341,7 +342,7 @@ func (a addingAuth) Authenticate(ctx context.Context, attempt *clientcredentials
 // What is odd about an identifier is a hint if the server refuses the client.
 func TestK8_OddIdentifier(t *testing.T) {
 	t.Parallel()
-	for id, want := range map[string]string{`"id"`: "ClientID is in quotation marks", " id": "ClientID contains a space", "i​d": "ClientID contains a zero width space"} {
+	for id, want := range map[string]string{`"id"`: "ClientID is in quotation marks", " id": "ClientID contains a space", "i\u200bd": "ClientID contains a zero width space"} {
 		_, err := config(cct.Start(t), WithCredentials(pairOf(id, canary), nil)).Token(t.Context())
 		require.ErrorContains(t, err, "invalid_client")
 		require.ErrorContains(t, err, want)

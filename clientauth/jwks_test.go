@@ -147,7 +147,8 @@ func TestK9_Mistakes(t *testing.T) {
 func TestK9_Handler(t *testing.T) {
 	t.Parallel()
 	key, _ := newKey()
-	set := JWKS(SignerKey(key), SignerKey(key), ThumbprintKeyID(SignerKey(key)))
+	source := SignerKey(key)
+	set := JWKS(source, ThumbprintKeyID(source), SignerKey(key))
 	srv := httptest.NewServer(set)
 	t.Cleanup(srv.Close)
 	do := func(method, etag string) (*http.Response, string) {
@@ -218,6 +219,7 @@ func TestK9_UnreadableKeys(t *testing.T) {
 		"gone":            {KeyFile(t.TempDir() + "/missing"), []any{"a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			testkit.Bubble(t, func(t *testing.T) {
 				var second scriptedKey
 				second.set(namedKey(signer, "b"))
