@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -35,8 +36,8 @@ const (
 //     of its own. A key without one is published under its thumbprint (RFC 7638). Use
 //     ThumbprintKeyID so that assertions also have it.
 //   - use, which is sig, and alg if the SigningKey has an Algorithm or can sign with one only.
-//   - x5c and x5t#S256 if the key is that of a certificate, for servers that know the client
-//     by it.
+//   - x5c with the chain, and x5t#S256, if the key is that of a certificate, for servers that
+//     know the client by it.
 //
 // # Rotation
 //
@@ -211,8 +212,12 @@ func publicKey(ctx context.Context, source KeySource) (json.RawMessage, error) {
 	if signing.Algorithm != "" || key.IsOnlyAlgorithm() {
 		members["alg"] = key.Algorithm()
 	}
-	if c := signing.Certificate; c != nil {
-		members["x5c"], members["x5t#S256"] = [][]byte{c.Raw}, jws.Digest(c.Raw)
+	if signing.Certificate != nil {
+		certificate, err := certificateHeader(signing, []string{"x5c", "x5t#S256"}) // They are the same in a JWK.
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(members, certificate)
 	}
 	return json.Marshal(members)
 }
