@@ -589,9 +589,9 @@ func (p *printer) showRefusal(refusal *oauth2.RetrieveError) {
 		return
 	}
 	req := resp.Request
-	for _, v := range []any{resp, *resp, req, *req} {
-		p.show(v)
-	}
+	p.show(*resp) // Behind a pointer they look the same.
+	p.show(*req)
+	p.callMethods(req)
 	dump, _ := httputil.DumpResponse(resp, true)
 	p.out.Write(dump)
 	dump, _ = httputil.DumpRequest(req, true)
