@@ -55,7 +55,9 @@ func TestK9_Members(t *testing.T) {
 	own := newValidPair()
 	thumbprint := func(signer crypto.Signer) string { return must(jws.NewKey(signer, "")).Thumbprint() }
 	named := func(signer crypto.Signer, kid, algorithm string) KeySource {
-		return func(context.Context) (*SigningKey, error) { return &SigningKey{Signer: signer, KeyID: kid, Algorithm: algorithm}, nil }
+		return func(context.Context) (*SigningKey, error) {
+			return &SigningKey{Signer: signer, KeyID: kid, Algorithm: algorithm}, nil
+		}
 	}
 	pss := KeyFile("../internal/jws/testdata/rsa-pss.pkcs8.pem")
 	for name, test := range map[string]struct {
