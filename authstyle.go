@@ -19,6 +19,9 @@ import (
 // A style that is neither sends no credentials, as upstream does.
 func (r *tokenRequest) addSecret(style oauth2.AuthStyle, header http.Header, form url.Values) {
 	id, secret := r.conf.ClientID, r.conf.ClientSecret
+	if r.conf.Grant != nil && id == "" && secret == "" {
+		return // RFC 7521, Section 4.1: client authentication is optional.
+	}
 	if style == oauth2.AuthStyleInHeader { // client_secret_basic
 		header.Set("Authorization", "Basic "+redact.BasicCredentials(url.QueryEscape(id), url.QueryEscape(secret)))
 	}
@@ -36,6 +39,11 @@ func (r *tokenRequest) addSecret(style oauth2.AuthStyle, header http.Header, for
 func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 	if r.conf.AuthStyle != oauth2.AuthStyleAutoDetect || r.conf.ClientAuth != nil {
 		return r.conf.AuthStyle, false
+	}
+	if r.conf.Grant != nil && r.conf.ClientSecret == "" {
+		// There is nothing to authenticate with: ClientID, if set, says who asks, RFC 6749,
+		// Section 3.2.1. To try another style would send the grant twice.
+		return oauth2.AuthStyleInParams, false
 	}
 	if style, ok := r.styles.get(r.conf.TokenURL, r.conf.ClientID); ok {
 		return style, false
@@ -84,6 +92,9 @@ func (r *tokenRequest) about(err error) tokenresponse.About {
 		return tokenresponse.AboutOf("", silent.Said, r.clientID)
 	case !errors.As(err, &refusal):
 		return tokenresponse.AboutNothing
+	}
+	if r.conf.Grant != nil && refusal.ErrorCode == "invalid_grant" {
+		return tokenresponse.AboutRequest // RFC 6749, Section 5.2: it is about the assertion.
 	}
 	words := tokenresponse.Explanation(refusal)
 	if status := refusal.Response.StatusCode; status == http.StatusNotFound || status >= 500 {

@@ -66,7 +66,8 @@ type ClientIdentifier interface {
 }
 
 // An Attempt is one attempt at a token, to which a ClientAuth adds credentials. While
-// Authenticate runs, nobody else uses it. Authenticate must not keep it.
+// Authenticate runs, nobody else uses it. Authenticate must not keep it. A Grant gets the same
+// Attempt before, and what is said here of Authenticate holds for its Authorize.
 type Attempt struct {
 	// These are copied from the Config. Changing them has no effect, except that a
 	// ClientIdentifier sets ClientID.
@@ -81,6 +82,11 @@ type Attempt struct {
 	// client_id yet.
 	Header http.Header
 	Form   url.Values
+
+	// GrantName may be set by a Grant to what it has sent, in words for people, such as
+	// the assertion of subject "reports". If the server answers invalid_grant, the error
+	// says so. It must not be secret.
+	GrantName string
 
 	// CredentialID may be set to a text that identifies the credential without
 	// being secret, such as the thumbprint of a key. If the server answers
@@ -134,14 +140,13 @@ func (c *Config) checkClientAuth() error {
 // authenticate returns an attempt with the client's credentials: those of the ClientAuth, or
 // id and secret in the given style.
 func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle) (*Attempt, error) {
-	attempt := &Attempt{
-		TokenURL:          r.conf.TokenURL,
-		Issuer:            r.conf.Issuer,
-		ClientID:          r.clientID,
-		ClientSecret:      r.conf.ClientSecret,
-		SigningAlgorithms: slices.Clone(r.conf.listed.assertion),
-		Header:            http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-		Form:              cloneValues(r.form),
+	ctx = withoutTarget(ctx)
+	attempt := r.newAttempt()
+	if r.conf.Grant != nil {
+		if err := r.authorize(ctx, attempt); err != nil {
+			return nil, err
+		}
+		r.attempts.credentials.grant, attempt.CredentialID = attempt.CredentialID, ""
 	}
 	if r.conf.ClientAuth == nil {
 		r.addSecret(style, attempt.Header, attempt.Form)
@@ -162,13 +167,13 @@ func identifies(auth ClientAuth) bool {
 	return ok
 }
 
-// identify finds out who the client is, if the ClientAuth knows that.
-func (r *tokenRequest) identify(ctx context.Context) error {
+// identifyClient finds out who the client is, if the ClientAuth knows that.
+func (r *tokenRequest) identifyClient(ctx context.Context) error {
 	auth, ok := r.conf.ClientAuth.(ClientIdentifier)
 	if !ok {
 		return nil
 	}
-	id, err := auth.ClientID(ctx)
+	id, err := auth.ClientID(withoutTarget(ctx))
 	if err == nil && id == "" {
 		err = errors.New("the client identifier is empty")
 	}
@@ -177,6 +182,19 @@ func (r *tokenRequest) identify(ctx context.Context) error {
 	}
 	r.clientID = id
 	return nil
+}
+
+// newAttempt returns an attempt without a grant and without credentials.
+func (r *tokenRequest) newAttempt() *Attempt {
+	return &Attempt{
+		TokenURL:          r.conf.TokenURL,
+		Issuer:            r.conf.Issuer,
+		ClientID:          r.clientID,
+		ClientSecret:      r.conf.ClientSecret,
+		SigningAlgorithms: slices.Clone(r.conf.listed.assertion),
+		Header:            http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
+		Form:              cloneValues(r.form),
+	}
 }
 
 // mayRefuseCredential reports whether err is an answer that may refuse the client's

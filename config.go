@@ -82,6 +82,13 @@ type Config struct {
 	// ClientSecret.
 	ClientAuth ClientAuth `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
+	// Grant is what the client asks for a token with, if not as itself: package grant has
+	// assertions (RFC 7523) and token exchange (RFC 8693). Nil: the client credentials
+	// grant. A Grant sets grant_type and parameters of its own, which must not be in
+	// EndpointParams. The server may accept a Grant without client credentials: then leave
+	// ClientID and ClientSecret empty. With ClientID alone, it is sent in the body.
+	Grant Grant `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
+
 	// Issuer is the issuer identifier of the authorization server, RFC 8414,
 	// Section 2, if it is known: the audience of client assertions.
 	Issuer string `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
@@ -143,13 +150,14 @@ type Config struct {
 
 	// Store shares tokens among the replicas of a service, so that one of them
 	// requests a token and the others use it. Replicas share if they ask for the same
-	// token: TokenURL, ClientID, Scopes, EndpointParams, the method of ClientAuth and
-	// what the token is bound to are the same. ClientSecret may differ. Packages
-	// redisstore and natsstore have stores.
+	// token: TokenURL, ClientID, Scopes, EndpointParams, the method of ClientAuth, the
+	// subject of the Grant and what the token is bound to are the same. ClientSecret may
+	// differ. Packages redisstore and natsstore have stores.
 	//
 	// The service doesn't depend on the store: if it is down, slow or refuses, each
 	// replica requests its own token. Config.Token doesn't use the store. A store
-	// needs a ClientID, and EndpointParams without credentials. The library can't see
+	// needs a ClientID, unless a Grant alone asks for the token, and EndpointParams without
+	// credentials. The library can't see
 	// a certificate that HTTPClient presents by itself: use a CertificateAuth if
 	// tokens are bound to it. Nil: each Source has its own tokens.
 	Store *SharedStore `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
@@ -164,7 +172,9 @@ type Config struct {
 	//   - a token type other than Bearer (RFC 6749, Section 7.1),
 	//   - a bearer token with characters beyond those of RFC 6750, Section 2.1,
 	//   - a form-encoded token response that may have been cut off,
-	//   - a token request without client id and secret,
+	//   - a token request without client id and secret, unless there is a Grant,
+	//   - an answer to a token exchange whose issued_token_type is missing, or isn't the
+	//     requested_token_type (RFC 8693, Section 2.2.1),
 	//   - a TokenURL with a fragment, and characters in TokenURL, ClientID and ClientSecret
 	//     that people can't see,
 	//   - http instead of https, except to this host.
@@ -321,7 +331,7 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 		err = errors.New("oauth2: TokenURL contains a fragment, which a token endpoint cannot have; remove the # and what follows")
 	case c.Strict && oddity(c.TokenURL, c.ClientID, c.ClientSecret) != "":
 		err = errors.New("oauth2: " + oddity(c.TokenURL, c.ClientID, c.ClientSecret))
-	case c.Strict && c.ClientID == "" && c.ClientSecret == "" && c.ClientAuth == nil:
+	case c.Strict && c.ClientID == "" && c.ClientSecret == "" && c.ClientAuth == nil && c.Grant == nil:
 		err = errors.New("oauth2: ClientID and ClientSecret are empty; set them")
 	case c.Strict && origin.IsCleartext(endpoint):
 		err = errors.New("oauth2: TokenURL is http, which Strict refuses; use https")
@@ -331,6 +341,8 @@ func (c *Config) check() (endpoint *url.URL, retry RetryPolicy, err error) {
 		err = errors.New("oauth2: AuthScheme and DPoP are set; remove AuthScheme: RFC 9449 has its own scheme")
 	case c.EarlyRefresh < 0:
 		err = errors.New("oauth2: EarlyRefresh is negative; use zero for the default")
+	case c.Grant != nil && c.EndpointParams.Has("grant_type"):
+		err = errors.New("oauth2: EndpointParams contains grant_type, which is for Grant to set; remove it there")
 	case len(c.Scopes) > 0 && c.EndpointParams.Has("scope"):
 		err = fmt.Errorf("oauth2: cannot overwrite parameter %q", "scope")
 	case c.ClientAuth != nil:
@@ -353,7 +365,8 @@ func (c *Config) store() *SharedStore {
 
 // checkStore reports why tokens can't be shared through c.Store.
 func (c *Config) checkStore() error {
-	if c.ClientID == "" && !identifies(c.ClientAuth) && c.EndpointParams.Get("client_id") == "" {
+	anonymous := c.Grant != nil && c.ClientSecret == "" && c.ClientAuth == nil // The Grant's subject is the whole identity.
+	if c.ClientID == "" && !identifies(c.ClientAuth) && c.EndpointParams.Get("client_id") == "" && !anonymous {
 		// Then only the credentials say who the client is. They aren't part of the
 		// store's key, so any two clients would share their tokens.
 		return errors.New("oauth2: ClientID is empty: replicas can't tell whose token it is; set it, or remove Store")

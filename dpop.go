@@ -105,6 +105,9 @@ func (s *Source) Authorize(req *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if c.foreign {
+		return errNotAccessToken
+	}
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}

@@ -288,9 +288,9 @@ func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Mask
 			}
 		}
 	}
-	if r.conf.ClientAuth != nil {
+	if r.conf.ClientAuth != nil || r.conf.Grant != nil {
 		for name, values := range attempt.Form {
-			if name != "client_id" && name != "client_assertion_type" {
+			if name != "client_id" && name != "client_assertion_type" && !slices.Contains(publicGrantParameters[:], name) {
 				add(values, r.form[name])
 			}
 		}

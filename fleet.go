@@ -202,8 +202,11 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 // server.
 func (s *Source) obtain(ctx context.Context, f *flight) (*tokenResponse, error) {
 	request := f.request
-	if request.conf.Store == nil || request.identify(ctx) != nil || request.bind(ctx) != nil {
+	if request.conf.Store == nil || request.identifyClient(ctx) != nil || request.bind(ctx) != nil {
 		return s.request(ctx, f) // Reports the same error.
+	}
+	if err := request.identifySubject(ctx); err != nil {
+		return nil, err
 	}
 	sharing := &sharing{
 		request: request, store: request.conf.Store, bound: request.bound, key: request.storeKey(), owner: rand.Text(),
@@ -444,7 +447,8 @@ func (s *sharing) abort(ctx context.Context, failure error) {
 	var note []byte
 	var cooldown time.Duration
 	var refusal *oauth2.RetrieveError
-	if errors.As(failure, &refusal) && IsTemporary(failure) {
+	var authentication *authError // It may wrap the refusal of another server.
+	if errors.As(failure, &refusal) && IsTemporary(failure) && !errors.As(failure, &authentication) {
 		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
 		if !s.refused {
 			cooldown = min(cooldown, maxSharedCooldown)
@@ -504,7 +508,7 @@ func (s *sharing) record(response *tokenResponse) (tokenstore.Record, time.Durat
 		return tokenstore.Record{}, 0, false
 	}
 	if s.request.storeKey() != s.key {
-		return tokenstore.Record{}, 0, false // The certificate or the client identifier has just been replaced.
+		return tokenstore.Record{}, 0, false // The certificate, the client identifier or the Grant's subject has just been replaced.
 	}
 	version := rand.Text()
 	text, err := json.Marshal(shared)
@@ -533,7 +537,7 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 	if parsed.AccessToken == "" || claim.TTL > shared.TTL || shared.Age < 0 {
 		return nil, errNotOpened
 	}
-	if err := parsed.Check(s.request.conf.Strict, s.request.conf.DPoP != nil); err != nil {
+	if err := s.request.checkResponse(parsed); err != nil {
 		return nil, err
 	}
 	response := &tokenResponse{
@@ -545,6 +549,7 @@ func (s *sharing) read(claim tokenstore.Claim, asked time.Time) (*tokenResponse,
 		bound:    s.bound,
 		issued:   shared.Issued,
 		rejected: shared.Rejected,
+		foreign:  s.request.isForeign(parsed),
 	}
 	if parsed.ExpiresIn != 0 || shared.Life != 0 {
 		response.sent = asked.Add(-shared.Age - (shared.TTL - claim.TTL))

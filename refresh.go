@@ -53,7 +53,8 @@ type receivedToken struct {
 
 	start     int32 // where the token begins in authorization
 	fromStore bool  // otherwise it is from the server
-	odd       bool  // authorization has another scheme than the token says
+	odd       bool  // authorization isn't what the token alone says
+	foreign   bool  // it isn't an access token, so no API accepts it
 	nested    bool  // the answer has values that each copy of the token needs for itself
 }
 
@@ -69,6 +70,7 @@ var nothingParticular particulars
 // newCachedToken returns the token of response with its windows. scheme is
 // Config.AuthScheme. draw is in [0,1) and decides where in its range the soft window begins.
 func newCachedToken(response *tokenResponse, scheme string, earlyRefresh time.Duration, draw float64) *cachedToken {
+	foreign := response.foreign && scheme == "" // With a scheme, the program says how to use it.
 	if scheme == "" {
 		scheme = response.Scheme()
 	}
@@ -81,6 +83,7 @@ func newCachedToken(response *tokenResponse, scheme string, earlyRefresh time.Du
 		start:         int32(len(scheme) + 1), //nolint:gosec // An answer isn't as large as that.
 		answer:        response.Compact(response.body),
 		fromStore:     response.from == event.FromStore,
+		foreign:       foreign,
 		nested:        isNested(response.Raw),
 		sent:          clock.At(response.sent),
 		life:          forever,
@@ -95,7 +98,7 @@ func newCachedToken(response *tokenResponse, scheme string, earlyRefresh time.Du
 	}
 	response.Share(c.accessToken())
 	token := response.token()
-	c.odd = scheme != token.Type()
+	c.odd = scheme != token.Type() || foreign
 	c.remember(token)
 	if !response.expires() {
 		return c

@@ -42,6 +42,7 @@ type tokenRequest struct {
 	nonces   *dpop.Nonces
 
 	bound    binding
+	granting granting
 	attempts attempts
 }
 
@@ -53,11 +54,11 @@ type binding struct {
 
 // attempts is what one attempt at a token leaves for the next.
 type attempts struct {
-	credentialID string // Attempt.CredentialID of the last one
-	refusedID    string // Attempt.CredentialID of the one that the server has refused
-	nonce        string // in the proof of the last one
-	newNonce     bool   // the answer to the last one has brought another nonce
-	unsure       bool   // the last one failed on the network: the next one's connection may be dead
+	credentials credentialIDs // of the last one
+	refused     credentialIDs // those that the server has refused
+	nonce       string        // in the proof of the last one
+	newNonce    bool          // the answer to the last one has brought another nonce
+	unsure      bool          // the last one failed on the network: the next one's connection may be dead
 }
 
 // newTokenRequest returns a token request for a copy of c, or reports what is wrong with
@@ -94,7 +95,10 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 	conf.Store = c.store()
 	conf.Retry = retry
 
-	form := url.Values{"grant_type": {"client_credentials"}}
+	form := make(url.Values)
+	if conf.Grant == nil {
+		form.Set("grant_type", "client_credentials")
+	}
 	if len(conf.Scopes) > 0 {
 		form.Set("scope", strings.Join(conf.Scopes, " "))
 	}
@@ -122,7 +126,7 @@ func isEmptyClient(client *http.Client) bool {
 // cheap: during an outage every call that uses a stale token asks.
 func (r *tokenRequest) isFor(c *Config) bool {
 	return r.conf.TokenURL == c.TokenURL && r.conf.ClientID == c.ClientID && r.conf.ClientSecret == c.ClientSecret &&
-		r.conf.AuthStyle == c.AuthStyle && sameInterface(r.conf.ClientAuth, c.ClientAuth) && sameInterface(r.conf.DPoP, c.DPoP) &&
+		r.conf.AuthStyle == c.AuthStyle && sameInterface(r.conf.ClientAuth, c.ClientAuth) && sameInterface(r.conf.Grant, c.Grant) && sameInterface(r.conf.DPoP, c.DPoP) &&
 		slices.Equal(r.conf.listed.assertion, c.listed.assertion) && slices.Equal(r.conf.listed.dpop, c.listed.dpop) &&
 		slices.Equal(r.scopes, c.Scopes) && maps.EqualFunc(r.params, c.EndpointParams, slices.Equal)
 }
@@ -165,6 +169,7 @@ type tokenResponse struct {
 	bound     binding
 	issued    time.Time // when it was requested, by the clock of the replica that did; zero: it doesn't say
 	rejected  bool      // an API had just rejected the token before
+	foreign   bool      // the token isn't an access token, RFC 8693, Section 2.2.1
 	known     time.Time // when the token expires, if the response doesn't say so but an earlier one with the same token did; zero: it didn't
 
 	body      []byte // the answer as it came
@@ -233,10 +238,10 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	if err := r.prove(ctx, attempt); err != nil {
 		return nil, err
 	}
-	if r.attempts.refusedID != "" && attempt.CredentialID == r.attempts.refusedID {
+	r.attempts.credentials.client = attempt.CredentialID
+	if r.attempts.refused.repeats(r.attempts.credentials) {
 		return nil, errSameCredential
 	}
-	r.attempts.credentialID = attempt.CredentialID
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.conf.TokenURL, strings.NewReader(attempt.Form.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("oauth2: cannot fetch token: %w", err)
@@ -247,7 +252,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	}
 	req.Close = r.attempts.unsure
 	keepFromFollowing(r.client.Transport, req.Header)
-	if r.conf.ClientAuth != nil {
+	if r.conf.ClientAuth != nil || r.conf.Grant != nil {
 		req.GetBody = nil // An assertion is sent once.
 	}
 
@@ -280,7 +285,7 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 	}
 	return &tokenResponse{
 		Response: parsed, body: body, mediaType: tokenresponse.MediaType(resp), sent: sent, floor: time.Since(sent) + minReuse,
-		from: event.FromServer, bound: r.bound, issued: sent.Round(0),
+		from: event.FromServer, bound: r.bound, issued: sent.Round(0), foreign: r.isForeign(parsed),
 	}, nil
 }
 
@@ -310,6 +315,9 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		if encoding := tokenresponse.Encoding(resp.Header, body); err != nil && encoding != "" {
 			hint = notDecoded(encoding).Error() // So nobody can read what the server says.
 		}
+		if hint == "" {
+			hint = r.grantHint(refusal, attempt, masker())
+		}
 		if hint != "" {
 			return nil, fmt.Errorf("%w\n%s", refusal, hint)
 		}
@@ -318,7 +326,11 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		return nil, fault(errors.New("the answer is larger than 1 MiB"))
 	case parsed.ErrorCode != "":
 		// RFC 6749, Section 5.2, asks for status 400; some servers answer 200.
-		return nil, retrieveError(resp, body, parsed, masker())
+		refusal := retrieveError(resp, body, parsed, masker())
+		if hint := r.grantHint(refusal, attempt, masker()); hint != "" {
+			return nil, fmt.Errorf("%w\n%s", refusal, hint)
+		}
+		return nil, refusal
 	case err != nil, parsed.AccessToken == "":
 		if encoding := tokenresponse.Encoding(resp.Header, body); encoding != "" {
 			err = notDecoded(encoding)
@@ -327,7 +339,7 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 	case resp.StatusCode == http.StatusPartialContent:
 		return nil, fault(errors.New("the answer is a part of something larger"))
 	}
-	if err := parsed.Check(r.conf.Strict, r.conf.DPoP != nil); err != nil {
+	if err := r.checkResponse(parsed); err != nil {
 		return nil, fault(err)
 	}
 	if r.conf.Strict && parsed.Form && endsWithConnection(resp) {

@@ -114,17 +114,21 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		}
 
 		// Try at once what the answer asks for.
+		var authentication *authError
 		switch {
 		case errors.Is(err, errSameCredential):
 			return nil, refusal
+		case errors.As(err, &authentication):
+			// Nothing was sent. If it wraps an answer, that is one of another server.
+			return nil, err
 		case ctx.Err() != nil:
 			return nil, err
 		case !nonced && r.wantsNonce(err):
 			nonced = true
 			continue
-		case refusal == nil && r.attempts.credentialID != "" && mayRefuseCredential(err):
+		case refusal == nil && r.blamed(err) != credentialIDs{}:
 			// The credential may have been replaced while the request was on its way.
-			refusal, r.attempts.refusedID = err, r.attempts.credentialID
+			refusal, r.attempts.refused = err, r.blamed(err)
 			continue
 		case probing && style == oauth2.AuthStyleInHeader && r.rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
 			style, inHeader = oauth2.AuthStyleInParams, err
@@ -205,11 +209,14 @@ func IsTemporary(err error) bool {
 func isPermanent(err error) bool {
 	var (
 		authentication *authError
+		grant          *grantError
 		construction   *constructionError
 		certificate    *tls.CertificateVerificationError
 		notTLS         tls.RecordHeaderError
 	)
 	switch {
+	case errors.As(err, &grant):
+		return isPermanent(grant.err) // It may ask another server.
 	case isAnswer(err), errors.Is(err, errReentered), errors.As(err, &authentication):
 		return true
 	case errors.As(err, &construction), errors.Is(err, context.Canceled):

@@ -18,12 +18,14 @@ type tokenIdentity struct {
 	tokenURL, clientID, method, tenant string
 	form                               url.Values // scope and other parameters
 	binding                            string     // thumbprints of certificate and key; empty: none
+	grantType, subject                 string     // of the Grant; empty: client credentials
 }
 
 // storeKey returns the key under which r's token is kept in a store. What the token will be
-// bound to is part of the key, so identify and bind must have been called.
+// bound to, and whose it will be, is part of the key, so bind, identifyClient and
+// identifySubject must have been called.
 func (r *tokenRequest) storeKey() string {
-	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.clientID, method: "client_secret", form: r.form}
+	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.clientID, method: "client_secret", form: r.form, grantType: r.granting.grantType, subject: r.granting.subject}
 	if r.conf.Store != nil {
 		identity.tenant = r.conf.Store.tenant
 	}
@@ -70,6 +72,10 @@ func (i tokenIdentity) encode() []byte {
 		for _, value := range values {
 			text(value)
 		}
+	}
+	if i.grantType != "" { // Otherwise the encoding ends with the form.
+		text(i.grantType)
+		text(i.subject)
 	}
 	return b
 }

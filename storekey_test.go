@@ -32,6 +32,9 @@ func TestS18_StoreKey(t *testing.T) {
 		"method":            func(i *tokenIdentity) { i.method = "private_key_jwt" },
 		"tenant":            func(i *tokenIdentity) { i.tenant = "a" },
 		"binding":           func(i *tokenIdentity) { i.binding = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" },
+		"grant type":        func(i *tokenIdentity) { i.grantType = "urn:x" },
+		"subject":           func(i *tokenIdentity) { i.grantType, i.subject = "urn:x", "a" },
+		"another subject":   func(i *tokenIdentity) { i.grantType, i.subject = "urn:x", "b" },
 		"moved":             func(i *tokenIdentity) { i.clientID, i.method = i.clientID+"c", i.method[1:] },
 		"more scopes":       func(i *tokenIdentity) { i.form["scope"] = []string{"a b c"} },
 		"empty scope":       func(i *tokenIdentity) { i.form["scope"] = []string{""} },
@@ -74,17 +77,20 @@ func TestS18_StoreKeyOfARequest(t *testing.T) {
 // An identity can be read back from its encoding, so no two identities have the same
 // encoding.
 func FuzzStoreKey(f *testing.F) {
-	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "", "scope=a+b&resource=x&resource=y")
-	f.Add("", "", "", "", "", "")
-	f.Add("a", "bc", "d", "t", "e", "=&=&a=&a=b")
-	f.Add("ab", "c", "d", "t", "e", "scope=b+a++a&scope=")
-	f.Add("\x00\x00\x00\x00\x00\x00\x00\x01", "\x00", "", "\x00", "\x00\x00", "%00=%00")
-	f.Fuzz(func(t *testing.T, tokenURL, clientID, method, tenant, binding, query string) {
+	f.Add("https://auth.example/token", "client", "client_secret_basic", "", "", "scope=a+b&resource=x&resource=y", "", "")
+	f.Add("", "", "", "", "", "", "", "")
+	f.Add("a", "bc", "d", "t", "e", "=&=&a=&a=b", "urn:x", "s")
+	f.Add("ab", "c", "d", "t", "e", "scope=b+a++a&scope=", "u", "rn:xs")
+	f.Add("\x00\x00\x00\x00\x00\x00\x00\x01", "\x00", "", "\x00", "\x00\x00", "%00=%00", "\x00", "\x00")
+	f.Fuzz(func(t *testing.T, tokenURL, clientID, method, tenant, binding, query, grantType, subject string) {
 		form, err := url.ParseQuery(query)
 		if err != nil {
 			return
 		}
-		identity := tokenIdentity{tokenURL, clientID, method, tenant, form, binding}
+		if grantType == "" {
+			subject = "" // There is no Grant.
+		}
+		identity := tokenIdentity{tokenURL, clientID, method, tenant, form, binding, grantType, subject}
 		encoded := identity.encode()
 		number := func() int {
 			n := binary.BigEndian.Uint64(encoded)
@@ -104,6 +110,9 @@ func FuzzStoreKey(f *testing.F) {
 			for i := range back.form[name] {
 				back.form[name][i] = text()
 			}
+		}
+		if len(encoded) > 0 {
+			back.grantType, back.subject = text(), text()
 		}
 		require.Empty(t, encoded)
 		for i, scopes := range form["scope"] {

@@ -80,6 +80,15 @@ func targetIn(ctx context.Context) (key string, found bool) {
 	return "", false
 }
 
+// withoutTarget returns ctx for what a token request calls: another Source in there must not
+// obey the target that this request has obeyed.
+func withoutTarget(ctx context.Context) context.Context {
+	if key, _ := targetIn(ctx); key != "" {
+		return WithTarget(ctx, Target{})
+	}
+	return ctx
+}
+
 // encode returns a text that is the same only for equal targets: the order of scopes and of
 // resources has no meaning, everything else has one. It is empty for the zero Target.
 func (t *Target) encode() string {
@@ -330,6 +339,10 @@ func (s *Source) holder(meant func(*cachedToken) bool) *Source {
 // client's, and not its target's: it has no credentials, the server doesn't accept them or
 // its certificate, or has had too many of its requests.
 func (r *tokenRequest) concernsClient(err error) bool {
+	var grant *grantError
+	if errors.As(err, &grant) {
+		return false // Authorize may succeed for another target.
+	}
 	var authentication *authError
 	if errors.As(err, &authentication) || tlsalert.Is(err) {
 		return true

@@ -162,6 +162,9 @@ func (s *Source) roundTrip(base http.RoundTripper, req *http.Request) (*http.Res
 
 // sendOnce sends req with the token of c, and with what the token is bound to.
 func (s *Source) sendOnce(base http.RoundTripper, req *http.Request, c *cachedToken) (*http.Response, error) {
+	if c.foreign {
+		return refuse(req, errNotAccessToken)
+	}
 	base, err := s.certified(base, c)
 	if err != nil {
 		return refuse(req, err)

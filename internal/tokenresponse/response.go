@@ -246,6 +246,29 @@ func (r *Response) Check(strict, bound bool) error {
 	return nil
 }
 
+// IsAccessToken reports whether the token can be sent to an API. A token exchange may issue
+// one that can't: then token_type is N_A, RFC 8693, Section 2.2.1.
+func (r *Response) IsAccessToken() bool { return !ascii.EqualFold(r.TokenType, "N_A") }
+
+// CheckExchange reports what else RFC 8693, Section 2.2.1, demands of the answer to a token
+// exchange. requested is the requested_token_type; empty: the server chooses.
+func (r *Response) CheckExchange(requested string) error {
+	var issued string
+	switch raw := r.Raw.(type) {
+	case map[string]any:
+		issued, _ = raw["issued_token_type"].(string)
+	case url.Values:
+		issued = raw.Get("issued_token_type")
+	}
+	switch {
+	case issued == "":
+		return errors.New("issued_token_type is missing, which RFC 8693, Section 2.2.1, requires")
+	case requested != "" && issued != requested:
+		return errors.New("issued_token_type is not the requested_token_type")
+	}
+	return nil
+}
+
 // parseSeconds reads a number of seconds from JSON or from a form. An empty text is 0, and
 // not an error. Fractions are dropped, but a positive number never becomes 0, which would
 // mean that the token doesn't expire. Numbers are clamped to 68 years in either direction.
