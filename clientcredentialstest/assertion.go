@@ -42,6 +42,7 @@ type assertion struct {
 		IssuedAt  float64         `json:"iat"`
 		NotBefore float64         `json:"nbf"`
 		ID        string          `json:"jti"`
+		Scope     string          `json:"scope"`
 	}
 }
 
@@ -108,7 +109,6 @@ func (s *AuthorizationServer) authenticateByAssertionLocked(req *Request, r *htt
 // Section 3), or "". An assertion without a fault can't be used again.
 func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string {
 	now := time.Now()
-	seconds := float64(now.UnixNano()) / 1e9
 	var audience string
 	switch err := json.Unmarshal(a.claims.Audience, &audience); {
 	case a.claims.Issuer != a.claims.Subject:
@@ -117,6 +117,25 @@ func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string 
 		return "aud is not a single string"
 	case !s.isAudience(audience, r):
 		return "aud is not this server"
+	}
+	if fault := a.faultAt(now); fault != "" {
+		return fault
+	}
+	if a.claims.ID == "" {
+		return "jti is missing"
+	}
+	if !s.assertions.add(a.claims.Subject+" "+a.claims.ID, now, now.Add(maxAssertionLife)) {
+		return "the assertion has been used before"
+	}
+	return ""
+}
+
+const maxAssertionLife = time.Hour
+
+// faultAt returns what is wrong with the times in an assertion, or "".
+func (a *assertion) faultAt(now time.Time) string {
+	seconds := float64(now.UnixNano()) / 1e9
+	switch {
 	case a.claims.Expiry == nil:
 		return "exp is missing"
 	case *a.claims.Expiry <= seconds:
@@ -127,16 +146,9 @@ func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string 
 		return "iat is in the future"
 	case a.claims.NotBefore > seconds:
 		return "nbf is in the future"
-	case a.claims.ID == "":
-		return "jti is missing"
-	}
-	if !s.assertions.add(a.claims.Subject+" "+a.claims.ID, now, now.Add(maxAssertionLife)) {
-		return "the assertion has been used before"
 	}
 	return ""
 }
-
-const maxAssertionLife = time.Hour
 
 // isAudience reports whether audience is this server.
 func (s *AuthorizationServer) isAudience(audience string, r *http.Request) bool {

@@ -2,6 +2,7 @@ package clientcredentialstest
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -66,7 +67,13 @@ type Client struct {
 
 // Token is what an [AuthorizationServer] knows about an access token that it issued.
 type Token struct {
-	ClientID string
+	ClientID string // empty: the request had no client, only a grant
+
+	// Subject is whom the token is for, if it was requested with an assertion (RFC 7523) or
+	// in exchange for another token (RFC 8693): the sub of the JWT, or its iss if it has
+	// none. Actor is who acts for the subject in a token exchange. Empty: none.
+	Subject, Actor string
+
 	Scopes   []string
 	Audience []string // the values of resource (RFC 8707) and audience
 	IssuedAt time.Time
@@ -87,11 +94,17 @@ type Token struct {
 	// X5TS256 is the x5t#S256 of the certificate that the token is bound to (RFC
 	// 8705, Section 3.1). Empty: the token isn't bound to a certificate.
 	X5TS256 string
+
+	issuedType string // issued_token_type, RFC 8693, Section 2.2.1
 }
 
 // AuthorizationServer is the token endpoint of an authorization server that
-// supports only the client credentials grant (RFC 6749, Sections 3.2 and 4.4). As an
+// supports only grants without a user: client credentials (RFC 6749, Sections 3.2 and 4.4),
+// and if it has TrustedIssuers assertions (RFC 7523) and token exchange (RFC 8693). As an
 // [http.Handler] it answers at every path that ends in /token.
+//
+// An assertion with a jti is accepted once. In a token exchange the server accepts its own
+// access tokens too, and any number of times.
 //
 // It issues tokens for any resource (RFC 8707), audience and claims. [Token] has what a
 // token was requested with.
@@ -110,6 +123,14 @@ type AuthorizationServer struct {
 	// Issuer is the audience that client assertions must have. Empty: they must
 	// have the URL of the token endpoint.
 	Issuer string
+
+	// TrustedIssuers are the issuers of the assertions and of the tokens to exchange that
+	// this server accepts.
+	TrustedIssuers []TrustedIssuer
+
+	// SigningKey signs the JWTs that a token exchange asks for with a requested_token_type,
+	// for a server with this Issuer in its TrustedIssuers. nil: such a request is refused.
+	SigningKey ed25519.PrivateKey
 
 	// TokenLifetime is how long a token is valid. The answer gives it in whole
 	// seconds, rounded down. 0: one hour. Negative: forever, and the answer has no
@@ -336,18 +357,21 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 			return Token{}, violation("RFC 6749, Section 2.3.1", "credentials in the URL: "+name)
 		}
 	}
-	client, refused := s.authenticateLocked(req, r)
+	client, refused := new(Client), (*refusal)(nil)
+	if !needsNoClient(form, r) {
+		if client, refused = s.authenticateLocked(req, r); refused != nil {
+			return Token{}, refused
+		}
+	}
+	owner, refused := s.ownerLocked(form, r)
 	if refused != nil {
 		return Token{}, refused
 	}
-	switch grantType := form.Get("grant_type"); grantType {
-	case "client_credentials":
-	case "":
-		return Token{}, violation("RFC 6749, Section 4.4.2", "grant_type is missing")
-	default:
-		return Token{}, violation("RFC 6749, Section 4.4.2", "grant_type is not client_credentials").as("unsupported_grant_type")
+	scope := form.Get("scope")
+	if scope == "" {
+		scope = owner.scope
 	}
-	scopes, refused := client.grant(form.Get("scope"))
+	scopes, refused := client.grant(scope)
 	if refused != nil {
 		return Token{}, refused
 	}
@@ -356,7 +380,8 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 		return Token{}, refused
 	}
 	token := Token{
-		ClientID:  client.ID,
+		ClientID: client.ID,
+		Subject:  owner.subject, Actor: owner.actor, issuedType: owner.issues,
 		Scopes:    scopes,
 		Audience:  audience,
 		Claims:    form.Get("claims"),
@@ -545,6 +570,7 @@ func (s *AuthorizationServer) issue(t Token) answer {
 	var response struct {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`
+		IssuedType  string `json:"issued_token_type,omitempty"` // RFC 8693, Section 2.2.1.
 		ExpiresIn   *int64 `json:"expires_in,omitempty"`
 		Scope       string `json:"scope,omitempty"`
 	}
@@ -553,11 +579,15 @@ func (s *AuthorizationServer) issue(t Token) answer {
 	if t.JKT != "" {
 		response.TokenType = "DPoP" // RFC 9449, Section 5.
 	}
+	response.IssuedType = t.issuedType
 	response.Scope = strings.Join(t.Scopes, " ")
 	if lifetime > 0 {
 		t.Expiry = t.IssuedAt.Add(lifetime)
 		seconds := int64(lifetime / time.Second)
 		response.ExpiresIn = &seconds
+	}
+	if t.issuedType == jwtType {
+		response.AccessToken, response.TokenType = s.signJWT(t), "N_A"
 	}
 	s.remember(response.AccessToken, t)
 	return answer{status: http.StatusOK, body: encode(response)}

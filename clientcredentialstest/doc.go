@@ -1,6 +1,7 @@
 // Package clientcredentialstest is a fake OAuth 2.0 authorization server and a
 // fake API behind it, for tests, examples and demonstrations of clients that
-// use the client credentials grant (RFC 6749, Section 4.4).
+// use the client credentials grant (RFC 6749, Section 4.4), or another grant that needs no
+// user.
 //
 // The authorization server is strict: it refuses a request that breaks RFC 6749
 // and lists it as a violation. It is also scriptable: a [Fault] makes it fail the
@@ -24,6 +25,20 @@
 // what a token is bound to. The API refuses a token if the client doesn't have its key
 // or certificate, and if a key-bound token is sent as a bearer token. It lists both as
 // violations.
+//
+// # Assertions and token exchange
+//
+// With TrustedIssuers the server also issues tokens for an assertion (RFC 7523), and in
+// exchange for another token (RFC 8693). [Token] says for whom:
+//
+//	srv.Auth.TrustedIssuers = []clientcredentialstest.TrustedIssuer{{
+//		Issuer:     "https://issuer.example.com",
+//		PublicKeys: []crypto.PublicKey{key.Public()},
+//	}}
+//
+// The assertion must be addressed to the server's Issuer or to its TokenURL, and can be used
+// only once if it has a jti. A server with a SigningKey issues JWTs too, for another server
+// that trusts it.
 //
 // # Several APIs, and APIs that ask for another token
 //

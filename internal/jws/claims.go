@@ -2,11 +2,14 @@ package jws
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"math"
 	"strings"
 	"time"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
 // Claims are those claims of a JWT (RFC 7519, Section 4.1) that say whose it is and when it
@@ -16,17 +19,56 @@ type Claims struct {
 	Expiry          time.Time // zero: it doesn't say
 }
 
+// Characters are all that a JWT in compact serialization may contain, RFC 7515, Sections 2
+// and 3.1.
+const Characters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
+// payloadOf returns the JSON with the claims of a JWT.
+func payloadOf(token string) ([]byte, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("it is not a JWT, which has three parts with dots between them")
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || strings.Trim(token, Characters) != "" {
+		return nil, errors.New("it is not a JWT, whose parts are base64url")
+	}
+	return payload, nil
+}
+
+// UnverifiedIdentity returns a digest of what a JWT says besides when: of all claims but exp,
+// iat, nbf and jti, which each JWT has anew. JWTs with the same digest ask for the same, in
+// the name of the same subject. The signature and the header, which change with the key, don't
+// matter. The order of claims and the white space in their values do.
+func UnverifiedIdentity(token string) (string, error) {
+	payload, err := payloadOf(token)
+	if err != nil {
+		return "", err
+	}
+	if !strictjson.IsObject(payload) {
+		return "", errors.New("it is not a JWT: its claims aren't a JSON object")
+	}
+	var b []byte
+	for name, value := range strictjson.Members(payload) { // Also those that appear twice.
+		switch name {
+		case "exp", "iat", "nbf", "jti":
+			continue
+		}
+		for _, text := range []string{name, string(value)} {
+			b = binary.AppendUvarint(b, uint64(len(text)))
+			b = append(b, text...)
+		}
+	}
+	return Digest(b), nil
+}
+
 // UnverifiedClaims returns the claims of a JWT without looking at its signature: for a client
 // that passes the JWT on, and must know how long it can. A claim of the wrong kind is an
 // error, and so is a text that isn't a JWT. Errors quote nothing of it.
 func UnverifiedClaims(token string) (Claims, error) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return Claims{}, errors.New("it is not a JWT, which has three parts with dots between them")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	payload, err := payloadOf(token)
 	if err != nil {
-		return Claims{}, errors.New("it is not a JWT: its second part is not base64url")
+		return Claims{}, err
 	}
 	var claims struct {
 		Issuer  string   `json:"iss"`

@@ -7,6 +7,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// JWTs have the same identity if they differ only in what each JWT has anew.
+func TestG4_UnverifiedIdentity(t *testing.T) {
+	identity := func(payload string) string {
+		digest, err := UnverifiedIdentity("eyJhbGciOiJub25lIn0." + encode([]byte(payload)) + ".c2ln")
+		require.NoError(t, err, payload)
+		return digest
+	}
+	first := identity(`{"iss":"a","sub":"b","exp":1,"jti":"x"}`)
+	for _, same := range []string{`{"iss":"a","sub":"b"}`, `{"jti":"y","iss":"a","exp":2,"sub":"b","iat":1,"nbf":1}`} {
+		require.Equal(t, first, identity(same), same)
+	}
+	seen := map[string]bool{first: true}
+	for _, other := range []string{
+		`{"iss":"a","sub":"c"}`, `{"iss":"b","sub":"b"}`, `{"iss":"a"}`, `{}`, `{"iss":"a","sub":"b","scope":"x"}`, `{"iss":"a","sub":"b","aud":"x"}`,
+		`{"iss":"a","sub":"b","sub":"c"}`, `{"iss":"a","sub":"c","sub":"b"}`, `{"iss":"a","sub":"b","JTI":"x"}`, `{"iss":"a","su":"bb"}`,
+	} {
+		digest := identity(other)
+		require.False(t, seen[digest], other)
+		seen[digest] = true
+	}
+	for _, payload := range []string{"", "[]", "{} {}", `"x"`} {
+		_, err := UnverifiedIdentity("e30." + encode([]byte(payload)) + ".c2ln")
+		require.Error(t, err, payload)
+	}
+}
+
 func TestUnverifiedClaims(t *testing.T) {
 	jwt := func(payload string) string { return "eyJhbGciOiJub25lIn0." + encode([]byte(payload)) + ".c2ln" }
 	for payload, want := range map[string]Claims{
@@ -22,7 +48,7 @@ func TestUnverifiedClaims(t *testing.T) {
 		require.NoError(t, err, payload)
 		require.Equal(t, want, claims, payload)
 	}
-	for _, text := range []string{"", "a.b", "a.b.c.d", "a.+.c", jwt(""), jwt("[]"), jwt(`"x"`), jwt(`{"exp":"1700000000"}`), jwt(`{"iss":1}`), jwt(`{"sub":["CANARY"]}`), jwt("{} {}")} {
+	for _, text := range []string{"", "a.b", "a.b.c.d", "a.+.c", "a.e30.c c", "a+.e30.c", jwt(""), jwt("[]"), jwt(`"x"`), jwt(`{"exp":"1700000000"}`), jwt(`{"iss":1}`), jwt(`{"sub":["CANARY"]}`), jwt("{} {}")} {
 		_, err := UnverifiedClaims(text)
 		require.Error(t, err, text)
 		require.NotContains(t, err.Error(), "CANARY")
