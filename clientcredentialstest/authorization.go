@@ -219,7 +219,7 @@ func (s *AuthorizationServer) TokenRequests() int {
 	return s.requests.total
 }
 
-// TokensIssued returns the number of access tokens issued.
+// TokensIssued returns the number of tokens issued.
 func (s *AuthorizationServer) TokensIssued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -597,6 +597,9 @@ func (s *AuthorizationServer) remember(accessToken string, t Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.issued++
+	if t.issuedType == jwtType {
+		return // It isn't an access token.
+	}
 	if s.tokens == nil {
 		s.tokens = make(map[string]Token)
 	}
