@@ -86,6 +86,16 @@ var canarySetups = []struct {
 			return nil
 		})
 	}, []string{canaryAssertion}},
+	{"an assertion by a Grant", func(c *Config) {
+		grant := newGrant()
+		grant.more, grant.credential = url.Values{"assertion": {canaryAssertion}}, "key"
+		c.ClientID, c.Grant = "", grant
+	}, []string{canaryAssertion}},
+	{"a token exchange", func(c *Config) {
+		grant := newGrant()
+		grant.grantType, grant.more = exchangeType, url.Values{"subject_token": {canaryAssertion}, "actor_token": {canaryPassword}}
+		c.ClientSecret, c.Grant = canarySecret, grant
+	}, []string{canarySecret, canaryAssertion, canaryPassword}},
 	{"DPoP", func(c *Config) {
 		c.ClientSecret = canarySecret
 		c.DPoP = canaryKey
