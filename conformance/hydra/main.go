@@ -13,6 +13,8 @@
 //	                              RFC 7591; ttl is the lifetime of their tokens in seconds
 //	         POST admin/revoke    revokes all tokens of the client that the token in the
 //	                              body was issued to
+//	         POST admin/trust     trusts {issuer, subject, jwk, scope}: an issuer of
+//	                              assertions (RFC 7523)
 //
 // clockOffset is the number of seconds by which the clock is wrong that assertions are
 // compared with.
@@ -201,6 +203,7 @@ func serve(l net.Listener, hydra *admin) error {
 	}
 	mux.HandleFunc("POST /clients", command(hydra.register))
 	mux.HandleFunc("POST /revoke", command(hydra.revoke))
+	mux.HandleFunc("POST /trust", command(hydra.trust))
 	return http.Serve(l, mux)
 }
 
@@ -211,6 +214,7 @@ type admin struct{ client *http.Client }
 type introspection struct {
 	Active   bool     `json:"active"`
 	ClientID string   `json:"client_id"`
+	Subject  string   `json:"sub,omitempty"`
 	Scope    string   `json:"scope"`
 	Audience []string `json:"aud,omitempty"`
 }
@@ -258,6 +262,19 @@ func (a *admin) register(body []byte) error {
 		}
 	}
 	return nil
+}
+
+func (a *admin) trust(body []byte) error {
+	relationship := make(map[string]any)
+	if err := json.Unmarshal(body, &relationship); err != nil {
+		return err
+	}
+	relationship["expires_at"] = time.Now().Add(24 * time.Hour)
+	body, err := json.Marshal(relationship)
+	if err == nil {
+		_, _, err = a.call(http.MethodPost, "/admin/trust/grants/jwt-bearer/issuers", "application/json", body)
+	}
+	return err
 }
 
 func (a *admin) revoke(token []byte) error {

@@ -17,6 +17,8 @@
 //                                 their assertions must have. If its client_id is null, they
 //                                 must not send a client_id beside an assertion
 //            POST admin/revoke    revokes the token in the body
+//            POST admin/trust     trusts {issuer, jwk}: an issuer of assertions (RFC 7523),
+//                                 and of JWTs to exchange (RFC 8693)
 //
 // The process ends when its standard input is closed. So it can't outlive the test that
 // started it, however that test ends.
@@ -34,7 +36,9 @@ import { createServer as createHttpServer } from 'node:http';
 import { createSecureServer } from 'node:http2';
 import { isDeepStrictEqual } from 'node:util';
 
-import { EmbeddedJWK, calculateJwkThumbprint, jwtVerify } from 'jose';
+import {
+  EmbeddedJWK, SignJWT, calculateJwkThumbprint, decodeJwt, importJWK, jwtVerify,
+} from 'jose';
 import { Provider, errors } from 'oidc-provider';
 
 const config = JSON.parse(process.argv[2]);
@@ -165,6 +169,77 @@ const provider = new Provider(main.origin, {
   ttl: { ClientCredentials: (ctx, token, client) => lives.get(client.clientId) ?? 3600 },
 });
 
+// ---- other grants: the provider authenticates the client, and leaves the rest to us
+
+const trusted = new Map(); // the public keys of issuers
+const assertions = new Set(); // that were used
+const subjects = new Map(); // of tokens
+
+// verify returns the claims of a JWT by a trusted issuer.
+async function verify(jwt, options) {
+  const { iss } = decodeJwt(jwt);
+  const { payload } = await jwtVerify(jwt, trusted.get(iss), { algorithms, ...options });
+  return payload;
+}
+
+// issue answers with a token of the client for a subject.
+async function issue(ctx, subject, more) {
+  const { client, params } = ctx.oidc;
+  const token = new provider.ClientCredentials({ client, scope: params.scope });
+  const value = await token.save();
+  subjects.set(value, subject);
+  ctx.body = {
+    access_token: value, expires_in: token.expiration, scope: token.scope, token_type: token.tokenType, ...more,
+  };
+}
+
+// RFC 7523, Section 2.1.
+provider.registerGrantType('urn:ietf:params:oauth:grant-type:jwt-bearer', async (ctx) => {
+  const { params: { assertion } } = ctx.oidc;
+  let claims;
+  try {
+    claims = await verify(assertion, { audience: [main.origin, `${main.origin}/token`], requiredClaims: ['sub', 'exp', 'jti'] });
+  } catch (err) {
+    throw new errors.InvalidGrant(err.message);
+  }
+  if (assertions.has(claims.jti)) {
+    throw new errors.InvalidGrant('the assertion was used before');
+  }
+  assertions.add(claims.jti);
+  await issue(ctx, claims.sub);
+}, ['assertion', 'scope']);
+
+// RFC 8693.
+const tokenType = 'urn:ietf:params:oauth:token-type:';
+provider.registerGrantType('urn:ietf:params:oauth:grant-type:token-exchange', async (ctx) => {
+  const { params } = ctx.oidc;
+  const refuse = (why) => { throw new errors.InvalidRequest(why); };
+  async function subjectOf(token, type) {
+    if (type === `${tokenType}access_token`) {
+      return (await provider.ClientCredentials.find(token) ?? refuse('the token is unknown')).clientId;
+    }
+    if (type !== `${tokenType}jwt`) refuse('this type of tokens is unknown');
+    return verify(token, {}).then(({ sub }) => sub, (err) => refuse(err.message));
+  }
+  let subject = await subjectOf(params.subject_token, params.subject_token_type);
+  if (params.actor_token) {
+    subject += ` by ${await subjectOf(params.actor_token, params.actor_token_type)}`;
+  } else if (params.actor_token_type) {
+    refuse('actor_token is missing');
+  }
+  if (params.requested_token_type !== `${tokenType}jwt`) {
+    await issue(ctx, subject, { issued_token_type: `${tokenType}access_token` });
+    return;
+  }
+  ctx.body = {
+    access_token: await new SignJWT({}).setProtectedHeader({ alg: 'ES256' }).setIssuer(main.origin).setSubject(subject)
+      .setAudience(params.audience).setIssuedAt().setExpirationTime('1m').setJti(randomBytes(16).toString('hex')).sign(privateKey),
+    expires_in: 60,
+    issued_token_type: `${tokenType}jwt`,
+    token_type: 'N_A',
+  };
+}, ['subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'scope', 'audience']);
+
 // Node.js itself writes Date by the true clock.
 const handle = provider.callback();
 function answer(req, res) {
@@ -244,7 +319,7 @@ async function authenticate(req, res, url) {
   if (bound && bound !== sha256(certificate(req.socket)?.raw ?? '')) {
     throw new Refusal(kind, 'invalid_token');
   }
-  return { client_id: token.clientId, scope: token.scope };
+  return { client_id: token.clientId, scope: token.scope, sub: subjects.get(value) };
 }
 
 async function api(req, res) {
@@ -290,6 +365,11 @@ async function administer(req) {
     case '/revoke':
       await (await provider.ClientCredentials.find(body))?.destroy();
       break;
+    case '/trust': {
+      const { issuer, jwk } = JSON.parse(body);
+      trusted.set(issuer, await importJWK(jwk));
+      break;
+    }
     default:
       throw new Error(`unknown command: ${req.url}`);
   }
