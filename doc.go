@@ -107,6 +107,12 @@
 // If only the address of an API is known, [DiscoverResource] asks the API which of the
 // authorization servers that the program trusts issues its tokens.
 //
+// # Other grants
+//
+// Some servers issue tokens for an assertion, or in exchange for another token, rather than to
+// the client as such. Set [Config.Grant] for that: package grant has assertions (RFC 7523)
+// and token exchange (RFC 8693). Everything else stays the same.
+//
 // # Fleets
 //
 // Replicas of a service can share one token through a store that they already use:

@@ -52,6 +52,9 @@
 //   - TestNonces: DPoP with a server whose clock is wrong
 //   - TestDiscover: the way from an issuer to a token
 //   - TestAudience: a parameter that says which API the token is for
+//   - TestJWTBearer, TestTokenExchange and TestChaining: grants of package grant, with Ory Hydra
+//     and oidc-provider. oidc-provider leaves these grants to server.mjs, which verifies
+//     assertions with another library.
 //   - TestVerifiers, TestDPoPVerifiers and TestA3_VerifiedByChain: other implementations
 //     verify what the library signs.
 //   - TestA1_ServerThatWantsMore, TestA4_ClockAhead and TestA5_ServersWithoutClientID: servers

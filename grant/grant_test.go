@@ -79,7 +79,7 @@ func TestG9_JWTBearer(t *testing.T) {
 		"no object":     {fixed(jwt(`["` + canary + `"]`)), "", "the assertion can't be used: it is not a JWT with iss"},
 		"odd encrypted": {fixed("a.b.c.d.ä"), "", "the assertion can't be used: it is not a JWT"},
 		"no iss":        {fixed(jwt(`{"sub":"s"}`)), "", "the assertion has no iss, which RFC 7523, Section 3, requires"},
-		"expired":       {fixed(jwt(fmt.Sprintf(`{"iss":"i","sub":"s","exp":%d}`, ago))), "", `the assertion of subject "s" from issuer "i" expired 1m0s ago; check where Assertion gets it from, and the clock of this machine`},
+		"expired":       {fixed(jwt(fmt.Sprintf(`{"iss":"i","sub":"s","exp":%d}`, ago))), "", `the assertion of subject "s" from issuer "i" expired 1m`},
 		"exp is a text": {fixed(jwt(`{"iss":"i","exp":"` + canary + `"}`)), "", "the assertion can't be used: it is not a JWT with iss"},
 	} {
 		attempt := newAttempt()
