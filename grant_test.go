@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -67,19 +68,21 @@ func TestG1_GrantOnTheWire(t *testing.T) {
 		change        func(c *Config)
 		form          url.Values // besides the grant's parameters
 		authorization []string
-		requests      int
 	}{
-		"nobody authenticates": {func(c *Config) { c.ClientID, c.ClientSecret = "", "" }, nil, nil, 2},
+		"nobody authenticates": {func(c *Config) { c.ClientID, c.ClientSecret = "", "" }, nil, nil},
 		"nobody, header asked for": {func(c *Config) {
 			c.ClientID, c.ClientSecret, c.AuthStyle = "", "", oauth2.AuthStyleInHeader
-		}, nil, nil, 2},
-		"a public client": {func(c *Config) { c.ClientSecret = "" }, url.Values{"client_id": {"id"}}, nil, 2},
-		"a secret":        {func(c *Config) { c.AuthStyle = oauth2.AuthStyleInHeader }, nil, []string{basic}, 2},
-		"a ClientAuth": {func(c *Config) { c.ClientAuth = &scriptedAuth{credential: "key"} }, url.Values{"client_id": {"id"}, "client_assertion": {"key-assertion-1"}},
-			nil, 2},
-		"strict":        {func(c *Config) { c.ClientID, c.ClientSecret, c.Strict = "", "", true }, nil, nil, 2},
-		"with a scope":  {func(c *Config) { c.ClientID, c.ClientSecret, c.Scopes = "", "", []string{"x", "y"} }, url.Values{"scope": {"x y"}}, nil, 2},
-		"with audience": {func(c *Config) { c.ClientID, c.ClientSecret, c.EndpointParams = "", "", url.Values{"audience": {"x"}} }, url.Values{"audience": {"x"}}, nil, 2},
+		}, nil, nil},
+		"a public client": {func(c *Config) { c.ClientSecret = "" }, url.Values{"client_id": {"id"}}, nil},
+		"a secret":        {func(c *Config) { c.AuthStyle = oauth2.AuthStyleInHeader }, nil, []string{basic}},
+		"a ClientAuth": {
+			func(c *Config) { c.ClientAuth = &scriptedAuth{credential: "key"} },
+			url.Values{"client_id": {"id"}, "client_assertion": {"key-assertion-1"}},
+			nil,
+		},
+		"strict":        {func(c *Config) { c.ClientID, c.ClientSecret, c.Strict = "", "", true }, nil, nil},
+		"with a scope":  {func(c *Config) { c.ClientID, c.ClientSecret, c.Scopes = "", "", []string{"x", "y"} }, url.Values{"scope": {"x y"}}, nil},
+		"with audience": {func(c *Config) { c.ClientID, c.ClientSecret, c.EndpointParams = "", "", url.Values{"audience": {"x"}} }, url.Values{"audience": {"x"}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Synctest(t, func(t *testing.T) {
@@ -99,12 +102,10 @@ func TestG1_GrantOnTheWire(t *testing.T) {
 				require.NoError(t, err)
 				require.False(t, rewindable, "net/http mustn't send an assertion again by itself")
 				received := endpoint.received()
-				require.Len(t, received, test.requests)
+				require.Len(t, received, 2)
 				for i, r := range received {
 					want := url.Values{"grant_type": {bearerType}, "assertion": {fmt.Sprintf("assertion-%d", i+1)}}
-					for name, values := range test.form {
-						want[name] = values
-					}
+					maps.Copy(want, test.form)
 					if conf.ClientAuth != nil {
 						want.Set("client_assertion", fmt.Sprintf("key-assertion-%d", i+1))
 					}
@@ -390,4 +391,23 @@ func TestG8_StoreWithoutClient(t *testing.T) {
 		_, _, err := conf.check()
 		require.Equal(t, test.works, err == nil, "%s: %v", name, err)
 	}
+}
+
+// A cooldown ends when the Grant is replaced, as with a ClientAuth.
+func TestG3_CooldownEndsWithAnotherGrant(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, _ *world) {
+		endpoint := newTokenEndpoint(reply{status: 400, body: `{"error":"invalid_grant"}`})
+		conf := endpoint.config()
+		conf.Grant = newGrant()
+		s := conf.Source(t.Context())
+		for range 2 * cooldownFree {
+			_, err := s.Token()
+			require.Error(t, err)
+		}
+		require.Len(t, endpoint.received(), cooldownFree)
+		conf.Grant = newGrant()
+		_, err := s.Token()
+		require.Error(t, err)
+		require.Len(t, endpoint.received(), cooldownFree+1)
+	})
 }

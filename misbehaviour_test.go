@@ -58,6 +58,11 @@ var foreign = map[string]func(c *Config, do func()){
 		c.ClientAuth = authFunc(func(context.Context, *Attempt) error { do(); return nil })
 	},
 	"certificate": func(c *Config, do func()) { c.ClientAuth = misbehavingCertificate{do} },
+	"Grant":       func(c *Config, do func()) { c.Grant = misbehavingGrant{do} },
+	"Grant before the store": func(c *Config, do func()) {
+		c.Grant = misbehavingGrant{do}
+		c.Store = DangerouslyShareInPlaintext(functionStore{acquire: func(context.Context) error { return errors.New("down") }})
+	},
 	"signer": func(c *Config, do func()) {
 		c.DPoP = signerFunc{canaryKey, do}
 	},
@@ -79,6 +84,14 @@ func (misbehavingCertificate) Authenticate(context.Context, *Attempt) error { re
 func (m misbehavingCertificate) Certificate(context.Context) (*tls.Certificate, error) {
 	m.do()
 	return &tls.Certificate{Certificate: [][]byte{{1}}}, nil
+}
+
+type misbehavingGrant struct{ do func() }
+
+func (misbehavingGrant) Type() string { return "urn:x" }
+func (g misbehavingGrant) Authorize(context.Context, *Attempt) (string, error) {
+	g.do()
+	return "a", nil
 }
 
 // A signerFunc is a signer that does something else first.

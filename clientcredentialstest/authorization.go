@@ -357,8 +357,9 @@ func (s *AuthorizationServer) examineLocked(req *Request, r *http.Request, tooLa
 			return Token{}, violation("RFC 6749, Section 2.3.1", "credentials in the URL: "+name)
 		}
 	}
-	client, refused := new(Client), (*refusal)(nil)
+	client := new(Client)
 	if !needsNoClient(form, r) {
+		var refused *refusal
 		if client, refused = s.authenticateLocked(req, r); refused != nil {
 			return Token{}, refused
 		}

@@ -66,7 +66,7 @@ func (s *AuthorizationServer) ownerLocked(form url.Values, r *http.Request) (own
 	case "":
 		return owner{}, violation("RFC 6749, Section 4.4.2", "grant_type is missing")
 	}
-	return owner{}, violation("RFC 6749, Section 4.4.2", "grant_type is not client_credentials").as("unsupported_grant_type")
+	return owner{}, violation("RFC 6749, Section 4.4.2", "this grant_type is not supported").as("unsupported_grant_type")
 }
 
 // bearerLocked returns the owner that an assertion names: RFC 7523, Sections 2.1 and 3.

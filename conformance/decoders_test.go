@@ -56,7 +56,7 @@ var decodedConfig = upstream.Config{
 }
 
 // ourFields are the names of the fields that only ours has.
-var ourFields = []string{"ClientAuth", "Issuer", "HTTPClient", "EarlyRefresh", "Retry", "Origins", "DPoP", "Store", "Observer", "Strict"}
+var ourFields = []string{"ClientAuth", "Grant", "Issuer", "HTTPClient", "EarlyRefresh", "Retry", "Origins", "DPoP", "Store", "Observer", "Strict"}
 
 // settings returns the input of the decoders, with a value that belongs to the program
 // under each name of ourFields. name spells a name as the decoder expects it.

@@ -55,7 +55,7 @@ type call struct {
 type answer struct {
 	ClientID string   `json:"client_id"`
 	Scope    string   `json:"scope"`
-	Subject  string   `json:"sub"` // of the token, if another grant has asked for it; oidc-provider and Ory Hydra
+	Subject  string   `json:"sub"`    // of the token, if another grant has asked for it; oidc-provider and Ory Hydra
 	Length   int      `json:"length"` // of the body that the API received; oidc-provider only
 	Audience []string `json:"aud"`    // of the token; Ory Hydra only
 }

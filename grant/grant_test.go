@@ -212,8 +212,10 @@ func TestG10_SignedJWT(t *testing.T) {
 	}{
 		"minimal":      {func(*grant.SignedJWT) {}, `{"typ":"JWT"}`, `{"aud":"https://auth.example","iss":"i"}`, ""},
 		"with subject": {func(a *grant.SignedJWT) { a.Subject = "s" }, `{"typ":"JWT"}`, `{"aud":"https://auth.example","iss":"i","sub":"s"}`, ""},
-		"with claims": {func(a *grant.SignedJWT) { a.Claims = map[string]any{"scope": "x", "n": 1, "nbf": 1} }, `{"typ":"JWT"}`,
-			`{"aud":"https://auth.example","iss":"i","scope":"x","n":1,"nbf":1}`, ""},
+		"with claims": {
+			func(a *grant.SignedJWT) { a.Claims = map[string]any{"scope": "x", "n": 1, "nbf": 1} }, `{"typ":"JWT"}`,
+			`{"aud":"https://auth.example","iss":"i","scope":"x","n":1,"nbf":1}`, "",
+		},
 		"with names": {func(a *grant.SignedJWT) { a.KeyID, a.Type = "k", "at+jwt" }, `{"kid":"k","typ":"at+jwt"}`, `{"aud":"https://auth.example","iss":"i"}`, ""},
 		"names of the key": {func(a *grant.SignedJWT) {
 			a.Key = func(context.Context) (*clientauth.SigningKey, error) {
@@ -225,12 +227,12 @@ func TestG10_SignedJWT(t *testing.T) {
 			a.Key = func(context.Context) (*clientauth.SigningKey, error) { return nil, nil }
 		}, "", "", "the Key of the SignedJWT returned no key"},
 		"a key's error":   {func(a *grant.SignedJWT) { a.Key = clientauth.KeyFile("missing") }, "", "", "missing"},
-		"no issuer":       {func(a *grant.SignedJWT) { a.Issuer = "" }, "", "", "Issuer is empty; set it in the SignedJWT"},
-		"no audience":     {func(a *grant.SignedJWT) { a.Audience = "" }, "", "", "Audience is empty; set it in the SignedJWT"},
+		"no issuer":       {func(a *grant.SignedJWT) { a.Issuer = "" }, "", "", "the Issuer of the SignedJWT is empty; set it"},
+		"no audience":     {func(a *grant.SignedJWT) { a.Audience = "" }, "", "", "the Audience of the SignedJWT is empty; set it"},
 		"a short life":    {func(a *grant.SignedJWT) { a.Lifetime = 1 }, "", "", "the Lifetime is less than a second; set it to zero for a minute"},
 		"another key's":   {func(a *grant.SignedJWT) { a.Algorithm = "RS256" }, "", "", "RS256 doesn't fit a P-256 key"},
-		"a claim of ours": {func(a *grant.SignedJWT) { a.Claims = map[string]any{"exp": 1} }, "", "", "Claims contains exp, which the SignedJWT sets by itself; remove it there"},
-		"a claim sub":     {func(a *grant.SignedJWT) { a.Claims = map[string]any{"sub": 1} }, "", "", "Claims contains sub, which"},
+		"a claim of ours": {func(a *grant.SignedJWT) { a.Claims = map[string]any{"exp": 1} }, "", "", "the Claims of the SignedJWT contain exp, which it sets by itself; remove it there"},
+		"a claim sub":     {func(a *grant.SignedJWT) { a.Claims = map[string]any{"sub": 1} }, "", "", "the Claims of the SignedJWT contain sub, which"},
 		"unwritable":      {func(a *grant.SignedJWT) { a.Claims = map[string]any{"x": func() {}} }, "", "", "the claims can't be written as JSON"},
 	} {
 		a := good

@@ -11,7 +11,7 @@ import (
 )
 
 // TypeJWTBearer is the grant_type of RFC 7523, Section 2.1.
-const TypeJWTBearer = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+const TypeJWTBearer = "urn:ietf:params:oauth:grant-type:jwt-bearer" //nolint:gosec // A name, not a credential.
 
 // JWTBearer is the grant of RFC 7523, Section 2.1: the client sends an assertion, and gets a
 // token for its subject. The server must trust the issuer of the assertion. Where the client

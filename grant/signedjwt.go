@@ -62,7 +62,7 @@ type SignedJWT struct {
 // It is safe for concurrent use if Key is, and as long as Claims don't change. What is wrong
 // with a field is the error of each call.
 func (a SignedJWT) Source() clientauth.SecretSource {
-	return func(ctx context.Context) (string, error) { return a.sign(ctx) }
+	return a.sign
 }
 
 func (a SignedJWT) sign(ctx context.Context) (string, error) {
@@ -71,9 +71,9 @@ func (a SignedJWT) sign(ctx context.Context) (string, error) {
 	case a.Key == nil:
 		return "", errors.New("there is no key; set Key in the SignedJWT")
 	case a.Issuer == "":
-		return "", errors.New("Issuer is empty; set it in the SignedJWT")
+		return "", errors.New("the Issuer of the SignedJWT is empty; set it")
 	case a.Audience == "":
-		return "", errors.New("Audience is empty; set it in the SignedJWT")
+		return "", errors.New("the Audience of the SignedJWT is empty; set it")
 	case lifetime < time.Second:
 		return "", errors.New("the Lifetime is less than a second; set it to zero for a minute")
 	}
@@ -87,7 +87,7 @@ func (a SignedJWT) sign(ctx context.Context) (string, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Claims)) {
 		if _, reserved := claims[name]; reserved || name == "sub" {
-			return "", fmt.Errorf("Claims contains %s, which the SignedJWT sets by itself; remove it there", name)
+			return "", fmt.Errorf("the Claims of the SignedJWT contain %s, which it sets by itself; remove it there", name)
 		}
 	}
 	maps.Copy(claims, a.Claims)

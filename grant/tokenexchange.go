@@ -12,7 +12,7 @@ import (
 )
 
 // TypeTokenExchange is the grant_type of RFC 8693, Section 2.1.
-const TypeTokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+const TypeTokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange" //nolint:gosec // A name, not a credential.
 
 // The types of tokens, RFC 8693, Section 3.
 //
