@@ -3,6 +3,7 @@ package clientcredentials_test
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"net/http"
 	"sync/atomic"
@@ -100,6 +101,25 @@ func TestG4_ExchangeSharesByToken(t *testing.T) {
 		}
 		_, err = f.replica(func(c *clientcredentials.Config) { c.Grant = &grant.TokenExchange{Subject: fixed(forged)} }).Token()
 		require.Error(t, err, "a forged token gets nobody's token from the store")
+	})
+}
+
+// A token that isn't an access token isn't one either when it comes from the store.
+func TestG5_SharedTokenIsNotAnAccessToken(t *testing.T) {
+	fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
+		_, key, err := ed25519.GenerateKey(nil)
+		require.NoError(t, err)
+		f.auth.Issuer, f.auth.SigningKey = "https://auth.example", key
+		own, err := f.replica().AccessToken(t.Context())
+		require.NoError(t, err)
+		exchange := &grant.TokenExchange{Subject: func(context.Context) (string, error) { return own, nil }, RequestedTokenType: grant.TypeJWT}
+		with := func(c *clientcredentials.Config) { c.Grant = exchange }
+		first, _ := f.replica(with).get(t)
+		r := f.replica(with)
+		second, _ := r.get(t)
+		require.Equal(t, first, second)
+		_, err = (&http.Client{Transport: &clientcredentials.Transport{Source: r.Source, Base: f.network}}).Get("https://api.example/")
+		require.ErrorContains(t, err, "the server has issued a token that is not an access token")
 	})
 }
 
