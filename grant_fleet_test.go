@@ -213,6 +213,8 @@ func TestG6_RefusalOfAnotherServerIsNotShared(t *testing.T) {
 		require.True(t, clientcredentials.IsTemporary(err), "%v", err)
 		_, waited := f.replica(bearing(signed.Source())).get(t)
 		require.Less(t, waited, 10*time.Second)
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, operation := range r.operations {
 			require.NotEqual(t, event.Publish, operation.Operation)
 		}
