@@ -358,3 +358,28 @@ func TestG13_Printed(t *testing.T) {
 		require.NotContains(t, log.String(), canary)
 	}
 }
+
+// What a token exchange calls its subject differs as soon as any of the tokens or types does.
+func TestG4_ExchangeSubjects(t *testing.T) {
+	one, forged := jwt(`{"iss":"i","sub":"s"}`), jwt(`{"iss":"i","sub":"s"}`)+"x"
+	seen := map[string]bool{}
+	for _, exchange := range []grant.TokenExchange{
+		{Subject: fixed(one)},
+		{Subject: fixed(forged)},
+		{Subject: fixed("S")},
+		{Subject: fixed("S"), SubjectTokenType: grant.TypeSAML2},
+		{Subject: fixed("S"), Actor: fixed("A")},
+		{Subject: fixed("S"), Actor: fixed("B")},
+		{Subject: fixed("S"), Actor: fixed("A"), ActorTokenType: grant.TypeSAML2},
+		{Subject: fixed("S"), RequestedTokenType: grant.TypeJWT},
+		{Subject: fixed("S"), RequestedTokenType: grant.TypeAccessToken},
+	} {
+		subject, err := exchange.Authorize(t.Context(), newAttempt())
+		require.NoError(t, err)
+		require.False(t, seen[subject])
+		seen[subject] = true
+		again, err := exchange.Authorize(t.Context(), newAttempt())
+		require.NoError(t, err)
+		require.Equal(t, subject, again)
+	}
+}
