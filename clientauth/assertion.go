@@ -1,22 +1,16 @@
 package clientauth
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/assertion"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
-	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // The values of client_assertion_type.
@@ -29,28 +23,6 @@ const (
 	// TypeJWTSPIFFE is for a SPIFFE JWT-SVID,
 	// draft-ietf-oauth-spiffe-client-auth, Section 3.1.
 	TypeJWTSPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
-)
-
-// jwtCharacters are all that a JWT may contain, RFC 7515, Sections 2 and 3.1.
-const jwtCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
-
-const (
-	// defaultLifetime is short, because an assertion is used at once. Some servers accept
-	// nothing longer.
-	defaultLifetime = time.Minute
-
-	// maxBackdating is more than the clocks of machines with NTP differ.
-	maxBackdating = 10 * time.Second
-
-	// maxName bounds what an error quotes of a name that a program gave, in bytes.
-	maxName = 50
-)
-
-// Only the library sets these claims and these parameters of the header, unless the program
-// lists a claim in Replace.
-var (
-	ownClaims     = []string{"iss", "sub", "aud", "exp", "iat", "jti"}
-	ownParameters = []string{"alg", "typ", "kid", "x5c", "x5t", "x5t#S256", "crit", "b64"}
 )
 
 // PrivateKeyJWT is private_key_jwt: the client signs an assertion with its private
@@ -159,7 +131,7 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	if err != nil {
 		return explainList(err)
 	}
-	header, err := certificateHeader(signing, a.CertificateHeader)
+	header, err := assertion.CertificateHeader(signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
 	if err != nil {
 		return err
 	}
@@ -172,10 +144,8 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 		// A renewed certificate may have the same key.
 		id = append(id, jws.Digest(signing.Certificate.Raw))
 	}
-	err = assert(ctx, attempt, key, header, &content{
-		a.Type, a.Audience, a.Lifetime, a.Header, a.Claims, a.Replace, a.OmitClientID,
-	})
-	if err != nil {
+	content := assertion.Content{Type: a.Type, Audience: a.Audience, Lifetime: a.Lifetime, Header: a.Header, Replace: a.Replace}
+	if err := addAssertion(ctx, attempt, key, header, content, a.Claims, a.OmitClientID); err != nil {
 		return err
 	}
 	attempt.CredentialID = strings.Join(id, " ")
@@ -223,9 +193,8 @@ func (a *ClientSecretJWT) Authenticate(ctx context.Context, attempt *clientcrede
 	if err != nil {
 		return explainList(err)
 	}
-	return assert(ctx, attempt, key, map[string]any{}, &content{
-		a.Type, a.Audience, a.Lifetime, a.Header, a.Claims, a.Replace, a.OmitClientID,
-	})
+	content := assertion.Content{Type: a.Type, Audience: a.Audience, Lifetime: a.Lifetime, Header: a.Header, Replace: a.Replace}
+	return addAssertion(ctx, attempt, key, map[string]any{}, content, a.Claims, a.OmitClientID)
 }
 
 // explainList adds what helps if the server's list of algorithms is wrong.
@@ -236,89 +205,24 @@ func explainList(err error) error {
 	return err
 }
 
-// A content is what goes into an assertion that we sign, by the fields of the same names.
-type content struct {
-	typ, audience string
-	lifetime      time.Duration
-	header        map[string]any
-	claims        func(ctx context.Context) (map[string]any, error)
-	replace       []string
-	omitClientID  bool
-}
-
-// assert makes an assertion, signs it with key and adds it to attempt. The header has the
-// parameters that depend on the key.
-func assert(ctx context.Context, attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, c *content) error {
-	lifetime := cmp.Or(c.lifetime, defaultLifetime)
-	if lifetime < time.Second {
-		return errors.New("the Lifetime is less than a second; set it to zero for a minute")
-	}
-	header["typ"] = cmp.Or(c.typ, "JWT")
-	if err := addMembers(header, c.header, "Header", ownParameters, nil); err != nil {
-		return err
-	}
-	for _, name := range c.replace {
-		if !slices.Contains(ownClaims, name) {
-			return fmt.Errorf("the Replace of the ClientAuth lists %s; it may list only %s", redact.Quote(name, maxName), strings.Join(ownClaims, ", "))
-		}
-	}
-	var more map[string]any
-	if c.claims != nil {
+// addAssertion makes an assertion, signs it with key and adds it to attempt. The header has the
+// parameters that depend on the key. The content lacks what the attempt and claims say.
+func addAssertion(ctx context.Context, attempt *clientcredentials.Attempt, key *jws.Key, header map[string]any, content assertion.Content, claims func(ctx context.Context) (map[string]any, error), omitClientID bool) error {
+	content.Owner = "the ClientAuth"
+	content.Issuer, content.Subject = attempt.ClientID, attempt.ClientID
+	content.Audience = cmp.Or(content.Audience, attempt.Issuer, attempt.TokenURL)
+	if claims != nil {
 		var err error
-		if more, err = c.claims(ctx); err != nil { // This may take time, so the iat is chosen later.
+		if content.Claims, err = claims(ctx); err != nil {
 			return err
 		}
 	}
-	issued := time.Now().Add(-backdating(lifetime))
-	claims := map[string]any{
-		"iss": attempt.ClientID,
-		"sub": attempt.ClientID,
-		"aud": cmp.Or(c.audience, attempt.Issuer, attempt.TokenURL), // Only one, so that no other server accepts it.
-		"iat": issued.Unix(),                                        // Rounded down, so that it isn't in the future.
-		"exp": issued.Add(lifetime).Unix(),
-		"jti": rand.Text(),
-	}
-	if err := addMembers(claims, more, "Claims", ownClaims, c.replace); err != nil {
-		return err
-	}
-	assertion, err := key.Sign(header, claims)
+	signed, err := content.Sign(key, header)
 	if err != nil {
 		return err
 	}
-	setAssertion(attempt, TypeJWTBearer, assertion, c.omitClientID)
+	setAssertion(attempt, TypeJWTBearer, signed, omitClientID)
 	return nil
-}
-
-// addMembers adds members, which a program put into the field with that name, to a header or
-// to claims. It encodes their values at once, so that nothing changes them later. Errors
-// contain no value: the text of an error of encoding/json may contain one.
-func addMembers(to, members map[string]any, field string, own, replace []string) error {
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		// Servers written in Go may not distinguish upper and lower case.
-		same := func(other string) bool { return strings.EqualFold(name, other) }
-		switch {
-		case !slices.ContainsFunc(own, same) || slices.Contains(replace, name):
-		case field == "Header":
-			return fmt.Errorf("the Header of the ClientAuth contains %s, which it can't set; remove it, and use the field for it if there is one", redact.Quote(name, maxName))
-		default:
-			return fmt.Errorf("the Claims of the ClientAuth contain %s, which the library sets; remove it, or list it in Replace if the server wants another value", redact.Quote(name, maxName))
-		}
-		value, err := json.Marshal(members[name])
-		// For bytes that aren't UTF-8, encoding/json writes \ufffd, and for a backslash \\.
-		unescaped := bytes.ReplaceAll(value, []byte(`\\`), nil)
-		if err != nil || !utf8.ValidString(name) || bytes.Contains(unescaped, []byte(`\ufffd`)) {
-			return fmt.Errorf("%s in the %s of the ClientAuth can't be written as JSON; check its value, which is of type %T", redact.Quote(name, maxName), field, members[name])
-		}
-		to[name] = json.RawMessage(value)
-	}
-	return nil
-}
-
-// backdating returns how far before now the iat of an assertion is. It is a part of the
-// lifetime and not in addition to it: then exp-iat is never more than a server allows, and
-// an assertion is never stale when it is made.
-func backdating(lifetime time.Duration) time.Duration {
-	return min(maxBackdating, lifetime/6).Truncate(time.Second)
 }
 
 // setAssertion adds an assertion to attempt. RFC 7521, Section 4.2, doesn't require
@@ -377,7 +281,7 @@ func (a *Assertion) Authenticate(ctx context.Context, attempt *clientcredentials
 	switch typ {
 	case TypeJWTBearer, TypeJWTSPIFFE:
 		// The content of a wrong file must not be sent.
-		if strings.Count(assertion, ".") < 2 || strings.Trim(assertion, jwtCharacters) != "" {
+		if strings.Count(assertion, ".") < 2 || strings.Trim(assertion, jws.Characters) != "" {
 			return errors.New("the assertion is not a JWT; check where Source gets it from")
 		}
 	default:

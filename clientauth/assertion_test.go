@@ -25,6 +25,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/assertion"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
@@ -206,8 +207,8 @@ func TestA1_ClaimsAndHeader(t *testing.T) {
 		"any text":      {map[string]any{"a": `\ufffd \\ufffd <&> ` + "\ufffd\u2028"}, nil, map[string]any{"a": `\ufffd \\ufffd <&> ` + "\ufffd\u2028"}},
 		"aud as a list": {map[string]any{"aud": []string{"a", "b"}}, []string{"aud"}, map[string]any{"aud": list{"a", "b"}}},
 		"another sub":   {map[string]any{"sub": "other", "iss": "issuer"}, []string{"sub", "iss"}, map[string]any{"sub": "other", "iss": "issuer"}},
-		"other times":   {map[string]any{"iat": 1, "exp": 2, "jti": "x"}, ownClaims, map[string]any{"iat": 1.0, "exp": 2.0, "jti": "x"}},
-		"not returned":  {map[string]any{"a": true}, ownClaims, map[string]any{"a": true}},
+		"other times":   {map[string]any{"iat": 1, "exp": 2, "jti": "x"}, assertion.OwnClaims, map[string]any{"iat": 1.0, "exp": 2.0, "jti": "x"}},
+		"not returned":  {map[string]any{"a": true}, assertion.OwnClaims, map[string]any{"a": true}},
 		"similar names": {map[string]any{"isss": 1, "x-sub": 2, "": 3}, nil, map[string]any{"isss": 1.0, "x-sub": 2.0, "": 3.0}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -224,7 +225,7 @@ func TestA1_ClaimsAndHeader(t *testing.T) {
 				want := map[string]any{"iss": "id", "sub": "id", "aud": "https://auth.example/token", "iat": claims["iat"], "exp": claims["exp"], "jti": claims["jti"]}
 				maps.Copy(want, test.want)
 				require.Equal(t, want, claims)
-				for _, name := range ownClaims {
+				for _, name := range assertion.OwnClaims {
 					require.NotNil(t, claims[name])
 				}
 			}

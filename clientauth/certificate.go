@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/sha1" //nolint:gosec // for x5t
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,9 +14,9 @@ import (
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/assertion"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
-	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // A CertificateSource returns the client's certificate and private key. It is called
@@ -170,10 +168,8 @@ func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, er
 			}
 		}
 	}
-	return nil, cmp.Or(unusable, errOtherCertificate)
+	return nil, cmp.Or(unusable, assertion.ErrOtherCertificate)
 }
-
-var errOtherCertificate = errors.New("the private key belongs to another certificate; give the certificate and the key that belong together")
 
 // issuers returns the certificates of pair that lead from its Leaf to a root, each followed by
 // the one that certifies it, as RFC 7515, Section 4.1.6, wants. In a file they may be in any
@@ -207,55 +203,6 @@ func issuers(pair *tls.Certificate) [][]byte {
 func isIssuer(ca, c *x509.Certificate) bool {
 	return bytes.Equal(ca.RawSubject, c.RawIssuer) &&
 		(len(ca.SubjectKeyId) == 0 || len(c.AuthorityKeyId) == 0 || bytes.Equal(ca.SubjectKeyId, c.AuthorityKeyId))
-}
-
-// certificateHeader returns the parameters of an assertion's header with these names, which
-// describe the certificate of the key. Without names, it returns x5t#S256 if there is one.
-func certificateHeader(signing *SigningKey, names []string) (map[string]any, error) {
-	header := map[string]any{}
-	certificate := signing.Certificate
-	if certificate == nil {
-		if len(names) > 0 {
-			return nil, errors.New("CertificateHeader is set, but the key has no certificate; use CertificateKey for Key")
-		}
-		return header, nil
-	}
-	// RFC 7515, Sections 4.1.6 to 4.1.8: it must be the certificate of the key.
-	if public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(signing.Signer.Public()) {
-		return nil, errOtherCertificate
-	}
-	if len(names) == 0 {
-		names = []string{"x5t#S256"}
-	}
-	for _, name := range names {
-		switch name {
-		case "x5t#S256":
-			header[name] = jws.Digest(certificate.Raw)
-		case "x5t":
-			thumbprint, err := sha1Thumbprint(certificate.Raw)
-			if err != nil {
-				return nil, err
-			}
-			header[name] = thumbprint
-		case "x5c":
-			chain := [][]byte{certificate.Raw}
-			header[name] = append(chain, signing.Chain...) // encoding/json writes base64, not base64url.
-		default:
-			return nil, fmt.Errorf("CertificateHeader lists %s; it may list x5c, x5t and x5t#S256", redact.Quote(name, maxName))
-		}
-	}
-	return header, nil
-}
-
-// sha1Thumbprint returns the x5t of a certificate, RFC 7515, Section 4.1.7.
-func sha1Thumbprint(der []byte) (thumbprint string, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errors.New("x5t needs SHA-1, which GODEBUG=fips140=only forbids; list x5t#S256 or x5c in CertificateHeader instead")
-		}
-	}()
-	sum := sha1.Sum(der) //nolint:gosec // RFC 7515 defines it so. It names the certificate; the server compares more than that.
-	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
 // describe adds the names of the files to an error.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/assertion"
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
@@ -213,7 +214,7 @@ func publicKey(ctx context.Context, source KeySource) (json.RawMessage, error) {
 		members["alg"] = key.Algorithm()
 	}
 	if signing.Certificate != nil {
-		certificate, err := certificateHeader(signing, []string{"x5c", "x5t#S256"}) // They are the same in a JWK.
+		certificate, err := assertion.CertificateHeader(signing.Signer, signing.Certificate, signing.Chain, []string{"x5c", "x5t#S256"})
 		if err != nil {
 			return nil, err
 		}

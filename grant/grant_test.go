@@ -219,7 +219,7 @@ func TestG10_SignedJWT(t *testing.T) {
 		"with names": {func(a *grant.SignedJWT) { a.KeyID, a.Type = "k", "at+jwt" }, `{"kid":"k","typ":"at+jwt"}`, `{"aud":"https://auth.example","iss":"i"}`, ""},
 		"names of the key": {func(a *grant.SignedJWT) {
 			a.Key = func(context.Context) (*clientauth.SigningKey, error) {
-				return &clientauth.SigningKey{Signer: key, KeyID: "own", Algorithm: "ES256", Certificate: &x509.Certificate{Raw: []byte("c")}}, nil
+				return &clientauth.SigningKey{Signer: key, KeyID: "own", Algorithm: "ES256", Certificate: &x509.Certificate{Raw: []byte("c"), PublicKey: key.Public()}}, nil
 			}
 		}, `{"kid":"own","typ":"JWT","x5t#S256":"Ln0sA6lQeuJl7PW1NWiFpTOTogKdJBOUmXJloaJa78Y"}`, `{"aud":"https://auth.example","iss":"i"}`, ""},
 		"no key": {func(a *grant.SignedJWT) { a.Key = nil }, "", "", "there is no key; set Key in the SignedJWT"},
@@ -231,9 +231,9 @@ func TestG10_SignedJWT(t *testing.T) {
 		"no audience":     {func(a *grant.SignedJWT) { a.Audience = "" }, "", "", "the Audience of the SignedJWT is empty; set it"},
 		"a short life":    {func(a *grant.SignedJWT) { a.Lifetime = 1 }, "", "", "the Lifetime is less than a second; set it to zero for a minute"},
 		"another key's":   {func(a *grant.SignedJWT) { a.Algorithm = "RS256" }, "", "", "RS256 doesn't fit a P-256 key"},
-		"a claim of ours": {func(a *grant.SignedJWT) { a.Claims = map[string]any{"exp": 1} }, "", "", "the Claims of the SignedJWT contain exp, which it sets by itself; remove it there"},
-		"a claim sub":     {func(a *grant.SignedJWT) { a.Claims = map[string]any{"sub": 1} }, "", "", "the Claims of the SignedJWT contain sub, which"},
-		"unwritable":      {func(a *grant.SignedJWT) { a.Claims = map[string]any{"x": func() {}} }, "", "", "the claims can't be written as JSON"},
+		"a claim of ours": {func(a *grant.SignedJWT) { a.Claims = map[string]any{"exp": 1} }, "", "", "the Claims of the SignedJWT contain \"exp\", which the library sets; remove it"},
+		"a claim sub":     {func(a *grant.SignedJWT) { a.Claims = map[string]any{"sub": 1} }, "", "", "the Claims of the SignedJWT contain \"sub\", which"},
+		"unwritable":      {func(a *grant.SignedJWT) { a.Claims = map[string]any{"x": func() {}} }, "", "", `"x" in the Claims of the SignedJWT can't be written as JSON`},
 	} {
 		a := good
 		test.change(&a)

@@ -3,21 +3,15 @@ package grant
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	"github.com/seed-5bfa0880/clientcredentials/internal/assertion"
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
-
-// defaultLifetime is short, because an assertion is used at once.
-const defaultLifetime = time.Minute
 
 // signerKey is the key of an *atomic.Pointer[string] in a context, in which a SignedJWT says
 // with which key it has signed.
@@ -44,16 +38,16 @@ type SignedJWT struct {
 	// its token endpoint. Required.
 	Audience string
 
-	// Claims are further claims, such as scope. They can't be those that a SignedJWT sets by
-	// itself: iss, sub, aud, exp, iat, jti.
+	// Claims are further claims, such as scope. It is an error if they contain one that the
+	// library sets, unless Replace lists it: iss, sub, aud, exp, iat and jti.
 	Claims map[string]any
 
-	// Lifetime is the time from making an assertion to its exp, at least a second. Zero:
-	// a minute.
-	Lifetime time.Duration
-
-	// Type is the typ in the header. Empty: "JWT".
-	Type string
+	// Replace, Lifetime, Type, CertificateHeader and Header are as in clientauth.PrivateKeyJWT.
+	Replace           []string
+	Lifetime          time.Duration
+	Type              string
+	CertificateHeader []string
+	Header            map[string]any
 }
 
 // Source returns a source of such assertions, for JWTBearer.Assertion. A TokenExchange can
@@ -66,7 +60,6 @@ func (a SignedJWT) Source() clientauth.SecretSource {
 }
 
 func (a SignedJWT) sign(ctx context.Context) (string, error) {
-	lifetime := cmp.Or(a.Lifetime, defaultLifetime)
 	switch {
 	case a.Key == nil:
 		return "", errors.New("there is no key; set Key in the SignedJWT")
@@ -74,25 +67,6 @@ func (a SignedJWT) sign(ctx context.Context) (string, error) {
 		return "", errors.New("the Issuer of the SignedJWT is empty; set it")
 	case a.Audience == "":
 		return "", errors.New("the Audience of the SignedJWT is empty; set it")
-	case lifetime < time.Second:
-		return "", errors.New("the Lifetime is less than a second; set it to zero for a minute")
-	}
-	now := time.Now()
-	claims := map[string]any{
-		"iss": a.Issuer,
-		"aud": a.Audience, // Only one, so that no other server accepts it.
-		"iat": now.Unix(), // Rounded down, so that it isn't in the future.
-		"jti": rand.Text(),
-		"exp": now.Add(lifetime).Unix(),
-	}
-	for _, name := range slices.Sorted(maps.Keys(a.Claims)) {
-		if _, reserved := claims[name]; reserved || name == "sub" {
-			return "", fmt.Errorf("the Claims of the SignedJWT contain %s, which it sets by itself; remove it there", name)
-		}
-	}
-	maps.Copy(claims, a.Claims)
-	if a.Subject != "" {
-		claims["sub"] = a.Subject
 	}
 	signing, err := a.Key(ctx)
 	if err != nil {
@@ -105,17 +79,18 @@ func (a SignedJWT) sign(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	header := map[string]any{"typ": cmp.Or(a.Type, "JWT")}
+	header, err := assertion.CertificateHeader(signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
+	if err != nil {
+		return "", err
+	}
 	keyID := cmp.Or(a.KeyID, signing.KeyID)
 	if keyID != "" {
 		header["kid"] = keyID
-	}
-	if signing.Certificate != nil {
-		header["x5t#S256"] = jws.Digest(signing.Certificate.Raw)
 	}
 	if signer, ok := ctx.Value(signerKey{}).(*atomic.Pointer[string]); ok {
 		id := strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
 		signer.Store(&id)
 	}
-	return key.Sign(header, claims)
+	content := assertion.Content{Owner: "the SignedJWT", Issuer: a.Issuer, Subject: a.Subject, Audience: a.Audience, Type: a.Type, Lifetime: a.Lifetime, Header: a.Header, Claims: a.Claims, Replace: a.Replace}
+	return content.Sign(key, header)
 }
