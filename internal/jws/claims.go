@@ -12,10 +12,11 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
-// Claims are those claims of a JWT (RFC 7519, Section 4.1) that say whose it is and when it
-// ends. Nobody has verified them.
+// Claims are those claims of a JWT (RFC 7519, Section 4.1) that say whose it is, which one it
+// is and when it ends. Nobody has verified them.
 type Claims struct {
 	Issuer, Subject string
+	ID              string    // jti; empty: it has none
 	Expiry          time.Time // zero: it doesn't say
 }
 
@@ -73,12 +74,13 @@ func UnverifiedClaims(token string) (Claims, error) {
 	var claims struct {
 		Issuer  string   `json:"iss"`
 		Subject string   `json:"sub"`
+		ID      string   `json:"jti"`
 		Expiry  *float64 `json:"exp"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return Claims{}, errors.New("it is not a JWT with iss, sub and exp as RFC 7519 defines them")
+		return Claims{}, errors.New("it is not a JWT with iss, sub, jti and exp as RFC 7519 defines them")
 	}
-	c := Claims{Issuer: claims.Issuer, Subject: claims.Subject}
+	c := Claims{Issuer: claims.Issuer, Subject: claims.Subject, ID: claims.ID}
 	if claims.Expiry != nil {
 		// A fraction of a second is dropped. What lies beyond the year 9999 is as good as that.
 		c.Expiry = time.Unix(int64(max(0, math.Min(*claims.Expiry, 253402300799))), 0)

@@ -38,6 +38,7 @@ func TestUnverifiedClaims(t *testing.T) {
 	for payload, want := range map[string]Claims{
 		`{"iss":"a","sub":"b","exp":1700000000}`: {Issuer: "a", Subject: "b", Expiry: time.Unix(1700000000, 0)},
 		`{"exp":1700000000.9,"x":[1]}`:           {Expiry: time.Unix(1700000000, 0)},
+		`{"jti":"j","sub":"b"}`:                  {Subject: "b", ID: "j"},
 		`{"exp":1.7e9}`:                          {Expiry: time.Unix(1700000000, 0)},
 		`{"exp":-5}`:                             {Expiry: time.Unix(0, 0)},
 		`{"exp":1e300}`:                          {Expiry: time.Unix(253402300799, 0)},
@@ -48,7 +49,7 @@ func TestUnverifiedClaims(t *testing.T) {
 		require.NoError(t, err, payload)
 		require.Equal(t, want, claims, payload)
 	}
-	for _, text := range []string{"", "a.b", "a.b.c.d", "a.+.c", "a.e30.c c", "a+.e30.c", jwt(""), jwt("[]"), jwt(`"x"`), jwt(`{"exp":"1700000000"}`), jwt(`{"iss":1}`), jwt(`{"sub":["CANARY"]}`), jwt("{} {}")} {
+	for _, text := range []string{"", "a.b", "a.b.c.d", "a.+.c", "a.e30.c c", "a+.e30.c", "+.e30.", "e30.e30.=", "e30.e3\n0.", "e30\r\n.e30.", "e30.e30.c2ln\n", jwt(""), jwt(`{"jti":1}`), jwt("[]"), jwt(`"x"`), jwt(`{"exp":"1700000000"}`), jwt(`{"iss":1}`), jwt(`{"sub":["CANARY"]}`), jwt("{} {}")} {
 		_, err := UnverifiedClaims(text)
 		require.Error(t, err, text)
 		require.NotContains(t, err.Error(), "CANARY")
