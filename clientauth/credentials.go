@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"unicode"
 
 	"github.com/seed-5bfa0880/clientcredentials"
-	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
@@ -51,10 +49,10 @@ func CredentialsFiles(idFile, secretFile string) CredentialsSource {
 }
 
 // readValue returns the value in a file.
-func readValue(path string, v valueOf) (string, error) { return parseFile(path, v.parse) }
+func readValue(path string, v keyfile.ValueOf) (string, error) { return parseFile(path, v.Parse) }
 
 // readCredentials reads two files with read until they belong together.
-func readCredentials(idFile, secretFile string, read func(path string, v valueOf) (string, error)) (c Credentials, err error) {
+func readCredentials(idFile, secretFile string, read func(path string, v keyfile.ValueOf) (string, error)) (c Credentials, err error) {
 	for range maxReadings {
 		// Reading fails if the directory that a symbolic link has led to is gone.
 		if c.ClientID, err = read(idFile, clientID); err != nil {
@@ -75,7 +73,7 @@ func readCredentials(idFile, secretFile string, read func(path string, v valueOf
 	return Credentials{}, err
 }
 
-const clientID valueOf = "client identifier"
+const clientID keyfile.ValueOf = "client identifier"
 
 // CredentialsFile returns a source that reads a JSON file at each call. The client
 // identifier and the client secret are its members client_id and client_secret, as in the
@@ -100,10 +98,10 @@ func parseCredentials(data []byte) (Credentials, error) {
 		err = strictjson.Unmarshal(text, &c)
 	}
 	if err == nil {
-		err = clientID.check(c.ClientID, invisible.Is)
+		err = clientID.CheckVisible(c.ClientID)
 	}
 	if err == nil && c.ClientSecret != "" {
-		err = valueOf("secret").check(c.ClientSecret, invisible.Is)
+		err = keyfile.ValueOf("secret").CheckVisible(c.ClientSecret)
 	}
 	if err != nil {
 		return Credentials{}, err
@@ -178,7 +176,7 @@ func (a *identified) credentials(ctx context.Context) (Credentials, error) {
 	}
 	c, err := a.source(ctx)
 	if err == nil {
-		err = clientID.check(c.ClientID, unicode.IsControl)
+		err = clientID.Check(c.ClientID)
 	}
 	return c, err
 }

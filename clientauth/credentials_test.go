@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	cct "github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -120,7 +121,7 @@ func TestK8_FilesAreNeverMixed(t *testing.T) {
 		"the last fails":    {fails: func(n int) bool { return n%3 == 0 }, err: broken.Error()},
 	} {
 		current, readings := 1, 0
-		c, err := readCredentials("client_id", "client_secret", func(path string, v valueOf) (string, error) {
+		c, err := readCredentials("client_id", "client_secret", func(path string, v keyfile.ValueOf) (string, error) {
 			readings++
 			if test.replaced != nil && test.replaced(readings) {
 				current++
@@ -128,7 +129,7 @@ func TestK8_FilesAreNeverMixed(t *testing.T) {
 			if test.fails != nil && test.fails(readings) {
 				return "", broken
 			}
-			return v.parse([]byte(generation(current)[path]))
+			return v.Parse([]byte(generation(current)[path]))
 		})
 		if test.err != "" {
 			require.ErrorContains(t, err, test.err, name)

@@ -5,13 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/url"
 	"strings"
-	"unicode"
 
 	"github.com/seed-5bfa0880/clientcredentials"
-	"github.com/seed-5bfa0880/clientcredentials/internal/invisible"
 	"github.com/seed-5bfa0880/clientcredentials/internal/keyfile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
@@ -34,36 +31,11 @@ type SecretSource func(ctx context.Context) (string, error)
 // zero width space: it got there by mistake. The error names the file and the character. A
 // SecretSource of your own may return such a secret, except for control characters.
 func SecretFile(path string) SecretSource {
-	return func(context.Context) (string, error) { return parseFile(path, valueOf("secret").parse) }
+	return func(context.Context) (string, error) { return parseFile(path, keyfile.ValueOf("secret").Parse) }
 }
 
-// A valueOf is what a value is, in the words that errors use: a secret, or a client
-// identifier.
-type valueOf string
-
-// parse returns the value in the content of a file.
-func (v valueOf) parse(data []byte) (string, error) {
-	value := strings.TrimSuffix(strings.TrimSuffix(string(keyfile.Text(data)), "\n"), "\r")
-	if err := v.check(value, invisible.Is); err != nil {
-		return "", err
-	}
-	return value, nil
-}
-
-// check reports a value that is empty, or its first character that is wrong.
-func (v valueOf) check(value string, isWrong func(rune) bool) error {
-	if value == "" {
-		return fmt.Errorf("the %s is empty", v)
-	}
-	if found := invisible.Find(value, isWrong); found != "" {
-		return fmt.Errorf("the %[1]s contains %[2]s; remove it where the %[1]s is stored", v, found)
-	}
-	return nil
-}
-
-// checkSecret reports certain mistakes only. RFC 6749, Appendix A.2, allows printable
-// ASCII, but servers accept more.
-func checkSecret(secret string) error { return valueOf("secret").check(secret, unicode.IsControl) }
+// checkSecret reports mistakes that can't be meant.
+func checkSecret(secret string) error { return keyfile.ValueOf("secret").Check(secret) }
 
 // clientSecret returns the secret of source, or that of the Config if there is no
 // source, and sets attempt.CredentialID.

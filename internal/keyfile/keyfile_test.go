@@ -162,3 +162,26 @@ func TestK4_Find(t *testing.T) {
 		require.Equal(t, want, invisible.Find(string(Text([]byte(text))), invisible.Is), "%q", text)
 	}
 }
+
+func TestK4_Secret(t *testing.T) {
+	for content, want := range map[string]struct{ secret, err string }{
+		"secret":             {"secret", ""},
+		"secret\r\n":         {"secret", ""},
+		"\ufeff two words\n": {" two words", ""},
+		"":                   {"", "the secret is empty"},
+		"\n":                 {"", "the secret is empty"},
+		"sec\u200bret":       {"", "the secret contains a zero width space (U+200B)"},
+		"secret\n\n":         {"", "the secret contains a line break (U+000A)"},
+	} {
+		secret, err := ValueOf("secret").Parse([]byte(content))
+		require.Equal(t, want.secret, secret)
+		if want.err == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, want.err)
+	}
+	require.NoError(t, ValueOf("secret").Check("sec\u200bret"))
+	require.ErrorContains(t, ValueOf("secret").Check("sec\x00ret"), "the secret contains a NUL")
+	require.ErrorContains(t, ValueOf("secret").Check(""), "the secret is empty")
+}
