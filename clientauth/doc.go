@@ -32,8 +32,9 @@
 //
 // # What to choose
 //
-// Choose [Assertion] if the platform gives each workload an identity, as Kubernetes
-// and SPIFFE do, and the server trusts the platform. Then there is no key to keep.
+// Choose [Assertion] if the platform gives each workload an identity, as Kubernetes, CI
+// systems and clouds do, and the server trusts the platform. Then there is no key to keep.
+// Package workload gets the assertion.
 //
 // Otherwise choose [TLSClientAuth] or [PrivateKeyJWT], as RFC 9700, Section 2.5,
 // recommends. The server knows only a public key, and what is in a request is of no use to
