@@ -178,8 +178,9 @@ check-docs: tools ## links and code in *.md are right; docs/cases.md fits the te
 # actionlint uses shellcheck and pyflakes if they happen to be installed. The result
 # must not depend on that.
 .PHONY: check-workflows
-check-workflows: tools ## actionlint finds nothing in the workflows for GitHub
+check-workflows: tools ## actionlint finds nothing in the workflows for GitHub, and actions are pinned
 	@actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
+	@! grep -n 'uses: ' .github/workflows/*.yml | grep -vE '@[0-9a-f]{40} # v[0-9.]+$$'
 
 .PHONY: apidiff
 apidiff: tools ## compare our exported API with that of x/oauth2/clientcredentials
