@@ -43,7 +43,7 @@ each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(2)); 
 
 # Cheap sections come first, so that mistakes show early.
 SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
-	check-workflows apidiff test-tools cover test-platforms test-modules test-fuzz test-servers
+	check-workflows apidiff test-tools cover test-upstream test-platforms test-modules test-fuzz test-servers
 
 .PHONY: test
 test: ## everything that CI checks
@@ -58,6 +58,18 @@ test: ## everything that CI checks
 .PHONY: test-modules
 test-modules: ## go test -race in every module that needs no server
 	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),go test -race -timeout $(TIMEOUT) ./...)
+
+# go.mod asks for the oldest x/oauth2 that works, because every user gets what it asks for.
+# The other tests run with that one.
+NEWEST_OAUTH2 := v0.38.0
+
+.PHONY: test-upstream
+test-upstream: | bin ## compare the core with the newest x/oauth2
+	@cp go.mod bin/newest.mod
+	cp go.sum bin/newest.sum
+	go mod edit -require golang.org/x/oauth2@$(NEWEST_OAUTH2) bin/newest.mod
+	go mod tidy -modfile bin/newest.mod
+	go test -modfile bin/newest.mod -timeout $(TIMEOUT) -skip 'Simulation|TestFleetFigures|TestFootprint' .
 
 # The go command caches results without regard to files of other modules, which the
 # tests of the tools read.
