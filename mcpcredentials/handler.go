@@ -36,11 +36,15 @@ const (
 	maxQuoted = 200
 )
 
-// A Handler gets the tokens for one MCP server. It is an auth.OAuthHandler, for
-// mcp.StreamableClientTransport. Give the same Handler to all transports that connect to that
-// server: they share one token.
+// A Handler gets the tokens for one MCP server. All sessions with that server should use the
+// same Handler: then they share one token.
 //
-// Call New to get a Handler. All methods are safe for concurrent use.
+// Call New to get a Handler, and then Transport for each session. All methods are safe for
+// concurrent use.
+//
+// A Handler is also an auth.OAuthHandler, for programs that need an HTTPClient of their own in
+// mcp.StreamableClientTransport. The SDK then puts the tokens into requests by itself, which
+// has some disadvantages: see Transport.
 type Handler struct {
 	resource string                   // the resource identifier of the MCP server
 	address  *url.URL                 // the same
@@ -79,8 +83,8 @@ var _ auth.OAuthHandler = (*Handler)(nil)
 // certificates of a ClientAuth can be rotated as usual. HTTPClient is used for token requests
 // and for metadata.
 //
-// DPoP is an error, because the MCP SDK can only send bearer tokens: see the package
-// documentation.
+// New sends nothing. It is an error if the resource can't be that of an MCP server, or if there
+// is no Issuer. What else is wrong with conf is reported by the first call that needs a token.
 func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	address, err := url.Parse(resource)
 	switch {
@@ -88,8 +92,6 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 		return nil, errors.New("oauth2: the Config for the MCP server is nil; set at least ClientID, Issuer, and ClientSecret or ClientAuth")
 	case conf.Issuer == "":
 		return nil, errors.New("oauth2: Config.Issuer is empty; set it to the issuer identifier of the authorization server that has registered the client, so that an MCP server can't name another one")
-	case conf.DPoP != nil:
-		return nil, errors.New("oauth2: Config.DPoP is set, and the MCP SDK can only send bearer tokens; remove it, or set StreamableClientTransport.HTTPClient to Config.Client instead of using a Handler")
 	case err != nil || address.Host == "" || address.Fragment != "" || address.User != nil || origin.IsCleartext(address):
 		// The rest is checked by DiscoverResource, before it sends anything.
 		return nil, errors.New("oauth2: the resource of the MCP server can't be used; write it like https://mcp.example.com/mcp, without user name and fragment; http is for this host only")
@@ -110,13 +112,21 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	return h, nil
 }
 
+// errDPoP is the error of the methods for the SDK, which would send a bound token as a bearer
+// token.
+var errDPoP = errors.New("oauth2: Config.DPoP is set, and an OAuthHandler of the MCP SDK can only supply bearer tokens; use the transport that Handler.Transport returns, or remove DPoP")
+
 // TokenSource returns a source of the current token, or nil until Authorize has been called:
 // the MCP server's answer to a request without a token says where its metadata is. The token
-// source waits for a token until ctx is done, and requests nothing for a Target in ctx.
+// source waits for a token until ctx is done, and requests nothing for a Target in ctx. It is an
+// error if Config.DPoP is set.
 func (h *Handler) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
+	if h.conf.DPoP != nil {
+		return nil, errDPoP
+	}
 	source := h.source.Load()
 	if source == nil {
-		return nil, nil //nolint:nilnil // The interface wants it.
+		return nil, nil //nolint:nilnil // The SDK then sends no token.
 	}
 	return &tokens{withoutTarget(ctx), source}, nil
 }
@@ -141,17 +151,26 @@ func withoutTarget(ctx context.Context) context.Context {
 //
 //   - Without a token in req it asks for the metadata of the MCP server and of the authorization
 //     server, unless that has been done before.
-//   - With a token that has been replaced since, there is nothing to do.
+//   - If the token in req has been replaced since, there is nothing to do.
 //   - If the MCP server asks for other scopes, Config.Challenged decides, as with Client: at
 //     most once in 30 seconds. Scopes in a 401, or in a 403 without an error code, are taken
 //     for insufficient_scope.
-//   - A 401 otherwise drops the token, as by Source.Reject: at most once in 30 seconds.
+//   - Otherwise a 401 drops the token, as by Source.Reject: at most once in 30 seconds.
 //
 // It waits no longer than ctx allows. Discovery and token requests that it has begun go on
-// for other callers.
+// for other callers. It is an error if Config.DPoP is set.
 func (h *Handler) Authorize(ctx context.Context, req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
-	if err := h.check(req, resp); err != nil {
+	if h.conf.DPoP != nil {
+		return errDPoP
+	}
+	return h.answer(ctx, req.URL, req.Header.Get("Authorization"), resp)
+}
+
+// answer is Authorize for a request with that Authorization value. It leaves the body of resp
+// alone.
+func (h *Handler) answer(ctx context.Context, address *url.URL, authorization string, resp *http.Response) error {
+	if err := h.check(address, resp); err != nil {
 		return err
 	}
 	ctx = withoutTarget(ctx)
@@ -159,42 +178,40 @@ func (h *Handler) Authorize(ctx context.Context, req *http.Request, resp *http.R
 	if err != nil {
 		return err
 	}
+	_, refused, _ := strings.Cut(authorization, " ")
 	token, err := source.TokenContext(ctx)
-	refused := req.Header.Get("Authorization")
-	if err != nil || !isIn(refused, token) {
+	if err != nil || token.AccessToken != refused {
 		return err
 	}
-	if err := judge(ctx, source, req.URL, resp); err != nil {
+	if err := judge(ctx, source, address, resp); err != nil {
 		return err
 	}
 	if token, err = source.TokenContext(ctx); err != nil {
 		return err
 	}
-	if isIn(refused, token) {
+	if token.AccessToken == refused {
 		return refusal(resp)
 	}
 	return nil
 }
 
-// isIn reports whether an Authorization value has that token, in the form in which the SDK
-// sends it.
-func isIn(authorization string, token *oauth2.Token) bool {
-	return authorization == "Bearer "+token.AccessToken
-}
-
 // check reports why a token can't be for the request: a Handler is for one MCP server, and its
 // answer must not come from where that server redirects to.
-func (h *Handler) check(req *http.Request, resp *http.Response) error {
-	answered := req.URL
+func (h *Handler) check(address *url.URL, resp *http.Response) error {
+	answered := address
 	if resp.Request != nil && resp.Request.URL != nil {
 		answered = resp.Request.URL
 	}
-	for _, u := range []*url.URL{req.URL, answered} {
+	for _, u := range []*url.URL{address, answered} {
 		if !h.covers(u) {
-			return fmt.Errorf("oauth2: the request went to %s, and the Handler is for %s; make a Handler for each MCP server, and give the transport the address to which its server redirects", redact.Quote(redact.Address(u), maxQuoted), redact.Quote(redact.Address(h.address), maxQuoted))
+			return h.errElsewhere(u)
 		}
 	}
 	return nil
+}
+
+func (h *Handler) errElsewhere(u *url.URL) error {
+	return fmt.Errorf("oauth2: the request goes to %s, and the Handler is for %s; make a Handler for each MCP server, and if the server redirects, use the final address", redact.Quote(redact.Address(u), maxQuoted), redact.Quote(redact.Address(h.address), maxQuoted))
 }
 
 // covers reports whether u is the MCP server, or below its resource identifier.
@@ -207,7 +224,9 @@ func (h *Handler) covers(u *url.URL) bool {
 // judge lets the library deal with the answer to a request with the current token of source:
 // it drops the token, or gets another one, by the same rules as for any other API.
 func judge(ctx context.Context, source *clientcredentials.Source, address *url.URL, resp *http.Response) error {
-	transport := &clientcredentials.Transport{Source: source, Base: &verdict{resp}}
+	answer := *resp
+	answer.Body = http.NoBody // The caller closes the body.
+	transport := &clientcredentials.Transport{Source: source, Base: &verdict{&answer}}
 	req := (&http.Request{Method: http.MethodGet, URL: address, Header: make(http.Header)}).WithContext(ctx)
 	again, err := transport.RoundTrip(req)
 	if err != nil {
@@ -373,6 +392,7 @@ func complete(metadata *clientcredentials.ServerMetadata, conf *clientcredential
 	found.EarlyRefresh = conf.EarlyRefresh
 	found.Retry = conf.Retry
 	found.Origins = conf.Origins
+	found.DPoP = conf.DPoP
 	found.Challenged = conf.Challenged
 	found.Store = conf.Store
 	found.Observer = conf.Observer

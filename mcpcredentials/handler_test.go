@@ -1,0 +1,820 @@
+package mcpcredentials
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/clientauth"
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
+)
+
+// requireCall calls a tool, which must succeed.
+func requireCall(t *testing.T, session *mcp.ClientSession, tool string) {
+	t.Helper()
+	text, err := call(t.Context(), session, tool)
+	require.NoError(t, err)
+	require.Equal(t, tool+" done", text)
+}
+
+// A client of the SDK connects, lists tools and calls one, with one token.
+func TestM1_Session(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		w := listen(t)
+		session, err := connect(t, use(w, w.handler(t)))
+		require.NoError(t, err)
+		tools, err := session.ListTools(t.Context(), nil)
+		require.NoError(t, err)
+		require.Len(t, tools.Tools, 2)
+		requireCall(t, session, "read")
+		require.NoError(t, session.Close())
+
+		require.Equal(t, 1, w.auth.TokenRequests())
+		require.Equal(t, []string{w.endpoint}, w.auth.Requests()[0].Form["resource"])
+		require.Equal(t, []string{"/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-authorization-server"}, w.asked())
+		for i, authorization := range w.received() {
+			require.Equal(t, i > 0, authorization != "", "only the first request has no token")
+		}
+	})
+}
+
+// In a session of a day, tokens that live for 10 minutes are replaced in the background: no
+// request is refused, and no call waits for a token.
+func TestM2_LongSession(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			w.auth.TokenLifetime = 10 * time.Minute
+			w.auth.Latency = 2 * time.Second
+			session, err := connect(t, use(w, w.handler(t)))
+			require.NoError(t, err)
+			connected := len(w.received())
+			for range 24 * 60 {
+				time.Sleep(time.Minute)
+				before := time.Now()
+				requireCall(t, session, "read")
+				require.Less(t, time.Since(before), time.Second)
+			}
+			require.Len(t, w.received(), connected+24*60, "no request was repeated")
+			require.InDelta(t, 24*60/8, w.auth.TokenRequests(), 20)
+			for _, request := range w.auth.Requests() {
+				require.Equal(t, []string{w.endpoint}, request.Form["resource"])
+			}
+			require.NoError(t, session.Close())
+			synctest.Wait()
+		})
+	})
+}
+
+// A token that is revoked during a session is replaced, whatever the 401 says.
+func TestM3_RevokedToken(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		for _, said := range []string{
+			"", "Bearer", `Bearer error="invalid_token"`, `Bearer scope="files:read"`, `Basic realm="x", Bearer realm="y"`,
+			`Bearer resource_metadata="https://evil.example/"`, `DPoP algs="ES256"`, `"=,,`,
+		} {
+			t.Run(said, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				w.challenge = func() string { return said }
+				session, err := connect(t, use(w, w.handler(t)))
+				require.NoError(t, err)
+				requireCall(t, session, "read")
+				w.auth.RevokeAll()
+				requireCall(t, session, "read")
+				require.Equal(t, 2, w.auth.TokenRequests())
+			})
+		}
+	})
+}
+
+// A stream that the SDK opens again gets a new token, too. The SDK calls no OAuthHandler then.
+func TestM3_RevokedTokenOfAStream(t *testing.T) {
+	t.Parallel()
+	w := listen(t)
+	h := w.handler(t)
+	client := h.Transport(w.network.Transport).HTTPClient
+	get := func() int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.endpoint, http.NoBody)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	w.refuse = func(rw http.ResponseWriter, _ *http.Request) bool { rw.WriteHeader(http.StatusTeapot); return true }
+	require.Equal(t, http.StatusTeapot, get(), "the token comes with the first request")
+	w.auth.RevokeAll()
+	require.Equal(t, http.StatusTeapot, get())
+	require.Equal(t, 2, w.auth.TokenRequests())
+
+	// A body that can't be read again isn't sent again.
+	w.auth.RevokeAll()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.endpoint, struct{ *strings.Reader }{strings.NewReader("{}")})
+	require.NoError(t, err)
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+	client.CloseIdleConnections()
+}
+
+// An MCP server that refuses every token causes one new token in 30 seconds, and a session
+// that is refused for a while goes on afterwards.
+func TestM3_EveryTokenIsRefused(t *testing.T) {
+	for status, want := range map[int]string{http.StatusUnauthorized: "answered 401", http.StatusForbidden: "answered 403"} {
+		t.Run(want, func(t *testing.T) {
+			eachWay(t, func(t *testing.T, use way) {
+				testkit.Bubble(t, func(t *testing.T) {
+					w := inMemory(t)
+					session, err := connect(t, use(w, w.handler(t)))
+					require.NoError(t, err)
+					requireCall(t, session, "read")
+					var refusing atomic.Bool
+					refusing.Store(true)
+					_, _ = session, use
+					w.refuse = func(rw http.ResponseWriter, _ *http.Request) bool {
+						if refusing.Load() {
+							rw.WriteHeader(status)
+						}
+						return refusing.Load()
+					}
+					// Another session drops the token.
+					h := w.handler(t)
+					first, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.endpoint, strings.NewReader("{}"))
+					require.NoError(t, err)
+					client := h.Transport(w.network.Transport).HTTPClient
+					for range 100 {
+						again := first.Clone(t.Context())
+						again.Body, _ = first.GetBody()
+						resp, err := client.Do(again)
+						require.NoError(t, err)
+						resp.Body.Close()
+						require.Equal(t, status, resp.StatusCode)
+						time.Sleep(time.Second)
+					}
+					if status == http.StatusUnauthorized {
+						require.InDelta(t, 100/30+2, w.auth.TokenRequests(), 1)
+					} else {
+						require.Equal(t, 2, w.auth.TokenRequests())
+						_, err = call(t.Context(), session, "read")
+						require.ErrorContains(t, err, want)
+					}
+					refusing.Store(false)
+					if status == http.StatusForbidden {
+						requireCall(t, session, "read")
+					}
+					require.NoError(t, session.Close())
+				})
+			})
+		})
+	}
+}
+
+// The MCP server gets the scopes that it asks for if the program lists them, and no others. A
+// refused call doesn't end the session.
+func TestM4_StepUp(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		for _, test := range []struct {
+			name    string
+			allowed []string // nil: Config.Challenged is nil
+			needed  string
+			want    string // scope of the last token request; with ! the call fails
+		}{
+			{"listed", []string{"files:write"}, "files:write", "files:read files:write"},
+			{"listed, with the old one", []string{"files:write"}, "files:read files:write", "files:read files:write"},
+			{"more listed than asked for", []string{"admin", "files:write"}, "files:write", "files:read files:write"},
+			{"only one of two listed", []string{"files:write"}, "files:write admin", "!files:read files:write"},
+			{"not listed", []string{"files:read", "files:writ"}, "files:write", "!files:read"},
+			{"an empty list", []string{}, "files:write", "!files:read"},
+			{"no list", nil, "files:write", "!files:read"},
+			{"letter case", []string{"Files:Write"}, "files:write", "!files:read"},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				w.toolScopes = map[string]string{"write": test.needed}
+				session, err := connect(t, use(w, w.handler(t, func(c *clientcredentials.Config) {
+					c.Scopes = []string{"files:read"}
+					if test.allowed != nil {
+						c.Challenged = clientcredentials.ScopeChallenge(test.allowed...)
+					}
+				})))
+				require.NoError(t, err)
+				requireCall(t, session, "read")
+				want, fails := strings.CutPrefix(test.want, "!")
+				_, err = call(t.Context(), session, "write")
+				requests := w.auth.Requests()
+				require.Equal(t, want, requests[len(requests)-1].Form.Get("scope"))
+				require.Equal(t, []string{w.endpoint}, requests[len(requests)-1].Form["resource"])
+				require.LessOrEqual(t, len(requests), 2)
+				if !fails {
+					require.NoError(t, err)
+					requireCall(t, session, "write")
+					require.Len(t, w.auth.Requests(), 2, "the scopes stay")
+					return
+				}
+				require.Error(t, err)
+				if len(requests) == 1 {
+					require.ErrorContains(t, err, `answered 403 "insufficient_scope" and wants the scopes "`+test.needed+`"; allow them with`)
+					requireCall(t, session, "read")
+				}
+				require.Len(t, w.auth.Requests(), len(requests))
+			})
+		}
+	})
+}
+
+// Scopes in the first 401, and in a 403 of the SDK's middleware, which has no error code, are
+// treated in the same way.
+func TestM4_ScopesOfThe401(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		w := listen(t)
+		w.challenge = func() string { return `Bearer scope="files:write admin"` }
+		w.toolScopes = map[string]string{"write": "files:write"}
+		session, err := connect(t, use(w, w.handler(t, func(c *clientcredentials.Config) {
+			c.Scopes = []string{"files:read"}
+			c.Challenged = clientcredentials.ScopeChallenge("files:write", "files:delete")
+		})))
+		require.NoError(t, err)
+		requireCall(t, session, "write")
+		require.Len(t, w.auth.Requests(), 1)
+		require.Equal(t, "files:read files:write", w.auth.Requests()[0].Form.Get("scope"))
+
+		w.refuse = func(rw http.ResponseWriter, r *http.Request) bool {
+			token, _ := w.auth.Introspect(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+			lacks := !slices.Contains(token.Scopes, "files:delete")
+			if lacks {
+				rw.Header().Set("WWW-Authenticate", `Bearer scope="files:delete"`)
+				rw.WriteHeader(http.StatusForbidden)
+			}
+			return lacks
+		}
+		requireCall(t, session, "read")
+		require.Len(t, w.auth.Requests(), 2)
+	})
+}
+
+// A program's own function may ask for anything but the token of another resource.
+func TestM4_ResourceOfTheProgramsFunction(t *testing.T) {
+	t.Parallel()
+	for name, target := range map[string]*clientcredentials.Target{
+		"only scopes":         {Scopes: []string{"files:write"}},
+		"another resource":    {Scopes: []string{"files:write"}, Resources: []string{"https://other.example"}},
+		"no resource":         {Scopes: []string{"files:write"}, Resources: []string{}},
+		"in Params":           {Scopes: []string{"files:write"}, Params: map[string][]string{"resource": {"https://other.example"}}},
+		"removed from Params": {Scopes: []string{"files:write"}, Params: map[string][]string{"resource": nil}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := listen(t)
+			w.toolScopes = map[string]string{"write": "files:write"}
+			session, err := connect(t, ways["Transport"](w, w.handler(t, func(c *clientcredentials.Config) {
+				c.Challenged = func(context.Context, *clientcredentials.Challenge) (*clientcredentials.Target, error) {
+					return target, nil
+				}
+			})))
+			require.NoError(t, err)
+			requireCall(t, session, "write")
+			for _, request := range w.auth.Requests() {
+				require.Equal(t, []string{w.endpoint}, request.Form["resource"])
+			}
+		})
+	}
+	w := listen(t)
+	w.challenge = func() string { return `Bearer scope="x"` }
+	_, err := connect(t, ways["Transport"](w, w.handler(t, func(c *clientcredentials.Config) {
+		c.Challenged = func(context.Context, *clientcredentials.Challenge) (*clientcredentials.Target, error) {
+			return nil, errors.New("the program doesn't want that")
+		}
+	})))
+	require.ErrorContains(t, err, "oauth2: Config.Challenged: the program doesn't want that")
+}
+
+// requireNoToken checks that a session fails for that reason, and that no credentials were sent.
+func requireNoToken(t *testing.T, w *world, use way, want string, changes ...func(*clientcredentials.Config)) {
+	t.Helper()
+	_, err := connect(t, use(w, w.handler(t, changes...)))
+	require.ErrorContains(t, err, want)
+	require.NotContains(t, err.Error(), "s3cr3t")
+	require.Zero(t, w.auth.TokenRequests())
+	for _, authorization := range w.received() {
+		require.Empty(t, authorization)
+	}
+}
+
+// spy starts a server that must receive nothing.
+func spy(t *testing.T) string {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("it received %s %s", r.Method, r.URL)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// Only the program's issuer gets credentials, whatever the MCP server's metadata says.
+func TestM5_Issuer(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		evil := spy(t)
+		for name, listed := range map[string]func(issuer string) any{
+			"another issuer":     func(string) any { return []string{evil} },
+			"two others":         func(string) any { return []string{evil, evil + "/tenant"} },
+			"a slash more":       func(issuer string) any { return []string{issuer + "/"} },
+			"a path more":        func(issuer string) any { return []string{issuer + "/tenant"} },
+			"another scheme":     func(issuer string) any { return []string{strings.Replace(issuer, "http", "https", 1)} },
+			"letter case":        func(issuer string) any { return []string{strings.ToUpper(issuer)} },
+			"a user name":        func(issuer string) any { return []string{strings.Replace(issuer, "//", "//x@", 1)} },
+			"the name of a host": func(issuer string) any { return []string{strings.Replace(issuer, "127.0.0.1", "localhost", 1)} },
+			"none":               func(string) any { return []string{} },
+			"not a list":         func(issuer string) any { return issuer },
+			"null":               func(string) any { return nil },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				path, metadata := w.resourceMetadata()
+				metadata["authorization_servers"] = listed(w.issuer)
+				w.resourceMetadata = func() (string, map[string]any) { return path, metadata }
+				requireNoToken(t, w, use, "oauth2: no token for the MCP server: oauth2: cannot discover "+fmt.Sprintf("%q", w.endpoint))
+			})
+		}
+		t.Run("among others", func(t *testing.T) {
+			t.Parallel()
+			w := listen(t)
+			path, metadata := w.resourceMetadata()
+			metadata["authorization_servers"] = []string{evil, w.issuer, evil}
+			w.resourceMetadata = func() (string, map[string]any) { return path, metadata }
+			session, err := connect(t, use(w, w.handler(t)))
+			require.NoError(t, err)
+			requireCall(t, session, "read")
+		})
+	})
+}
+
+// The metadata of the authorization server must be that of the issuer. Without TokenURL it says
+// where credentials go; with TokenURL it isn't asked.
+func TestM5_ServerMetadata(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		evil := spy(t)
+		for name, change := range map[string]func(*clientcredentials.ServerMetadata){
+			"another issuer":         func(m *clientcredentials.ServerMetadata) { m.Issuer = evil; m.TokenEndpoint = evil + "/token" },
+			"a slash more":           func(m *clientcredentials.ServerMetadata) { m.Issuer += "/" },
+			"no issuer":              func(m *clientcredentials.ServerMetadata) { m.Issuer = "" },
+			"no token endpoint":      func(m *clientcredentials.ServerMetadata) { m.TokenEndpoint = "" },
+			"token endpoint on http": func(m *clientcredentials.ServerMetadata) { m.TokenEndpoint = "http://login.example/token" },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				w.serverMetadata = change
+				requireNoToken(t, w, use, "oauth2: no token for the MCP server: oauth2: cannot discover "+fmt.Sprintf("%q", w.issuer))
+			})
+		}
+		t.Run("TokenURL", func(t *testing.T) {
+			t.Parallel()
+			w := listen(t)
+			session, err := connect(t, use(w, w.handler(t, func(c *clientcredentials.Config) { c.TokenURL = w.issuer + "/token" })))
+			require.NoError(t, err)
+			requireCall(t, session, "read")
+			require.Equal(t, []string{"/.well-known/oauth-protected-resource/mcp"}, w.asked())
+		})
+	})
+}
+
+// The metadata is looked for where the MCP server says, else at the usual places, and nowhere
+// else.
+func TestM6_LocationOfTheMetadata(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		evil := spy(t)
+		const usual, root = "/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"
+		for _, test := range []struct {
+			name, said string // ORIGIN stands for that of the MCP server
+			path       string // where the metadata is
+			want       []string
+			err        string
+		}{
+			{"named", `Bearer resource_metadata="ORIGIN/meta"`, "/meta", []string{"/meta"}, ""},
+			{"named, with a query", `Bearer resource_metadata="ORIGIN/meta?a=b"`, "/meta", []string{"/meta?a=b"}, ""},
+			{"named, second challenge", `Basic realm="x", Bearer realm="y", resource_metadata="ORIGIN/meta"`, "/meta", []string{"/meta"}, ""},
+			{"named, and not there", `Bearer resource_metadata="ORIGIN/meta"`, usual, []string{"/meta"}, "/meta answered 404"},
+			{"not named", `Bearer realm="x"`, usual, []string{usual}, ""},
+			{"no challenge", "", usual, []string{usual}, ""},
+			{"root", "", root, []string{usual, root}, ""},
+			{"nowhere", "", "/x", []string{usual, root}, "answered 404; check the resource"},
+			{"another origin", `Bearer resource_metadata="` + evil + usual + `"`, usual, []string{usual}, ""},
+			{"another origin only", `Bearer resource_metadata="` + evil + usual + `"`, "/x", []string{usual, root}, "has another origin and isn't used"},
+			{"another scheme", `Bearer resource_metadata="https://HOST` + usual + `"`, usual, []string{usual}, ""},
+			{"another host", `Bearer resource_metadata="http://HOST.evil.example/"`, usual, []string{usual}, ""},
+			{"another protocol", `Bearer resource_metadata="file:///etc/hosts"`, usual, []string{usual}, ""},
+			{"relative", `Bearer resource_metadata="/meta"`, usual, []string{usual}, ""},
+			{"a user name", `Bearer resource_metadata="http://x@HOST/meta"`, "/meta", nil, "the location of the metadata is no URL with the origin of the resource"},
+			{"for another scheme", `Basic resource_metadata="ORIGIN/meta"`, usual, []string{usual}, ""},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				origin := strings.TrimSuffix(w.endpoint, "/mcp")
+				said := strings.NewReplacer("ORIGIN", origin, "HOST", strings.TrimPrefix(origin, "http://")).Replace(test.said)
+				w.challenge = func() string { return said }
+				_, metadata := w.resourceMetadata()
+				w.resourceMetadata = func() (string, map[string]any) { return test.path, metadata }
+				if test.err != "" {
+					requireNoToken(t, w, use, test.err)
+					require.Equal(t, test.want, w.asked())
+					return
+				}
+				session, err := connect(t, use(w, w.handler(t)))
+				require.NoError(t, err)
+				requireCall(t, session, "read")
+				require.Equal(t, append(test.want, "/.well-known/oauth-authorization-server"), w.asked())
+			})
+		}
+	})
+}
+
+// The metadata must be that of the resource, character by character.
+func TestM6_AnotherResource(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		for name, change := range map[string]func(endpoint string) any{
+			"a slash more": func(s string) any { return s + "/" },
+			"the root":     func(s string) any { return strings.TrimSuffix(s, "/mcp") },
+			"a path more":  func(s string) any { return s + "/v1" },
+			"another path": func(s string) any { return s + "2" },
+			"letter case":  func(s string) any { return strings.Replace(s, "mcp", "MCP", 1) },
+			"another host": func(string) any { return "https://mcp.evil.example/mcp" },
+			"a fragment":   func(s string) any { return s + "#x" },
+			"a query":      func(s string) any { return s + "?" },
+			"none":         func(string) any { return nil },
+			"a list":       func(s string) any { return []string{s} },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t)
+				path, metadata := w.resourceMetadata()
+				metadata["resource"] = change(w.endpoint)
+				w.resourceMetadata = func() (string, map[string]any) { return path, metadata }
+				requireNoToken(t, w, use, "oauth2: no token for the MCP server: oauth2: cannot discover ")
+			})
+		}
+	})
+}
+
+// Many sessions that begin at once search for the metadata once, and request one token. One that
+// gives up leaves the others alone.
+func TestM7_OneFlightForAllSessions(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			w.auth.Latency = 3 * time.Second
+			h := w.handler(t)
+			impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			var sessions sync.WaitGroup
+			sessions.Go(func() { // The first one, which begins the search and the token request.
+				start := time.Now()
+				_, err := connectContext(impatient, t, use(w, h))
+				require.Error(t, err)
+				require.Equal(t, time.Second, time.Since(start))
+			})
+			time.Sleep(time.Millisecond)
+			for range 20 {
+				sessions.Go(func() {
+					session, err := connect(t, use(w, h))
+					require.NoError(t, err)
+					requireCall(t, session, "read")
+					require.NoError(t, session.Close())
+				})
+			}
+			sessions.Wait()
+			require.Equal(t, 1, w.auth.TokenRequests())
+			require.Len(t, w.asked(), 2)
+		})
+	})
+}
+
+// With Transport, a call waits for a token by its own context, and delays no other call of its
+// session. The token request goes on.
+func TestM7_CallsWaitByTheirOwnContext(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, func(t *testing.T) {
+		w := inMemory(t)
+		w.auth.TokenLifetime = 10 * time.Minute
+		session, err := connect(t, ways["Transport"](w, w.handler(t)))
+		require.NoError(t, err)
+		time.Sleep(time.Hour) // The token has expired.
+		w.auth.Script(clientcredentialstest.Fault{Delay: 5 * time.Second})
+		start := time.Now()
+		var calls sync.WaitGroup
+		for i := range 4 {
+			calls.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i+1)*time.Second)
+				defer cancel()
+				_, err := call(ctx, session, "read")
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, time.Duration(i+1)*time.Second, time.Since(start))
+			})
+		}
+		calls.Wait()
+		requireCall(t, session, "read")
+		require.Equal(t, 5*time.Second, time.Since(start))
+		require.Equal(t, 2, w.auth.TokenRequests())
+		require.NoError(t, session.Close())
+	})
+}
+
+// A search for metadata that has failed isn't repeated for 5 seconds, and then it is.
+func TestM7_FailedDiscovery(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			path, metadata := w.resourceMetadata()
+			broken := true
+			w.resourceMetadata = func() (string, map[string]any) {
+				if broken {
+					return "/x", nil
+				}
+				return path, metadata
+			}
+			h := w.handler(t)
+			for range 10 {
+				_, err := connect(t, use(w, h))
+				require.ErrorContains(t, err, "oauth2: no token for the MCP server: oauth2: cannot discover")
+			}
+			require.Len(t, w.asked(), 1)
+			time.Sleep(discoveryPause - time.Millisecond)
+			_, err := connect(t, use(w, h))
+			require.Error(t, err)
+			require.Len(t, w.asked(), 1)
+			broken = false
+			time.Sleep(time.Millisecond)
+			session, err := connect(t, use(w, h))
+			require.NoError(t, err)
+			requireCall(t, session, "read")
+			require.NoError(t, session.Close())
+		})
+	})
+}
+
+// A refusal by the authorization server is the error of the call, and the session goes on when
+// that is over.
+func TestM7_RefusedClient(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			w.auth.TokenLifetime = 10 * time.Minute
+			session, err := connect(t, use(w, w.handler(t)))
+			require.NoError(t, err)
+			time.Sleep(time.Hour)
+			w.auth.SetFault(&clientcredentialstest.Fault{Status: http.StatusUnauthorized, Body: `{"error":"invalid_client"}`})
+			_, err = call(t.Context(), session, "read")
+			var refusal *oauth2.RetrieveError
+			require.ErrorAs(t, err, &refusal)
+			require.Equal(t, "invalid_client", refusal.ErrorCode)
+			require.NotContains(t, err.Error(), "s3cr3t")
+			w.auth.SetFault(nil)
+			time.Sleep(time.Minute)
+			requireCall(t, session, "read")
+			require.NoError(t, session.Close())
+		})
+	})
+}
+
+// With Transport a token goes to the MCP server only, whatever Endpoint says and wherever the
+// server redirects to.
+func TestM8_TokenStaysWithItsServer(t *testing.T) {
+	t.Parallel()
+	var stolen []string
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		stolen = append(stolen, r.Header.Get("Authorization"))
+	}))
+	defer other.Close()
+	w := listen(t)
+	var target string
+	w.refuse = func(rw http.ResponseWriter, r *http.Request) bool {
+		if target != "" {
+			http.Redirect(rw, r, target, http.StatusTemporaryRedirect)
+		}
+		return target != ""
+	}
+	h := w.handler(t)
+	session, err := connect(t, ways["Transport"](w, h))
+	require.NoError(t, err)
+	requireCall(t, session, "read")
+
+	for _, address := range []string{other.URL, strings.Replace(other.URL, "127.0.0.1", "localhost", 1)} {
+		stolen, target = nil, address+"/mcp"
+		_, err = call(t.Context(), session, "read")
+		require.Error(t, err)
+		require.NotEmpty(t, stolen)
+		require.Empty(t, strings.Join(stolen, ""))
+	}
+
+	origin := strings.TrimSuffix(w.endpoint, "/mcp")
+	for _, endpoint := range []string{other.URL + "/mcp", origin, origin + "/", origin + "/mcp2", origin + "/MCP", origin + "/other/mcp", "https" + strings.TrimPrefix(w.endpoint, "http")} {
+		stolen = nil
+		transport := h.Transport(w.network.Transport)
+		transport.Endpoint = endpoint
+		_, err := connect(t, transport)
+		require.ErrorContains(t, err, "make a Handler for each MCP server", endpoint)
+		require.Empty(t, stolen)
+	}
+	require.Equal(t, 1, w.auth.TokenRequests())
+}
+
+// Below its resource identifier, a Handler serves every address.
+func TestM8_Covers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		resource string
+		covered  []string
+		others   []string
+	}{
+		{"https://a.example", []string{"https://a.example", "https://a.example/", "https://A.example:443/mcp", "https://a.example/x?q"}, []string{"http://a.example", "https://a.example:8443/", "https://b.a.example/", "https://a.example.b/"}},
+		{"https://a.example/", []string{"https://a.example/", "https://a.example/mcp"}, []string{"https://b.example/"}},
+		{"https://a.example/mcp", []string{"https://a.example/mcp", "https://a.example/mcp/", "https://a.example/mcp/v1", "https://a.example/mcp?q"}, []string{"https://a.example", "https://a.example/", "https://a.example/mcp2", "https://a.example/%6dcp", "https://a.example/x/mcp"}},
+		{"https://a.example/mcp?t=1", []string{"https://a.example/mcp?t=1", "https://a.example/mcp/v1?t=1"}, []string{"https://a.example/mcp", "https://a.example/mcp?t=2", "https://a.example/mcp?t=1&t=2"}},
+	} {
+		h, err := New(test.resource, &clientcredentials.Config{Issuer: "https://login.example"})
+		require.NoError(t, err)
+		for want, addresses := range map[bool][]string{true: test.covered, false: test.others} {
+			for _, address := range addresses {
+				require.Equal(t, want, h.covers(httptest.NewRequest(http.MethodGet, address, http.NoBody).URL), "%s: %s", test.resource, address)
+			}
+		}
+	}
+}
+
+// A Target in the context of the program is for the program's own requests.
+func TestM8_TargetInTheContext(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		w := listen(t)
+		ctx := clientcredentials.WithTarget(t.Context(), clientcredentials.Target{Resources: []string{"https://other.example"}, Scopes: []string{"admin"}})
+		session, err := connectContext(ctx, t, use(w, w.handler(t)))
+		require.NoError(t, err)
+		_, err = call(ctx, session, "read")
+		require.NoError(t, err)
+		require.Len(t, w.auth.Requests(), 1)
+		require.Equal(t, []string{w.endpoint}, w.auth.Requests()[0].Form["resource"])
+		require.Empty(t, w.auth.Requests()[0].Form["scope"])
+	})
+}
+
+// With an OAuthHandler the SDK sends the token by itself. It is no token for another server
+// that asks for one, and for one to which the MCP server has redirected.
+func TestM8_AuthorizeElsewhere(t *testing.T) {
+	t.Parallel()
+	w := listen(t)
+	h := w.handler(t)
+	for _, address := range []string{"https://evil.example/mcp", w.endpoint + "2", strings.TrimSuffix(w.endpoint, "mcp")} {
+		for _, redirected := range []bool{false, true} {
+			req := httptest.NewRequest(http.MethodPost, address, http.NoBody)
+			resp := &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody, Request: req}
+			if redirected {
+				req = httptest.NewRequest(http.MethodPost, w.endpoint, http.NoBody)
+			}
+			require.ErrorContains(t, h.Authorize(t.Context(), req, resp), "make a Handler for each MCP server")
+		}
+	}
+	require.Zero(t, w.auth.TokenRequests())
+	require.Empty(t, w.asked())
+}
+
+// The client authenticates in any way that the library has.
+func TestM9_ClientAuthentication(t *testing.T) {
+	key := testkit.NewKey("ES256")
+	eachWay(t, func(t *testing.T, use way) {
+		for want, change := range map[string]func(*clientcredentials.Config){
+			"client_secret_basic": func(c *clientcredentials.Config) {},
+			"client_secret_post":  func(c *clientcredentials.Config) { c.AuthStyle = oauth2.AuthStyleInParams },
+			"client_secret_jwt":   func(c *clientcredentials.Config) { c.ClientAuth = &clientauth.ClientSecretJWT{} },
+			"private_key_jwt": func(c *clientcredentials.Config) {
+				c.ClientSecret = ""
+				c.ClientAuth = &clientauth.PrivateKeyJWT{Key: clientauth.SignerKey(key)}
+			},
+		} {
+			t.Run(want, func(t *testing.T) {
+				t.Parallel()
+				w := listen(t, clientcredentialstest.Client{ID: "agent", Secret: "s3cr3t-of-the-agent-which-is-long-enough", PublicKeys: []crypto.PublicKey{key.Public()}})
+				w.auth.Issuer = w.issuer
+				w.serverMetadata = func(m *clientcredentials.ServerMetadata) {
+					m.TokenEndpointAuthMethodsSupported = []string{"private_key_jwt", "client_secret_basic"}
+					m.TokenEndpointAuthSigningAlgValuesSupported = []string{"HS256", "ES256"}
+				}
+				session, err := connect(t, use(w, w.handler(t, func(c *clientcredentials.Config) {
+					c.ClientSecret = "s3cr3t-of-the-agent-which-is-long-enough"
+					change(c)
+				})))
+				require.NoError(t, err)
+				requireCall(t, session, "read")
+				require.Len(t, w.auth.Requests(), 1)
+				require.Equal(t, want, w.auth.Requests()[0].AuthMethod)
+			})
+		}
+	})
+}
+
+// Tokens that are bound to a key can be used with Transport. The SDK would send them as bearer
+// tokens, so with an OAuthHandler they are an error.
+func TestM9_DPoP(t *testing.T) {
+	t.Parallel()
+	w := listen(t)
+	h := w.handler(t, func(c *clientcredentials.Config) { c.DPoP = testkit.NewKey("ES256") })
+	api := &clientcredentialstest.ResourceServer{Issuer: w.auth, Audience: w.endpoint}
+	server := mcp.NewServer(&mcp.Implementation{Name: "files", Version: "1"}, nil)
+	mcp.AddTool(server, &mcp.Tool{Name: "read"}, func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: "read done"}}}, nil, nil
+	})
+	api.Handler = mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{Stateless: true})
+	w.instead = api
+	session, err := connect(t, ways["Transport"](w, h))
+	require.NoError(t, err)
+	requireCall(t, session, "read")
+	w.auth.RevokeAll()
+	requireCall(t, session, "read")
+	require.Empty(t, api.Violations())
+	require.Equal(t, 2, w.auth.TokenRequests())
+
+	_, err = connect(t, ways["OAuthHandler"](w, h))
+	require.ErrorContains(t, err, "use the transport that Handler.Transport returns")
+	req := httptest.NewRequest(http.MethodPost, w.endpoint, http.NoBody)
+	err = h.Authorize(t.Context(), req, &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody})
+	require.ErrorIs(t, err, errDPoP)
+}
+
+// What can't be meant is refused before anything is sent, and no error repeats it.
+func TestM10_Mistakes(t *testing.T) {
+	t.Parallel()
+	const resource = "https://mcp.example/mcp"
+	good := func() *clientcredentials.Config { return &clientcredentials.Config{Issuer: "https://login.example"} }
+	for _, bad := range []string{"", "mcp.example", "/mcp", "https://", "https:///mcp", "http://mcp.example/mcp", "https://s3cr3t@mcp.example", "https://mcp.example/#s3cr3t", "https://mcp.example/%zz", "https://mcp.example/\x00"} {
+		_, err := New(bad, good())
+		require.ErrorContains(t, err, "oauth2: the resource of the MCP server can't be used; write it like https://mcp.example.com/mcp", bad)
+		require.NotContains(t, err.Error(), "s3cr3t")
+	}
+	_, err := New(resource, nil)
+	require.ErrorContains(t, err, "the Config for the MCP server is nil")
+	_, err = New(resource, &clientcredentials.Config{TokenURL: "https://login.example/token"})
+	require.ErrorContains(t, err, "Config.Issuer is empty")
+	for _, params := range [][]string{{"https://other.example"}, {resource, resource}, {}, {resource + "/"}} {
+		conf := good()
+		conf.EndpointParams = map[string][]string{"resource": params}
+		_, err = New(resource, conf)
+		require.ErrorContains(t, err, "EndpointParams has another resource")
+	}
+	conf := good()
+	conf.EndpointParams = map[string][]string{"resource": {resource}, "audience": {"x"}}
+	h, err := New(resource, conf)
+	require.NoError(t, err)
+	conf.EndpointParams.Set("audience", "y") // New has copied it.
+	require.Equal(t, "x", h.conf.EndpointParams.Get("audience"))
+	require.Empty(t, conf.ClientID)
+	for _, allowed := range []string{"http://127.0.0.1:1/mcp", "http://localhost/mcp", "https://mcp.example", "https://mcp.example/", "https://MCP.example/mcp?tenant=1"} {
+		_, err := New(allowed, good())
+		require.NoError(t, err, allowed)
+	}
+	require.Equal(t, resource, h.Transport(nil).Endpoint)
+}
+
+// A Config that Discover completes keeps every field that the program has set.
+func TestM10_FieldsOfTheConfigAreKept(t *testing.T) {
+	t.Parallel()
+	conf := &clientcredentials.Config{
+		ClientID: "agent", ClientSecret: "x", Scopes: []string{"a"}, EndpointParams: map[string][]string{"b": {"c"}}, AuthStyle: oauth2.AuthStyleInParams,
+		ClientAuth: &clientauth.ClientSecretJWT{}, Issuer: "https://login.example", HTTPClient: new(http.Client), AuthScheme: "X", EarlyRefresh: 1,
+		Retry: clientcredentials.RetryPolicy{TotalTimeout: 1}, Origins: []string{"https://mcp.example"}, DPoP: testkit.NewKey("ES256"),
+		Challenged: clientcredentials.ClaimsChallenge, Store: new(clientcredentials.SharedStore), Observer: new(clientcredentials.Observer), Strict: true,
+	}
+	found, err := complete(&clientcredentials.ServerMetadata{Issuer: conf.Issuer, TokenEndpoint: conf.Issuer + "/token"}, conf)
+	require.NoError(t, err)
+	require.Equal(t, "https://login.example/token", found.TokenURL)
+	given, kept := reflect.ValueOf(conf).Elem(), reflect.ValueOf(found).Elem()
+	for i := range given.NumField() {
+		field := given.Type().Field(i)
+		if !field.IsExported() || field.Name == "TokenURL" {
+			continue
+		}
+		require.False(t, given.Field(i).IsZero(), "set %s in this test", field.Name)
+		if field.Type.Kind() == reflect.Func {
+			require.False(t, kept.Field(i).IsNil(), field.Name)
+			continue
+		}
+		require.Equal(t, given.Field(i).Interface(), kept.Field(i).Interface(), field.Name)
+	}
+}
