@@ -46,9 +46,9 @@ const (
 // mcp.StreamableClientTransport. The SDK then puts the tokens into requests by itself, which
 // has some disadvantages: see Transport.
 type Handler struct {
-	resource string                   // the resource identifier of the MCP server
-	address  *url.URL                 // the same
-	conf     clientcredentials.Config // TokenURL may be empty: then it is discovered
+	resource string                    // the resource identifier of the MCP server
+	address  *url.URL                  // the same
+	conf     *clientcredentials.Config // a copy; TokenURL may be empty: then it is discovered
 
 	// asked is Config.Challenged of the program. nil: the MCP server has no say in what a
 	// token is for.
@@ -96,7 +96,8 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 		// The rest is checked by DiscoverResource, before it sends anything.
 		return nil, errors.New("oauth2: the resource of the MCP server can't be used; write it like https://mcp.example.com/mcp, without user name and fragment; http is for this host only")
 	}
-	h := &Handler{resource: resource, address: address, conf: *conf, asked: conf.Challenged}
+	private := *conf
+	h := &Handler{resource: resource, address: address, conf: &private, asked: conf.Challenged}
 	h.conf.EndpointParams = maps.Clone(conf.EndpointParams)
 	if h.conf.EndpointParams == nil {
 		h.conf.EndpointParams = make(url.Values)
@@ -107,7 +108,7 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	// MCP 2026-07-28, Resource Parameter Implementation: in every token request.
 	h.conf.EndpointParams.Set("resource", resource)
 	if h.asked != nil {
-		h.conf.Challenged = h.challenged
+		h.conf.Challenged = h.askProgram
 	}
 	return h, nil
 }
@@ -247,7 +248,7 @@ func (v *verdict) RoundTrip(*http.Request) (*http.Response, error) {
 
 // refusal returns the error for an answer that no other token can change.
 func refusal(resp *http.Response) error {
-	parameters := challenged(resp)
+	parameters := bearerChallenge(resp)
 	said := ""
 	if code := parameters["error"]; code != "" {
 		said = " " + redact.Quote(code, maxQuoted)
@@ -258,15 +259,15 @@ func refusal(resp *http.Response) error {
 	return fmt.Errorf("oauth2: the MCP server answered %d%s, and there is no other token for it; check that the client has the permissions that the server wants, and that the server accepts tokens of Config.Issuer", resp.StatusCode, said)
 }
 
-// challenged returns the parameters of the challenge for bearer tokens.
-func challenged(resp *http.Response) map[string]string {
+// bearerChallenge returns the parameters of the challenge for bearer tokens.
+func bearerChallenge(resp *http.Response) map[string]string {
 	parameters, _ := challenge.Parameters(resp.Header.Values("WWW-Authenticate"), "Bearer")
 	return parameters
 }
 
-// challenged asks the program what to request instead, and keeps the token for this MCP
-// server.
-func (h *Handler) challenged(ctx context.Context, c *clientcredentials.Challenge) (*clientcredentials.Target, error) {
+// askProgram asks the program what to request instead, and keeps the token for this MCP
+// server. It is the Config.Challenged of the Source.
+func (h *Handler) askProgram(ctx context.Context, c *clientcredentials.Challenge) (*clientcredentials.Target, error) {
 	if c.Error == "" && c.Scope != "" {
 		// The middleware of the MCP SDK sends no error code.
 		c.Error = "insufficient_scope"
@@ -296,7 +297,7 @@ func (h *Handler) discovered(ctx context.Context, resp *http.Response) (*clientc
 	call := h.discovery.call
 	if call == nil || call.HasEnded() && h.source.Load() == nil && time.Since(h.discovery.began) >= discoveryPause {
 		background, cancel := context.WithTimeout(context.Background(), discoveryTimeout)
-		said, status := challenged(resp), resp.StatusCode
+		said, status := bearerChallenge(resp), resp.StatusCode
 		call = bounded.Start(background, func(ctx context.Context) (*clientcredentials.Source, error) {
 			return h.discover(ctx, status, said)
 		}, func(source *clientcredentials.Source, err error) func() {
@@ -319,7 +320,7 @@ func (h *Handler) discovered(ctx context.Context, resp *http.Response) (*clientc
 // discover asks the MCP server which authorization servers it trusts, and then the one that
 // the program trusts for its token endpoint. said is what the MCP server answered.
 func (h *Handler) discover(ctx context.Context, status int, said map[string]string) (*clientcredentials.Source, error) {
-	conf := h.conf
+	conf := *h.conf
 	if conf.HTTPClient != nil {
 		ctx = context.WithValue(ctx, oauth2.HTTPClient, conf.HTTPClient)
 	}
@@ -338,7 +339,7 @@ func (h *Handler) discover(ctx context.Context, status int, said map[string]stri
 		conf = *found
 	}
 	if scope := said["scope"]; h.asked != nil && scope != "" {
-		target, err := h.challenged(ctx, &clientcredentials.Challenge{
+		target, err := h.askProgram(ctx, &clientcredentials.Challenge{
 			StatusCode: status, Scheme: "Bearer", Error: said["error"], Scope: scope, ResourceMetadata: said["resource_metadata"],
 			Target: clientcredentials.Target{Scopes: slices.Clone(conf.Scopes)},
 		})

@@ -74,19 +74,20 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 // send sends req with a token. The first request goes without: the answer says where the
 // metadata of the MCP server is.
 func (t *roundTripper) send(req *http.Request) (*http.Response, error) {
-	source := t.handler.source.Load()
-	if source == nil {
+	if t.handler.source.Load() == nil {
 		return t.base.RoundTrip(req)
 	}
-	req = req.WithContext(withoutTarget(req.Context()))
-	return (&clientcredentials.Transport{Source: source, Base: t.base}).RoundTrip(req)
+	return t.authorized().RoundTrip(req.WithContext(withoutTarget(req.Context())))
 }
 
-// CloseIdleConnections closes the idle connections of base, for
-// http.Client.CloseIdleConnections.
-func (t *roundTripper) CloseIdleConnections() {
-	(&http.Client{Transport: t.base}).CloseIdleConnections()
+// authorized returns a RoundTripper that adds tokens, once the metadata is known.
+func (t *roundTripper) authorized() *clientcredentials.Transport {
+	return &clientcredentials.Transport{Source: t.handler.source.Load(), Base: t.base}
 }
+
+// CloseIdleConnections closes the idle connections of base, and those that present the client's
+// certificate, for http.Client.CloseIdleConnections.
+func (t *roundTripper) CloseIdleConnections() { t.authorized().CloseIdleConnections() }
 
 // sentWith returns the Authorization value of the request that resp answers.
 func sentWith(resp *http.Response) string {

@@ -47,6 +47,7 @@ type world struct {
 	mu     sync.Mutex
 	paths  []string // of GET requests for metadata, in order
 	tokens []string // Authorization of each request to the MCP server
+	urls   []string // its path and query
 }
 
 // listen starts a world on two ports of the loopback interface.
@@ -155,6 +156,7 @@ func (w *world) mcpHandler(t *testing.T, stateless bool) http.Handler {
 		case strings.HasPrefix(r.URL.Path, "/mcp"):
 			w.mu.Lock()
 			w.tokens = append(w.tokens, r.Header.Get("Authorization"))
+			w.urls = append(w.urls, r.URL.RequestURI())
 			w.mu.Unlock()
 			if w.instead != nil {
 				w.instead.ServeHTTP(rw, r)
@@ -288,4 +290,27 @@ func (w *world) received() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.tokens)
+}
+
+// addresses returns the path and query of each request to the MCP server.
+func (w *world) addresses() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.urls)
+}
+
+// publishMember changes a member of the MCP server's metadata.
+func (w *world) publishMember(name string, value any) {
+	path, metadata := w.resourceMetadata()
+	metadata[name] = value
+	w.resourceMetadata = func() (string, map[string]any) { return path, metadata }
+}
+
+// lists makes the MCP server list these authorization servers.
+func (w *world) lists(issuers ...string) { w.publishMember("authorization_servers", issuers) }
+
+// publishes makes the MCP server publish its metadata at that path only.
+func (w *world) publishes(path string) {
+	_, metadata := w.resourceMetadata()
+	w.resourceMetadata = func() (string, map[string]any) { return path, metadata }
 }
