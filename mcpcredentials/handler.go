@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -112,6 +113,14 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	}
 	return h, nil
 }
+
+// String returns the address of the MCP server without its query.
+func (h *Handler) String() string {
+	return "mcpcredentials.Handler(" + redact.Address(h.address) + ")"
+}
+
+// Format prints what String returns, whatever the verb: the fields hold secrets.
+func (h *Handler) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, h.String()) }
 
 // errDPoP is the error of the methods for the SDK, which would send a bound token as a bearer
 // token.

@@ -834,7 +834,7 @@ func TestM10_Printed(t *testing.T) {
 	w := listen(t)
 	h := w.handler(t)
 	requireSession(t, w, ways["Transport"])
-	for _, value := range []any{h, *h.Transport(nil), h.Transport(nil), h.Transport(nil).HTTPClient, *h.Transport(nil).HTTPClient} {
+	for _, value := range []any{h, *h.Transport(nil), h.Transport(nil), h.Transport(nil).HTTPClient, *h.Transport(nil).HTTPClient, h.Transport(nil).HTTPClient.Transport, h.Transport(nil).OAuthHandler} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
 			require.NotContains(t, fmt.Sprintf(verb, value), "s3cr3t", verb)
 		}

@@ -39,23 +39,23 @@ func (h *Handler) Transport(base http.RoundTripper) *mcp.StreamableClientTranspo
 
 // A roundTripper adds tokens to the requests of the SDK.
 type roundTripper struct {
-	handler *Handler
-	base    http.RoundTripper
+	*Handler // so that it prints nothing secret
+	base     http.RoundTripper
 }
 
 // RoundTrip sends req, and once more if the Handler has another token for it afterwards.
 func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Response == nil && !t.handler.covers(req.URL) {
+	if req.Response == nil && !t.covers(req.URL) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, t.handler.errElsewhere(req.URL)
+		return nil, t.errElsewhere(req.URL)
 	}
 	resp, err := t.send(req)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		return resp, err
 	}
-	if err := t.handler.answer(req.Context(), req.URL, sentWith(resp), resp); err != nil {
+	if err := t.answer(req.Context(), req.URL, sentWith(resp), resp); err != nil {
 		return resp, nil //nolint:nilerr // The SDK asks the errorHandler for the error.
 	}
 	again := req.WithContext(req.Context())
@@ -74,7 +74,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 // send sends req with a token. The first request goes without: the answer says where the
 // metadata of the MCP server is.
 func (t *roundTripper) send(req *http.Request) (*http.Response, error) {
-	if t.handler.source.Load() == nil {
+	if t.source.Load() == nil {
 		return t.base.RoundTrip(req)
 	}
 	return t.authorized().RoundTrip(req.WithContext(withoutTarget(req.Context())))
@@ -82,7 +82,7 @@ func (t *roundTripper) send(req *http.Request) (*http.Response, error) {
 
 // authorized returns a RoundTripper that adds tokens, once the metadata is known.
 func (t *roundTripper) authorized() *clientcredentials.Transport {
-	return &clientcredentials.Transport{Source: t.handler.source.Load(), Base: t.base}
+	return &clientcredentials.Transport{Source: t.source.Load(), Base: t.base}
 }
 
 // CloseIdleConnections closes the idle connections of base, and those that present the client's
@@ -99,7 +99,7 @@ func sentWith(resp *http.Response) string {
 
 // An errorHandler is the OAuthHandler for a roundTripper, which has done what can be done.
 // Without one, the SDK would end the session when an answer is 401 or 403.
-type errorHandler struct{ handler *Handler }
+type errorHandler struct{ *Handler }
 
 // TokenSource returns nil: the roundTripper adds the tokens.
 func (*errorHandler) TokenSource(context.Context) (oauth2.TokenSource, error) {
@@ -110,5 +110,5 @@ func (*errorHandler) TokenSource(context.Context) (oauth2.TokenSource, error) {
 // repeats the request.
 func (e *errorHandler) Authorize(ctx context.Context, req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
-	return e.handler.answer(ctx, req.URL, sentWith(resp), resp)
+	return e.answer(ctx, req.URL, sentWith(resp), resp)
 }
