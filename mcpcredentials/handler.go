@@ -80,6 +80,11 @@ var _ auth.OAuthHandler = (*Handler)(nil)
 //
 //	conf.Challenged = clientcredentials.ScopeChallenge("files:read", "files:write")
 //
+// The parameter resource of token requests is the resource identifier. To leave it out, for an
+// authorization server that refuses it, set it to an empty list:
+//
+//	conf.EndpointParams = url.Values{"resource": {}}
+//
 // New copies conf: later changes of its fields have no effect, but the secrets, keys and
 // certificates of a ClientAuth can be rotated as usual. HTTPClient is used for token requests
 // and for metadata.
@@ -103,11 +108,13 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	if h.conf.EndpointParams == nil {
 		h.conf.EndpointParams = make(url.Values)
 	}
-	if given, found := h.conf.EndpointParams["resource"]; found && !slices.Equal(given, []string{resource}) {
+	switch given, found := h.conf.EndpointParams["resource"]; {
+	case !found:
+		// MCP 2026-07-28, Resource Parameter Implementation: in every token request.
+		h.conf.EndpointParams.Set("resource", resource)
+	case len(given) > 0 && !slices.Equal(given, []string{resource}):
 		return nil, errors.New("oauth2: Config.EndpointParams has another resource than that of the MCP server; remove it, because New sets it")
 	}
-	// MCP 2026-07-28, Resource Parameter Implementation: in every token request.
-	h.conf.EndpointParams.Set("resource", resource)
 	if h.asked != nil {
 		h.conf.Challenged = h.askProgram
 	}
@@ -287,7 +294,7 @@ func (h *Handler) askProgram(ctx context.Context, c *clientcredentials.Challenge
 	}
 	kept := *target
 	if kept.Resources != nil {
-		kept.Resources = []string{h.resource}
+		kept.Resources = slices.Clone(h.conf.EndpointParams["resource"])
 	}
 	if _, found := kept.Params["resource"]; found {
 		kept.Params = maps.Clone(kept.Params)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -712,6 +713,27 @@ func TestM8_TargetInTheContext(t *testing.T) {
 	})
 }
 
+// A program can leave the parameter resource out, for a server that refuses it.
+func TestM8_WithoutResource(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		w := listen(t)
+		w.audience = []string{"files-api"}
+		w.toolScopes = map[string]string{"write": "files:write"}
+		session, err := connect(t, use(w, w.handler(t, func(c *clientcredentials.Config) {
+			c.EndpointParams = url.Values{"resource": {}, "audience": {"files-api"}}
+			c.Challenged = func(context.Context, *clientcredentials.Challenge) (*clientcredentials.Target, error) {
+				return &clientcredentials.Target{Scopes: []string{"files:write"}, Resources: []string{"https://other.example"}}, nil
+			}
+		})))
+		require.NoError(t, err)
+		requireCall(t, session, "write")
+		require.Len(t, w.auth.Requests(), 2)
+		for _, request := range w.auth.Requests() {
+			require.NotContains(t, request.Form, "resource")
+		}
+	})
+}
+
 // With an OAuthHandler the SDK sends the token by itself. It is no token for another server
 // that asks for one, and for one to which the MCP server has redirected.
 func TestM8_AuthorizeElsewhere(t *testing.T) {
@@ -808,7 +830,7 @@ func TestM10_Mistakes(t *testing.T) {
 	require.ErrorContains(t, err, "the Config for the MCP server is nil")
 	_, err = New(resource, &clientcredentials.Config{TokenURL: "https://login.example/token"})
 	require.ErrorContains(t, err, "Config.Issuer is empty")
-	for _, params := range [][]string{{"https://other.example"}, {resource, resource}, {}, {resource + "/"}} {
+	for _, params := range [][]string{{"https://other.example"}, {resource, resource}, {""}, {resource + "/"}} {
 		conf := good()
 		conf.EndpointParams = map[string][]string{"resource": params}
 		_, err = New(resource, conf)

@@ -52,7 +52,7 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, t.errElsewhere(req.URL)
 	}
 	resp, err := t.send(req)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+	if err != nil || resp == nil || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		return resp, err
 	}
 	if err := t.answer(req.Context(), req.URL, sentWith(resp), resp); err != nil {
@@ -67,7 +67,9 @@ func (t *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, nil //nolint:nilerr // The answer says more.
 		}
 	}
-	resp.Body.Close()
+	if resp.Body != nil { // A RoundTripper of the program's own may leave it out.
+		resp.Body.Close()
+	}
 	return t.send(again)
 }
 

@@ -41,6 +41,8 @@ type world struct {
 	refuse func(http.ResponseWriter, *http.Request) bool
 	// instead answers requests to the MCP server. nil: the server of the SDK does.
 	instead http.Handler
+	// audience is what a token must be for. nil: the endpoint.
+	audience []string
 	// toolScopes are the scopes that a tool needs.
 	toolScopes map[string]string
 
@@ -107,6 +109,13 @@ func (w *world) authHandler() http.Handler {
 	return mux
 }
 
+func (w *world) audiences() []string {
+	if w.audience != nil {
+		return w.audience
+	}
+	return []string{w.endpoint}
+}
+
 func (w *world) sawMetadata(r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -129,7 +138,7 @@ func (w *world) mcpHandler(t *testing.T, stateless bool) http.Handler {
 	inner := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{Stateless: stateless})
 	verify := func(_ context.Context, text string, _ *http.Request) (*auth.TokenInfo, error) {
 		token, active := w.auth.Introspect(text)
-		if !active || !slices.Equal(token.Audience, []string{w.endpoint}) {
+		if !active || !slices.Equal(token.Audience, w.audiences()) {
 			return nil, auth.ErrInvalidToken
 		}
 		return &auth.TokenInfo{Scopes: token.Scopes, Expiration: time.Now().Add(time.Hour), UserID: token.ClientID}, nil
