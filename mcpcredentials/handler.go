@@ -143,7 +143,7 @@ func (h *Handler) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
 	}
 	source := h.source.Load()
 	if source == nil {
-		return nil, nil //nolint:nilnil // The SDK then sends no token.
+		return nil, nil // The SDK then sends no token.
 	}
 	return &tokens{withoutTarget(ctx), source}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -72,7 +73,8 @@ func TestM2_LongSession(t *testing.T) {
 				requireCall(t, session, "read")
 				require.Less(t, time.Since(before), time.Second)
 			}
-			require.Equal(t, connected+6*60, len(w.received()), "no request was repeated")
+			repeated := len(w.received()) - connected - 6*60
+			require.Zero(t, repeated)
 			require.InDelta(t, 6*60/8, w.auth.TokenRequests(), 8)
 			for _, request := range w.auth.Requests() {
 				require.Equal(t, []string{w.endpoint}, request.Form["resource"])
@@ -125,16 +127,58 @@ func TestM3_RevokedTokenOfAStream(t *testing.T) {
 	require.Equal(t, http.StatusTeapot, get())
 	require.Equal(t, 2, w.auth.TokenRequests())
 
-	// A body that can't be read again isn't sent again.
-	w.auth.RevokeAll()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.endpoint, struct{ *strings.Reader }{strings.NewReader("{}")})
-	require.NoError(t, err)
-	resp, err := client.Do(req)
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 	client.CloseIdleConnections()
 }
+
+// A body that can't be read again isn't sent again, and the next request has a token.
+func TestM3_BodyThatCannotBeReadAgain(t *testing.T) {
+	t.Parallel()
+	w := listen(t)
+	w.refuse = func(rw http.ResponseWriter, _ *http.Request) bool { rw.WriteHeader(http.StatusTeapot); return true }
+	client := w.handler(t).Transport(w.network.Transport).HTTPClient
+	broken := func() (io.ReadCloser, error) { return nil, errors.New("it can't be read again") }
+	for _, getBody := range []func() (io.ReadCloser, error){nil, broken} {
+		for _, want := range []int{http.StatusUnauthorized, http.StatusTeapot} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.endpoint, struct{ io.Reader }{strings.NewReader("{}")})
+			require.NoError(t, err)
+			req.GetBody = getBody
+			resp, err := client.Do(req)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, want, resp.StatusCode)
+		}
+		client = w.handler(t).Transport(w.network.Transport).HTTPClient
+	}
+	client.CloseIdleConnections()
+}
+
+// A RoundTripper that returns odd things causes an error and no panic.
+func TestM3_OddRoundTrippers(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(*http.Request) *http.Response{
+		"nothing": func(*http.Request) *http.Response { return nil },
+		"no request": func(*http.Request) *http.Response {
+			return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}
+		},
+		"no body": func(r *http.Request) *http.Response {
+			return &http.Response{StatusCode: http.StatusForbidden, Request: r}
+		},
+		"an empty answer": func(*http.Request) *http.Response { return new(http.Response) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conf := &clientcredentials.Config{Issuer: "https://login.example", HTTPClient: &http.Client{Transport: roundTrip(answer)}}
+			h, err := New("https://mcp.example/mcp", conf)
+			require.NoError(t, err)
+			_, err = connect(t, h.Transport(roundTrip(answer)))
+			require.Error(t, err)
+		})
+	}
+}
+
+type roundTrip func(*http.Request) *http.Response
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req), nil }
 
 // refuseAll makes the MCP server refuse every request with that status, as long as refusing.
 func (w *world) refuseAll(status int) (refusing *atomic.Bool) {
@@ -329,12 +373,31 @@ func TestM4_ResourceOfTheProgramsFunction(t *testing.T) {
 	}
 	w := listen(t)
 	w.challenge = func() string { return `Bearer scope="x"` }
-	_, err := connect(t, ways["Transport"](w, w.handler(t, func(c *clientcredentials.Config) {
-		c.Challenged = func(context.Context, *clientcredentials.Challenge) (*clientcredentials.Target, error) {
-			return nil, errors.New("the program doesn't want that")
+}
+
+// An error of a program's own function is the error of the call, and the session goes on.
+func TestM4_ErrorOfTheProgramsFunction(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		unwanted := errors.New("the program doesn't want that")
+		asked := func(c *clientcredentials.Config) {
+			c.Challenged = func(context.Context, *clientcredentials.Challenge) (*clientcredentials.Target, error) {
+				return nil, unwanted
+			}
 		}
-	})))
-	require.ErrorContains(t, err, "oauth2: Config.Challenged: the program doesn't want that")
+		w := listen(t)
+		w.challenge = func() string { return `Bearer scope="x"` }
+		_, err := connect(t, use(w, w.handler(t, asked)))
+		require.ErrorIs(t, err, unwanted)
+		require.ErrorContains(t, err, "oauth2: Config.Challenged: ")
+
+		w = listen(t)
+		w.toolScopes = map[string]string{"write": "files:write"}
+		session, err := connect(t, use(w, w.handler(t, asked)))
+		require.NoError(t, err)
+		_, err = call(t.Context(), session, "write")
+		require.ErrorIs(t, err, unwanted)
+		requireCall(t, session, "read")
+	})
 }
 
 // requireNoToken checks that a session fails for that reason, and that no credentials were sent.
@@ -531,6 +594,27 @@ func TestM7_OneFlightForAllSessions(t *testing.T) {
 	})
 }
 
+// A session that begins while a search for metadata takes long waits for that one.
+func TestM7_SlowMetadata(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			w.delay = discoveryPause + 3*time.Second
+			h := w.handler(t)
+			var sessions sync.WaitGroup
+			for range 2 {
+				sessions.Go(func() {
+					requireSession(t, w, func(*world, *Handler) *mcp.StreamableClientTransport { return use(w, h) })
+				})
+				time.Sleep(discoveryPause + time.Second)
+			}
+			sessions.Wait()
+			require.Len(t, w.asked(), 2)
+			require.Equal(t, 1, w.auth.TokenRequests())
+		})
+	})
+}
+
 // With Transport, a call waits for a token by its own context, and delays no other call of its
 // session. The token request goes on.
 func TestM7_CallsWaitByTheirOwnContext(t *testing.T) {
@@ -588,6 +672,25 @@ func TestM7_FailedDiscovery(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			session, err := connect(t, use(w, h))
 			require.NoError(t, err)
+			requireCall(t, session, "read")
+			require.NoError(t, session.Close())
+		})
+	})
+}
+
+// After a token was revoked, the call ends with the error that says why there is no new one.
+func TestM7_RevokedDuringAnOutage(t *testing.T) {
+	eachWay(t, func(t *testing.T, use way) {
+		testkit.Bubble(t, func(t *testing.T) {
+			w := inMemory(t)
+			session, err := connect(t, use(w, w.handler(t)))
+			require.NoError(t, err)
+			w.auth.RevokeAll()
+			w.auth.SetFault(&clientcredentialstest.Fault{Status: http.StatusServiceUnavailable})
+			_, err = call(t.Context(), session, "read")
+			require.True(t, clientcredentials.IsTemporary(err), "%v", err)
+			w.auth.SetFault(nil)
+			time.Sleep(time.Minute)
 			requireCall(t, session, "read")
 			require.NoError(t, session.Close())
 		})
@@ -809,6 +912,8 @@ func TestM9_DPoP(t *testing.T) {
 	require.Empty(t, api.Violations())
 	require.Equal(t, 2, w.auth.TokenRequests())
 
+	_, err = h.TokenSource(t.Context())
+	require.ErrorIs(t, err, errDPoP)
 	_, err = connect(t, ways["OAuthHandler"](w, h))
 	require.ErrorContains(t, err, "use the transport that Handler.Transport returns")
 	req := httptest.NewRequest(http.MethodPost, w.endpoint, http.NoBody)

@@ -105,7 +105,7 @@ type errorHandler struct{ *Handler }
 
 // TokenSource returns nil: the roundTripper adds the tokens.
 func (*errorHandler) TokenSource(context.Context) (oauth2.TokenSource, error) {
-	return nil, nil //nolint:nilnil // The SDK then sends no token.
+	return nil, nil // The SDK then sends no token.
 }
 
 // Authorize returns why the answer can't be changed. If that has changed a moment ago, the SDK

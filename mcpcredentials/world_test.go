@@ -39,6 +39,8 @@ type world struct {
 	serverMetadata func(*clientcredentials.ServerMetadata)
 	// refuse answers a request with a good token. nil, and false: the MCP server does.
 	refuse func(http.ResponseWriter, *http.Request) bool
+	// delay is how long the MCP server takes for its metadata.
+	delay time.Duration
 	// instead answers requests to the MCP server. nil: the server of the SDK does.
 	instead http.Handler
 	// audience is what a token must be for. nil: the endpoint.
@@ -177,6 +179,7 @@ func (w *world) mcpHandler(t *testing.T, stateless bool) http.Handler {
 			guarded.ServeHTTP(rw, r)
 		default:
 			w.sawMetadata(r)
+			time.Sleep(w.delay)
 			if r.URL.Path != path {
 				http.NotFound(rw, r)
 				return
