@@ -3,6 +3,8 @@ package mcpcredentials
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -891,18 +893,51 @@ func TestM9_ClientAuthentication(t *testing.T) {
 	})
 }
 
+// readOnly is an MCP server with the tool read.
+func readOnly() http.Handler {
+	server := mcp.NewServer(&mcp.Implementation{Name: "files", Version: "1"}, nil)
+	mcp.AddTool(server, &mcp.Tool{Name: "read"}, func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: "read done"}}}, nil, nil
+	})
+	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{Stateless: true})
+}
+
+// With Transport, the client's certificate is presented to both servers, and tokens can be bound
+// to it.
+func TestM9_Certificate(t *testing.T) {
+	t.Parallel()
+	certificate := testkit.ClientCertificate("agent")
+	server := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{ID: "agent", Certificates: []*x509.Certificate{certificate.Leaf}, CertificateBound: true})
+	defer server.Close()
+	endpoint := server.APIURL + "mcp"
+	server.API.Resource, server.API.Audience, server.API.AuthorizationServers = endpoint, endpoint, []string{"https://login.example"}
+	server.API.Handler = readOnly()
+	network := server.Client()
+	h, err := New(endpoint, &clientcredentials.Config{
+		ClientID: "agent", Issuer: "https://login.example", TokenURL: server.TokenURL, HTTPClient: network,
+		ClientAuth: &clientauth.SelfSignedTLSClientAuth{Source: func(context.Context) (*tls.Certificate, error) { return certificate, nil }},
+	})
+	require.NoError(t, err)
+	transport := h.Transport(network.Transport)
+	defer transport.HTTPClient.CloseIdleConnections()
+	session, err := connect(t, transport)
+	require.NoError(t, err)
+	requireCall(t, session, "read")
+	server.Auth.RevokeAll()
+	requireCall(t, session, "read")
+	require.Equal(t, 2, server.Auth.TokenRequests())
+	require.Equal(t, "self_signed_tls_client_auth", server.Auth.Requests()[0].AuthMethod)
+	require.Empty(t, server.API.Violations())
+	require.NoError(t, session.Close())
+}
+
 // Tokens that are bound to a key can be used with Transport. The SDK would send them as bearer
 // tokens, so with an OAuthHandler they are an error.
 func TestM9_DPoP(t *testing.T) {
 	t.Parallel()
 	w := listen(t)
 	h := w.handler(t, func(c *clientcredentials.Config) { c.DPoP = testkit.NewKey("ES256") })
-	api := &clientcredentialstest.ResourceServer{Issuer: w.auth, Audience: w.endpoint}
-	server := mcp.NewServer(&mcp.Implementation{Name: "files", Version: "1"}, nil)
-	mcp.AddTool(server, &mcp.Tool{Name: "read"}, func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
-		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: "read done"}}}, nil, nil
-	})
-	api.Handler = mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{Stateless: true})
+	api := &clientcredentialstest.ResourceServer{Issuer: w.auth, Audience: w.endpoint, Handler: readOnly()}
 	w.instead = api
 	session, err := connect(t, ways["Transport"](w, h))
 	require.NoError(t, err)
@@ -953,6 +988,28 @@ func TestM10_Mistakes(t *testing.T) {
 		require.NoError(t, err, allowed)
 	}
 	require.Equal(t, resource, h.Transport(nil).Endpoint)
+}
+
+// What the MCP server says is quoted, cut, and never changes a terminal.
+func TestM10_WordsOfTheServer(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("z", 10_000)
+	for said, want := range map[string]string{
+		"Bearer error=\"x\x1b[2Jy\"":         `answered 403 "x\x1b[2Jy", and there is no other token`,
+		"Bearer error=\"\u202ex\"":           `answered 403 "\u202ex", and`,
+		`Bearer error="` + long + `"`:        `answered 403 "zzz`,
+		`Bearer scope="` + long + `"`:        `wants the scopes "zzz`,
+		`Bearer error=a, scope="b c"`:        `answered 403 "a" and wants the scopes "b c"; allow them`,
+		`Basic error=a, scope="b c"`:         `answered 403, and there is no other token`,
+		`Bearer error_description="s3cr3t"`:  `answered 403, and there is no other token`,
+		``:                                   `answered 403, and there is no other token`,
+		`Bearer error="a", Bearer error="b"`: `answered 403 "a", and`,
+	} {
+		err := refusal(&http.Response{StatusCode: http.StatusForbidden, Header: http.Header{"Www-Authenticate": {said}}})
+		require.ErrorContains(t, err, want)
+		require.Less(t, len(err.Error()), 500)
+		require.NotContains(t, err.Error(), "s3cr3t")
+	}
 }
 
 // A Handler that is printed shows no secret, and neither does its transport.

@@ -13,7 +13,7 @@ import (
 // Transport returns a transport of the MCP SDK for one session with the MCP server. Its Endpoint
 // is the resource that New was called with; change it if the server's address is below that. Its
 // other fields may be set, too, except HTTPClient and OAuthHandler. base makes the requests;
-// nil: http.DefaultTransport.
+// nil: http.DefaultTransport. A Target in the context of a call has no effect.
 //
 // Compared with a transport whose only field for authorization is an OAuthHandler,
 //
