@@ -104,6 +104,7 @@ func New(resource string, conf *clientcredentials.Config) (*Handler, error) {
 	}
 	private := *conf
 	h := &Handler{resource: resource, address: address, conf: &private, asked: conf.Challenged}
+	h.conf.Scopes, h.conf.Origins = slices.Clone(conf.Scopes), slices.Clone(conf.Origins)
 	h.conf.EndpointParams = maps.Clone(conf.EndpointParams)
 	if h.conf.EndpointParams == nil {
 		h.conf.EndpointParams = make(url.Values)

@@ -982,6 +982,12 @@ func TestM10_Mistakes(t *testing.T) {
 	require.NoError(t, err)
 	conf.EndpointParams.Set("audience", "y") // New has copied it.
 	require.Equal(t, "x", h.conf.EndpointParams.Get("audience"))
+	conf.EndpointParams, conf.Scopes, conf.Origins = nil, []string{"a"}, []string{"https://a.example"}
+	copied, err := New(resource, conf)
+	require.NoError(t, err)
+	conf.Scopes[0], conf.Origins[0] = "b", "https://b.example"
+	require.Equal(t, []string{"a"}, copied.conf.Scopes)
+	require.Equal(t, []string{"https://a.example"}, copied.conf.Origins)
 	require.Empty(t, conf.ClientID)
 	for _, allowed := range []string{"http://127.0.0.1:1/mcp", "http://localhost/mcp", "https://mcp.example", "https://mcp.example/", "https://MCP.example/mcp?tenant=1"} {
 		_, err := New(allowed, good())
