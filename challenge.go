@@ -28,7 +28,7 @@ type Challenge struct {
 	Error            string // the error code, such as insufficient_scope (RFC 6750, Section 3.1); empty: there is none
 	Scope            string // the scopes that the API asks for, with spaces between them (RFC 6750, Section 3)
 	Claims           string // the claims that Microsoft's APIs ask for, as they came, in base64
-	ResourceMetadata string // the address of the API's metadata (RFC 9728, Section 5.1)
+	ResourceMetadata string // the address of the API's metadata (RFC 9728, Section 5.1), for DiscoverResourceAt
 
 	// Target is what the token was for that the API got, with the Scopes of the Config if it
 	// has none of its own. Whoever wants more than before changes a copy of it.

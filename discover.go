@@ -99,15 +99,16 @@ type MTLSEndpointAliases struct {
 // Discover asks these locations, in this order, until one has metadata that can be used:
 //
 //   - https://host/.well-known/oauth-authorization-server/path, RFC 8414, Section 3;
+//   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5;
 //   - https://host/path/.well-known/openid-configuration, OpenID Connect Discovery
 //     1.0, Section 4;
-//   - https://host/.well-known/openid-configuration/path, RFC 8414, Section 5;
 //   - https://host/path/.well-known/oauth-authorization-server, where some servers have it
 //     although no specification says so.
 //
-// An issuer without a path has only the first two. Whatever a location answers, and if it
-// doesn't answer, Discover goes on to the next. It follows no redirects. It gives up early
-// only if it can't connect to the host, or if ctx is done.
+// The authorization specification of the Model Context Protocol demands this order. An issuer
+// without a path has only the first two. Whatever a location answers, and if it doesn't answer,
+// Discover goes on to the next. It follows no redirects. It gives up early only if it can't
+// connect to the host, or if ctx is done.
 //
 // Metadata can be used if
 //
@@ -285,7 +286,7 @@ func metadataLocations(issuer *url.URL) []string {
 	if path == "" {
 		return []string{root + oauth, root + openID}
 	}
-	return []string{root + oauth + path, root + path + openID, root + openID + path, root + path + oauth}
+	return []string{root + oauth + path, root + openID + path, root + path + openID, root + path + oauth}
 }
 
 // askLocation gets metadata from one location, within limit. connected is false if there is

@@ -89,9 +89,9 @@ func TestD5_Locations(t *testing.T) {
 	for issuer, path := range map[string]string{"": "", "/": "", "/a/b": "/a/b", "/a/": "/a", "/a%2Fb%20c": "/a%2Fb%20c"} {
 		t.Run("issuer "+issuer, func(t *testing.T) {
 			t.Parallel()
-			locations := []string{"/.well-known/oauth-authorization-server" + path, path + "/.well-known/openid-configuration"}
+			locations := []string{"/.well-known/oauth-authorization-server" + path, "/.well-known/openid-configuration" + path}
 			if path != "" {
-				locations = append(locations, "/.well-known/openid-configuration"+path, path+"/.well-known/oauth-authorization-server")
+				locations = append(locations, path+"/.well-known/openid-configuration", path+"/.well-known/oauth-authorization-server")
 			}
 			var want []string
 			for i, location := range locations {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 	"github.com/seed-5bfa0880/clientcredentials/internal/strictjson"
 )
 
@@ -88,13 +89,38 @@ type ResourceMetadata struct {
 // Redirects, errors, time limits, the client in ctx and concurrent use are as with Discover. No
 // credentials and no token are sent.
 func DiscoverResource(ctx context.Context, resource string, authorizationServers ...string) (*ResourceMetadata, error) {
+	return discoverResource(ctx, resources, resource, authorizationServers)
+}
+
+// DiscoverResourceAt is DiscoverResource for an API that says where its metadata is, in the
+// parameter resource_metadata of WWW-Authenticate (RFC 9728, Section 5.1). That is the location,
+// and Challenge.ResourceMetadata has it. No other location is asked.
+//
+// The location must have the origin of the resource. Otherwise an API could make the program
+// send requests to any other host, even one that only the program can reach (RFC 9728, Section
+// 7.7). Everything else is as with DiscoverResource.
+func DiscoverResourceAt(ctx context.Context, location, resource string, authorizationServers ...string) (*ResourceMetadata, error) {
+	address, err := url.Parse(location)
+	identifier, invalid := resources.parse(resource)
+	if invalid == nil && (err != nil || address.User != nil || origin.Of(address) != origin.Of(identifier) || len(location) > maxLocation) {
+		return nil, errors.New("oauth2: cannot discover: the location of the metadata is no URL with the origin of the resource; call DiscoverResource, which asks the usual locations")
+	}
+	by := resources
+	by.locations = func(*url.URL) []string { return []string{address.String()} }
+	return discoverResource(ctx, by, resource, authorizationServers)
+}
+
+// maxLocation bounds the location of metadata, because errors quote it.
+const maxLocation = 1 << 10
+
+func discoverResource(ctx context.Context, by publisher, resource string, authorizationServers []string) (*ResourceMetadata, error) {
 	for i, issuer := range authorizationServers {
 		if _, err := issuers.parse(issuer); err != nil {
 			return nil, fmt.Errorf("oauth2: cannot discover: number %d of the authorization servers: %w", i+1, err)
 		}
 	}
 	trusted := slices.Clone(authorizationServers) // A request that was given up may read it later.
-	return discover(ctx, resources, resource, func(body []byte) (*ResourceMetadata, error) {
+	return discover(ctx, by, resource, func(body []byte) (*ResourceMetadata, error) {
 		return parseResourceMetadata(body, resource, trusted)
 	})
 }

@@ -371,3 +371,62 @@ func TestV6_WhatTheProgramNames(t *testing.T) {
 	_, err = DiscoverResource(site.ctx, site.issuer, trustedServer)
 	require.NoError(t, err)
 }
+
+// An API that says where its metadata is can't send the program to another origin, and can't
+// make its metadata that of another resource.
+func TestV7_LocationThatTheAPINames(t *testing.T) {
+	t.Parallel()
+	for location, want := range map[string]string{ // Empty: it is used.
+		"ORIGIN/meta/data":                         "",
+		"ORIGIN/meta/data#fragment":                "",
+		"ORIGIN/meta/data?":                        "",
+		"ORIGIN/m\u202e":                           "%E2%80%AE answered 404",
+		"ORIGIN/else":                              "/else answered 404",
+		"https://evil.example/meta/data":           "no URL with the origin of the resource",
+		"http://HOST/meta/data":                    "no URL with the origin of the resource",
+		"https://127.0.0.1/meta/data":              "no URL with the origin of the resource",
+		"https://user@HOST/meta/data":              "no URL with the origin of the resource",
+		"https://HOST.evil.example/meta/data":      "no URL with the origin of the resource",
+		"https://169.254.169.254/latest/meta-data": "no URL with the origin of the resource",
+		"/meta/data":                               "no URL with the origin of the resource",
+		"//HOST/meta/data":                         "no URL with the origin of the resource",
+		"https:HOST/meta/data":                     "no URL with the origin of the resource",
+		"file:///etc/hosts":                        "no URL with the origin of the resource",
+		"":                                         "no URL with the origin of the resource",
+		"ORIGIN/\x00":                              "no URL with the origin of the resource",
+		"ORIGIN/" + long:                           "no URL with the origin of the resource",
+	} {
+		t.Run(location, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int32
+			var resource string
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				if r.URL.Path != "/meta/data" {
+					http.NotFound(w, r)
+					return
+				}
+				fmt.Fprint(w, strings.ReplaceAll(goodResource, "ISSUER", resource))
+			}))
+			defer server.Close()
+			resource = server.URL + "/api"
+			ctx := context.WithValue(t.Context(), oauth2.HTTPClient, server.Client())
+			location := strings.NewReplacer("ORIGIN", server.URL, "HOST", strings.TrimPrefix(server.URL, "https://")).Replace(location)
+			m, err := DiscoverResourceAt(ctx, location, resource, trustedServer)
+			if want == "" {
+				require.NoError(t, err)
+				require.Equal(t, resource, m.Resource)
+				_, err = DiscoverResourceAt(ctx, location, resource+"/v1", trustedServer)
+				require.ErrorContains(t, err, "it is that of the resource")
+				_, err = DiscoverResourceAt(ctx, location, resource, "https://other.example")
+				require.ErrorContains(t, err, "your program trusts none of them")
+				return
+			}
+			requireModest(t, err, "oauth2: cannot discover")
+			require.ErrorContains(t, err, want)
+			require.Equal(t, strings.HasSuffix(want, "404"), asked.Load() == 1)
+		})
+	}
+	_, err := DiscoverResourceAt(t.Context(), "https://a.example/", "http://a.example", trustedServer)
+	require.ErrorContains(t, err, "the resource is http")
+}
