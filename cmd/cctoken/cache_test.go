@@ -111,7 +111,7 @@ func TestC9_CacheIsNotUsed(t *testing.T) {
 	}{
 		{"a folder that others can use", func(t *testing.T, folder string) {
 			require.NoError(t, os.Mkdir(folder, 0o700))
-			require.NoError(t, os.Chmod(folder, 0o755)) //nolint:gosec // That is the point.
+			require.NoError(t, os.Chmod(folder, 0o755))
 		}, "make it private with chmod 700, with -cache-dir", false},
 		{"a folder that can't be created", func(t *testing.T, folder string) {
 			require.NoError(t, os.WriteFile(folder, nil, 0o600))
@@ -125,7 +125,7 @@ func TestC9_CacheIsNotUsed(t *testing.T) {
 			require.NoError(t, os.Truncate(file(folder), 100))
 		}, "is ignored and replaced: it is damaged", true},
 		{"a file that others can read", func(t *testing.T, folder string) {
-			require.NoError(t, os.Chmod(file(folder), 0o644)) //nolint:gosec // That is the point.
+			require.NoError(t, os.Chmod(file(folder), 0o644))
 		}, "is ignored and replaced: it can be read by others", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestC9_Renew(t *testing.T) {
 func TestC9_ShortLife(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "cache")
 	s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"Bearer","expires_in":2}`))
-	env := clientOf(s.URL + "/token").with("AUTH_METHOD", secretBasic)
+	env := clientOf(s.URL+"/token").with("AUTH_METHOD", secretBasic)
 	require.Eventually(t, func() bool {
 		cachedToken(t, env, folder)
 		return len(s.Requests()) == 2

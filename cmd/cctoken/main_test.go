@@ -231,9 +231,15 @@ func TestHelp(t *testing.T) {
 
 func readDocument(t *testing.T) string {
 	t.Helper()
-	document, err := os.ReadFile("../../docs/cctoken.md")
+	return readPage(t, "cctoken.md")
+}
+
+// readPage returns a page in docs/.
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("../../docs", name))
 	require.NoError(t, err)
-	return string(document)
+	return string(page)
 }
 
 func TestVersion(t *testing.T) {
