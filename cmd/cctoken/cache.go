@@ -46,11 +46,11 @@ func (f *cacheFlags) check(s *settings) error {
 		return nil
 	}
 	if s.clientID == "" {
-		return usagef("without a client id nobody can tell whose token is in the cache; give -client-id, or set CLIENT_ID, or don't use the cache")
+		return usagef("without a client id nobody can tell whose token is in the cache; give -client-id, or set CLIENT_ID, or leave the cache out with -cache=false")
 	}
 	for name := range s.form {
 		if redact.ForbidsSharing(name) {
-			return usagef("-params contains %s, which looks like a secret, and the name of a cached token would depend on it; don't use the cache", name)
+			return usagef("-params contains %s, which looks like a secret, and the name of a cached token would depend on it; leave the cache out with -cache=false", name)
 		}
 	}
 	return nil
@@ -76,10 +76,14 @@ func (c *call) openCache(f *cacheFlags) (*cache, error) {
 		return nil, nil
 	}
 	var key []byte
+	var keyring *clientcredentials.Keyring
 	if f.keyFile != "" {
 		var err error
 		if key, err = os.ReadFile(f.keyFile); err != nil {
 			return nil, usagef("-cache-key-file: %w", err)
+		}
+		if keyring, err = clientcredentials.NewKeyring(key); err != nil {
+			return nil, usagef("-cache-key-file: %s must have 32 random bytes or more; make one with openssl rand 32", f.keyFile)
 		}
 	}
 	dir := f.dir
@@ -92,16 +96,9 @@ func (c *call) openCache(f *cacheFlags) (*cache, error) {
 		dir = filepath.Join(parent, "cctoken")
 	}
 	k := &cache{call: c, renew: f.renew}
-	keyring := (*clientcredentials.Keyring)(nil)
-	if key != nil {
-		var err error
-		if keyring, err = clientcredentials.NewKeyring(key); err != nil {
-			return nil, usagef("-cache-key-file: %s must have 32 random bytes or more; make one with openssl rand 32", f.keyFile)
-		}
-	}
 	var err error
 	if k.store, err = filestore.Open(dir, k.note); err != nil {
-		c.warn("the token isn't cached: %v, with -cache-dir", err)
+		c.warn("the token isn't cached: %v; -cache-dir names another folder", err)
 		return nil, nil
 	}
 	k.shared = clientcredentials.DangerouslyShareInPlaintext(k.store)
@@ -132,7 +129,7 @@ func (k *cache) token(ctx context.Context, conf *clientcredentials.Config, sent 
 		if source.Reject(token) {
 			token, err = source.TokenContext(ctx)
 		} else {
-			k.call.warn("the token was renewed less than 30 seconds ago, and isn't renewed again; if an API rejects it, ask why")
+			k.call.warn("the token was renewed less than 30 seconds ago, so it isn't renewed again; if the API rejects this one, too, ask its operator why")
 		}
 	}
 	if err == nil && !token.Expiry.IsZero() && sent() == before {

@@ -86,6 +86,22 @@ func TestC9_CacheSeal(t *testing.T) {
 	}
 }
 
+// TestC9_CacheMasks checks that a secret which the server repeats is masked, also if the
+// answer comes from the cache.
+func TestC9_CacheMasks(t *testing.T) {
+	scope, err := json.Marshal("read " + plainSecret)
+	require.NoError(t, err)
+	s := hostile.Start(t, hostile.JSON(200, `{"access_token":"x","token_type":"Bearer","scope":`+string(scope)+`}`))
+	env := clientOf(s.URL+"/token").with("CLIENT_SECRET", plainSecret, "AUTH_METHOD", secretPost)
+	folder := filepath.Join(t.TempDir(), "cache")
+	for range 2 {
+		r := cachedToken(t, env, folder, "-json")
+		assert.Contains(t, r.stdout, `"scope": "read [redacted]"`)
+		assert.Empty(t, hostile.Find(r.stdout, plainSecret))
+	}
+	assert.Len(t, s.Requests(), 1)
+}
+
 // cachedFile returns the file of the only token in the cache.
 func cachedFile(t *testing.T, folder string) string {
 	t.Helper()
@@ -112,7 +128,7 @@ func TestC9_CacheIsNotUsed(t *testing.T) {
 		{"a folder that others can use", func(t *testing.T, folder string) {
 			require.NoError(t, os.Mkdir(folder, 0o700))
 			require.NoError(t, os.Chmod(folder, 0o755))
-		}, "make it private with chmod 700, with -cache-dir", false},
+		}, "make it private with chmod 700; -cache-dir names another folder", false},
 		{"a folder that can't be created", func(t *testing.T, folder string) {
 			require.NoError(t, os.WriteFile(folder, nil, 0o600))
 		}, "the folder of the cache can't be created", false},
@@ -183,7 +199,7 @@ func TestC9_Renew(t *testing.T) {
 	assert.Equal(t, second, cachedToken(t, srv.env(), folder))
 	third := cachedToken(t, srv.env(), folder, "-renew")
 	assert.Equal(t, second.stdout, third.stdout)
-	assert.Equal(t, "cctoken token: warning: the token was renewed less than 30 seconds ago, and isn't renewed again; if an API rejects it, ask why\n", third.stderr)
+	assert.Equal(t, "cctoken token: warning: the token was renewed less than 30 seconds ago, so it isn't renewed again; if the API rejects this one, too, ask its operator why\n", third.stderr)
 	assert.Equal(t, 2, srv.Auth.TokenRequests())
 }
 

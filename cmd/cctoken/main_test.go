@@ -164,7 +164,7 @@ func (w *brokenWriter) Write([]byte) (int, error) {
 
 func TestBrokenOutput(t *testing.T) {
 	srv := startServer(t)
-	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve", "key -out -"} {
+	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve", "key -out -", "exec-credential -cache=false"} {
 		stdout, stderr := new(brokenWriter), new(bytes.Buffer)
 		status := run(t.Context(), strings.Fields(args), srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
 		assert.Equal(t, statusOutput, status, args)

@@ -87,7 +87,7 @@ func Open(path string, report func(error)) (*Store, error) {
 		if errors.Is(err, errReadable) {
 			err = fmt.Errorf("%s can be used by others; make it private with chmod 700", path)
 		} else if err != nil {
-			err = fmt.Errorf("%s %w; give a folder of your own", path, err)
+			err = fmt.Errorf("%s %w", path, err)
 		}
 	}
 	if err != nil {
@@ -272,33 +272,22 @@ var (
 	errDamaged  = errors.New("is damaged")
 )
 
-// readFile returns the content of the file under key if it can be trusted.
+// readFile returns the content of the file under key if it can be trusted. Nobody else can
+// replace the file after it was examined, because the folder is the user's alone.
 func (s *Store) readFile(key string) ([]byte, error) {
-	found, err := s.folder.Lstat(key)
-	if err != nil {
-		return nil, err
-	}
-	if !found.Mode().IsRegular() { // Before opening it: a pipe would block.
-		return nil, errKind
-	}
-	file, err := s.folder.Open(key)
-	if err != nil {
-		return nil, fmt.Errorf("can't be opened: %w", err)
-	}
-	defer file.Close()
-	opened, err := file.Stat()
+	info, err := s.folder.Lstat(key)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("can't be read: %w", err)
-	case !os.SameFile(found, opened):
+		return nil, err
+	case !info.Mode().IsRegular(): // Opening a pipe would block.
 		return nil, errKind
-	case opened.Size() > maxSize:
+	case info.Size() > maxSize:
 		return nil, errTooLarge
 	}
-	if err := checkPrivate(opened); err != nil {
+	if err := checkPrivate(info); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxSize))
+	data, err := s.folder.ReadFile(key)
 	if err != nil {
 		return nil, fmt.Errorf("can't be read: %w", err)
 	}
