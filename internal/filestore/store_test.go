@@ -88,9 +88,7 @@ func TestC9_Contract(t *testing.T) {
 		return s
 	})
 	for _, r := range all {
-		for _, text := range strings.Fields(r.String()) {
-			assert.NotContains(t, []string{"damaged", "others"}, text)
-		}
+		assert.NotContains(t, r.String(), "is ignored")
 	}
 }
 

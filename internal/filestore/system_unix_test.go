@@ -56,6 +56,15 @@ func TestC10_Folder(t *testing.T) {
 	}
 }
 
+// TestC10_FolderOfRoot is about another user's folder, for those who can't give one away.
+func TestC10_FolderOfRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("for root it isn't another user's")
+	}
+	_, err := filestore.Open("/", new(reports).add)
+	require.ErrorContains(t, err, "belongs to another user")
+}
+
 func makeFolder(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
 	require.NoError(t, os.Mkdir(path, 0o700))
