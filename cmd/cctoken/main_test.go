@@ -237,7 +237,7 @@ func readDocument(t *testing.T) string {
 // readPage returns a page in docs/.
 func readPage(t *testing.T, name string) string {
 	t.Helper()
-	page, err := os.ReadFile(filepath.Join("../../docs", name))
+	page, err := os.ReadFile("../../docs/" + name)
 	require.NoError(t, err)
 	return string(page)
 }
