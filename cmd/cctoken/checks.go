@@ -86,7 +86,7 @@ func (e *examination) reach(ctx context.Context) {
 	}
 	_, err := w.token(ctx, &clientcredentials.Config{
 		TokenURL: e.endpoint, AuthStyle: oauth2.AuthStyleInParams, Retry: e.once(),
-	})
+	}, nil)
 	if ctx.Err() != nil {
 		return
 	}
@@ -283,7 +283,7 @@ func (e *examination) request(ctx context.Context, m *method, key crypto.Signer)
 	conf.TokenURL = endpoint
 	conf.DPoP = key
 	conf.Retry = e.once()
-	return w.token(ctx, conf)
+	return w.token(ctx, conf, nil)
 }
 
 // once returns a policy without retries.

@@ -243,9 +243,15 @@ func (t *token) scopes() []string {
 	return strings.Fields(strings.Join(scopes, " "))
 }
 
-// binding says what the token is bound to, RFC 7800, Section 3.1.
-func (t *token) binding() string {
+// confirmation returns what the token is bound to, RFC 7800, Section 3.1; empty: nothing.
+func (t *token) confirmation() map[string]any {
 	cnf, _ := t.Claims["cnf"].(map[string]any)
+	return cnf
+}
+
+// binding says what the token is bound to.
+func (t *token) binding() string {
+	cnf := t.confirmation()
 	switch {
 	case len(cnf) == 0:
 		return "none: anybody who has the token can use it"

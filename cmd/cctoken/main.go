@@ -41,12 +41,13 @@ func endingSignals() []os.Signal {
 // commands are the commands by name. A command writes its result, and nothing else, to
 // call.out.
 var commands = map[string]func(ctx context.Context, c *call) error{
-	"token":   printToken,
-	"inspect": inspect,
-	"doctor":  doctor,
-	"serve":   serve,
-	"key":     makeKey,
-	"version": printVersion,
+	"token":           printToken,
+	"exec-credential": printCredential,
+	"inspect":         inspect,
+	"doctor":          doctor,
+	"serve":           serve,
+	"key":             makeKey,
+	"version":         printVersion,
 }
 
 // A call is one invocation of a command.

@@ -164,7 +164,7 @@ func (w *brokenWriter) Write([]byte) (int, error) {
 
 func TestBrokenOutput(t *testing.T) {
 	srv := startServer(t)
-	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve", "key -out -"} {
+	for _, args := range []string{"doctor", "token", "token -json", "token -header", "inspect", "version", "help", "serve", "key -out -", "exec-credential -cache=false"} {
 		stdout, stderr := new(brokenWriter), new(bytes.Buffer)
 		status := run(t.Context(), strings.Fields(args), srv.env().get, strings.NewReader(canaryToken), stdout, stderr)
 		assert.Equal(t, statusOutput, status, args)
@@ -231,9 +231,15 @@ func TestHelp(t *testing.T) {
 
 func readDocument(t *testing.T) string {
 	t.Helper()
-	document, err := os.ReadFile("../../docs/cctoken.md")
+	return readPage(t, "cctoken.md")
+}
+
+// readPage returns a page in docs/.
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/" + name)
 	require.NoError(t, err)
-	return string(document)
+	return string(page)
 }
 
 func TestVersion(t *testing.T) {

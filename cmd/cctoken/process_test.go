@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
 )
 
 // installed returns a directory with cctoken in it, which is a link to the test program.
@@ -86,6 +87,78 @@ func TestIgnoredInterrupt(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
+// TestC9_Processes checks that processes which need a token at the same time make one token
+// request. A process that waits 250 milliseconds for a file makes a request of its own, so a
+// slow machine gets more than one chance.
+func TestC9_Processes(t *testing.T) {
+	const processes = 8
+	srv := startServer(t)
+	srv.Auth.Latency = 200 * time.Millisecond
+	for range 5 {
+		before := srv.Auth.TokenRequests()
+		folder := filepath.Join(t.TempDir(), "cache")
+		var running []*exec.Cmd
+		outputs := make([]bytes.Buffer, processes)
+		for i := range outputs {
+			cmd := processOf(t, srv.env(), "token", "-cache", "-cache-dir", folder)
+			cmd.Stdout = &outputs[i]
+			require.NoError(t, cmd.Start())
+			running = append(running, cmd)
+		}
+		tokens := make(map[string]bool)
+		for i, cmd := range running {
+			require.NoError(t, cmd.Wait())
+			tokens[outputs[i].String()] = true
+		}
+		if srv.Auth.TokenRequests() == before+1 {
+			assert.Len(t, tokens, 1)
+			return
+		}
+	}
+	t.Error("more than one process has requested a token, each time")
+}
+
+// TestC9_EndedProcesses checks that a process that has ended keeps nobody waiting for longer
+// than its lease lasts, and one that was interrupted not at all.
+func TestC9_EndedProcesses(t *testing.T) {
+	for _, tt := range []struct {
+		signal os.Signal
+		most   time.Duration // the lease lasts for 5 seconds
+	}{
+		{syscall.SIGKILL, time.Minute},
+		{os.Interrupt, 4 * time.Second},
+	} {
+		t.Run(tt.signal.String(), func(t *testing.T) {
+			srv := startServer(t)
+			srv.Auth.Script(clientcredentialstest.Fault{Delay: time.Hour})
+			folder := filepath.Join(t.TempDir(), "cache")
+			ended := processOf(t, srv.env(), "token", "-cache", "-cache-dir", folder, "-timeout", "1h")
+			require.NoError(t, ended.Start())
+			require.Eventually(t, func() bool { return srv.Auth.TokenRequests() > 0 }, time.Minute, 10*time.Millisecond)
+			require.NoError(t, ended.Process.Signal(tt.signal))
+			require.Error(t, ended.Wait())
+
+			start := time.Now()
+			r := cachedToken(t, srv.env(), folder)
+			assert.Empty(t, r.stderr)
+			assert.Less(t, time.Since(start), tt.most)
+			assert.Equal(t, r, cachedToken(t, srv.env(), folder))
+			assert.Equal(t, 2, srv.Auth.TokenRequests())
+		})
+	}
+}
+
+// TestC10_Umask checks that no umask opens the cache, and that another user's programs can't
+// read it.
+func TestC10_Umask(t *testing.T) {
+	out, err := shell(t, `umask 0
+		eval "$(cctoken serve &)"
+		cctoken token -cache -cache-dir new/cache
+		test -z "$(find new -perm /077)"
+		test -n "$(find new -type f -perm 600 -size +0)"`)
+	require.NoError(t, err, out)
+}
+
 // shell runs a script in an empty directory, with cctoken in its path. It always ends
 // the last server that the script started.
 func shell(t *testing.T, script string) (string, error) {
@@ -97,24 +170,6 @@ func shell(t *testing.T, script string) (string, error) {
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()
 	return string(out), err
-}
-
-// TestDocument runs all commands in docs/cctoken.md, in one shell.
-func TestDocument(t *testing.T) {
-	for _, tool := range []string{"curl", "jq", "openssl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the document uses %s, which isn't installed", tool)
-		}
-	}
-	var script strings.Builder
-	for _, block := range regexp.MustCompile("(?s)\n```sh\n(.*?\n)```\n").FindAllStringSubmatch(readDocument(t), -1) {
-		script.WriteString(block[1])
-	}
-	require.NotEmpty(t, script.String())
-	script.WriteString("echo reached the end\n")
-	out, err := shell(t, script.String())
-	require.NoError(t, err, out)
-	assert.Contains(t, out, "reached the end")
 }
 
 // TestC8_Process checks that no umask opens the file with the key, and that other programs

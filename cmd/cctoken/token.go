@@ -19,6 +19,7 @@ import (
 func printToken(ctx context.Context, c *call) error {
 	header := c.flags.Bool("header", false, "")
 	inJSON := c.flags.Bool("json", false, "")
+	caching := c.addCacheFlags(false)
 	var timeout time.Duration
 	c.addDuration(&timeout, "timeout", 30*time.Second)
 	s, err := c.settings(ctx)
@@ -31,12 +32,7 @@ func printToken(ctx context.Context, c *call) error {
 	case *header && s.dpop != nil:
 		return usagef("a token that is bound to a key needs a proof with each request, which -header can't provide; leave out -header or -dpop-key-file")
 	}
-	ctx, cancel, err := within(ctx, timeout)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	token, err := fetch(ctx, c, s, timeout)
+	token, err := fetch(ctx, c, s, caching, timeout)
 	if err != nil {
 		return err
 	}
@@ -53,11 +49,20 @@ func printToken(ctx context.Context, c *call) error {
 
 // maxTokenRequests is how many requests cctoken token sends at most: those of Discover,
 // the library's three attempts, one for the other auth style, and a second one for each
-// of these four with a nonce.
-const maxTokenRequests = maxLocations + 2*(3+1)
+// of these four with a nonce. With a cache there may be another token request, if somebody
+// else drops the token that the first one brings.
+const maxTokenRequests = maxLocations + 2*2*(3+1)
 
-// fetch requests a token.
-func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*oauth2.Token, error) {
+// fetch gets a token, from the cache if the flags say so.
+func fetch(ctx context.Context, c *call, s *settings, caching *cacheFlags, timeout time.Duration) (*oauth2.Token, error) {
+	if err := caching.check(s); err != nil {
+		return nil, err
+	}
+	ctx, cancel, err := within(ctx, timeout)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
 	name, err := s.authMethodName(ctx)
 	if err != nil {
 		return nil, err
@@ -66,6 +71,11 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	if err != nil {
 		return nil, err
 	}
+	kept, err := c.openCache(caching)
+	if err != nil {
+		return nil, err
+	}
+	defer kept.close(ctx)
 	w := newWire(s, m.cert, maxTokenRequests)
 	defer w.close()
 	known := situation{settings: s, server: server{endpoint: s.tokenURL}}
@@ -88,12 +98,12 @@ func fetch(ctx context.Context, c *call, s *settings, timeout time.Duration) (*o
 	}
 	known.endpoint = conf.TokenURL
 	if isCleartext(conf.TokenURL) {
-		fmt.Fprintf(c.stderr, "cctoken token: warning: the token URL is http, so that others on the network can read the credentials and the token; use https\n")
+		c.warn("the token URL is http, so that others on the network can read the credentials and the token; use https")
 	}
 	s.fill(conf, m)
 	conf.Retry.TotalTimeout = timeout
 	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
-	token, err := w.token(ctx, conf)
+	token, err := w.token(ctx, conf, kept)
 	switch {
 	case err == nil:
 		return token, nil

@@ -32,7 +32,7 @@ type wire struct {
 	mu        sync.Mutex // protects the rest
 	exchanges []exchange
 	asked     bool     // the server has asked for a certificate
-	secrets   []string // the credentials that were sent, to mask them where the server repeats them
+	secrets   []string // the secret, and the credentials that were sent, to mask them where the server repeats them
 	left      int      // how many more requests may be sent
 }
 
@@ -59,7 +59,8 @@ var errTooMany = errors.New("cctoken tried to send more requests than it announc
 func newWire(s *settings, cert *tls.Certificate, requests int) *wire {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{RootCAs: s.roots}
-	w := &wire{base: base, left: requests, presents: cert != nil}
+	// A cached token may have an answer in it that repeats the secret.
+	w := &wire{base: base, left: requests, presents: cert != nil, secrets: []string{s.secret}}
 	if cert != nil {
 		base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			w.mu.Lock()
@@ -141,12 +142,18 @@ func (w *wire) sent() []exchange {
 	return slices.Clone(w.exchanges)
 }
 
-// token requests a token with conf. Its error is a failure. The token's type and scope
-// can be printed.
-func (w *wire) token(ctx context.Context, conf *clientcredentials.Config) (*oauth2.Token, error) {
+// token gets a token with conf, from the cache unless that is nil. Its error is a failure.
+// The token's type and scope can be printed.
+func (w *wire) token(ctx context.Context, conf *clientcredentials.Config, kept *cache) (*oauth2.Token, error) {
 	before := len(w.sent())
 	conf.HTTPClient = w.client()
-	token, err := conf.Token(ctx)
+	get := conf.Token
+	if kept != nil {
+		get = func(ctx context.Context) (*oauth2.Token, error) {
+			return kept.token(ctx, conf, func() int { return len(w.sent()) })
+		}
+	}
+	token, err := get(ctx)
 	if err != nil {
 		return nil, w.fail(before, err)
 	}
@@ -191,13 +198,16 @@ func (w *wire) discover(ctx context.Context, issuer string) (*clientcredentials.
 // the request that failed.
 func (w *wire) fail(before int, err error) error {
 	sent := w.sent()[before:]
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case len(sent) == 0:
-		return &failure{statusUsage, err}
 	}
-	return &failure{requestStatus(err, sent[len(sent)-1].status), err}
+	if len(sent) > 0 {
+		return &failure{requestStatus(err, sent[len(sent)-1].status), err}
+	}
+	if refused, ok := refusalOf(err); ok { // Another process has left it in the cache.
+		return &failure{requestStatus(err, refused.status), err}
+	}
+	return &failure{statusUsage, err}
 }
 
 // fill sets the fields of conf that don't depend on the server, for m.
