@@ -13,25 +13,18 @@
 //	client := conf.Client(context.Background())
 //	resp, err := client.Get("https://api.example.com/reports")
 //
-// [Config.Client] is all that most programs need. Make a client once and keep it:
-// each client has its own cache. There are four other ways to get a token:
+// Most programs should use [Config.Client]. Make a client once and keep it: each client has
+// its own cache. There are four other ways to get a token:
 //
-//   - [Config.Transport]: for an http.Client that you set up yourself.
-//   - [Config.TokenSource]: for libraries that take an oauth2.TokenSource.
+//   - [Config.Transport]: for an [http.Client] that you set up yourself.
+//   - [Config.TokenSource]: for libraries that take an [oauth2.TokenSource].
 //   - [Config.Source]: for programs that need the token itself, or its [Status].
 //   - [Config.Token]: always requests a new token.
 //
 // Token requests and API requests go through the client in the context under
-// oauth2.HTTPClient: set a proxy, certification authorities or timeouts there.
+// [oauth2.HTTPClient]: set a proxy, certification authorities or timeouts there.
 // [Config.HTTPClient] is for the token requests alone. The folder examples has
 // programs for this and other tasks, and docs/cookbook.md explains them.
-//
-// # Several APIs
-//
-// If one client needs another token for each API, give the context of a request a
-// [Target] with [WithTarget], or make a client for each API from [Source.For]. Each target
-// has a separate token. An API may ask for a token with other scopes or claims.
-// [Config.Challenged] decides whether it gets one. docs/targets.md explains both.
 //
 // # Life of a token
 //
@@ -54,13 +47,13 @@
 // and never longer than half of the time that is left.
 //
 // A token that is still valid is never withheld because its replacement failed.
-// All of this happens when tokens are used: an idle Source has no goroutine and no timer.
+// All of this happens when tokens are used: an idle [Source] has no goroutine and no timer.
 //
 // # Where a token goes
 //
 // A token goes to the origin (scheme, host and port) of the request that the program
 // makes. On redirects it goes to no other origin, unless [Config.Origins] lists it. The
-// client's secret goes to TokenURL: a redirect of the token endpoint is an error.
+// client's secret goes to [Config.TokenURL]: a redirect of the token endpoint is an error.
 //
 // # Failures
 //
@@ -82,19 +75,25 @@
 //
 // # Errors
 //
-// If the server refuses, the error is a bare *oauth2.RetrieveError with the status and
-// the ErrorCode of RFC 6749, Section 5.2. If it answers with something that isn't a token
-// response, the error is a [ResponseError]. If nobody answers, it is the error of
-// net/http. An error of a client's request wraps these: use errors.As. If a caller's
-// context has ended, errors.Is finds its error. [IsTemporary] distinguishes failures that
-// may pass by themselves from those that somebody has to fix. No error contains a secret
-// or a token.
+// If the server refuses, the error is a bare *[oauth2.RetrieveError] with the status and the
+// ErrorCode of RFC 6749, Section 5.2. If it answers with something that isn't a token
+// response, the error is a *[ResponseError]. If nobody answers, it is the error of net/http.
+// An error of a client's request wraps these: use [errors.As]. If a caller's context has
+// ended, [errors.Is] finds its error. [IsTemporary] distinguishes failures that may pass by
+// themselves from those that somebody has to fix. No error contains a secret or a token.
+//
+// # Several APIs
+//
+// If each API wants another token, give the context of a request a [Target] with
+// [WithTarget], or make a client for each API from [Source.For]. If an API asks for a token
+// with other scopes or claims, [Config.Challenged] decides whether it gets one.
+// docs/targets.md explains both.
 //
 // # Client authentication
 //
 // A client secret is sent as [Config.AuthStyle] says. For other methods set
 // [Config.ClientAuth]. Package clientauth has keys, certificates, assertions from files,
-// and secrets that are rotated. [Config.DPoP] binds tokens to a key, so that a stolen
+// and secrets that are replaced while the program runs. [Config.DPoP] binds tokens to a key, so that a stolen
 // token is useless. [Discover] asks the server which methods it accepts, and where its
 // token endpoint is:
 //
@@ -115,13 +114,12 @@
 //
 // # Fleets
 //
-// Replicas of a service can share one token through a store that they already use:
-// set [Config.Store], for example to the result of redisstore.New. Then one replica
-// requests a token and the others wait for it, or find it in the store. Before it expires,
-// one of them replaces it. What is kept in the store is encrypted: see [Seal] and
-// [Keyring]. The service doesn't depend on the store: if it is down, slow or refuses, each
-// replica requests its own token, at most 250 milliseconds later than it would have
-// without a store. docs/fleet.md explains when a store is worth it, and what it costs.
+// Replicas of a service can share one token through a store that they already use: set
+// [Config.Store] to a store of package redisstore or natsstore. One replica requests a
+// token, and the others find it in the store. What is kept there is encrypted: see [Seal]
+// and [Keyring]. The service doesn't depend on the store: if it is down, slow or refuses,
+// each replica requests its own token, at most 250 milliseconds later than without a store.
+// docs/fleet.md explains when a store is worth it, and what it costs.
 //
 // # Testing
 //
@@ -133,8 +131,8 @@
 //
 // Replace the import path golang.org/x/oauth2/clientcredentials by
 // github.com/seed-5bfa0880/clientcredentials. Types, errors and their texts stay
-// those of golang.org/x/oauth2. docs/compatibility.md lists every difference with its
-// reason, and docs/migration.md says what a program may delete.
+// those of golang.org/x/oauth2. docs/migration.md begins with what may surprise in
+// production, and docs/compatibility.md lists every difference with its reason.
 //
 // # Specifications
 //

@@ -1,6 +1,6 @@
 // Package clientauth has the methods with which a client authenticates to the token
-// endpoint of an authorization server, RFC 6749, Section 2.3. Set one of them as the
-// ClientAuth of a [clientcredentials.Config].
+// endpoint of an authorization server, RFC 6749, Section 2.3. Set one of them as
+// [clientcredentials.Config.ClientAuth].
 //
 // # Use
 //
@@ -12,23 +12,24 @@
 //		},
 //	}
 //
-// Without a ClientAuth, a Config sends its ClientSecret in the way that AuthStyle
-// selects. A program with a fixed secret needs nothing else.
+// Most programs with a fixed secret need no method: without one, the
+// [clientcredentials.Config.ClientSecret] is sent as
+// [clientcredentials.Config.AuthStyle] says.
 //
 // # Methods
 //
-// The list begins with the strongest methods. The names are from the IANA registry
-// "OAuth Token Endpoint Authentication Methods", except for spiffe_jwt, which a draft
-// defines. A server lists the methods that it accepts in its metadata as
-// token_endpoint_auth_methods_supported.
+// The list begins with the strongest methods. Their names are those of the IANA registry
+// "OAuth Token Endpoint Authentication Methods", and a server lists those that it accepts
+// in its metadata as token_endpoint_auth_methods_supported. Only spiffe_jwt is from a
+// draft.
 //
-//	tls_client_auth              RFC 8705, Section 2.1     TLSClientAuth
-//	self_signed_tls_client_auth  RFC 8705, Section 2.2     SelfSignedTLSClientAuth
-//	private_key_jwt              RFC 7523, Section 2.2     PrivateKeyJWT, or a ready-made Assertion
-//	spiffe_jwt                   a draft for SPIFFE        Assertion with TypeJWTSPIFFE
-//	client_secret_jwt            RFC 7523, Section 2.2     ClientSecretJWT
-//	client_secret_basic          RFC 6749, Section 2.3.1   ClientSecretBasic
-//	client_secret_post           RFC 6749, Section 2.3.1   ClientSecretPost
+//   - tls_client_auth (RFC 8705, Section 2.1): [TLSClientAuth]
+//   - self_signed_tls_client_auth (RFC 8705, Section 2.2): [SelfSignedTLSClientAuth]
+//   - private_key_jwt (RFC 7523, Section 2.2): [PrivateKeyJWT], or a ready-made [Assertion]
+//   - spiffe_jwt: an [Assertion] with [TypeJWTSPIFFE]
+//   - client_secret_jwt (RFC 7523, Section 2.2): [ClientSecretJWT]
+//   - client_secret_basic (RFC 6749, Section 2.3.1): [ClientSecretBasic]
+//   - client_secret_post (RFC 6749, Section 2.3.1): [ClientSecretPost]
 //
 // # What to choose
 //

@@ -15,12 +15,13 @@
 // mandatory. Both servers check proofs as Section 4.3 says: their type, algorithm,
 // public key, signature, method and URL, and the hash of the token. The time of a
 // proof must not be more than 5 minutes off, and a proof can be used only once. If
-// DPoPNonce is set, proofs must contain that nonce. SetDPoPNonce changes it, and the
-// next proof is refused with use_dpop_nonce:
+// [AuthorizationServer.DPoPNonce] is set, proofs must contain that nonce.
+// [AuthorizationServer.SetDPoPNonce] changes it, and the next proof is refused with
+// use_dpop_nonce. A [ResourceServer] has the same:
 //
 //	srv.API.SetDPoPNonce("another")
 //
-// The tokens of a [Client] with CertificateBound are bound to the certificate that the
+// The tokens of a client with [Client.CertificateBound] are bound to the certificate that the
 // client presents to a server of [NewTLSServer] (RFC 8705, Section 3). [Token] says
 // what a token is bound to. The API refuses a token if the client doesn't have its key
 // or certificate, and if a key-bound token is sent as a bearer token. It lists both as
@@ -28,7 +29,7 @@
 //
 // # Assertions and token exchange
 //
-// With TrustedIssuers the server also issues tokens for an assertion (RFC 7523), and in
+// With [AuthorizationServer.TrustedIssuers] the server also issues tokens for an assertion (RFC 7523), and in
 // exchange for another token (RFC 8693). [Token] says for whom:
 //
 //	srv.Auth.TrustedIssuers = []clientcredentialstest.TrustedIssuer{{
@@ -36,33 +37,35 @@
 //		PublicKeys: []crypto.PublicKey{key.Public()},
 //	}}
 //
-// The assertion must be addressed to the server's Issuer or to its TokenURL, and can be used
-// only once if it has a jti. A server with a SigningKey issues JWTs too, for another server
-// that trusts it.
+// The assertion must be addressed to the server's [AuthorizationServer.Issuer] or to its token
+// endpoint, and can be used only once if it has a jti. A server with an
+// [AuthorizationServer.SigningKey] issues JWTs too, for another server that trusts it.
 //
 // # Several APIs, and APIs that ask for another token
 //
 // A token is for the resources (RFC 8707) and the audience that it was requested with, and
-// [ResourceServer].Audience is the one that an API accepts. To test a program that calls
-// several APIs, start a [ResourceServer] for each, with the same Issuer.
+// [ResourceServer.Audience] is the one that an API accepts. To test a program that calls
+// several APIs, start a [ResourceServer] for each, with the same [ResourceServer.Issuer].
 //
 // An API can also ask for another token than the one that it has got. It says in
 // WWW-Authenticate what it needs, and accepts a token that was requested with it:
 //
-//   - Scope and ScopeByPath: insufficient_scope (RFC 6750, Section 3.1)
-//   - Claims: insufficient_claims, the claims challenge of Microsoft Entra ID
-//   - ACRValues and MaxAge: insufficient_user_authentication (RFC 9470, Section 3)
+//   - [ResourceServer.Scope] and [ResourceServer.ScopeByPath]: insufficient_scope (RFC 6750,
+//     Section 3.1)
+//   - [ResourceServer.Claims]: insufficient_claims, the claims challenge of Microsoft Entra ID
+//   - [ResourceServer.ACRValues] and [ResourceServer.MaxAge]:
+//     insufficient_user_authentication (RFC 9470, Section 3)
 //
-// SetClaims makes the next request fail, however new its token is:
+// [ResourceServer.SetClaims] makes the next request fail, however new its token is:
 //
 //	srv.API.SetClaims(`{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`)
 //
-// With AlwaysChallenge no token is good enough. A client must give up then.
+// With [ResourceServer.AlwaysChallenge] no token is good enough. A client must give up then.
 //
 // # Metadata of the API
 //
-// A [ResourceServer] with a Resource publishes its metadata (RFC 9728): its resource
-// identifier, its AuthorizationServers and its scopes.
+// A server with a [ResourceServer.Resource] publishes its metadata (RFC 9728): its resource
+// identifier, its [ResourceServer.AuthorizationServers] and its scopes.
 //
 // # Over sockets
 //

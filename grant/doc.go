@@ -1,6 +1,6 @@
 // Package grant has authorization grants that need no user: with one of them a client asks
-// for a token in the name of somebody else, or with a proof of its own. Set one as the Grant
-// of a [clientcredentials.Config].
+// for a token in the name of somebody else, or with a proof of its own. Set one as
+// [clientcredentials.Config.Grant]. Most programs need none.
 //
 // # Use
 //
@@ -16,7 +16,7 @@
 //		},
 //	}
 //
-// Everything else works as without a Grant: tokens are cached, requested once for all
+// Everything else works as without a grant: tokens are cached, requested once for all
 // callers, refreshed in the background by asking the grant again, bound to keys and
 // certificates, requested for targets, and shared by replicas.
 //
@@ -31,30 +31,31 @@
 //
 // To use a token of one authorization server at another one, combine them
 // (draft-ietf-oauth-identity-chaining): the method [clientcredentials.Source.AccessToken] of a
-// Source with a TokenExchange is the Assertion of a JWTBearer.
+// source with a [TokenExchange] is the [JWTBearer.Assertion].
 //
 // # Machine to machine
 //
 // The subject comes from a source that the program configures, never from a request that the
-// program receives. A Source has one token at a time. If the next token request finds another
+// program receives. A [clientcredentials.Source] has one token at a time. If the next token request finds another
 // subject, the token for that subject takes the place of the old one.
 //
-// The library doesn't verify assertions; the server does. Therefore, with a Store, an
-// assertion must come from where nobody else can write: whoever supplies one with the claims
-// of another gets the token that was issued for the other. A TokenExchange doesn't depend on
-// that.
+// The library doesn't verify assertions: the server does. So with a
+// [clientcredentials.Config.Store] an assertion must come from where nobody else can write.
+// Otherwise somebody could supply one with the claims of another, and get the token that was
+// issued for the other. With a [TokenExchange] that can't happen.
 //
 // # Client authentication
 //
-// For both grants it is optional (RFC 7521, Section 4.1). Without ClientID, ClientSecret and
-// ClientAuth nothing is sent but the grant, and ClientID alone is sent in the body. With a
-// ClientSecret set AuthStyle: finding out the style by trial may send an assertion to a server
-// that accepts each one only once.
+// For both grants it is optional (RFC 7521, Section 4.1). Without
+// [clientcredentials.Config.ClientID], [clientcredentials.Config.ClientSecret] and
+// [clientcredentials.Config.ClientAuth] only the grant is sent. The client identifier alone is
+// sent in the body. If there is a secret, set [clientcredentials.Config.AuthStyle]: to find out
+// the style by trial, an assertion may be sent twice, and some servers accept each only once.
 //
 // # Mistakes
 //
 // If a field is wrong, or an assertion isn't a JWT or has expired, the first call that needs a
 // token returns an error, and nothing is sent. If the server answers invalid_grant, the error
-// wraps the *oauth2.RetrieveError, and says whose assertion it was. Errors contain no
+// wraps the *[oauth2.RetrieveError], and says whose assertion it was. Errors contain no
 // assertion and no token. A grant that is printed shows only its type.
 package grant

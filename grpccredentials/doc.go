@@ -15,7 +15,7 @@
 //	)...)
 //
 // Most programs need only [DialOptions]. [New] returns the [Credentials] alone, for a
-// credentials.Bundle or a single call. The interceptors are methods of Credentials.
+// [credentials.Bundle] or a single call. The interceptors are methods of [Credentials].
 //
 // # Failures
 //
@@ -32,8 +32,8 @@
 //	                             the authorization server refuses, a mistake in the
 //	                             Config, a certificate that isn't trusted
 //
-// The error wraps the error of the Source, so errors.As finds a *oauth2.RetrieveError in
-// it. Services often pass messages on to their callers. So the message contains no
+// The error wraps the error of the [clientcredentials.Source], so [errors.As] finds a
+// *[oauth2.RetrieveError] in it. Services often pass messages on to their callers. So the message contains no
 // secret, and quotes only the status, the error code and the description from an answer
 // of the authorization server.
 //
@@ -43,10 +43,10 @@
 //
 // # Refused tokens
 //
-// When the server answers Unauthenticated, the token is dropped, as by Source.Reject:
-// only if it is still the current one, and at most one token in 30 seconds. So a server
-// that refuses every token causes few token requests. A unary call is then replayed with
-// a new token, and its caller doesn't notice.
+// When the server answers Unauthenticated, the token is dropped, as by
+// [clientcredentials.Source.Reject]: only if it is still the current one, and at most one
+// token in 30 seconds. So a server that refuses every token causes few token requests. A
+// unary call is then replayed with a new token, and its caller doesn't notice.
 //
 // A replay is safe if the server checks the token before it does anything else, as
 // interceptors do. A call isn't replayed if the server has sent headers before the
@@ -62,11 +62,11 @@
 // # Where a token goes
 //
 // Each RPC of the ClientConn carries the token, to any server that the ClientConn
-// connects to and TLS verifies. Config.Origins limits where HTTP requests take a token.
+// connects to and TLS verifies. [clientcredentials.Config.Origins] limits where HTTP requests take a token.
 // It has no effect here. Use one Source for each service, or for services that may see
 // each other's tokens.
 //
-// Without TLS, grpc.NewClient fails, unless [DangerouslySendTokensInPlaintext] is set.
+// Without TLS, [grpc.NewClient] fails, unless [DangerouslySendTokensInPlaintext] is set.
 //
 // # Bound tokens
 //
@@ -83,12 +83,12 @@
 //
 // When the files are replaced, new tokens are bound to the new certificate, but a
 // connection keeps the old one until it ends. So let the server limit the age of
-// connections (keepalive.ServerParameters.MaxConnectionAge).
+// connections (MaxConnectionAge in [google.golang.org/grpc/keepalive.ServerParameters]).
 //
 // # The oauth package of grpc
 //
 // google.golang.org/grpc/credentials/oauth has a TokenSource that takes any
-// oauth2.TokenSource. It costs the same per RPC, but has these disadvantages:
+// [oauth2.TokenSource]. It costs the same per RPC, but has these disadvantages:
 //
 //   - An RPC waits for a token regardless of its deadline.
 //   - Every failure has the same code, whether it is an outage or a wrong secret.

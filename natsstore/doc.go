@@ -16,7 +16,7 @@
 //	}
 //	conf.Store = natsstore.New(js, "tokens", keyring)
 //
-// [New] encrypts what it stores: someone who can read the bucket, its backups or its
+// Most programs need nothing else in their code, and a bucket. [New] encrypts what it stores: someone who can read the bucket, its backups or its
 // traffic learns neither tokens nor clients. If NATS is down, slow or full, callers still
 // get tokens: each replica requests its own until NATS works again.
 //
@@ -94,7 +94,7 @@
 //		allow = ["_INBOX_tokens.>"]
 //	}
 //
-// The last one goes with the connection option nats.CustomInboxPrefix("_INBOX_tokens").
+// The last one goes with the connection option [nats.CustomInboxPrefix]("_INBOX_tokens").
 // Without that option the subject is "_INBOX.>", which lets the user read the answers to
 // other users of its account.
 //

@@ -9,14 +9,35 @@
 //	}
 //	conf.Observer = observer
 //
-// Most programs need nothing else. To measure how long the current token remains valid,
-// see [RegisterSource]. Without options, the global MeterProvider and TracerProvider are
-// used, even if they are set later.
+// Most programs need nothing else. [RegisterSource] also measures how long the current token
+// remains valid. Without options, the global MeterProvider and TracerProvider are used, even
+// if they are set later.
+//
+// # What to watch
+//
+//   - clientcredentials.token.gets counts one for each API request. Without error.type, the
+//     request got a token. If many have the state stale, for minutes, the authorization server
+//     is probably down: tokens are due, and no new ones come. Callers don't notice yet.
+//   - clientcredentials.token.request.duration by error.type says why. For invalid_client,
+//     somebody has to look at the secret. A timeout may pass by itself.
+//   - clientcredentials.token.invalidations with the reason rejected: an API rejects tokens
+//     that should be valid.
+//   - clientcredentials.store.operation.duration with error.type: until the store works again,
+//     each replica requests its own tokens.
+//
+// [clientcredentials.Config.Token] isn't part of a Source: only its retries are reported.
+// Credentials that travel in plaintext are for logs, not for metrics: see
+// [clientcredentials.SlogObserver] and [clientcredentials.JoinObservers].
+//
+// To see each attempt on the wire, use the instrumentation of HTTP: wrap the transport of
+// [clientcredentials.Config.HTTPClient] with otelhttp.NewTransport. The library can't set up
+// the transport inside, so do that yourself: set SendPingTimeout of [http.Transport.HTTP2],
+// which detects dead connections, and the client's certificate, if there is one.
 //
 // # Metrics
 //
-// For each instrument, the table has its kind and unit, what it measures, and the
-// attributes that a measurement may have in addition to those of [WithAttributes]:
+// The table has the kind and unit of each instrument, what it measures, and the attributes
+// that a measurement may have in addition to those of [WithAttributes]:
 //
 //	clientcredentials.origin.refusals            counter, {request}
 //	    API requests to origins that the token must not go to.
@@ -62,29 +83,6 @@
 //	    - clientcredentials.token.source
 //	    - error.type
 //
-// What to watch:
-//
-//   - clientcredentials.token.gets counts one for each request of a Client or Transport.
-//     Those without error.type got a token. Many with the state stale, for minutes, are
-//     an early sign of an outage: tokens are due to be replaced, and no new ones come.
-//     Callers don't notice yet.
-//   - clientcredentials.token.request.duration by error.type shows why. For
-//     invalid_client, somebody has to look at the secret. A timeout may pass by itself.
-//   - clientcredentials.token.invalidations with the reason rejected: an API rejects
-//     tokens that should be valid.
-//   - clientcredentials.store.operation.duration with error.type: until the store works
-//     again, each replica requests its own tokens.
-//
-// Config.Token always requests a new token and isn't part of a Source. Only its retries
-// are reported. Credentials that travel in plaintext are for logs, not for metrics: see
-// clientcredentials.SlogObserver and JoinObservers.
-//
-// To see each attempt on the wire, use the instrumentation of HTTP: wrap the transport
-// of Config.HTTPClient with otelhttp.NewTransport. The result isn't an *http.Transport,
-// so the transport inside must do what package clientcredentials otherwise does: detect
-// dead connections (set SendPingTimeout of http.Transport.HTTP2), and present the
-// client's certificate, if there is one.
-//
 // # Attributes
 //
 // No attribute contains a token, a secret, a scope, an address or a text from a server.
@@ -100,13 +98,13 @@
 //	clientcredentials.token.state                fresh, stale
 //	error.type                                   see below
 //
-// Only what is measured of a Target (Source.For, WithTarget) has clientcredentials.target. It
-// is other unless WithTargetName gives the target a name.
+// What is measured of a [clientcredentials.Target] has clientcredentials.target, and nothing
+// else has. Its value is other, unless [WithTargetName] gives the target a name.
 //
-// A caller gets the token from memory unless it waits for a new one. With Config.Store,
-// a token request may end with the token of another replica: it comes from the store.
-// The outcome of a store operation is the result of acquire, or lease_lost. The latter
-// means that another replica has taken over the lease, and isn't a failure.
+// The source is memory if the caller didn't have to wait for a new token. It is store if
+// another replica has requested the token, and server otherwise. The store.outcome is what
+// acquire has answered, or lease_lost: another replica has taken over the lease, which isn't
+// a failure.
 //
 // # Errors
 //
@@ -129,13 +127,14 @@
 //
 // # Spans
 //
-// Each token request of a Source has a span "request token", of kind internal. It lasts
-// until there is a new token or no more attempts are made. It is the parent of the spans
-// that otelhttp makes in the transport of Config.HTTPClient, one for each attempt, and of
-// those of an instrumented store.
+// Each token request of a [clientcredentials.Source] has a span "request token", of kind
+// internal. It lasts until there is a new token or no more attempts are made. It is the
+// parent of the spans that otelhttp makes in the transport of
+// [clientcredentials.Config.HTTPClient], one for each attempt, and of those of an
+// instrumented store.
 //
-// Callers share a token request, and most don't wait for it. So its span isn't a child of
-// a caller's span. Its parent is the span in the context that the Source was made with,
-// if there is one. The span of a failed request has the status Error, error.type, and
+// Callers share a token request, and most don't wait for it. So its parent isn't the span of
+// a caller, but the span in the context that the Source was made with, if there is one. If
+// the request fails, the span has the status Error, error.type, and
 // http.response.status_code if there was an answer.
 package otelclientcredentials

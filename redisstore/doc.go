@@ -11,14 +11,14 @@
 //	}
 //	conf.Store = redisstore.New(client, keyring)
 //
-// [New] encrypts what it stores: someone who can read the Redis, its backups or its
+// Most programs need nothing else. [New] encrypts what it stores: someone who can read the Redis, its backups or its
 // traffic learns neither tokens nor clients. If Redis is down, slow or full, callers still
 // get tokens: each replica requests its own until Redis works again.
 //
 // # Clients
 //
-// Any redis.UniversalClient will do: for a single server, for Redis Cluster
-// (redis.NewClusterClient), or with Sentinel (redis.NewFailoverClient), with or without
+// Any [redis.UniversalClient] will do: for a single server, for Redis Cluster
+// ([redis.NewClusterClient]), or with Sentinel ([redis.NewFailoverClient]), with or without
 // TLS. The client remains yours: close it when the service ends. Set
 // ContextTimeoutEnabled: without it, the client goes on waiting for a Redis that doesn't
 // answer, through all of its retries, even though no caller waits for it anymore.

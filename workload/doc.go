@@ -23,12 +23,12 @@
 //
 // # Which source
 //
-//	GitHubActions          a job of GitHub Actions or Forgejo Actions
-//	AzurePipelines         a job of Azure Pipelines
-//	GoogleMetadata         Compute Engine, GKE, Cloud Run, Cloud Functions
-//	AzureManagedIdentity   virtual machines, App Service, Functions, Container Apps
-//	KubernetesToken        a pod in any cluster, also AKS and EKS with their federation
-//	Command                anything that has a program for it
+//   - [GitHubActions]: a job of GitHub Actions or Forgejo Actions
+//   - [AzurePipelines]: a job of Azure Pipelines
+//   - [GoogleMetadata]: Compute Engine, GKE, Cloud Run, Cloud Functions
+//   - [AzureManagedIdentity]: virtual machines, App Service, Functions, Container Apps
+//   - [KubernetesToken]: a pod in any cluster, also AKS and EKS with their federation
+//   - [Command]: anything that has a program for it
 //
 // For AWS and for SPIFFE, docs/cookbook.md has sources that use the libraries of these
 // platforms.

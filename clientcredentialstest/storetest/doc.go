@@ -1,9 +1,9 @@
-// Package storetest tests implementations of [tokenstore.Store]. It also has a Store in
+// Package storetest tests implementations of [tokenstore.Store]. It also has a [Store] in
 // memory, for tests of programs that share tokens among replicas.
 //
 // # Testing an adapter
 //
-// [Run] tests that a store does what the documentation of tokenstore.Store says, with a
+// [Run] tests that a store does what the documentation of [tokenstore.Store] says, with a
 // subtest for each rule. A test against a real server looks like this:
 //
 //	func TestStore(t *testing.T) {
@@ -15,7 +15,7 @@
 //		})
 //	}
 //
-// Run knows nothing about the server, so the adapter's own tests have to cover the rest: a
+// [Run] knows nothing about the server, so the adapter's own tests have to cover the rest: a
 // server that is down, frozen, restarted, full or read-only, and that expired records,
 // leases and cooldowns take no space.
 //
@@ -32,7 +32,7 @@
 //	}
 //	network.SetFault(&storetest.Fault{Hang: true}) // this replica's calls are lost
 //
-// A Store reads the time with [time.Now] and waits only on timers and channels. So under
+// A [Store] reads the time with [time.Now] and waits only on timers and channels. So under
 // [testing/synctest] an hour of a token's life passes in an instant.
 //
 // This package is separate from clientcredentialstest because it imports package

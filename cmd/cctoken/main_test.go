@@ -199,10 +199,10 @@ func TestInterrupted(t *testing.T) {
 }
 
 // TestHelp checks that all ways to ask for a help page print the same, that the page
-// documents exactly the flags of the command, and that docs/cctoken.md contains it.
+// documents exactly the flags of the command, and that docs/cctoken.md links to it.
 func TestHelp(t *testing.T) {
 	overview, document := cctoken(t, nil, "", "help"), readDocument(t)
-	assert.Contains(t, document, "```text\n"+overview.stdout+"```\n")
+	assert.Contains(t, document, "(../cmd/cctoken/help/cctoken.txt)")
 	for _, word := range []string{"-h", "--help", "-help"} {
 		assert.Equal(t, overview, cctoken(t, nil, "", word))
 	}
@@ -212,7 +212,7 @@ func TestHelp(t *testing.T) {
 			assert.Equal(t, r, cctoken(t, nil, "", name, "-h"))
 			assert.True(t, strings.HasPrefix(r.stdout, "cctoken "+name+" "))
 			assert.Contains(t, overview.stdout, "  "+name+" ")
-			assert.True(t, name == "version" || strings.Contains(document, "```text\n"+r.stdout+"```\n"), "the page isn't in the document")
+			assert.Contains(t, document, "(../cmd/cctoken/help/"+name+".txt)")
 
 			c := new(call)
 			c.begin(name, []string{"-h"})
