@@ -190,9 +190,6 @@ func declared(decl ast.Decl) string {
 
 // textsIn returns the texts in a declaration with that name.
 func textsIn(decl ast.Decl, files *token.FileSet, in string) (messages []message) {
-	if isOther(decl) {
-		return nil
-	}
 	ast.Inspect(decl, func(n ast.Node) bool {
 		if n == nil || isOther(n) {
 			return false
@@ -256,8 +253,6 @@ func isOther(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.ImportSpec:
 		return true
-	case *ast.FuncDecl:
-		return n.Recv != nil && slices.Contains([]string{"String", "GoString", "Format"}, n.Name.Name)
 	case *ast.StructType: // Its tags.
 		return true
 	case *ast.BinaryExpr: // A comparison.

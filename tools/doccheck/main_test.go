@@ -150,8 +150,6 @@ func f(name string) error {
 }
 
 func (*t) g() error { return fmt.Errorf("%q holds %d%% too much: %w", a, b, err) }
-
-func (t) String() string { return "a printed value" }
 `
 	const head = "| you read | why | what to do |\n| --- | --- | --- |\n"
 	write(t, map[string]string{
@@ -172,8 +170,8 @@ func (t) String() string { return "a printed value" }
 		"complete":       {complete, excepted, nil},
 		"a whole folder": {strings.Replace(complete, "| `no report today` | | |\n", "", 1), "report/ reports\n", nil},
 		"no exceptions":  {complete, "", []string{"report/list.go:3: this text is missing in page.md", "report/r.go:3: this text is missing"}},
-		"too many of them": {complete, excepted + "none.go no file\nm.go:t.String skipped anyway\n", []string{
-			"except.txt: none.go has no texts", "except.txt: m.go:t.String has no texts",
+		"too many of them": {complete, excepted + "none.go no file\nm.go:g skipped anyway\n", []string{
+			"except.txt: none.go has no texts", "except.txt: m.go:g has no texts",
 		}},
 		"an empty page": {"`it is broken` isn't in a table\n", excepted, []string{
 			"m.go:7: this text is missing in page.md. Add a row to the section that fits, or add the text to the first cell of a row with the same advice:\n\t| `it is broken` | why | what to do |\n\tIf it isn't part of an error, add this line to except.txt:\n\tm.go:errA the reason",
