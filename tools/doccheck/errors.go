@@ -259,6 +259,8 @@ func isOther(n ast.Node) bool {
 		return n.Op == token.EQL || n.Op == token.NEQ
 	case *ast.CallExpr:
 		switch f := n.Fun.(type) {
+		case *ast.ArrayType: // A conversion to bytes.
+			return true
 		case *ast.Ident:
 			return f.Name == "panic"
 		case *ast.SelectorExpr:

@@ -145,6 +145,7 @@ func f(name string) error {
 	if name == "a b" || strings.Contains(name, "c d") {
 		panic("it can't be")
 	}
+	label := []byte("only a label")
 	advice := "the file " + name + " is empty" + "; fill it"
 	return fmt.Errorf("oauth2: cannot fetch token: %s: %w", advice, err)
 }
@@ -175,7 +176,7 @@ func (*t) g() error { return fmt.Errorf("%q holds %d%% too much: %w", a, b, err)
 		}},
 		"an empty page": {"`it is broken` isn't in a table\n", excepted, []string{
 			"m.go:7: this text is missing in page.md. Add a row to the section that fits, or add the text to the first cell of a row with the same advice:\n\t| `it is broken` | why | what to do |\n\tIf it isn't part of an error, add this line to except.txt:\n\tm.go:errA the reason",
-			"m.go:13: this text is missing", "m.go:17: this text is missing", "report/r.go:5: this text is missing",
+			"m.go:14: this text is missing", "m.go:18: this text is missing", "report/r.go:5: this text is missing",
 		}},
 		"the wrong advice": {strings.Replace(complete, "is broken", "is broken; call us", 1), excepted, []string{
 			`page.md:3: no text in the code is "oauth2: it is broken; call us"`,
