@@ -8,9 +8,10 @@
 //   - A block after the line <!-- from: path --> appears in that file, word for word.
 //
 // Paths are relative to the Markdown file. With -cases, it also compares a register of
-// test cases with the tests in the current folder and below.
+// test cases with the tests in the current folder and below. With -errors, it also compares
+// a page on error texts with the code there; see checkErrors.
 //
-//	doccheck [-cases FILE] FILE...
+//	doccheck [-cases FILE] [-errors FILE -except FILE] FILE...
 //
 // It is run by make check-docs.
 package main
@@ -30,8 +31,15 @@ import (
 
 func main() {
 	register := flag.String("cases", "", "the register of test cases to compare with the tests")
+	errorPage := flag.String("errors", "", "the page on error texts to compare with the code")
+	except := flag.String("except", "", "the list of texts in the code that aren't errors")
 	flag.Parse()
 	problems, err := check(*register, flag.Args())
+	if err == nil && *errorPage != "" {
+		var more []string
+		more, err = checkErrors(*errorPage, *except)
+		problems = append(problems, more...)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "doccheck:", err)
 		os.Exit(1)

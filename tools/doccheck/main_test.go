@@ -131,3 +131,72 @@ func TestCases(t *testing.T) {
 		compare(t, name, got, err, test.want)
 	}
 }
+
+func TestErrors(t *testing.T) {
+	const code = `package m
+
+import "some module/with words"
+
+type t struct{ f int ` + "`some:\"tag with words\"`" + ` }
+
+var errA, errB = errors.New("oauth2: it is broken; repair it"), errors.New("short")
+
+func f(name string) error {
+	if name == "a b" || strings.Contains(name, "c d") {
+		panic("it can't be")
+	}
+	label := []byte("only a label")
+	advice := "the file " + name + " is empty" + "; fill it"
+	return fmt.Errorf("oauth2: cannot fetch token: %s: %w", advice, err)
+}
+
+func (*t) g() error { return fmt.Errorf("%q holds %d%% too much: %w", a, b, err) }
+`
+	const head = "| you read | why | what to do |\n| --- | --- | --- |\n"
+	write(t, map[string]string{
+		"m.go":           code,
+		"m_test.go":      "package m\n\nvar a = \"only in a test\"\n",
+		"testdata/m.go":  "package m\n\nvar a = \"only test data\"\n",
+		"report/r.go":    "package report\n\nvar a = \"a line of a report\"\n\nfunc f() error { return errors.New(\"no report today\") }\n",
+		"report/list.go": "package report\n\nfunc list() { print(\"a list: \") }\n",
+	})
+	const (
+		complete = head + "| `oauth2: it is broken`<br>`… holds …% too much` | a | `b c` |\n| “said by Go” | | |\n| `the file … is empty: …` | | |\n| `no report today` | | |\n"
+		excepted = "# Words.\n\nreport/r.go:a a fact\nreport/list.go a list\n"
+	)
+	for name, test := range map[string]struct {
+		page, except string
+		want         []string
+	}{
+		"complete":       {complete, excepted, nil},
+		"a whole folder": {strings.Replace(complete, "| `no report today` | | |\n", "", 1), "report/ reports\n", nil},
+		"no exceptions":  {complete, "", []string{"report/list.go:3: this text is missing in page.md", "report/r.go:3: this text is missing"}},
+		"too many of them": {complete, excepted + "none.go no file\nm.go:g skipped anyway\n", []string{
+			"except.txt: none.go has no texts", "except.txt: m.go:g has no texts",
+		}},
+		"an empty page": {"`it is broken` isn't in a table\n", excepted, []string{
+			"m.go:7: this text is missing in page.md. Add a row to the section that fits, or add the text to the first cell of a row with the same advice:\n\t| `it is broken` | why | what to do |\n\tIf it isn't part of an error, add this line to except.txt:\n\tm.go:errA the reason",
+			"m.go:14: this text is missing", "m.go:18: this text is missing", "report/r.go:5: this text is missing",
+		}},
+		"the wrong advice": {strings.Replace(complete, "is broken", "is broken; call us", 1), excepted, []string{
+			`page.md:3: no text in the code is "oauth2: it is broken; call us"`,
+		}},
+		"a text that is gone": {complete + "| `it was broken` | | |\n", excepted, []string{
+			`page.md:7: no text in the code is "it was broken"`,
+		}},
+	} {
+		for file, text := range map[string]string{"page.md": test.page, "except.txt": test.except} {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := checkErrors("page.md", "except.txt")
+		compare(t, name, got, err, test.want)
+	}
+	if err := os.WriteFile("except.txt", []byte("m.go\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := checkErrors("page.md", "except.txt"); err == nil {
+		t.Errorf("an exception without a reason: got %q, want an error", got)
+	}
+}
