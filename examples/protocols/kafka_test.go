@@ -92,7 +92,11 @@ func TestSarama(t *testing.T) {
 	})
 	bubble(t, func(t *testing.T, w *world) {
 		w.requireWait(t, func(ctx context.Context) error {
-			token, err := (&SaramaTokens{Context: ctx, Source: w.source, Timeout: time.Minute}).Token()
+			tokens := &SaramaTokens{Context: t.Context(), Source: w.source, Timeout: time.Minute}
+			if end, limited := ctx.Deadline(); limited {
+				tokens.Timeout = time.Until(end)
+			}
+			token, err := tokens.Token()
 			if err == nil {
 				w.arrives(token.Token)
 			}

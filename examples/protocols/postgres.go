@@ -10,7 +10,9 @@ import (
 )
 
 // UseOAuth has the connections of a pool authenticate with OAUTHBEARER, which PostgreSQL
-// supports since version 18. Such a server needs a validator module for the tokens.
+// supports since version 18. The server needs a validator module for the tokens. It checks a
+// token when a connection begins, and the connection outlives the token: pgxpool.Config has
+// MaxConnLifetime to limit that.
 //
 // Add sslmode=verify-full and require_auth=oauth to the connection string. Then another server
 // can't get the token, and the client sends it only with OAUTHBEARER.

@@ -153,7 +153,7 @@ func (p *pipes) DialContext(ctx context.Context, _, _ string) (net.Conn, error) 
 
 // Dial is DialContext for libraries without a context.
 func (p *pipes) Dial(network, address string) (net.Conn, error) {
-	return p.DialContext(context.Background(), network, address) //nolint:usetesting // The library has none.
+	return p.DialContext(context.Background(), network, address)
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
