@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 
@@ -30,10 +31,14 @@ func (c *ConnectTokens) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingClient adds a token to streams. It is checked when the stream begins.
 func (c *ConnectTokens) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		conn := next(ctx, spec)
-		if err := c.authorize(ctx, conn.RequestHeader()); err != nil {
-			return &failedStream{conn, err}
+		header := make(http.Header)
+		if err := c.authorize(ctx, header); err != nil {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel() // So nothing is sent.
+			return &failedStream{next(ctx, spec), err}
 		}
+		conn := next(ctx, spec)
+		maps.Copy(conn.RequestHeader(), header)
 		return conn
 	}
 }

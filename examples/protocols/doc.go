@@ -20,5 +20,9 @@
 // The protocols carry the text of a token and nothing else. Tokens that are bound to a key or
 // a certificate need more than that, so don't set Config.DPoP for them.
 //
+// A service may refuse a token before its expiry, because the token was revoked. Report that
+// with Source.Reject, and the next call requests a new one. Only the transport for Kubernetes
+// does that by itself.
+//
 // The package is a module of its own, so that this library depends on none of these libraries.
 package protocols

@@ -22,8 +22,8 @@ func (g *GoogleTokens) Token(ctx context.Context) (*auth.Token, error) {
 	return &auth.Token{Value: token.AccessToken, Type: token.Type(), Expiry: token.Expiry}, nil
 }
 
-// GoogleCredentials returns credentials for option.WithAuthCredentials. They have a cache of
-// their own, which asks for the next token when the old one has 225 seconds left.
+// GoogleCredentials returns credentials for option.WithAuthCredentials. They need no
+// auth.NewCachedTokenProvider: the Source is a cache.
 func GoogleCredentials(source *clientcredentials.Source) *auth.Credentials {
 	return auth.NewCredentials(&auth.CredentialsOptions{TokenProvider: &GoogleTokens{Source: source}})
 }

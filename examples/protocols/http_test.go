@@ -34,6 +34,7 @@ func TestSDKs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) { w.requireRefresh(t, 5*time.Second, client(t, w)) })
 			bubble(t, func(t *testing.T, w *world) { w.requireWait(t, client(t, w)) })
+			bubble(t, func(t *testing.T, w *world) { w.requireRefusal(t, client(t, w)) })
 		})
 	}
 }

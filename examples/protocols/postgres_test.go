@@ -109,6 +109,7 @@ func TestPostgres(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) { w.requireRefresh(t, 5*time.Second, connect(t, w)) })
 			bubble(t, func(t *testing.T, w *world) { w.requireWait(t, connect(t, w)) })
+			bubble(t, func(t *testing.T, w *world) { w.requireRefusal(t, connect(t, w)) })
 		})
 	}
 }

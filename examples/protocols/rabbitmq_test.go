@@ -2,6 +2,7 @@ package protocols
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,10 +45,11 @@ const (
 func TestRabbitMQ(t *testing.T) {
 	signer := testkit.NewKey("RS256")
 	url := startRabbitMQ(t, signer.Public())
-	var wire net.Conn // of the connection that was made last
-	conf := amqp.Config{Dial: func(network, address string) (_ net.Conn, err error) {
-		wire, err = amqp.DefaultDial(time.Minute)(network, address)
-		return wire, err
+	var last *wire // that of the connection that was made last
+	conf := amqp.Config{Dial: func(network, address string) (net.Conn, error) {
+		conn, err := amqp.DefaultDial(time.Minute)(network, address)
+		last = &wire{Conn: conn}
+		return last, err
 	}}
 	dial := func() (*cct.AuthorizationServer, *amqp.Connection, *oauth2.Token, *clientcredentials.Source) {
 		auth := &cct.AuthorizationServer{Clients: []cct.Client{{ID: cct.ClientID, Secret: cct.ClientSecret}}, TokenLifetime: tokenLife}
@@ -60,7 +63,7 @@ func TestRabbitMQ(t *testing.T) {
 	}
 	ended, failed := make(chan error, 1), make(chan error, 1)
 	auth, conn, token, source := dial()
-	first := wire
+	first := last
 	go func() { ended <- RefreshRabbitMQ(t.Context(), conn, token, source) }()
 	broken, expired, lastToken, brokenSource := dial()
 	broken.SetFault(new(cct.Unavailable()))
@@ -76,16 +79,28 @@ func TestRabbitMQ(t *testing.T) {
 	require.ErrorContains(t, publish(t, conn), "ACCESS_REFUSED")
 	require.NoError(t, read(t, conn))
 	require.GreaterOrEqual(t, auth.TokensIssued(), 2)
+	require.LessOrEqual(t, int(first.updates.Load()), auth.TokensIssued()-1, "each token is sent once")
 
 	require.NoError(t, first.Close())
 	require.ErrorAs(t, <-ended, new(*amqp.Error))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, RefreshRabbitMQ(ctx, expired, lastToken, source), context.Canceled)
+	require.ErrorIs(t, RefreshRabbitMQ(ctx, expired, &oauth2.Token{Expiry: time.Now().Add(time.Hour)}, source), context.Canceled)
 	require.NoError(t, RefreshRabbitMQ(ctx, expired, &oauth2.Token{}, source), "such a token needs no refresh")
 	require.NoError(t, expired.Close())
 	require.NoError(t, RefreshRabbitMQ(t.Context(), expired, lastToken, source))
+}
+
+// A wire is a connection that counts the tokens which the client sends to replace others.
+type wire struct {
+	net.Conn
+	updates atomic.Int32
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	w.updates.Add(int32(bytes.Count(b, []byte("the token is about to expire"))))
+	return w.Conn.Write(b)
 }
 
 // publish sends a message to the queue and waits until the server has confirmed it.

@@ -119,6 +119,15 @@ func (w *world) requireWait(t *testing.T, use func(context.Context) error) {
 	require.Equal(t, 1, w.auth.TokenRequests())
 }
 
+// requireRefusal uses a service while the authorization server refuses the client. The error must
+// say so, and the service must not be called without a token.
+func (w *world) requireRefusal(t *testing.T, use func(context.Context) error) {
+	t.Helper()
+	w.auth.SetFault(new(cct.InvalidClient()))
+	require.ErrorContains(t, use(t.Context()), "invalid_client")
+	require.Empty(t, w.tokens())
+}
+
 // get calls the API.
 func (w *world) get(ctx context.Context, do func(*http.Request) (*http.Response, error)) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example/", http.NoBody)
