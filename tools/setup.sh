@@ -6,6 +6,7 @@
 #   - Ory Hydra, which it builds into bin/
 #   - authorization servers that Debian packages for its own Python
 #   - Redis, for redisstore and examples/fleet
+#   - RabbitMQ, for examples/protocols
 #   - the programs that the commands in docs/cctoken.md use
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 # are for /usr/bin/python3. The version of redis-server begins with an epoch. For
 # packages without a version, any will do.
 packages=(python3-authlib=1.2. python3-django-oauth-toolkit=1.7. python3-flask=2.2.
-	redis-server=5:7.0. curl= jq= openssl=)
+	redis-server=5:7.0. rabbitmq-server=3.10. curl= jq= openssl=)
 
 # How long to wait for another program to release apt's locks, in seconds.
 patience=600
@@ -27,13 +28,14 @@ unable() {
 
 		These parts can't run here:
 
-		  conformance     needs Node.js 20 or later with npm, a C compiler, and
-		                  python3-authlib, python3-django-oauth-toolkit and
-		                  python3-flask of Debian 12
-		  redisstore      needs redis-server 7.0 of Debian 12
-		  examples/fleet  needs redis-server
-		  cmd/cctoken     needs curl, jq and openssl for one test, which is skipped
-		                  without them: it runs the commands in docs/cctoken.md
+		  conformance         needs Node.js 20 or later with npm, a C compiler, and
+		                      python3-authlib, python3-django-oauth-toolkit and
+		                      python3-flask of Debian 12
+		  redisstore          needs redis-server 7.0 of Debian 12
+		  examples/fleet      needs redis-server
+		  examples/protocols  needs rabbitmq-server 3.10 of Debian 12
+		  cmd/cctoken         needs curl, jq and openssl for one test, which is skipped
+		                      without them: it runs the commands in docs/cctoken.md
 
 		Everything else can be tested without them. To test the library, run this in
 		the root of the repository. It needs nothing but Go:
@@ -60,6 +62,11 @@ install() {
 	fi
 	apt update
 	apt install -y --no-install-recommends "$@"
+	# The tests start servers of their own. The one that Debian starts for RabbitMQ would
+	# listen on all interfaces.
+	if [[ " $* " == *" rabbitmq-server "* && -d /run/systemd/system ]]; then
+		"${root[@]}" systemctl disable --now rabbitmq-server.service epmd.socket epmd.service
+	fi
 }
 
 # apt ARGUMENT... runs apt-get, and waits while another program holds one of its locks.
