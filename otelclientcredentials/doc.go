@@ -75,6 +75,9 @@
 //   - clientcredentials.store.operation.duration with error.type: until the store works
 //     again, each replica requests its own tokens.
 //
+// The file dashboard.json has these and all other metrics as a dashboard for Grafana. It
+// chooses clients by the attribute clientcredentials.name.
+//
 // Config.Token always requests a new token and isn't part of a Source. Only its retries
 // are reported. Credentials that travel in plaintext are for logs, not for metrics: see
 // clientcredentials.SlogObserver and JoinObservers.

@@ -29,13 +29,22 @@ const (
 	Grid     Style = "line grid" // what helps the eye
 )
 
-// Texts.
+// Texts. Figure and Value are for what was measured, and may be another text each time that
+// the picture is drawn.
 const (
 	Title  Style = "title"
 	Label  Style = "label"
 	Note   Style = "note"
-	Figure Style = "figure" // a large number
+	Small  Style = "small"
+	Figure Style = "figure" // large
+	Value  Style = "value"  // small
 )
+
+// Series returns the style of a line that is one of several in a diagram, and of the area that
+// stands for it in the key. There are 7 of them.
+func Series(n int) (line, area Style) {
+	return Style(fmt.Sprintf("line s%d", n%7)), Style(fmt.Sprintf("s%d", n%7))
+}
 
 // An Anchor says which point of a text is at its position.
 type Anchor string
@@ -48,19 +57,21 @@ const (
 )
 
 // sizes are the heights of letters in pixels.
-var sizes = map[Style]float64{Title: 15, Label: 13, Note: 12, Figure: 22}
+var sizes = map[Style]float64{Title: 15, Label: 13, Note: 12, Small: 11, Figure: 22, Value: 11}
 
 const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" role="img">
 <title>%[3]s</title>
 <style>
 text{font-family:'Liberation Sans',Arial,Helvetica,sans-serif;fill:#1f2328}
-.title{font-size:15px;font-weight:bold}.label{font-size:13px}.note{font-size:12px;fill:#59636e}.figure{font-size:22px;font-weight:bold}
+.title{font-size:15px;font-weight:bold}.label{font-size:13px}.note{font-size:12px;fill:#59636e}.small,.value{font-size:11px;fill:#59636e}.figure{font-size:22px;font-weight:bold}
 .back{fill:#fff}.good{fill:#4c9be8}.late{fill:#e0a526}.bad{fill:#d1453b}.stale{fill:#9ec9f5}.down{fill:#d1453b;fill-opacity:.13}.box{fill:#eef1f4;stroke:#818b98}
 path.line{fill:none;stroke-width:1.6}.line.good{stroke:#1b6fc8}.line.late{stroke:#b07c08}.line.bad{stroke:#d1453b}.line.thin{stroke:#818b98;stroke-width:1}.line.grid{stroke:#818b98;stroke-width:1;stroke-opacity:.3}
+.s0{fill:#1b6fc8}.line.s0{stroke:#1b6fc8}.s1{fill:#b07c08}.line.s1{stroke:#b07c08}.s2{fill:#d1453b}.line.s2{stroke:#d1453b}.s3{fill:#2f8f4e}.line.s3{stroke:#2f8f4e}.s4{fill:#8250df}.line.s4{stroke:#8250df}.s5{fill:#c2438f}.line.s5{stroke:#c2438f}.s6{fill:#4d7b85}.line.s6{stroke:#4d7b85}
 @media (prefers-color-scheme:dark){
-text{fill:#e6edf3}.note{fill:#9aa4af}
+text{fill:#e6edf3}.note,.small,.value{fill:#9aa4af}
 .back{fill:#0d1117}.good{fill:#3d8ad6}.late{fill:#d29922}.bad{fill:#e5534b}.stale{fill:#24507e}.down{fill:#e5534b;fill-opacity:.22}.box{fill:#1c2229;stroke:#7d8590}
 .line.good{stroke:#58a6ff}.line.late{stroke:#d29922}.line.bad{stroke:#f47067}.line.thin{stroke:#7d8590}.line.grid{stroke:#7d8590}
+.s0{fill:#58a6ff}.line.s0{stroke:#58a6ff}.s1{fill:#d29922}.line.s1{stroke:#d29922}.s2{fill:#f47067}.line.s2{stroke:#f47067}.s3{fill:#57ab5a}.line.s3{stroke:#57ab5a}.s4{fill:#b083f0}.line.s4{stroke:#b083f0}.s5{fill:#e275ad}.line.s5{stroke:#e275ad}.s6{fill:#76b3bf}.line.s6{stroke:#76b3bf}
 }
 </style>
 <rect class="back" width="%[1]d" height="%[2]d"/>
@@ -162,14 +173,18 @@ func (p *Picture) SVG() (string, error) {
 	return p.b.String() + "</svg>\n", nil
 }
 
-var coordinates = regexp.MustCompile(` (?:x|y|width|height|d)="[^"]*"`)
+var (
+	coordinates = regexp.MustCompile(` (?:x|y|width|height|d)="[^"]*"`)
+	measured    = regexp.MustCompile(`(<text class="(?:figure|value)"[^>]*>)[^<]*`)
+)
 
 // Structure returns what two pictures of the same kind have in common: their elements and
-// texts, without coordinates. Of equal elements in a row only one is left.
+// texts, without coordinates and without what was measured. Of equal elements in a row only
+// one is left.
 func Structure(svg string) string {
 	var b strings.Builder
 	last := ""
-	for line := range strings.Lines(coordinates.ReplaceAllString(svg, "")) {
+	for line := range strings.Lines(measured.ReplaceAllString(coordinates.ReplaceAllString(svg, ""), "$1")) {
 		if line != last {
 			b.WriteString(line)
 		}

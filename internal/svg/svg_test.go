@@ -3,6 +3,7 @@ package svg
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -68,6 +69,8 @@ func TestStructure(t *testing.T) {
 		}
 		p.Line(at, 2, 3, 4, GoodLine)
 		p.Text(at+10, 20, Start, Label, text)
+		p.Text(at+10, 60, Start, Figure, fmt.Sprint(at))
+		p.Text(at+10, 80, Start, Value, fmt.Sprint(at))
 		picture, err := p.SVG()
 		require.NoError(t, err)
 		return Structure(picture)
