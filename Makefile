@@ -12,7 +12,7 @@ MAKEFLAGS   += --no-print-directory
 # The statement coverage that the core packages must have, in percent. They are the root
 # package and all internal packages but those that support tests.
 COVERAGE     := 98.0
-TEST_SUPPORT := /internal/(hostile|leakcheck|testkit)$$
+TEST_SUPPORT := /internal/(hostile|leakcheck|svg|testkit)$$
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 60s
 # A test that hangs prints its goroutines before CI gives up.
@@ -151,6 +151,12 @@ providers: setup ## write what the tests find out to docs/providers.md
 .PHONY: fleet-figures
 fleet-figures: ## simulate fleets, and write the figures to docs/fleet.md
 	@go test -count=1 -timeout 20m -run '^TestFleetFigures$$' -update-figures .
+
+.PHONY: pictures
+pictures: ## simulate what the documents show in pictures, and draw them; some seconds
+	@go test -count=1 -run '^TestPictures$$' ./docs/pictures -update
+	cd otelclientcredentials
+	go test -count=1 -run '^TestDashboardPicture$$' . -update
 
 # Not part of `make test`: it takes half an hour on two cores.
 .PHONY: mutate

@@ -25,6 +25,8 @@
 //   - clientcredentials.store.operation.duration with error.type: until the store works again,
 //     each replica requests its own tokens.
 //
+// The file dashboard.json has these and all other metrics as a dashboard for Grafana.
+//
 // [clientcredentials.Config.Token] isn't part of a Source: only its retries are reported.
 // Credentials that travel in plaintext are for logs, not for metrics: see
 // [clientcredentials.SlogObserver] and [clientcredentials.JoinObservers].
