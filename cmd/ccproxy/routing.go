@@ -157,7 +157,7 @@ func (r *route) outgoing(in *url.URL) (*url.URL, error) {
 	rest, found := strings.CutPrefix(escaped, r.prefix)
 	base := r.upstream.EscapedPath()
 	if !found { // The prefix without its last slash.
-		base = strings.TrimSuffix(base, "/")
+		base, rest = strings.TrimSuffix(base, "/"), ""
 	}
 	var err error
 	out.RawPath = base + rest
