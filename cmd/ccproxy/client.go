@@ -62,7 +62,7 @@ func newClient(ctx context.Context, options map[string]string, observer *clientc
 	if s.TokenURL == "" {
 		metadata, err := clientcredentials.Discover(context.WithValue(ctx, oauth2.HTTPClient, tokens), s.Issuer)
 		if err != nil {
-			return nil, err
+			return nil, answered(err)
 		}
 		if conf, err = s.Discovered(m, metadata); err != nil {
 			return nil, err

@@ -42,12 +42,12 @@ func main() {
 
 // flags are the flags of a call.
 type flags struct {
-	config             string
-	listenOn           []string // with -dangerously-listen-on
-	drain, watch       time.Duration
-	maxRequests        int
+	config         string
+	listenOn       []string // with -dangerously-listen-on
+	drain, watch   time.Duration
+	maxRequests    int
 	check, version bool
-	verbose bool
+	verbose        bool
 }
 
 // run runs the program until ctx ends, and returns its exit status.
@@ -67,8 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return statusOK
 	}
 	fmt.Fprintf(stderr, "ccproxy: %s\n", oneLine(err))
-	var taken *temporary
-	if errors.As(err, &taken) || clientcredentials.IsTemporary(err) {
+	if isTemporary(err) {
 		return statusTemporary
 	}
 	return statusUsage
@@ -78,6 +77,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type temporary struct{ error }
 
 func (t *temporary) Unwrap() error { return t.error }
+
+func isTemporary(err error) bool { return errors.As(err, new(*temporary)) }
+
+// answered returns err, which is of a request to an authorization server, as a temporary error
+// if it is one.
+func answered(err error) error {
+	if clientcredentials.IsTemporary(err) {
+		return &temporary{err}
+	}
+	return err
+}
 
 // oneLine returns the text of err as one line that can't rewrite a terminal.
 func oneLine(err error) string {

@@ -122,20 +122,20 @@ func TestX3_Hosts(t *testing.T) {
 func TestX3_NotAForwardProxy(t *testing.T) {
 	w := newWorld(t, nil, nil)
 	for text, status := range map[string]string{
-		"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443":       "421",
-		"CONNECT HOST HTTP/1.1\r\nHost: HOST":                               "405",
-		"CONNECT evil.example:443 HTTP/1.1\r\nHost: HOST":                   "421",
-		"GET http://evil.example/api/ HTTP/1.1\r\nHost: HOST":               "421",
-		"GET http://evil.example/api/ HTTP/1.1\r\nHost: evil.example":       "421",
-		"GET https://HOST/api/ HTTP/1.1\r\nHost: HOST":                      "405",
-		"GET ftp://HOST/api/ HTTP/1.1\r\nHost: HOST":                        "405",
-		"GET http://HOST@evil.example/api/ HTTP/1.1\r\nHost: HOST":          "421",
-		"TRACE /api/ HTTP/1.1\r\nHost: HOST":                                "405",
-		"TRACK /api/ HTTP/1.1\r\nHost: HOST":                                "405",
-		"track /api/ HTTP/1.1\r\nHost: HOST":                                "405",
-		"OPTIONS * HTTP/1.1\r\nHost: HOST":                                  "404",
-		"OPTIONS * HTTP/1.1\r\nHost: evil.example":                          "421",
-		"GET /api/ HTTP/1.0":                                                "421",
+		"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443":                  "421",
+		"CONNECT HOST HTTP/1.1\r\nHost: HOST":                                          "405",
+		"CONNECT evil.example:443 HTTP/1.1\r\nHost: HOST":                              "421",
+		"GET http://evil.example/api/ HTTP/1.1\r\nHost: HOST":                          "421",
+		"GET http://evil.example/api/ HTTP/1.1\r\nHost: evil.example":                  "421",
+		"GET https://HOST/api/ HTTP/1.1\r\nHost: HOST":                                 "405",
+		"GET ftp://HOST/api/ HTTP/1.1\r\nHost: HOST":                                   "405",
+		"GET http://HOST@evil.example/api/ HTTP/1.1\r\nHost: HOST":                     "421",
+		"TRACE /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"TRACK /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"track /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"OPTIONS * HTTP/1.1\r\nHost: HOST":                                             "404",
+		"OPTIONS * HTTP/1.1\r\nHost: evil.example":                                     "421",
+		"GET /api/ HTTP/1.0":                                                           "421",
 		"GET /api/ HTTP/1.1\r\nHost: HOST\r\nX-Large: " + strings.Repeat("x", 100_000): "431",
 	} {
 		assert.Contains(t, firstLine(w.raw(text+"\r\nConnection: close\r\n\r\n")), " "+status+" ", text[:min(40, len(text))])
@@ -201,6 +201,7 @@ func TestX5_Smuggling(t *testing.T) {
 	// If the proxy sees this as a second request, that is for another host. Only an upstream that
 	// sees it within the first one would answer it.
 	const smuggled = "GET /v1/smuggled HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+	number := 0
 	for name, text := range map[string]string{
 		"both lengths":                  "POST /api/ HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
 		"two content lengths":           "POST /api/ HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Length: 60\r\n\r\n" + smuggled,
@@ -227,9 +228,8 @@ func TestX5_Smuggling(t *testing.T) {
 		"the end of a body is missing":  "POST /api/ HTTP/1.1\r\nHost: HOST\r\nContent-Length: 500\r\n\r\n" + smuggled,
 	} {
 		t.Run(name, func(t *testing.T) {
-			mu.Lock()
-			seen = nil
-			mu.Unlock()
+			number++ // An upstream may notice the end of another request late.
+			text = strings.Replace(text, " /api/ ", fmt.Sprintf(" /api/%d ", number), 1)
 			var cut []bool
 			if name == "the end of a body is missing" {
 				cut = []bool{true}
@@ -237,7 +237,7 @@ func TestX5_Smuggling(t *testing.T) {
 			reply := w.raw(text, cut...)
 			mu.Lock()
 			defer mu.Unlock()
-			assert.LessOrEqual(t, len(seen), 1, reply)
+			assert.LessOrEqual(t, strings.Count(fmt.Sprintf("%q", seen), fmt.Sprintf("/v1/%d\"", number)), 1, "%q: %s", seen, reply)
 			assert.NotContains(t, fmt.Sprint(seen), "/v1/smuggled")
 		})
 	}
@@ -578,15 +578,15 @@ func TestX13_Locations(t *testing.T) {
 		rw.WriteHeader(http.StatusTemporaryRedirect)
 	}, nil)
 	for said, want := range map[string]string{
-		w.api() + "/v1/next?a=b#c":         "/api/next?a=b#c",
-		"/v1/next%2Fx":                      "/api/next%2Fx",
-		"next":                              "/api/a/next",
-		"../next":                           "/api/next",
-		"/v2/next":                          "/v2/next",
-		"https://evil.example/v1/":          "https://evil.example/v1/",
-		"//evil.example/v1/":                "//evil.example/v1/",
-		w.api() + "/v1//evil.example/":     "/api//evil.example/",
-		w.api() + "/v1/..%2fx":             w.api() + "/v1/..%2fx",
+		w.api() + "/v1/next?a=b#c":     "/api/next?a=b#c",
+		"/v1/next%2Fx":                 "/api/next%2Fx",
+		"next":                         "/api/a/next",
+		"../next":                      "/api/next",
+		"/v2/next":                     "/v2/next",
+		"https://evil.example/v1/":     "https://evil.example/v1/",
+		"//evil.example/v1/":           "//evil.example/v1/",
+		w.api() + "/v1//evil.example/": "/api//evil.example/",
+		w.api() + "/v1/..%2fx":         w.api() + "/v1/..%2fx",
 		strings.Replace(w.api(), "http:", "https:", 1) + "/v1/": strings.Replace(w.api(), "http:", "https:", 1) + "/v1/",
 	} {
 		location = said

@@ -92,7 +92,7 @@ func (r *routing) try(ctx context.Context, previous *routing) error {
 			continue
 		}
 		if _, err := next.source.TokenContext(ctx); err != nil {
-			return fmt.Errorf("there is no token for the route %s: %w", next.name(), err)
+			return fmt.Errorf("there is no token for the route %s: %w", next.name(), answered(err))
 		}
 	}
 	return nil

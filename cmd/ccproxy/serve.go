@@ -17,7 +17,6 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -193,7 +192,7 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 			text := redact.Clip(oneLine(err), 1000)
 			d.problem.set(text)
 			d.logger.Error("the new settings can't be used, so the old ones stay in force", "error", text)
-			if clientcredentials.IsTemporary(err) {
+			if isTemporary(err) {
 				d.seen = nil // Try again.
 			}
 		}

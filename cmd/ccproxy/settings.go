@@ -20,8 +20,8 @@ import (
 
 // Settings are the content of a settings file.
 type settings struct {
-	listen, admin []string                                  // addresses
-	hosts         []string                                  // further values of Host
+	listen, admin []string                     // addresses
+	hosts         []string                     // further values of Host
 	clients       map[string]map[string]string // the options of each client, by its name
 	routes        []routeSettings
 }
