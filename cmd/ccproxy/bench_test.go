@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -48,7 +47,7 @@ func BenchmarkProxy(b *testing.B) {
 	require.NoError(b, err)
 	d := &daemon{logger: newLogger(io.Discard, false), meters: meters}
 	d.proxy = newProxy(d.logger, 1000)
-	r, err := newRouting(context.Background(), s, nil, d.logger, d.meters)
+	r, err := newRouting(b.Context(), s, nil, d.logger, d.meters)
 	require.NoError(b, err)
 	d.proxy.routing.Store(r)
 	defer r.retire(nil)
@@ -66,7 +65,7 @@ func BenchmarkProxy(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
-						req, _ := http.NewRequestWithContext(context.Background(), body.name, tt.address+"/x", strings.NewReader(body.text))
+						req, _ := http.NewRequestWithContext(b.Context(), body.name, tt.address+"/x", strings.NewReader(body.text))
 						resp, err := client.RoundTrip(req)
 						if err != nil {
 							b.Error(err)

@@ -71,7 +71,7 @@ func newWorld(t *testing.T, handler http.HandlerFunc, edit func(w *world, settin
 	w.write("secret.txt", canarySecret)
 	w.writeSettings(settings)
 	var ctx context.Context
-	ctx, w.stop = context.WithCancel(context.Background())
+	ctx, w.stop = context.WithCancel(context.WithoutCancel(t.Context()))
 	args = append([]string{"-config", filepath.Join(w.dir, "ccproxy.json"), "-watch", "0", "-v"}, args...)
 	go func() { w.done <- run(ctx, args, io.Discard, w.log) }()
 	t.Cleanup(func() {

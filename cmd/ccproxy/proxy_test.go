@@ -10,8 +10,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -435,78 +433,6 @@ func TestX9_Streams(t *testing.T) {
 	})
 }
 
-// TestX9_ManyStreams checks that streams leave nothing behind. CCPROXY_STREAMS sets how many.
-func TestX9_ManyStreams(t *testing.T) {
-	streams := 200
-	if text := os.Getenv("CCPROXY_STREAMS"); text != "" {
-		_, err := fmt.Sscan(text, &streams)
-		require.NoError(t, err)
-	}
-	release := make(chan struct{})
-	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Type", "text/event-stream")
-		fmt.Fprint(rw, "data: 1\n\n")
-		_ = http.NewResponseController(rw).Flush()
-		<-release
-		fmt.Fprint(rw, "data: 2\n\n")
-	}, nil, "-max-requests", fmt.Sprint(streams))
-	before := measure()
-	transport := &http.Transport{}
-	var opened, ended sync.WaitGroup
-	var mu sync.Mutex
-	complete := 0
-	slots := make(chan struct{}, 200) // The backlog of a listener is limited.
-	for range streams {
-		opened.Add(1)
-		ended.Go(func() {
-			slots <- struct{}{}
-			resp, err := transport.RoundTrip(w.request("GET", "/api/", ""))
-			<-slots
-			if err != nil {
-				opened.Done()
-				return
-			}
-			defer resp.Body.Close()
-			first := make([]byte, 9)
-			_, _ = io.ReadFull(resp.Body, first)
-			opened.Done()
-			rest, _ := io.ReadAll(resp.Body)
-			mu.Lock()
-			defer mu.Unlock()
-			if string(first)+string(rest) == "data: 1\n\ndata: 2\n\n" {
-				complete++
-			}
-		})
-	}
-	opened.Wait()
-	during := measure()
-	assert.Equal(t, http.StatusServiceUnavailable, w.get("/api/").StatusCode)
-	close(release)
-	ended.Wait()
-	transport.CloseIdleConnections()
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	assert.Equal(t, streams, complete)
-	// Idle connections to the upstream stay for a while, with four goroutines for each: two of
-	// the proxy, two of the fake upstream.
-	const idle = 1024
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before.goroutines+4*min(idle, streams)+20 }, time.Minute, 10*time.Millisecond)
-	after := measure()
-	t.Logf("%d streams: goroutines %d, %d, %d; heap %d, %d, %d kB", streams, before.goroutines, during.goroutines, after.goroutines, before.heap>>10, during.heap>>10, after.heap>>10)
-}
-
-type usage struct {
-	goroutines int
-	heap       uint64
-}
-
-func measure() usage {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return usage{runtime.NumGoroutine(), m.HeapAlloc}
-}
-
 // TestX12_Drain checks that requests under way are answered after the end, but not forever.
 func TestX12_Drain(t *testing.T) {
 	for _, tt := range []struct {
@@ -522,7 +448,7 @@ func TestX12_Drain(t *testing.T) {
 				case <-r.Context().Done():
 				}
 			}, nil, "-drain", tt.drain)
-			req := w.request("GET", "/api/", "").WithContext(context.Background())
+			req := w.request("GET", "/api/", "").WithContext(context.WithoutCancel(t.Context()))
 			result := make(chan error, 1)
 			go func() {
 				resp, err := http.DefaultTransport.RoundTrip(req)
@@ -535,7 +461,7 @@ func TestX12_Drain(t *testing.T) {
 			w.stop()
 			if !tt.late {
 				require.Eventually(t, func() bool {
-					conn, err := net.Dial("tcp", strings.TrimPrefix(w.proxy, "http://")) //nolint:noctx // It fails or it doesn't.
+					conn, err := net.Dial("tcp", strings.TrimPrefix(w.proxy, "http://"))
 					if err == nil {
 						conn.Close()
 					}

@@ -145,7 +145,7 @@ func hostname(host string) string {
 	return ascii.Lower(host)
 }
 
-var errPath = errors.New("the path has a segment that leads to another folder, such as ..")
+var errPath = errors.New("the path has a segment such as .. that leads to another folder")
 
 // outgoing returns the address at the upstream for the address of a request.
 func (r *route) outgoing(in *url.URL) (*url.URL, error) {

@@ -153,7 +153,8 @@ func (d *daemon) drain(servers []*http.Server) {
 		late = <-done != nil || late
 	}
 	// Shutdown doesn't wait for tunnels.
-	for ; d.proxy.active.Load() > 0 && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+	for d.proxy.active.Load() > 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
 	}
 	if late || d.proxy.active.Load() > 0 {
 		d.logger.Warn("requests were cut off, because they took longer than -drain", "requests", d.proxy.active.Load())

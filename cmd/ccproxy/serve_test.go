@@ -31,7 +31,7 @@ func TestX10_Listeners(t *testing.T) {
 		"unix:" + file: "is not a socket", "unix:" + link: "is not a socket", "unix:" + folder: "is not a socket",
 	} {
 		_, err := listen(t.Context(), address, false)
-		assert.ErrorContains(t, err, want, address)
+		require.ErrorContains(t, err, want, address)
 	}
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
