@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -524,4 +526,31 @@ func TestX13_Locations(t *testing.T) {
 	assert.Equal(t, "https://api.example//evil.example/", root.incoming("https://api.example//evil.example/", root.upstream))
 	assert.Equal(t, "https://user@api.example/", root.incoming("https://user@api.example/", root.upstream))
 	assert.Len(t, w.API.Requests(), 10)
+}
+
+// TestX2_Certificates checks https on both sides: the authorities in ca_file, and a client
+// certificate that the token is bound to.
+func TestX2_Certificates(t *testing.T) {
+	certificate := testkit.ClientCertificate("client")
+	srv := clientcredentialstest.NewTLSServer(clientcredentialstest.Client{
+		ID: "client", Certificates: []*x509.Certificate{certificate.Leaf}, CertificateBound: true,
+	})
+	t.Cleanup(srv.Close)
+	resp, err := srv.Client().Get(srv.APIURL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	chain := resp.TLS.PeerCertificates
+	w := newWorld(t, nil, func(w *world, s dict) {
+		w.write("cert.pem", testkit.CertificatePEM(certificate))
+		w.write("key.pem", testkit.KeyPEM(certificate.PrivateKey))
+		w.write("ca.pem", testkit.CertificatePEM(&tls.Certificate{Certificate: [][]byte{chain[len(chain)-1].Raw}}))
+		s["clients"] = dict{"test": dict{
+			"client_id": "client", "token_url": srv.TokenURL, "cert_file": "cert.pem", "key_file": "key.pem", "ca_file": "ca.pem",
+		}}
+		s["routes"].([]dict)[0]["upstream"] = srv.APIURL
+	})
+	a := w.get("/api/")
+	assert.Equal(t, 200, a.StatusCode, a.body)
+	assert.Equal(t, 1, srv.API.Accepted())
+	assert.Equal(t, 1, srv.API.Rejected()) // That of the test.
 }
