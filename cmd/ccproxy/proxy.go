@@ -140,6 +140,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	out.Host = "" // That of the URL.
 	for _, field := range requestFields {
 		delete(out.Header, field)
+		delete(out.Trailer, field)
 	}
 	for name := range out.Header {
 		if strings.HasPrefix(name, "Sec-Fetch-") {

@@ -32,6 +32,9 @@ type daemon struct {
 
 // serve is the program. It returns when ctx has ended and the requests have been answered.
 func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
+	reload := make(chan os.Signal, 1)
+	notifyReload(reload)
+	defer signal.Stop(reload)
 	provider, metrics, err := newMeters()
 	if err != nil {
 		return err
@@ -58,9 +61,6 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 		return err
 	}
 	d.proxy.routing.Store(first)
-	reload := make(chan os.Signal, 1)
-	notifyReload(reload)
-	defer signal.Stop(reload)
 
 	var servers []*http.Server
 	ended := make(chan error, len(s.listen)+len(s.admin)+len(f.listenOn))
@@ -161,6 +161,9 @@ func (d *daemon) drain(servers []*http.Server) {
 	}
 }
 
+// retryPause is how long new settings wait that an authorization server wasn't ready for.
+const retryPause = 30 * time.Second
+
 // watch puts the settings file in force when it has changed, or when a signal asks for it.
 func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 	var tick <-chan time.Time
@@ -169,13 +172,14 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 		defer ticker.Stop()
 		tick = ticker.C
 	}
+	var retry time.Time // zero: never
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick:
 			seen := d.look()
-			if bytes.Equal(seen, d.seen) {
+			if bytes.Equal(seen, d.seen) && (retry.IsZero() || time.Now().Before(retry)) {
 				continue
 			}
 			d.seen = seen
@@ -183,6 +187,7 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 			d.seen = d.look()
 		}
 		err := d.reload(ctx)
+		retry = time.Time{}
 		switch {
 		case err == nil:
 			d.problem.set("")
@@ -194,7 +199,7 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 			d.problem.set(text)
 			d.logger.Error("the new settings can't be used, so the old ones stay in force", "error", text)
 			if isTemporary(err) {
-				d.seen = nil // Try again.
+				retry = time.Now().Add(retryPause)
 			}
 		}
 	}

@@ -77,8 +77,12 @@ var Options = []Option{
 	{"ca-file", func(s *Settings) *string { return &s.CAFile }},
 }
 
-func (o Option) Member() string   { return strings.ReplaceAll(o.Flag, "-", "_") } // of the file
-func (o Option) Variable() string { return strings.ToUpper(o.Member()) }          // of the environment
+// Member returns the option's name in a file.
+func (o Option) Member() string { return strings.ReplaceAll(o.Flag, "-", "_") }
+
+// Variable returns the option's name in the environment.
+func (o Option) Variable() string { return strings.ToUpper(o.Member()) }
+
 func (o Option) isFile() bool     { return strings.HasSuffix(o.Flag, "-file") }
 
 // named returns what errors call the option with this flag.
@@ -153,7 +157,7 @@ func (s *Settings) Complete(ctx context.Context) (err error) {
 		return fmt.Errorf("%s is not absolute; give the whole address of the token endpoint, with scheme and host", s.named("token-url"))
 	}
 	if s.Form, err = url.ParseQuery(s.Params); err != nil {
-		return fmt.Errorf("%s is not form-encoded; write it like audience=https://api.example.com&resource=...", s.named("params"))
+		return fmt.Errorf("%s is not form-encoded; write it like audience=https://api.example.com&resource=https://api.example.com/v1", s.named("params"))
 	}
 	if s.Scopes != "" && s.Form.Has("scope") {
 		return fmt.Errorf("%s contains scope, and there is also %s; leave one out", s.named("params"), s.named("scopes"))
