@@ -83,7 +83,7 @@ func (o Option) Member() string { return strings.ReplaceAll(o.Flag, "-", "_") }
 // Variable returns the option's name in the environment.
 func (o Option) Variable() string { return strings.ToUpper(o.Member()) }
 
-func (o Option) isFile() bool     { return strings.HasSuffix(o.Flag, "-file") }
+func (o Option) isFile() bool { return strings.HasSuffix(o.Flag, "-file") }
 
 // named returns what errors call the option with this flag.
 func (s *Settings) named(flag string) string {
