@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 // TestX10_Listeners checks where the proxy listens, and where it doesn't.
@@ -216,4 +217,28 @@ func TestX8_Reload(t *testing.T) {
 	last.Invalidate(token)
 	_, err = last.TokenContext(t.Context())
 	require.NoError(t, err)
+}
+
+// TestX8_Retry checks that new settings are tried again if the authorization server isn't
+// there, but not all the time.
+func TestX8_Retry(t *testing.T) {
+	dir := t.TempDir()
+	w := &world{t: t, dir: dir, Server: &clientcredentialstest.Server{TokenURL: "http://127.0.0.1:1/token", APIURL: "http://127.0.0.1:1/"}}
+	w.write("secret.txt", canarySecret)
+	w.writeSettings(w.settings())
+	meters, _, err := newMeters()
+	require.NoError(t, err)
+	testkit.Bubble(t, func(t *testing.T) {
+		log := new(syncBuffer)
+		d := &daemon{flags: flags{config: filepath.Join(dir, "ccproxy.json"), watch: 5 * time.Second}, logger: newLogger(log, false), meters: meters}
+		d.proxy = newProxy(d.logger, 10)
+		d.proxy.routing.Store(&routing{settings: &settings{listen: []string{"127.0.0.1:0"}}})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		d.watch(ctx, nil)
+		tried := strings.Count(log.String(), "the new settings can't be used")
+		assert.GreaterOrEqual(t, tried, 5)
+		assert.LessOrEqual(t, tried, 10)
+		time.Sleep(time.Minute) // For what remains of the last try.
+	})
 }
