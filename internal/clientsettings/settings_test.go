@@ -72,7 +72,7 @@ func TestX1_ErrorsNameTheSetting(t *testing.T) {
 		{`{"client_id": "c", "token_url": "a"}`, "-token-url is not absolute", "token_url is not absolute"},
 		{`{` + client + `"params": "%"}`, "-params is not form-encoded", "params is not form-encoded"},
 		{`{` + client + `"params": "scope=a", "scopes": "b"}`, "there is also -scopes", "there is also scopes"},
-		{`{` + client + `"params": "password=SecretCanary"}`, "set CLIENT_SECRET", "name that with secret_file"},
+		{`{` + client + `"params": "password=SecretCanary"}`, "the name of a secret; set CLIENT_SECRET", "the name of a secret; put it into a file"},
 		{`{` + client + `"secret_file": "none"}`, "-secret-file: ", "secret_file: "},
 		{`{` + client + `"ca_file": "none"}`, "-ca-file: ", "ca_file: "},
 		{`{` + client + `"ca_file": "secret"}`, "-ca-file: the file ", "ca_file: the file "},
