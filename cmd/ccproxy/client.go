@@ -118,7 +118,7 @@ func failureText(err error) string {
 	case clientcredentials.IsTemporary(err):
 		return "the authorization server doesn't answer, or is overloaded"
 	case errors.As(err, &refusal):
-		code := "no error code"
+		code := "see the log" // Any other code is a text of the server.
 		switch refusal.ErrorCode {
 		case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
 			"unsupported_grant_type", "invalid_scope", "invalid_target", "invalid_dpop_proof":

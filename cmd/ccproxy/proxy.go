@@ -223,9 +223,9 @@ func (b *buffers) Put(buffer []byte) { b.pool.Put(&buffer) }
 // that a web page may have caused.
 type guard struct {
 	next  http.Handler
-	hosts map[string]bool // values of Host
-	more  func() (hosts map[string]bool)
-	port  string // of the listener; empty for a unix socket
+	hosts map[string]bool        // values of Host that lead to this listener
+	more  func() map[string]bool // those in the settings, of which a host may also have the port
+	port  string                 // of the listener; empty for a unix socket
 }
 
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {

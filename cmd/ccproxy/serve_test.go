@@ -126,7 +126,7 @@ func TestX11_Health(t *testing.T) {
 	assert.Equal(t, 502, w.get("/api/").StatusCode)
 	status, h = w.health()
 	assert.Equal(t, 503, status)
-	assert.Equal(t, health{Status: "failing", Routes: []routeHealth{{"/api/", "test", "failed", "the authorization server refuses to issue a token (no error code)"}}}, h)
+	assert.Equal(t, health{Status: "failing", Routes: []routeHealth{{"/api/", "test", "failed", "the authorization server refuses to issue a token (see the log)"}}}, h)
 
 	w.Auth.SetFault(nil)
 	assert.Equal(t, 200, w.get("/api/").StatusCode)
