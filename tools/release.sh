@@ -107,7 +107,8 @@ check() {
 		fi
 	done
 	for dir in "$work"/tree/cmd/*/; do
-		if [[ -e $dir/main.go ]]; then
+		# A module with a replace can't be installed by its path: docs/ccproxy.md says how to build it.
+		if [[ -e $dir/main.go && ! -e $dir/go.mod ]]; then
 			step "go install $core/cmd/$(basename "$dir")@$version"
 			GOBIN=$work/gobin go install "$core/cmd/$(basename "$dir")@$version"
 		fi

@@ -11,46 +11,46 @@ import (
 // code returns the Config that worked, as Go code.
 func (e *examination) code() ([]byte, error) {
 	s, m := e.settings, e.method
-	raw := m.name == secretBasic && e.decoding == decodesNothing // Today's credentials look the same with and without encoding.
+	raw := m.Name == secretBasic && e.decoding == decodesNothing // Today's credentials look the same with and without encoding.
 	if post := e.worked[secretPost]; raw && post != nil {
 		m, raw = post, false
 	}
 	var code strings.Builder
 	add := func(format string, args ...any) { fmt.Fprintf(&code, format, args...) }
-	if s.dpopKeyFile != "" {
-		add("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\nreturn err\n}\n", s.dpopKeyFile)
+	if s.DPoPKeyFile != "" {
+		add("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\nreturn err\n}\n", s.DPoPKeyFile)
 	}
-	if s.caFile != "" {
-		add("// Set HTTPClient to one that trusts the authorities in %s.\n", oneLine(s.caFile))
+	if s.CAFile != "" {
+		add("// Set HTTPClient to one that trusts the authorities in %s.\n", oneLine(s.CAFile))
 	}
 	add("conf := &clientcredentials.Config{\n")
-	if s.clientID != "" {
-		add("ClientID: %q,\n", s.clientID)
+	if s.ClientID != "" {
+		add("ClientID: %q,\n", s.ClientID)
 	}
 	if _, endpoint := e.route(m); strings.Contains(endpoint, "?") { // The query may contain a key.
 		add("TokenURL: os.Getenv(\"TOKEN_URL\"),\n")
 	} else {
 		add("TokenURL: %q,\n", endpoint)
 	}
-	if s.issuer != "" {
-		add("Issuer: %q,\n", s.issuer)
+	if s.Issuer != "" {
+		add("Issuer: %q,\n", s.Issuer)
 	}
-	if scopes := s.scopeList(); len(scopes) > 0 {
+	if scopes := s.ScopeList(); len(scopes) > 0 {
 		add("Scopes: []string{%s},\n", quoted(scopes))
 	}
-	if len(s.form) > 0 {
+	if len(s.Form) > 0 {
 		add("EndpointParams: url.Values{\n")
-		for _, name := range slices.Sorted(maps.Keys(s.form)) {
-			add("%q: {%s},\n", name, quoted(s.form[name]))
+		for _, name := range slices.Sorted(maps.Keys(s.Form)) {
+			add("%q: {%s},\n", name, quoted(s.Form[name]))
 		}
 		add("},\n")
 	}
 	if raw {
-		add("// The server doesn't decode the credentials.\n%s", s.secretCode("ClientSecretBasic", "Raw: true"))
+		add("// The server doesn't decode the credentials.\n%s", s.SecretCode("ClientSecretBasic", "Raw: true"))
 	} else {
-		add("%s", m.code)
+		add("%s", m.Code)
 	}
-	if s.dpopKeyFile != "" {
+	if s.DPoPKeyFile != "" {
 		add("DPoP: key.Signer,\n")
 	}
 	add("}\n")

@@ -45,10 +45,10 @@ func (f *cacheFlags) check(s *settings) error {
 		}
 		return nil
 	}
-	if s.clientID == "" {
+	if s.ClientID == "" {
 		return usagef("without a client id nobody can tell whose token is in the cache; give -client-id, or set CLIENT_ID, or leave the cache out with -cache=false")
 	}
-	for name := range s.form {
+	for name := range s.Form {
 		if redact.ForbidsSharing(name) {
 			return usagef("-params contains %s, which looks like a secret, and the name of a cached token would depend on it; leave the cache out with -cache=false", name)
 		}

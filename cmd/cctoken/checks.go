@@ -39,7 +39,7 @@ const (
 
 // discover requests the metadata.
 func (e *examination) discover(ctx context.Context) {
-	m, err := e.plain.discover(ctx, e.settings.issuer)
+	m, err := e.plain.discover(ctx, e.settings.Issuer)
 	for _, x := range e.plain.sent() {
 		answer := "no answer"
 		if x.status != 0 {
@@ -150,13 +150,13 @@ func chain(state *tls.ConnectionState) string {
 
 // checkSecret looks for common mistakes in the secret.
 func (e *examination) checkSecret() {
-	secret := e.settings.secret
+	secret := e.settings.Secret
 	if found := invisible.Find(secret, invisible.Is); found != "" {
 		e.say(warn, "secret", "it contains %s, which is sent as well; check where it comes from", found)
 	} else if strings.TrimSpace(secret) != secret {
 		e.say(warn, "secret", "it begins or ends with white space, which is sent as well; check where it comes from")
 	}
-	if data, err := os.ReadFile(e.settings.secretFile); err == nil && !bytes.Equal(keyfile.Text(data), data) {
+	if data, err := os.ReadFile(e.settings.SecretFile); err == nil && !bytes.Equal(keyfile.Text(data), data) {
 		e.say(warn, "secret", "its file begins with a byte order mark, which the library removes but other programs send; save the file without it")
 	}
 }
@@ -175,12 +175,12 @@ func (e *examination) checkCertificate() {
 // without listing it.
 func (e *examination) isPromising(m *method) bool {
 	switch {
-	case e.settings.authMethod != "" || e.isListed(m):
+	case e.settings.AuthMethod != "" || e.isListed(m):
 		return true
 	case slices.ContainsFunc(e.methods, e.isListed):
 		return false
 	}
-	return m.name != secretJWT
+	return m.Name != secretJWT
 }
 
 // try requests a token with m, with one audience after the other.
@@ -189,24 +189,24 @@ func (e *examination) try(ctx context.Context, m *method) {
 	case e.settled:
 		return
 	case !e.isPromising(m):
-		e.say(note, m.name, "not tried: the metadata doesn't list it")
+		e.say(note, m.Name, "not tried: the metadata doesn't list it")
 		return
-	case m.name == secretBasicRaw && e.decoding == decodesForm:
-		e.say(note, m.name, "not tried: the server decodes what client_secret_basic encodes")
+	case m.Name == secretBasicRaw && e.decoding == decodesForm:
+		e.say(note, m.Name, "not tried: the server decodes what client_secret_basic encodes")
 		return
-	case m.name == secretBasicRaw && e.worked[secretPost] != nil:
-		e.say(note, m.name, "not tried: client_secret_post takes any secret")
+	case m.Name == secretBasicRaw && e.worked[secretPost] != nil:
+		e.say(note, m.Name, "not tried: client_secret_post takes any secret")
 		return
 	}
-	algorithm := cmp.Or(e.settings.algorithm, e.listedAlgorithm(ctx, m))
-	if algorithm != e.settings.algorithm {
-		if other, err := e.settings.with(ctx, m, algorithm, m.audience); err == nil {
+	algorithm := cmp.Or(e.settings.Algorithm, e.listedAlgorithm(ctx, m))
+	if algorithm != e.settings.Algorithm {
+		if other, err := e.settings.With(ctx, m, algorithm, m.Audience); err == nil {
 			m = other
 		}
 	}
 	variants, about := []*method{m}, []string{""}
 	if e.variesAudience(m) {
-		if other, err := e.settings.with(ctx, m, algorithm, e.endpoint); err == nil {
+		if other, err := e.settings.With(ctx, m, algorithm, e.endpoint); err == nil {
 			variants, about = append(variants, other), []string{"with the issuer as audience", "with the token URL as audience"}
 		}
 	}
@@ -214,12 +214,12 @@ func (e *examination) try(ctx context.Context, m *method) {
 		if e.isExhausted() {
 			return
 		}
-		token, err := e.request(ctx, variant, e.settings.dpop)
+		token, err := e.request(ctx, variant, e.settings.DPoP)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			e.say(good, variant.name, "%s", strings.TrimSpace("works "+about[i]))
+			e.say(good, variant.Name, "%s", strings.TrimSpace("works "+about[i]))
 			e.accepted(variant, token)
 			return
 		}
@@ -232,15 +232,15 @@ func (e *examination) try(ctx context.Context, m *method) {
 // listedAlgorithm returns the algorithm that m signs with because the metadata lists it. It
 // is empty if m would use the same one without metadata.
 func (e *examination) listedAlgorithm(ctx context.Context, m *method) string {
-	if e.metadata == nil || m.auth == nil {
+	if e.metadata == nil || m.Auth == nil {
 		return ""
 	}
 	signsWith := func(listed []string) string {
 		attempt := &clientcredentials.Attempt{
-			TokenURL: e.endpoint, ClientID: e.settings.clientID, ClientSecret: e.settings.secret, SigningAlgorithms: listed,
+			TokenURL: e.endpoint, ClientID: e.settings.ClientID, ClientSecret: e.settings.Secret, SigningAlgorithms: listed,
 			Header: make(http.Header), Form: make(url.Values),
 		}
-		if m.auth.Authenticate(ctx, attempt) != nil { // The token request reports it.
+		if m.Auth.Authenticate(ctx, attempt) != nil { // The token request reports it.
 			return ""
 		}
 		return parseToken(attempt.Form.Get("client_assertion")).algorithm()
@@ -253,14 +253,14 @@ func (e *examination) listedAlgorithm(ctx context.Context, m *method) string {
 
 // accepted records that m got token, and what that says about the server.
 func (e *examination) accepted(m *method, token *oauth2.Token) {
-	e.worked[m.name] = m
+	e.worked[m.Name] = m
 	if e.method == nil {
 		e.method, e.token = m, token
 	}
-	if isPlain(e.settings.clientID + e.settings.secret) {
+	if isPlain(e.settings.ClientID + e.settings.Secret) {
 		return
 	}
-	switch m.name {
+	switch m.Name {
 	case secretBasic:
 		e.decoding = decodesForm
 		e.say(good, "encoding", "the server form-decodes Basic credentials (RFC 6749, Section 2.3.1)")
@@ -279,7 +279,7 @@ func (e *examination) request(ctx context.Context, m *method, key crypto.Signer)
 			conf = known // It knows the server's algorithms.
 		}
 	}
-	e.settings.fill(conf, m)
+	e.settings.Fill(conf, m)
 	conf.TokenURL = endpoint
 	conf.DPoP = key
 	conf.Retry = e.once()
@@ -293,7 +293,7 @@ func (e *examination) once() clientcredentials.RetryPolicy {
 
 // route returns the wire and the token endpoint for m.
 func (e *examination) route(m *method) (*wire, string) {
-	if m.cert != nil {
+	if m.Cert != nil {
 		return e.certified, e.certifiedEndpoint()
 	}
 	return e.plain, e.endpoint
@@ -302,7 +302,7 @@ func (e *examination) route(m *method) (*wire, string) {
 // certifiedEndpoint returns the token endpoint for clients with a certificate, RFC
 // 8705, Section 5.
 func (e *examination) certifiedEndpoint() string {
-	if e.metadata != nil && e.settings.tokenURL == "" {
+	if e.metadata != nil && e.settings.TokenURL == "" {
 		return cmp.Or(e.metadata.MTLSEndpointAliases.TokenEndpoint, e.endpoint)
 	}
 	return e.endpoint
@@ -326,12 +326,12 @@ func (e *examination) refused(m *method, about string, err error) {
 	refused, ok := refusalOf(err)
 	switch {
 	case !ok && d.status == statusUsage: // Nothing was sent.
-		e.say(note, m.name, "%s: %s", strings.TrimSpace("not tried "+about), d)
-		d.topic, d.subject = aboutNothing, m.name
+		e.say(note, m.Name, "%s: %s", strings.TrimSpace("not tried "+about), d)
+		d.topic, d.subject = aboutNothing, m.Name
 		e.reasons = append(e.reasons, d)
 		return
 	case !ok, isOverloaded(refused):
-		e.failFor(m.name, w, err)
+		e.failFor(m.Name, w, err)
 		e.stop("the next request would probably fail as well")
 		return
 	}
@@ -340,8 +340,8 @@ func (e *examination) refused(m *method, about string, err error) {
 	if about != "" {
 		about += ": "
 	}
-	e.say(note, m.name, "%s%s", about, refused)
-	if e.settings.dpop == nil && (d.topic == aboutBinding || d.topic == aboutRequest) {
+	e.say(note, m.Name, "%s%s", about, refused)
+	if e.settings.DPoP == nil && (d.topic == aboutBinding || d.topic == aboutRequest) {
 		e.unbound = cmp.Or(e.unbound, m)
 	}
 	if d.settled && e.method == nil {
@@ -362,7 +362,7 @@ func (e *examination) probe(ctx context.Context, subject string, auth clientcred
 	if e.isExhausted() {
 		return false, false
 	}
-	_, err := e.request(ctx, &method{name: subject, auth: auth}, e.settings.dpop)
+	_, err := e.request(ctx, &method{Name: subject, Auth: auth}, e.settings.DPoP)
 	refused, ok := refusalOf(err)
 	switch {
 	case ctx.Err() != nil:
@@ -425,7 +425,7 @@ func (e *examination) probeClock(ctx context.Context) {
 	if worked == nil {
 		return
 	}
-	auth, isKey := worked.auth.(*clientauth.PrivateKeyJWT)
+	auth, isKey := worked.Auth.(*clientauth.PrivateKeyJWT)
 	if !isKey {
 		return
 	}
@@ -545,7 +545,7 @@ func (e *examination) reportToken() {
 		format += "; audience " + w.printable(token)(clippedList(texts(parsed.Claims["aud"]), "none")) + "; binding: " + parsed.binding()
 	}
 	e.say(good, "token", "type %s, %s", token.Type(), format)
-	e.reportScope(strings.Fields(grantedScope(token, e.settings.requested())), strings.Fields(e.settings.requested()))
+	e.reportScope(strings.Fields(grantedScope(token, e.settings.Requested())), strings.Fields(e.settings.Requested()))
 }
 
 // reportScope compares the scopes that were granted with those that were requested.

@@ -41,7 +41,7 @@ func printCredential(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if s.dpop != nil {
+	if s.DPoP != nil {
 		return usagef("a token that is bound to a key needs a proof with each request, which kubectl doesn't send; leave out -dpop-key-file")
 	}
 	token, err := fetch(ctx, c, s, caching, timeout)

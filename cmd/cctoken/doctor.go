@@ -43,7 +43,7 @@ func doctor(ctx context.Context, c *call) error {
 		out:            c.out,
 		maxRefusals:    maxRefusals,
 		attemptTimeout: attemptTimeout(timeout / 2),
-		server:         server{endpoint: s.tokenURL},
+		server:         server{endpoint: s.TokenURL},
 		finding:        finding{worked: make(map[string]*method)},
 	}
 	steps, err := e.plan(ctx)
@@ -107,7 +107,7 @@ type server struct {
 
 // isListed reports whether the metadata lists m.
 func (s *server) isListed(m *method) bool {
-	return s.metadata != nil && slices.Contains(s.metadata.TokenEndpointAuthMethodsSupported, m.registered())
+	return s.metadata != nil && slices.Contains(s.metadata.TokenEndpointAuthMethodsSupported, m.Registered())
 }
 
 // listsNoneOf reports whether the metadata lists methods, but none of these.
@@ -196,40 +196,40 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 	e.methods = methods
 	s := e.settings
 	var steps []step
-	if s.issuer != "" {
-		steps = append(steps, step{"GET the metadata of " + s.issuer + ", from one location after the other until it is found", maxLocations, e.discover})
+	if s.Issuer != "" {
+		steps = append(steps, step{"GET the metadata of " + s.Issuer + ", from one location after the other until it is found", maxLocations, e.discover})
 	}
 	target := cmp.Or(redact.AddressText(e.endpoint), "the token endpoint in the metadata")
 	steps = append(steps, step{"POST to " + target + " without credentials: is it there, does it redirect, what about its TLS and clock", 1, e.reach})
 	each := 1
-	if s.dpop != nil {
+	if s.DPoP != nil {
 		each = 2 // One more with a nonce.
 	}
 	for _, m := range methods {
-		title := "POST a token request with " + m.name
+		title := "POST a token request with " + m.Name
 		requests := each
 		if e.variesAudience(m) {
 			title += ", for the issuer and then for the token URL"
 			requests *= 2
 		}
-		if s.issuer != "" && m.name != secretBasicRaw {
+		if s.Issuer != "" && m.Name != secretBasicRaw {
 			title += ", if the metadata lists it, or none of these"
 		}
 		steps = append(steps, step{title, requests, func(ctx context.Context) { e.try(ctx, m) }})
 	}
-	if s.wantsBasic() && isPlain(s.clientID+s.secret) {
+	if s.wantsBasic() && isPlain(s.ClientID+s.Secret) {
 		steps = append(steps, step{"POST one with a percent-encoded secret, if client_secret_basic works: does the server decode it?", each, e.probeDecoding})
 	}
-	if s.keyFile != "" && slices.ContainsFunc(methods, func(m *method) bool { return m.name == privateKeyJWT }) {
+	if s.KeyFile != "" && slices.ContainsFunc(methods, func(m *method) bool { return m.Name == privateKeyJWT }) {
 		steps = append(steps, step{"POST one with an assertion from 30 seconds in the future, if private_key_jwt works: does the server tolerate it?", each, e.probeClock})
 	}
-	if s.dpop == nil && s.assertionFile == "" { // A server may accept that assertion only once.
+	if s.DPoP == nil && s.AssertionFile == "" { // A server may accept that assertion only once.
 		steps = append(steps, step{"POST one with a DPoP proof by a new key, if a method works, or the server may want a proof: does the server bind tokens?", 2, e.probeDPoP})
 	}
 	e.plain = newWire(s, nil, count(steps))
 	for _, m := range methods {
-		if m.cert != nil {
-			e.certified, e.certificate = newWire(s, m.cert, count(steps)), m.cert.Leaf
+		if m.Cert != nil {
+			e.certified, e.certificate = newWire(s, m.Cert, count(steps)), m.Cert.Leaf
 		}
 	}
 	return steps, nil
@@ -240,13 +240,13 @@ func (e *examination) plan(ctx context.Context) ([]step, error) {
 func (e *examination) candidates(ctx context.Context) (methods []*method, err error) {
 	s := e.settings
 	var names []string
-	if s.authMethod != "" {
-		names = []string{s.authMethod}
+	if s.AuthMethod != "" {
+		names = []string{s.AuthMethod}
 	} else if names, err = s.possibleMethods(ctx); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		m, err := s.newMethod(ctx, name)
+		m, err := s.NewMethod(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -258,24 +258,24 @@ func (e *examination) candidates(ctx context.Context) (methods []*method, err er
 // possibleMethods returns the names of the methods that there are credentials for, the
 // strongest first.
 func (s *settings) possibleMethods(ctx context.Context) (names []string, err error) {
-	if s.certFile != "" {
-		name, err := s.certificateMethod(ctx)
+	if s.CertFile != "" {
+		name, err := s.CertificateMethod(ctx)
 		if err != nil {
 			return nil, err
 		}
 		names = append(names, name)
 	}
-	if s.keyFile != "" || s.assertionFile != "" {
+	if s.KeyFile != "" || s.AssertionFile != "" {
 		names = append(names, privateKeyJWT)
 	}
-	if s.secret == "" {
+	if s.Secret == "" {
 		return names, nil
 	}
-	if s.issuer != "" && len(s.secret) >= 32 {
+	if s.Issuer != "" && len(s.Secret) >= 32 {
 		names = append(names, secretJWT) // It is tried only if the metadata lists it.
 	}
 	names = append(names, secretBasic, secretPost)
-	if !isPlain(s.clientID+s.secret) && !strings.Contains(s.clientID, ":") {
+	if !isPlain(s.ClientID+s.Secret) && !strings.Contains(s.ClientID, ":") {
 		names = append(names, secretBasicRaw) // For a plain secret it is the same as secretBasic.
 	}
 	return names, nil
@@ -283,15 +283,15 @@ func (s *settings) possibleMethods(ctx context.Context) (names []string, err err
 
 // wantsBasic reports whether client_secret_basic is one of the candidates.
 func (s *settings) wantsBasic() bool {
-	return s.secret != "" && (s.authMethod == "" || s.authMethod == secretBasic)
+	return s.Secret != "" && (s.AuthMethod == "" || s.AuthMethod == secretBasic)
 }
 
 // variesAudience reports whether m is tried with a second audience. Few clients use
 // client_secret_jwt, so it must not use up the refusals that the other methods need.
 func (e *examination) variesAudience(m *method) bool {
 	s := e.settings
-	isSigned := m.name == privateKeyJWT && s.assertionFile == "" || m.name == secretJWT && s.authMethod != ""
-	return isSigned && s.issuer != "" && m.audience == ""
+	isSigned := m.Name == privateKeyJWT && s.AssertionFile == "" || m.Name == secretJWT && s.AuthMethod != ""
+	return isSigned && s.Issuer != "" && m.Audience == ""
 }
 
 // isPlain reports whether form encoding doesn't change text.

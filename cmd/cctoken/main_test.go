@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 	"github.com/seed-5bfa0880/clientcredentials/internal/leakcheck"
 )
@@ -224,8 +225,8 @@ func TestHelp(t *testing.T) {
 			}
 		})
 	}
-	for _, o := range options {
-		assert.Contains(t, overview.stdout, "\n  -"+o.flag+" ")
+	for _, o := range clientsettings.Options {
+		assert.Contains(t, overview.stdout, "\n  -"+o.Flag+" ")
 	}
 }
 

@@ -178,9 +178,9 @@ func (s *situation) topicOf(r *refusal) topic {
 	if about := tokenresponse.TopicOfCode(r.code); about != tokenresponse.TopicNone {
 		return topics[about]
 	}
-	about := s.specify(tokenresponse.TopicOfWords(r.said, s.clientID), r.said)
+	about := s.specify(tokenresponse.TopicOfWords(r.said, s.ClientID), r.said)
 	switch {
-	case s.form.Has("grant_type") && (r.code == "invalid_grant" || r.code == "invalid_request" && about == aboutNothing):
+	case s.Form.Has("grant_type") && (r.code == "invalid_grant" || r.code == "invalid_request" && about == aboutNothing):
 		return aboutGrant // It may need other parameters.
 	case r.code == "invalid_grant" && about != aboutDPoP && about != aboutCertificate:
 		return aboutBinding // There is no grant that could be invalid.
@@ -223,9 +223,9 @@ var topics = [...]topic{
 func (s *situation) specify(words tokenresponse.Topic, said string) topic {
 	about, asserts := topics[words], s.last().assertion != nil
 	switch {
-	case about == aboutAudience && asserts && !s.form.Has("audience") && !s.form.Has("resource"):
+	case about == aboutAudience && asserts && !s.Form.Has("audience") && !s.Form.Has("resource"):
 		return aboutAssertion
-	case about == aboutLife && asserts && s.assertionFile == "" && !strings.Contains(ascii.Lower(said), "secret"):
+	case about == aboutLife && asserts && s.AssertionFile == "" && !strings.Contains(ascii.Lower(said), "secret"):
 		return aboutClock // Each assertion is a new one.
 	case about == aboutCertificate && asserts:
 		return aboutKey // It is the certificate of the key.
@@ -275,19 +275,19 @@ func (s *situation) suspect() topic {
 		isHMAC            = strings.HasPrefix(algorithm, "HS")
 	)
 	switch {
-	case s.assertionFile != "" && hasExpiry && expiry.Before(last.sent):
+	case s.AssertionFile != "" && hasExpiry && expiry.Before(last.sent):
 		return aboutLife
 	case s.isClockWrong():
 		return aboutClock
 	case isUnlisted(last.assertion, listed):
 		return aboutAlgorithm
-	case !slices.Contains(audience, s.endpoint) && (s.issuer == "" || !slices.Contains(audience, s.issuer)):
+	case !slices.Contains(audience, s.endpoint) && (s.Issuer == "" || !slices.Contains(audience, s.Issuer)):
 		return aboutAssertion
-	case isHMAC && s.algorithm == "":
+	case isHMAC && s.Algorithm == "":
 		return aboutCredentials
 	case !isHMAC && !hasKeyID:
 		return aboutKeyID
-	case s.algorithm != "", strings.HasPrefix(algorithm, "RS"): // A key of another kind has one algorithm.
+	case s.Algorithm != "", strings.HasPrefix(algorithm, "RS"): // A key of another kind has one algorithm.
 		return aboutAlgorithm
 	}
 	return aboutKey
@@ -319,22 +319,22 @@ func (s *situation) advise(about topic) string {
 	last := s.last()
 	switch about {
 	case aboutScope:
-		if s.requested() == "" {
+		if s.Requested() == "" {
 			return "give -scopes: the server may not have any by default"
 		}
 		if s.metadata != nil && len(s.metadata.ScopesSupported) > 0 {
-			if unlisted := without(strings.Fields(s.requested()), s.metadata.ScopesSupported); len(unlisted) > 0 {
+			if unlisted := without(strings.Fields(s.Requested()), s.metadata.ScopesSupported); len(unlisted) > 0 {
 				return "change -scopes: the metadata doesn't list " + clippedList(unlisted, "")
 			}
 		}
 		return "change -scopes, or have the server's operator allow the client what it requests"
 	case aboutAudience:
-		if s.form.Has("audience") || s.form.Has("resource") {
+		if s.Form.Has("audience") || s.Form.Has("resource") {
 			return "change audience or resource in -params to what the server calls the API, or have its operator allow it to the client"
 		}
 		return "name the API that the token is for, as in -params audience=https://api.example.com; some servers call it resource"
 	case aboutGrant:
-		if s.form.Has("grant_type") {
+		if s.Form.Has("grant_type") {
 			return "change grant_type in -params, or have the server's operator allow it to the client"
 		}
 		return "have the server's operator allow the client the client_credentials grant"
@@ -353,7 +353,7 @@ func (s *situation) advise(about topic) string {
 		}
 		return change
 	case aboutLife:
-		if last.assertion != nil && s.assertionFile != "" {
+		if last.assertion != nil && s.AssertionFile != "" {
 			return "put a new assertion into -assertion-file: it has expired"
 		}
 		return "set " + s.secretName() + " to a new secret: this one has expired"
@@ -366,7 +366,7 @@ func (s *situation) advise(about topic) string {
 		return "change -token-url: it isn't the address of a token endpoint"
 	case aboutMethod:
 		switch {
-		case s.listsNone && s.authMethod != "":
+		case s.listsNone && s.AuthMethod != "":
 			return "change -auth-method to one that the metadata lists: " + s.listedMethods()
 		case s.listsNone:
 			return "give the credentials for a method that the metadata lists: " + s.listedMethods()
@@ -389,7 +389,7 @@ func (s *situation) adviseBinding(about topic) string {
 	_, listed := s.listedAlgorithms()
 	if about == aboutBinding {
 		certificates := s.metadata != nil && s.metadata.TLSClientCertificateBoundAccessTokens
-		switch proofs := len(listed) > 0 && s.dpop == nil; {
+		switch proofs := len(listed) > 0 && s.DPoP == nil; {
 		case proofs && !certificates:
 			about = aboutDPoP
 		case certificates && !proofs:
@@ -399,7 +399,7 @@ func (s *situation) adviseBinding(about topic) string {
 	switch last := s.last(); {
 	case about == aboutBinding:
 		return "give -dpop-key-file or -cert-file: the server seems to bind the client's tokens"
-	case about == aboutDPoP && s.dpop == nil:
+	case about == aboutDPoP && s.DPoP == nil:
 		return "give -dpop-key-file: the server binds the client's tokens to a key (RFC 9449)"
 	case about == aboutDPoP && s.isClockWrong():
 		return s.advise(aboutClock)
@@ -407,7 +407,7 @@ func (s *situation) adviseBinding(about topic) string {
 		return "change -dpop-key-file to a key for one of the algorithms that the metadata lists: " + clippedList(listed, "")
 	case about == aboutDPoP:
 		return "change -dpop-key-file: the client may be registered for another key or another kind of key"
-	case s.certFile == "":
+	case s.CertFile == "":
 		return "give -cert-file and -key-file: the server seems to bind the client's tokens to a certificate (RFC 8705)"
 	case !last.presents:
 		return "have the client registered for tls_client_auth: with other methods, the certificate isn't presented"
@@ -423,7 +423,7 @@ func (s *situation) adviseAssertion(about topic) string {
 	audience := clippedList(texts(assertion.Claims["aud"]), "missing")
 	listed, _ := s.listedAlgorithms()
 	switch {
-	case about == aboutAssertion && s.assertionFile != "":
+	case about == aboutAssertion && s.AssertionFile != "":
 		return "have the assertion in -assertion-file made for this server: its aud is " + audience
 	case about == aboutAssertion:
 		return "change -assertion-audience, or give -issuer: the server may not accept the aud of the assertion, " + audience
@@ -442,9 +442,9 @@ func (s *situation) adviseAssertion(about topic) string {
 // secretName returns where the secret comes from.
 func (s *settings) secretName() string {
 	switch {
-	case s.secretFile != "":
+	case s.SecretFile != "":
 		return "-secret-file"
-	case s.secret != "":
+	case s.Secret != "":
 		return "CLIENT_SECRET"
 	}
 	return "the credentials"

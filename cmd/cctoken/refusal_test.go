@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 	"github.com/seed-5bfa0880/clientcredentials/internal/hostile"
 )
 
@@ -54,18 +55,18 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		// The words of some servers about what the client may do.
 		{"invalid_scope", "The requested scope is invalid, unknown, or malformed. The client may not request scope 'x'.", 400, bySecret, nil, "scope", "change -scopes, or have"},
 		{"access_denied", "Client may not use scope admin.", 403, bySecret, nil, "scope", "change -scopes"},
-		{"invalid_request", "The request body must contain the following parameter: 'scope'.", 400, bySecret, func(s *situation) { s.scopes = "" }, "scope", "give -scopes"},
+		{"invalid_request", "The request body must contain the following parameter: 'scope'.", 400, bySecret, func(s *situation) { s.Scopes = "" }, "scope", "give -scopes"},
 		{"invalid_scope", "", 400, bySecret, func(s *situation) {
 			s.metadata = &clientcredentials.ServerMetadata{ScopesSupported: []string{"read"}}
 		}, "scope", "the metadata doesn't list write"},
 		{"access_denied", "Service not found: https://api.example", 403, bySecret, nil, "audience", "as in -params audience="},
 		{"access_denied", `Client is not authorized to access "https://api.example". You might need a "client-grant" for this API.`, 403, bySecret, nil, "audience", "name the API"},
-		{"invalid_request", "Requested audience 'https://api.example' has not been whitelisted by the client.", 400, bySecret, func(s *situation) { s.form.Set("audience", "x") }, "audience", "change audience or resource in -params"},
+		{"invalid_request", "Requested audience 'https://api.example' has not been whitelisted by the client.", 400, bySecret, func(s *situation) { s.Form.Set("audience", "x") }, "audience", "change audience or resource in -params"},
 		{"invalid_resource", "The resource principal named https://api.example was not found in the tenant.", 400, bySecret, nil, "audience", "name the API"},
 		{"unauthorized_client", "Grant type 'client_credentials' not allowed for the client.", 403, bySecret, nil, "grant", "have the server's operator allow"},
 		{"unauthorized_client", "Client not enabled to retrieve service account", 401, bySecret, nil, "grant", "have the server's operator allow"},
 		{"unauthorized_client", "The client is not authorized to request a token using this method.", 400, bySecret, nil, "grant", "have the server's operator allow"},
-		{"invalid_grant", "The provided authorization grant is invalid, expired, or revoked", 400, bySecret, func(s *situation) { s.form.Set("grant_type", "urn:x") }, "grant", "change grant_type in -params"},
+		{"invalid_grant", "The provided authorization grant is invalid, expired, or revoked", 400, bySecret, func(s *situation) { s.Form.Set("grant_type", "urn:x") }, "grant", "change grant_type in -params"},
 		{"invalid_request", "AADSTS90002: Tenant 'x' not found. Check to make sure you have the correct tenant ID.", 400, bySecret, nil, "tenant", "change the tenant in -token-url"},
 		{"access_denied", "The client has insufficient permissions.", 403, bySecret, nil, "permission", "have the server's operator allow"},
 		{"access_denied", "The resource owner or authorization server denied the request.", 403, bySecret, nil, "credentials", "check -client-id"},
@@ -75,10 +76,10 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_dpop_proof", "", 400, bySecret, nil, "dpop", "give -dpop-key-file"},
 		{"invalid_request", "The DPoP proof JWT header is missing.", 400, bySecret, nil, "dpop", "give -dpop-key-file"},
 		{"invalid_dpop_proof", "", 400, exchange{proof: parseToken(unsigned(`{"alg":"RS256"}`, `{}`))}, func(s *situation) {
-			s.dpop, _ = newKeyFile(t)
+			s.DPoP, _ = newKeyFile(t)
 			s.metadata = &clientcredentials.ServerMetadata{DPoPSigningAlgValuesSupported: []string{"ES256"}}
 		}, "dpop", "change -dpop-key-file to a key for one of the algorithms that the metadata lists: ES256"},
-		{"use_dpop_nonce", "", 400, bySecret, func(s *situation) { s.dpop, _ = newKeyFile(t) }, "dpop", "change -dpop-key-file: the client"},
+		{"use_dpop_nonce", "", 400, bySecret, func(s *situation) { s.DPoP, _ = newKeyFile(t) }, "dpop", "change -dpop-key-file: the client"},
 		{"invalid_grant", "grant request is invalid", 400, bySecret, nil, "binding", "give -dpop-key-file or -cert-file"},
 		{"invalid_grant", "grant request is invalid", 400, bySecret, func(s *situation) {
 			s.metadata = &clientcredentials.ServerMetadata{TLSClientCertificateBoundAccessTokens: true}
@@ -90,12 +91,12 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 			s.metadata = &clientcredentials.ServerMetadata{DPoPSigningAlgValuesSupported: []string{"ES256"}, TLSClientCertificateBoundAccessTokens: true}
 		}, "binding", "give -dpop-key-file or -cert-file"},
 		{"invalid_dpop_proof", "iat is too old", 400, bySecret, func(s *situation) {
-			s.dpop, _ = newKeyFile(t)
+			s.DPoP, _ = newKeyFile(t)
 			clockAhead(time.Hour)(s)
 		}, "dpop", "correct the clock"},
 		{"invalid_request", "client certificate is required", 400, bySecret, nil, "certificate", "give -cert-file and -key-file"},
-		{"invalid_client", "", 401, exchange{presents: true, asked: true}, func(s *situation) { s.certFile = "c" }, "certificate", "change -cert-file"},
-		{"invalid_client", "", 401, exchange{presents: true}, func(s *situation) { s.certFile = "c" }, "certificate", "change -token-url: at this address"},
+		{"invalid_client", "", 401, exchange{presents: true, asked: true}, func(s *situation) { s.CertFile = "c" }, "certificate", "change -cert-file"},
+		{"invalid_client", "", 401, exchange{presents: true}, func(s *situation) { s.CertFile = "c" }, "certificate", "change -token-url: at this address"},
 
 		// About a secret. What has no other meaning is about the credentials.
 		{"invalid_client", "The provided client secret keys for app 'x' are expired. Create new keys, or consider certificate credentials.", 401, bySecret, nil, "credentials", "set CLIENT_SECRET to a new secret"},
@@ -104,19 +105,19 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 		{"invalid_client", "Client authentication failed due to unknown client, no client authentication included, or unsupported authentication method.", 401, bySecret, nil, "credentials", "check -client-id and CLIENT_SECRET"},
 		{"unauthorized_client", "Invalid client or Invalid client credentials", 401, bySecret, nil, "credentials", "check -client-id"},
 		{"access_denied", "Unauthorized", 401, bySecret, nil, "credentials", "check -client-id"},
-		{"", "", 401, bySecret, func(s *situation) { s.secretFile = "f" }, "credentials", "check -client-id and -secret-file"},
+		{"", "", 401, bySecret, func(s *situation) { s.SecretFile = "f" }, "credentials", "check -client-id and -secret-file"},
 		{"invalid_client", strings.Repeat("Client authentication failed. ", 9) + "The client supports the client authentication method 'client_secret_basic', but 'client_secret_post' was requested.", 401, bySecret, nil, "method", "change -auth-method"},
 		{"invalid_client", "", 401, bySecret, func(s *situation) {
 			s.listsNone, s.metadata = true, &clientcredentials.ServerMetadata{TokenEndpointAuthMethodsSupported: []string{"private_key_jwt"}}
 		}, "method", "give the credentials for a method that the metadata lists: private_key_jwt"},
 		{"invalid_client", "", 401, byKey, func(s *situation) {
-			s.authMethod = privateKeyJWT
+			s.AuthMethod = privateKeyJWT
 			s.listsNone, s.metadata = true, &clientcredentials.ServerMetadata{TokenEndpointAuthMethodsSupported: []string{"client_secret_post"}}
 		}, "method", "change -auth-method to one that the metadata lists: client_secret_post"},
 		{"unauthorized_client", "Application with identifier 'x' was not found in the directory", 400, bySecret, nil, "client", "check -client-id, and that"},
 		{"invalid_client", "client is disabled", 401, bySecret, nil, "client", "check -client-id, and that"},
 		// A client can be called anything, and addresses have no meaning.
-		{"invalid_client", "scope-grant-dpop is wrong", 401, bySecret, func(s *situation) { s.clientID = "Scope-Grant-DPoP" }, "credentials", "check"},
+		{"invalid_client", "scope-grant-dpop is wrong", 401, bySecret, func(s *situation) { s.ClientID = "Scope-Grant-DPoP" }, "credentials", "check"},
 		{"invalid_client", "see https://login.example/scope?grant=dpop", 401, bySecret, nil, "credentials", "check"},
 
 		// About an assertion, in words.
@@ -139,10 +140,10 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 			s.metadata = &clientcredentials.ServerMetadata{TokenEndpointAuthSigningAlgValuesSupported: []string{"PS256"}}
 		}, "algorithm", "change -algorithm to one that the metadata lists: PS256"},
 		{"invalid_client", "", 401, asserted(`{"alg":"HS256"}`, inTime), nil, "credentials", "check -client-id and CLIENT_SECRET"},
-		{"invalid_client", "", 401, asserted(`{"alg":"HS512"}`, inTime), func(s *situation) { s.algorithm = "HS512" }, "algorithm", "for another one than HS512"},
+		{"invalid_client", "", 401, asserted(`{"alg":"HS512"}`, inTime), func(s *situation) { s.Algorithm = "HS512" }, "algorithm", "for another one than HS512"},
 		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), nil, "audience", "the aud of the assertion, https://wrong.example"},
-		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), func(s *situation) { s.assertionFile = "a" }, "audience", "have the assertion in -assertion-file made for this server"},
-		{"invalid_client", "", 401, asserted(es256, `{"aud":"`+testIssuer+`","exp":1799999999}`), func(s *situation) { s.assertionFile = "a" }, "credentials", "put a new assertion into -assertion-file"},
+		{"invalid_client", "", 401, asserted(es256, `{"aud":"https://wrong.example"}`), func(s *situation) { s.AssertionFile = "a" }, "audience", "have the assertion in -assertion-file made for this server"},
+		{"invalid_client", "", 401, asserted(es256, `{"aud":"`+testIssuer+`","exp":1799999999}`), func(s *situation) { s.AssertionFile = "a" }, "credentials", "put a new assertion into -assertion-file"},
 		{"invalid_client", "", 401, byKey, clockAhead(time.Hour), "clock", "the server's is 1h ahead of"},
 		{"invalid_client", "", 401, byKey, clockAhead(-20 * time.Second), "clock", "the server's is 20s behind"},
 		{"invalid_client", "", 401, byKey, clockAhead(20 * time.Second), "key", "have the public key"}, // The assertion lives longer.
@@ -160,7 +161,7 @@ func TestC1_C2_C3_C4_Diagnosis(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(tt.code, " ", tt.said), func(t *testing.T) {
 			s := &situation{
-				settings: &settings{clientID: "reports", secret: "s", issuer: testIssuer, scopes: "write", form: url.Values{}},
+				settings: &settings{clientsettings.Settings{ClientID: "reports", Secret: "s", Issuer: testIssuer, Scopes: "write", Form: url.Values{}}},
 				server:   server{endpoint: testTokenURL},
 				sent:     []exchange{tt.sent},
 			}

@@ -29,7 +29,7 @@ func printToken(ctx context.Context, c *call) error {
 	switch {
 	case *header && *inJSON:
 		return usagef("-header and -json can't be combined; give one")
-	case *header && s.dpop != nil:
+	case *header && s.DPoP != nil:
 		return usagef("a token that is bound to a key needs a proof with each request, which -header can't provide; leave out -header or -dpop-key-file")
 	}
 	token, err := fetch(ctx, c, s, caching, timeout)
@@ -40,7 +40,7 @@ func printToken(ctx context.Context, c *call) error {
 	case *header:
 		fmt.Fprintf(c.out, "Authorization: %s %s\n", token.Type(), token.AccessToken)
 	case *inJSON:
-		return writeJSON(c.out, newTokenJSON(token, s.requested()))
+		return writeJSON(c.out, newTokenJSON(token, s.Requested()))
 	default:
 		fmt.Fprintln(c.out, token.AccessToken)
 	}
@@ -63,11 +63,11 @@ func fetch(ctx context.Context, c *call, s *settings, caching *cacheFlags, timeo
 		return nil, err
 	}
 	defer cancel()
-	name, err := s.authMethodName(ctx)
+	name, err := s.AuthMethodName(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.newMethod(ctx, name)
+	m, err := s.NewMethod(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -76,31 +76,31 @@ func fetch(ctx context.Context, c *call, s *settings, caching *cacheFlags, timeo
 		return nil, err
 	}
 	defer kept.close(ctx)
-	w := newWire(s, m.cert, maxTokenRequests)
+	w := newWire(s, m.Cert, maxTokenRequests)
 	defer w.close()
-	known := situation{settings: s, server: server{endpoint: s.tokenURL}}
+	known := situation{settings: s, server: server{endpoint: s.TokenURL}}
 	explained := func(err error) error {
 		known.sent = w.sent()
 		return known.diagnose(err).failure()
 	}
-	conf := &clientcredentials.Config{TokenURL: s.tokenURL}
+	conf := &clientcredentials.Config{TokenURL: s.TokenURL}
 	if conf.TokenURL == "" {
-		if known.metadata, err = w.discover(ctx, s.issuer); err != nil {
+		if known.metadata, err = w.discover(ctx, s.Issuer); err != nil {
 			return nil, explained(err)
 		}
 		if conf, err = s.discovered(m, known.metadata); err != nil {
 			return nil, err
 		}
-		known.listsNone = m.name != "" && known.listsNoneOf(m)
-		if m.name == "" {
-			m.style = conf.AuthStyle
+		known.listsNone = m.Name != "" && known.listsNoneOf(m)
+		if m.Name == "" {
+			m.Style = conf.AuthStyle
 		}
 	}
 	known.endpoint = conf.TokenURL
 	if isCleartext(conf.TokenURL) {
 		c.warn("the token URL is http, so that others on the network can read the credentials and the token; use https")
 	}
-	s.fill(conf, m)
+	s.Fill(conf, m)
 	conf.Retry.TotalTimeout = timeout
 	conf.Retry.AttemptTimeout = attemptTimeout(timeout)
 	token, err := w.token(ctx, conf, kept)
@@ -119,11 +119,7 @@ func attemptTimeout(timeout time.Duration) time.Duration { return max(10*time.Se
 
 // discovered returns the Config for m that the metadata leads to.
 func (s *settings) discovered(m *method, metadata *clientcredentials.ServerMetadata) (*clientcredentials.Config, error) {
-	var methods []clientcredentials.ClientAuth
-	if m.auth != nil {
-		methods = append(methods, m.auth)
-	}
-	conf, err := metadata.Config(s.clientID, methods...)
+	conf, err := s.Discovered(m, metadata)
 	if err != nil {
 		return nil, &failure{statusUnusable, err}
 	}

@@ -58,9 +58,9 @@ var errTooMany = errors.New("cctoken tried to send more requests than it announc
 // *http.Transport, and a wire isn't one.
 func newWire(s *settings, cert *tls.Certificate, requests int) *wire {
 	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.TLSClientConfig = &tls.Config{RootCAs: s.roots}
+	base.TLSClientConfig = &tls.Config{RootCAs: s.Roots}
 	// A cached token may have an answer in it that repeats the secret.
-	w := &wire{base: base, left: requests, presents: cert != nil, secrets: []string{s.secret}}
+	w := &wire{base: base, left: requests, presents: cert != nil, secrets: []string{s.Secret}}
 	if cert != nil {
 		base.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			w.mu.Lock()
@@ -208,13 +208,4 @@ func (w *wire) fail(before int, err error) error {
 		return &failure{requestStatus(err, refused.status), err}
 	}
 	return &failure{statusUsage, err}
-}
-
-// fill sets the fields of conf that don't depend on the server, for m.
-func (s *settings) fill(conf *clientcredentials.Config, m *method) {
-	conf.ClientID, conf.ClientSecret = s.clientID, s.secret
-	conf.Issuer = s.issuer
-	conf.Scopes, conf.EndpointParams = s.scopeList(), s.form
-	conf.AuthStyle, conf.ClientAuth = m.style, m.auth
-	conf.DPoP = s.dpop
 }
