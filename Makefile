@@ -30,7 +30,7 @@ find = find . \( -name .git -o -name bin -o -name node_modules -o -name testdata
 ALL_MODULES := $(filter-out ./conformance/hydra,$(patsubst %/go.mod,%,$(sort $(shell $(call find,go.mod) -print))))
 MODULES     := $(filter-out ./tools,$(ALL_MODULES))
 # Modules whose tests need real servers: there, a skipped test is a failure.
-WITH_SERVERS := $(filter ./conformance ./redisstore ./examples/fleet ./examples/protocols,$(MODULES))
+WITH_SERVERS := $(filter ./conformance ./redisstore ./cmd/ccproxy ./examples/fleet ./examples/protocols,$(MODULES))
 
 # Each go.mod must list what its module needs, so a developer's go.work is ignored here.
 export GOWORK := off

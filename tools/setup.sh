@@ -5,7 +5,7 @@
 #   - Node.js, and the npm packages of conformance/oidc-provider and conformance/node-oauth
 #   - Ory Hydra, which it builds into bin/
 #   - authorization servers that Debian packages for its own Python
-#   - Redis, for redisstore and examples/fleet
+#   - Redis, for redisstore, cmd/ccproxy and examples/fleet
 #   - RabbitMQ, for examples/protocols
 #   - the programs that the commands in docs/cctoken.md use
 set -euo pipefail
@@ -33,6 +33,7 @@ unable() {
 		                      python3-flask of Debian 12
 		  redisstore          needs redis-server 7.0 of Debian 12
 		  examples/fleet      needs redis-server
+		  cmd/ccproxy         needs redis-server for tests that are skipped without it
 		  examples/protocols  needs rabbitmq-server 3.10 of Debian 12
 		  cmd/cctoken         needs curl, jq and openssl for one test, which is skipped
 		                      without them: it runs the commands in docs/cctoken.md

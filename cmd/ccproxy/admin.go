@@ -18,6 +18,7 @@ import (
 type health struct {
 	Status   string        `json:"status"` // ok or failing
 	Settings string        `json:"settings_error,omitempty"`
+	Store    string        `json:"store,omitempty"` // ok or failing, as the last call went; empty: there is none
 	Routes   []routeHealth `json:"routes"`
 }
 
@@ -31,7 +32,7 @@ type routeHealth struct {
 // health returns how the routes are doing, and whether each can serve a request. A route that
 // nobody has used yet can.
 func (r *routing) health() (h health, healthy bool) {
-	h = health{Status: "ok"}
+	h = health{Status: "ok", Store: r.store.health()} // Without the store, each process has its own tokens.
 	for _, route := range r.routes {
 		s := route.source.Status()
 		h.Routes = append(h.Routes, routeHealth{route.name(), route.client, s.State.String(), failureText(s.LastError)})

@@ -25,12 +25,17 @@ type client struct {
 	base        *http.Transport // for requests to the upstreams
 }
 
-// fingerprint returns what distinguishes the options of a client from others, together with
-// the files that are read only once. Secrets, other keys and certificates are read again when
-// they are needed.
-func fingerprint(options map[string]string) [sha256.Size]byte {
+// clientFingerprint returns what distinguishes the options of a client from others. Secrets,
+// other keys and certificates are read again when they are needed.
+func clientFingerprint(options map[string]string) [sha256.Size]byte {
+	return fingerprint(options, options["ca_file"], options["dpop_key_file"])
+}
+
+// fingerprint returns what distinguishes options from others, together with the files that are
+// read only once.
+func fingerprint(options any, files ...string) [sha256.Size]byte {
 	parts := []any{options} // Maps are encoded in the order of their keys.
-	for _, file := range []string{options["ca_file"], options["dpop_key_file"]} {
+	for _, file := range files {
 		data, _ := os.ReadFile(file) // Reading the options reports the error.
 		parts = append(parts, data)
 	}
@@ -40,7 +45,7 @@ func fingerprint(options map[string]string) [sha256.Size]byte {
 
 // newClient returns the client with these options. If they name an issuer but no token
 // endpoint, it asks the issuer for its metadata.
-func newClient(ctx context.Context, options map[string]string, observer *clientcredentials.Observer) (*client, error) {
+func newClient(ctx context.Context, options map[string]string, shared *clientcredentials.SharedStore, observer *clientcredentials.Observer) (*client, error) {
 	s := clientsettings.Settings{InFile: true}
 	for _, o := range clientsettings.Options {
 		*o.At(&s) = options[o.Member()]
@@ -84,9 +89,13 @@ func newClient(ctx context.Context, options map[string]string, observer *clientc
 	s.Fill(conf, m)
 	conf.ClientSecret = ""
 	conf.HTTPClient = tokens
+	conf.Store = shared
+	if shared != nil && conf.ClientID == "" && !conf.EndpointParams.Has("client_id") {
+		return nil, errors.New("a client without a client id can't share its tokens, because nobody could tell whose they are; give client_id, and set omit_client_id to true if it mustn't be sent")
+	}
 	conf.Observer = observer
 	return &client{
-		fingerprint: fingerprint(options),
+		fingerprint: clientFingerprint(options),
 		source:      conf.Source(context.Background()),
 		base:        base,
 	}, nil

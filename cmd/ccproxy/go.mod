@@ -4,8 +4,10 @@ go 1.25.0
 
 require (
 	github.com/prometheus/client_golang v1.23.2
+	github.com/redis/go-redis/v9 v9.21.0
 	github.com/seed-5bfa0880/clientcredentials v0.0.0
 	github.com/seed-5bfa0880/clientcredentials/otelclientcredentials v0.0.0
+	github.com/seed-5bfa0880/clientcredentials/redisstore v0.0.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/otel v1.44.0
 	go.opentelemetry.io/otel/exporters/prometheus v0.66.0
@@ -28,6 +30,7 @@ require (
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/sdk v1.44.0 // indirect
 	go.opentelemetry.io/otel/trace v1.44.0 // indirect
+	go.uber.org/atomic v1.11.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/sys v0.45.0 // indirect
@@ -37,4 +40,5 @@ require (
 replace (
 	github.com/seed-5bfa0880/clientcredentials => ../../
 	github.com/seed-5bfa0880/clientcredentials/otelclientcredentials => ../../otelclientcredentials
+	github.com/seed-5bfa0880/clientcredentials/redisstore => ../../redisstore
 )

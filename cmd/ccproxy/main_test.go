@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "ccproxy" {
 		main()
 	}
+	logging.Disable() // As main does.
 	leakcheck.Main(m)
 }
 
@@ -63,13 +65,22 @@ func newServer(t *testing.T, handler http.HandlerFunc) *clientcredentialstest.Se
 // newWorld starts a world. edit may change the settings before. The proxy has one route.
 func newWorld(t *testing.T, handler http.HandlerFunc, edit func(w *world, settings dict), args ...string) *world {
 	t.Helper()
-	w := &world{t: t, Server: newServer(t, handler), dir: t.TempDir(), log: new(syncBuffer), done: make(chan int, 1)}
+	w := &world{t: t, Server: newServer(t, handler), dir: t.TempDir()}
 	settings := w.settings()
 	if edit != nil {
 		edit(w, settings)
 	}
 	w.write("secret.txt", canarySecret)
 	w.writeSettings(settings)
+	w.start(settings["admin"] != nil, args...)
+	return w
+}
+
+// start starts a proxy with the settings of w.
+func (w *world) start(hasAdmin bool, args ...string) {
+	t := w.t
+	t.Helper()
+	w.log, w.done = new(syncBuffer), make(chan int, 1)
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(context.WithoutCancel(t.Context()))
 	args = append([]string{"-config", filepath.Join(w.dir, "ccproxy.json"), "-watch", "0", "-v"}, args...)
@@ -89,10 +100,9 @@ func newWorld(t *testing.T, handler http.HandlerFunc, edit func(w *world, settin
 		}
 	})
 	w.proxy = w.log.await(t, `for=routes address=(http\S+)`)
-	if settings["admin"] != nil {
+	if hasAdmin {
 		w.admin = w.log.await(t, `for=admin address=(http\S+)`)
 	}
-	return w
 }
 
 // settings returns the usual settings.

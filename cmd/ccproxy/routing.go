@@ -35,18 +35,34 @@ type routing struct {
 	clients  map[string]*client
 	routes   []*route // those with a host first, and the longest paths first
 	hosts    map[string]bool
+	store    *store // nil: tokens aren't shared
 }
 
-// newRouting returns the routing for settings. It keeps the clients of the previous routing
-// that haven't changed, and thereby their tokens. previous may be nil.
-func newRouting(ctx context.Context, s *settings, previous *routing, logger *slog.Logger, meters metric.MeterProvider) (*routing, error) {
+// newRouting returns the routing for settings. It keeps the store of the previous routing if it
+// hasn't changed. Then it also keeps the clients that haven't changed, and thereby their tokens.
+// previous may be nil.
+func newRouting(ctx context.Context, s *settings, previous *routing, logger *slog.Logger, meters metric.MeterProvider) (_ *routing, err error) {
 	r := &routing{settings: s, clients: make(map[string]*client), hosts: make(map[string]bool)}
+	switch {
+	case s.store == nil:
+	case previous != nil && previous.store != nil && previous.store.fingerprint == s.store.fingerprint():
+		r.store = previous.store
+	default:
+		if r.store, err = newStore(ctx, s.store); err != nil {
+			return nil, fmt.Errorf("the store: %w", err)
+		}
+	}
+	defer func() {
+		if err != nil {
+			r.retire(previous)
+		}
+	}()
 	for _, host := range s.hosts {
 		r.hosts[host] = true
 	}
 	for name, options := range s.clients {
-		if previous != nil {
-			if same := previous.clients[name]; same != nil && same.fingerprint == fingerprint(options) {
+		if previous != nil && previous.store == r.store {
+			if same := previous.clients[name]; same != nil && same.fingerprint == clientFingerprint(options) {
 				r.clients[name] = same
 				continue
 			}
@@ -56,9 +72,11 @@ func newRouting(ctx context.Context, s *settings, previous *routing, logger *slo
 			return nil, err
 		}
 		logged := clientcredentials.SlogObserver(logger.With("client", name))
-		if r.clients[name], err = newClient(ctx, options, clientcredentials.JoinObservers(logged, measured)); err != nil {
+		c, err := newClient(ctx, options, r.store.config(), clientcredentials.JoinObservers(logged, measured, r.store.observer()))
+		if err != nil {
 			return nil, fmt.Errorf("the client %q: %w", name, err)
 		}
+		r.clients[name] = c
 	}
 	for _, rs := range s.routes {
 		c := r.clients[rs.client]
@@ -122,6 +140,9 @@ func (r *routing) retire(next *routing) {
 		if next == nil || next.clients[name] != c {
 			c.base.CloseIdleConnections()
 		}
+	}
+	if next == nil || next.store != r.store {
+		r.store.close()
 	}
 }
 

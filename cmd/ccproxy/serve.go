@@ -53,6 +53,8 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the settings can't be used: %w", err)
 	}
+	d.proxy.routing.Store(first)
+	defer func() { d.proxy.routing.Load().retire(nil) }()
 	if f.check {
 		fmt.Fprintln(stdout, "the settings are fine")
 		return nil
@@ -60,7 +62,6 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 	if err := first.measure(d.meters); err != nil {
 		return err
 	}
-	d.proxy.routing.Store(first)
 
 	var servers []*http.Server
 	ended := make(chan error, len(s.listen)+len(s.admin)+len(f.listenOn))
@@ -109,7 +110,6 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 	stopWatching()
 	<-watched
 	d.drain(servers)
-	d.proxy.routing.Load().retire(nil)
 	return err
 }
 
@@ -214,10 +214,11 @@ func (d *daemon) look() []byte {
 		return seen
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.clients)) {
-		sum := fingerprint(s.clients[name])
+		sum := clientFingerprint(s.clients[name])
 		seen = append(seen, sum[:]...)
 	}
-	return seen
+	sum := s.store.fingerprint()
+	return append(seen, sum[:]...)
 }
 
 // reload puts the settings file in force if everything in it works.

@@ -154,11 +154,9 @@ func reload(t *testing.T, d *daemon, s dict, w *world) error {
 	return d.reload(t.Context())
 }
 
-// TestX8_Reload checks what a reload keeps, and that mistakes change nothing.
-func TestX8_Reload(t *testing.T) {
-	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
-	w.write("secret.txt", canarySecret)
-	s := w.settings()
+// newDaemon returns a daemon that serves nothing, with the settings s.
+func newDaemon(t *testing.T, w *world, s dict) *daemon {
+	t.Helper()
 	w.writeSettings(s)
 	meters, _, err := newMeters()
 	require.NoError(t, err)
@@ -169,8 +167,18 @@ func TestX8_Reload(t *testing.T) {
 	first, err := newRouting(t.Context(), read, nil, d.logger, d.meters)
 	require.NoError(t, err)
 	d.proxy.routing.Store(first)
+	return d
+}
+
+// TestX8_Reload checks what a reload keeps, and that mistakes change nothing.
+func TestX8_Reload(t *testing.T) {
+	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
+	w.write("secret.txt", canarySecret)
+	s := w.settings()
+	d := newDaemon(t, w, s)
 	defer func() { d.proxy.routing.Load().retire(nil) }()
-	_, err = first.routes[0].source.TokenContext(t.Context())
+	first := d.proxy.routing.Load()
+	_, err := first.routes[0].source.TokenContext(t.Context())
 	require.NoError(t, err)
 
 	// A new route of the same client keeps the token, and needs no server.

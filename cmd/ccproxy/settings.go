@@ -24,6 +24,7 @@ type settings struct {
 	hosts         []string                     // further values of Host
 	clients       map[string]map[string]string // the options of each client, by its name
 	routes        []routeSettings
+	store         *storeSettings // nil: tokens aren't shared
 }
 
 // routeSettings say where requests go, and with which token.
@@ -76,6 +77,9 @@ func parseSettings(data []byte, dir string) (*settings, error) {
 		}
 		s.routes = append(s.routes, r)
 	}
+	if _, ok := root.member("store"); ok {
+		s.store = root.object("store").store(dir)
+	}
 	root.done()
 	if document.err != nil {
 		return nil, document.err
@@ -87,10 +91,7 @@ func parseSettings(data []byte, dir string) (*settings, error) {
 func (o *object) client(s *settings, name, dir string) {
 	members := o
 	if raw, _ := o.member(name); len(raw) > 0 && raw[0] == '"' {
-		path := o.text(name)
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
+		path := inFolder(dir, o.text(name))
 		data, err := os.ReadFile(path)
 		if err != nil {
 			o.fail(name, "can't be read: %w", err)
@@ -114,6 +115,14 @@ func (o *object) client(s *settings, name, dir string) {
 		}
 		maps.Copy(s.clients[name], values)
 	}
+}
+
+// inFolder returns a path that may be relative to dir. An empty one stays empty.
+func inFolder(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // plainPath matches paths that look the same in every encoding.

@@ -25,6 +25,11 @@ func withClient(client string) string {
 	return "{\"routes\": [" + goodRoute + "], \"clients\": {\n\"x\": " + client + "}}"
 }
 
+// withStore returns settings whose third line has a store.
+func withStore(store string) string {
+	return "{\"routes\": [" + goodRoute + "], \"clients\": {\"x\": " + goodClient + "},\n\"store\":\n" + store + "}"
+}
+
 // TestX1_Mistakes checks that mistakes in the settings are found, with their line.
 func TestX1_Mistakes(t *testing.T) {
 	folder := t.TempDir()
@@ -77,6 +82,28 @@ func TestX1_Mistakes(t *testing.T) {
 		withRoute(`{"path": "/a/", "upstream": "https://b", "client": "x", "scopes": ["a"]}`):                 "scopes is not a string",
 		withRoute(`{"path": "/a/", "upstream": "https://b", "client": "x", "resource": {}}`):                  "resource is neither a string nor an array",
 
+		withStore(`"redis://a"`):                                                    "line 3: it isn't a JSON object",
+		withStore(`{"key_files": "k"}`):                                             "line 3: redis must be an address without a password",
+		withStore(`{"redis": "a:6379", "key_files": "k"}`):                          "line 3: redis must be an address",
+		withStore(`{"redis": "http://a", "key_files": "k"}`):                        "line 3: redis must be an address",
+		withStore(`{"redis": "redis://", "key_files": "k"}`):                        "line 3: redis must be an address",
+		withStore(`{"redis": "redis://a:port", "key_files": "k"}`):                  "line 3: redis must be an address",
+		withStore(`{"redis": "redis://a/b", "key_files": "k"}`):                     "line 3: redis must be an address",
+		withStore(`{"redis": "redis://a/-1", "key_files": "k"}`):                    "line 3: redis must be an address",
+		withStore(`{"redis": "redis://:Canary@a", "key_files": "k"}`):               "line 3: redis must be an address without a password",
+		withStore(`{"redis": "rediss://u:Canary@a", "key_files": "k"}`):             "put the password into a file, and name that with password_file",
+		withStore(`{"redis": "rediss://u:Canary%@a", "key_files": "k"}`):            "line 3: redis must be an address",
+		withStore(`{"redis": "rediss://a?skip_verify=1", "key_files": "k"}`):        "line 3: redis must be an address",
+		withStore(`{"redis": "unix://run/redis.sock", "key_files": "k"}`):           "line 3: redis must be an address",
+		withStore(`{"redis": "unix:", "key_files": "k"}`):                           "line 3: redis must be an address",
+		withStore(`{"redis": "redis://u@a", "key_files": "k"}`):                     "line 3: redis has a user name, but there is no password",
+		withStore(`{"redis": "redis://a", "ca_file": "c", "key_files": "k"}`):       "line 3: ca_file is for TLS; begin the address in redis with rediss:",
+		withStore(`{"redis": "redis://a"}`):                                         "line 3: there is no key to encrypt the tokens with; make one",
+		withStore(`{"redis": "redis://a", "key_files": []}`):                        "line 3: there is no key to encrypt",
+		withStore(`{"redis": "redis://a", "key_files": [null]}`):                    "line 3: key_files is neither",
+		withStore(`{"redis": "redis://a", "key_files": "k", "password": "Canary"}`): `line 3: "password" isn't a setting`,
+		withStore(`{"redis": "redis://a", "key_files": "k", "tls": true}`):          `line 3: "tls" isn't a setting`,
+
 		withClient("{\n\"clientID\": \"c\"}"):                 `line 3: it contains "clientID", which isn't a setting`,
 		withClient("{\n\"client_id\": 3}"):                    "line 3: client_id in it is not a string",
 		withClient("{\n\"client_id\": null}"):                 "line 3: client_id in it is not a string",
@@ -96,6 +123,7 @@ func TestX1_Mistakes(t *testing.T) {
 		withRoute(`{"path": "/a/", "upstream": "http://127.0.0.1:80/x", "client": "x"}`),
 		withRoute(`{"path": "/a/", "upstream": "http://b", "dangerously_allow_http": true, "client": "x", "scopes": null}`),
 		withRoute(`{"path": "/", "host": "api.localhost", "upstream": "https://b", "client": "x"}`),
+		withStore("null"),
 	} {
 		s, err := parseSettings([]byte(text), folder)
 		if assert.NoError(t, err, text) {
@@ -141,8 +169,13 @@ func TestX1_Example(t *testing.T) {
 	s, err := parseSettings(example, folder)
 	require.NoError(t, err)
 	assert.Len(t, s.routes, 3)
+	fleet, err := os.ReadFile("example-fleet.json")
+	require.NoError(t, err)
+	s, err = parseSettings(fleet, folder)
+	require.NoError(t, err)
+	assert.NotNil(t, s.store)
 
-	for _, name := range []string{"listen", "admin", "hosts", "clients", "routes", "host", "path", "upstream", "client", "scopes", "resource", "audience", "dangerously_allow_http"} {
+	for _, name := range []string{"store", "redis", "key_files", "password_file", "ca_file", "listen", "admin", "hosts", "clients", "routes", "host", "path", "upstream", "client", "scopes", "resource", "audience", "dangerously_allow_http"} {
 		assert.Contains(t, helpText, "\n  "+name)
 	}
 	document, err := os.ReadFile("../../docs/ccproxy.md")

@@ -173,7 +173,7 @@ func (s *Settings) Complete(ctx context.Context) (err error) {
 		}
 	}
 	if s.CAFile != "" {
-		if s.Roots, err = readRoots(s.CAFile); err != nil {
+		if s.Roots, err = ReadRoots(s.CAFile); err != nil {
 			return fmt.Errorf("%s: %w", s.named("ca-file"), err)
 		}
 	}
@@ -199,8 +199,8 @@ func (s *Settings) Complete(ctx context.Context) (err error) {
 	return nil
 }
 
-// readRoots returns the system's certification authorities and those in a file.
-func readRoots(path string) (*x509.CertPool, error) {
+// ReadRoots returns the system's certification authorities and those in a file.
+func ReadRoots(path string) (*x509.CertPool, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
