@@ -412,6 +412,7 @@ func complete(metadata *clientcredentials.ServerMetadata, conf *clientcredential
 	found.Origins = conf.Origins
 	found.DPoP = conf.DPoP
 	found.Challenged = conf.Challenged
+	found.Grant = conf.Grant
 	found.Store = conf.Store
 	found.Observer = conf.Observer
 	found.Strict = conf.Strict

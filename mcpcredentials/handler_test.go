@@ -26,6 +26,7 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
+	"github.com/seed-5bfa0880/clientcredentials/grant"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -1038,7 +1039,7 @@ func TestM10_FieldsOfTheConfigAreKept(t *testing.T) {
 		ClientID: "agent", ClientSecret: "x", Scopes: []string{"a"}, EndpointParams: map[string][]string{"b": {"c"}}, AuthStyle: oauth2.AuthStyleInParams,
 		ClientAuth: &clientauth.ClientSecretJWT{}, Issuer: "https://login.example", HTTPClient: new(http.Client), AuthScheme: "X", EarlyRefresh: 1,
 		Retry: clientcredentials.RetryPolicy{TotalTimeout: 1}, Origins: []string{"https://mcp.example"}, DPoP: testkit.NewKey("ES256"),
-		Challenged: clientcredentials.ClaimsChallenge, Store: new(clientcredentials.SharedStore), Observer: new(clientcredentials.Observer), Strict: true,
+		Challenged: clientcredentials.ClaimsChallenge, Grant: new(grant.JWTBearer), Store: new(clientcredentials.SharedStore), Observer: new(clientcredentials.Observer), Strict: true,
 	}
 	found, err := complete(&clientcredentials.ServerMetadata{Issuer: conf.Issuer, TokenEndpoint: conf.Issuer + "/token"}, conf)
 	require.NoError(t, err)
