@@ -393,7 +393,11 @@ func TestT5_StoreAndEvents(t *testing.T) {
 // invalidations and evictions: no target ever gets another target's token, no scope that the
 // program hasn't listed is asked for, and the number of token requests is bounded.
 func TestT6_TargetSimulation(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := range seeds {
 		testkit.Synctest(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1)) // Used by one goroutine at a time: the test's, or with server.mu.
 			var faults sync.Mutex
