@@ -199,7 +199,7 @@ func (c *cachedToken) usable(now time.Time) bool { return c != nil && c.age(now)
 // fresh reports whether there is no reason to replace c, which may be nil, for a caller who
 // needs a token with early of its life left.
 func (c *cachedToken) fresh(now time.Time, early time.Duration) bool {
-	return c != nil && c.sent.IsYoung(now, c.soft) && (early <= 0 || !c.awaited(now, early))
+	return c != nil && c.age(now) < c.soft && (early <= 0 || !c.awaited(now, early))
 }
 
 // state returns the state of a Source with token c, which may be nil.

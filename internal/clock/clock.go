@@ -28,12 +28,6 @@ func (i Instant) Age(now time.Time) time.Duration {
 	return max(now.Sub(i.at), time.Duration(now.UnixNano()-i.wall))
 }
 
-// IsYoung reports whether less than d has passed since the instant, by both clocks. It is Age
-// for each read of a token, with as little work as possible.
-func (i *Instant) IsYoung(now time.Time, d time.Duration) bool {
-	return now.UnixNano()-i.wall < int64(d) && now.Sub(i.at) < d
-}
-
 // A Deadline is the end of a pause. The zero value has passed.
 type Deadline struct {
 	since Instant
