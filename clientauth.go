@@ -156,7 +156,7 @@ func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle)
 		return nil, &authError{r.conf.ClientAuth.Method(), err}
 	}
 	if identifies(r.conf.ClientAuth) {
-		r.clientID = attempt.ClientID // It may have been replaced since identify.
+		r.clientID = attempt.ClientID // It may have been replaced since identifyClient.
 	}
 	return attempt, nil
 }

@@ -157,9 +157,8 @@ type Config struct {
 	// The service doesn't depend on the store: if it is down, slow or refuses, each
 	// replica requests its own token. Config.Token doesn't use the store. A store
 	// needs a ClientID, unless a Grant alone asks for the token, and EndpointParams without
-	// credentials. The library can't see
-	// a certificate that HTTPClient presents by itself: use a CertificateAuth if
-	// tokens are bound to it. Nil: each Source has its own tokens.
+	// credentials. The library can't see a certificate that HTTPClient presents by itself:
+	// use a CertificateAuth if tokens are bound to it. Nil: each Source has its own tokens.
 	Store *SharedStore `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Observer is called when something happens to a token. Nil: none.

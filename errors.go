@@ -263,9 +263,15 @@ func redirectError(resp *http.Response, refusal *oauth2.RetrieveError) error {
 		refusal.Response.StatusCode, target, refusal)
 }
 
+// publicParameters are those parameters of a ClientAuth or a Grant that aren't secret.
+var publicParameters = [...]string{
+	"client_id", "client_assertion_type",
+	"grant_type", "subject_token_type", "actor_token_type", "requested_token_type",
+}
+
 // masker returns what masks the secrets of an attempt in a text of the server, which may
 // echo them in any encoding: the secret of the Config, the values of parameters that are
-// named like credentials, and everything that a ClientAuth has added. sent is the request
+// named like credentials, and everything that a ClientAuth or a Grant has added. sent is the request
 // as a RoundTripper has sent it, which may have added more; nil: unknown.
 func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Masker {
 	id, secret := r.clientID, r.conf.ClientSecret
@@ -290,7 +296,7 @@ func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Mask
 	}
 	if r.conf.ClientAuth != nil || r.conf.Grant != nil {
 		for name, values := range attempt.Form {
-			if name != "client_id" && name != "client_assertion_type" && !slices.Contains(publicGrantParameters[:], name) {
+			if !slices.Contains(publicParameters[:], name) {
 				add(values, r.form[name])
 			}
 		}

@@ -1,6 +1,7 @@
 package clientcredentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,8 @@ func (r *tokenRequest) identifySubject(ctx context.Context) error {
 func (r *tokenRequest) authorize(ctx context.Context, attempt *Attempt) error {
 	grant := r.conf.Grant
 	grantType := grant.Type()
-	fail := func(err error) error { return &grantError{authError{grantType, err}} }
+	fail := func(err error) error { return &grantError{&authError{cmp.Or(grantType, "the Grant"), err}} }
 	if grantType == "" {
-		grantType = "the Grant"
 		return fail(errors.New("its Type is empty; return a grant_type"))
 	}
 	attempt.Form.Set("grant_type", grantType)
@@ -92,19 +92,10 @@ func (r *tokenRequest) authorize(ctx context.Context, attempt *Attempt) error {
 }
 
 // A grantError is the error for a Grant that failed, before anything was sent.
-type grantError struct{ authError }
+type grantError struct{ *authError }
 
-// As makes a grantError an *authError too.
-func (e *grantError) As(target any) bool {
-	authentication, ok := target.(**authError)
-	if ok {
-		*authentication = &e.authError
-	}
-	return ok
-}
-
-// publicGrantParameters are those parameters of a Grant that aren't secret.
-var publicGrantParameters = [...]string{"grant_type", "subject_token_type", "actor_token_type", "requested_token_type"}
+// Unwrap returns the *authError that it is, too.
+func (e *grantError) Unwrap() error { return e.authError }
 
 // grantHint returns what the error for a refusal adds if the server has refused what the
 // Grant has sent; empty: it hasn't.

@@ -1,6 +1,7 @@
 package clientcredentials
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -307,7 +308,8 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 
 	switch {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		refusal := retrieveError(resp, body, parsed, masker())
+		mask := masker()
+		refusal := retrieveError(resp, body, parsed, mask)
 		if resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.Header.Get("Location") != "" {
 			return nil, redirectError(resp, refusal)
 		}
@@ -315,22 +317,14 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		if encoding := tokenresponse.Encoding(resp.Header, body); err != nil && encoding != "" {
 			hint = notDecoded(encoding).Error() // So nobody can read what the server says.
 		}
-		if hint == "" {
-			hint = r.grantHint(refusal, attempt, masker())
-		}
-		if hint != "" {
-			return nil, fmt.Errorf("%w\n%s", refusal, hint)
-		}
-		return nil, refusal
+		return nil, withHint(refusal, cmp.Or(hint, r.grantHint(refusal, attempt, mask)))
 	case len(body) > maxResponseBody:
 		return nil, fault(errors.New("the answer is larger than 1 MiB"))
 	case parsed.ErrorCode != "":
 		// RFC 6749, Section 5.2, asks for status 400; some servers answer 200.
-		refusal := retrieveError(resp, body, parsed, masker())
-		if hint := r.grantHint(refusal, attempt, masker()); hint != "" {
-			return nil, fmt.Errorf("%w\n%s", refusal, hint)
-		}
-		return nil, refusal
+		mask := masker()
+		refusal := retrieveError(resp, body, parsed, mask)
+		return nil, withHint(refusal, r.grantHint(refusal, attempt, mask))
 	case err != nil, parsed.AccessToken == "":
 		if encoding := tokenresponse.Encoding(resp.Header, body); encoding != "" {
 			err = notDecoded(encoding)
@@ -346,6 +340,14 @@ func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Atte
 		return nil, fault(errors.New("a form-encoded answer without Content-Length may have been cut"))
 	}
 	return parsed, nil
+}
+
+// withHint returns a refusal with what may help; empty: nothing.
+func withHint(refusal *oauth2.RetrieveError, hint string) error {
+	if hint == "" {
+		return refusal
+	}
+	return fmt.Errorf("%w\n%s", refusal, hint)
 }
 
 // notDecoded is the error for an answer with a content coding that nobody has undone.

@@ -115,6 +115,7 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 
 		// Try at once what the answer asks for.
 		var authentication *authError
+		blamed := r.blamed(err)
 		switch {
 		case errors.Is(err, errSameCredential):
 			return nil, refusal
@@ -126,9 +127,9 @@ func (r *tokenRequest) do(ctx context.Context, wanted func() bool) (*tokenRespon
 		case !nonced && r.wantsNonce(err):
 			nonced = true
 			continue
-		case refusal == nil && r.blamed(err) != credentialIDs{}:
+		case refusal == nil && blamed != credentialIDs{}:
 			// The credential may have been replaced while the request was on its way.
-			refusal, r.attempts.refused = err, r.blamed(err)
+			refusal, r.attempts.refused = err, blamed
 			continue
 		case probing && style == oauth2.AuthStyleInHeader && r.rejectsAuthStyle(err) && r.conf.ClientID+r.conf.ClientSecret != "":
 			style, inHeader = oauth2.AuthStyleInParams, err
