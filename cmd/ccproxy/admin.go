@@ -3,7 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/http"
-	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -43,24 +43,6 @@ func (r *routing) health() (h health, healthy bool) {
 	return h, h.Status == "ok"
 }
 
-// settingsError is why the newest settings aren't in force.
-type settingsError struct {
-	mu   sync.Mutex // protects text
-	text string     // empty: they are
-}
-
-func (s *settingsError) set(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.text = text
-}
-
-func (s *settingsError) get() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text
-}
-
 // newMeters returns a provider of meters, and a handler that reports what they have measured.
 func newMeters() (*sdk.MeterProvider, http.Handler, error) {
 	registry := prometheus.NewRegistry()
@@ -73,12 +55,12 @@ func newMeters() (*sdk.MeterProvider, http.Handler, error) {
 }
 
 // adminHandler returns the handler of the addresses for administration.
-func adminHandler(current func() *routing, problem *settingsError, metrics http.Handler) http.Handler {
+func adminHandler(current func() *routing, problem *atomic.Value, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		h, healthy := current().health()
-		h.Settings = problem.get()
+		h.Settings, _ = problem.Load().(string)
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
 		if !healthy {

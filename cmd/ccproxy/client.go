@@ -53,11 +53,7 @@ func newClient(ctx context.Context, options map[string]string, shared *clientcre
 	if err := s.Complete(ctx); err != nil {
 		return nil, err
 	}
-	name, err := s.AuthMethodName(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.NewMethod(ctx, name)
+	m, err := s.Method(ctx)
 	if err != nil {
 		return nil, err
 	}

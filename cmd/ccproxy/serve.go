@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -26,8 +27,8 @@ type daemon struct {
 	logger  *slog.Logger
 	proxy   *proxy
 	meters  metric.MeterProvider
-	problem settingsError
-	seen    []byte // the settings file and those that it names, when they were read last
+	problem atomic.Value // a string: why the newest settings aren't in force; empty or none: they are
+	seen    []byte       // the settings file and those that it names, when they were read last
 }
 
 // serve is the program. It returns when ctx has ended and the requests have been answered.
@@ -190,13 +191,13 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 		retry = time.Time{}
 		switch {
 		case err == nil:
-			d.problem.set("")
+			d.problem.Store("")
 			d.logger.Info("the settings have been read again", "file", d.flags.config)
 		case ctx.Err() != nil:
 			return
 		default:
 			text := redact.Clip(oneLine(err), 1000)
-			d.problem.set(text)
+			d.problem.Store(text)
 			d.logger.Error("the new settings can't be used, so the old ones stay in force", "error", text)
 			if isTemporary(err) {
 				retry = time.Now().Add(retryPause)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -89,9 +88,9 @@ func parseSettings(data []byte, dir string) (*settings, error) {
 
 // client reads the options of a client: an object, or the name of a file for cctoken -config.
 func (o *object) client(s *settings, name, dir string) {
-	members := o
+	var members *object
 	if raw, _ := o.member(name); len(raw) > 0 && raw[0] == '"' {
-		path := inFolder(dir, o.text(name))
+		path := clientsettings.InFolder(dir, o.text(name))
 		data, err := os.ReadFile(path)
 		if err != nil {
 			o.fail(name, "can't be read: %w", err)
@@ -117,14 +116,6 @@ func (o *object) client(s *settings, name, dir string) {
 	}
 }
 
-// inFolder returns a path that may be relative to dir. An empty one stays empty.
-func inFolder(dir, path string) string {
-	if path == "" || filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(dir, path)
-}
-
 // plainPath matches paths that look the same in every encoding.
 var plainPath = regexp.MustCompile(`^/([A-Za-z0-9._~-]+/)*$`)
 
@@ -140,7 +131,7 @@ func (o *object) route() (r routeSettings) {
 	switch {
 	case r.host == "" && r.prefix == "":
 		o.document.fail(o.path, "there is neither host nor path; give the route one of them")
-	case r.host != "" && (isLoopbackName(r.host) || strings.ContainsAny(r.host, "/:@ ")):
+	case r.host != "" && (origin.IsThisHost(r.host) || strings.ContainsAny(r.host, "/:@ ")):
 		o.fail("host", "must be a host name without port, other than that of this machine")
 	case r.prefix != "" && (!plainPath.MatchString(r.prefix) || hasDotSegment(r.prefix)):
 		o.fail("path", "must begin and end with /, and contain only letters, digits and - . _ ~ in between, such as /reports/")
@@ -162,12 +153,6 @@ func (o *object) route() (r routeSettings) {
 	}
 	r.upstream = u
 	return r
-}
-
-// isLoopbackName reports whether a host is this machine by its name or its address.
-func isLoopbackName(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // hasDotSegment reports whether a path, without percent-encoding, has a segment that leads to

@@ -38,12 +38,12 @@ type storeSettings struct {
 func (o *object) store(dir string) *storeSettings {
 	s := &storeSettings{
 		address:      o.text("redis"),
-		passwordFile: inFolder(dir, o.text("password_file")),
-		caFile:       inFolder(dir, o.text("ca_file")),
+		passwordFile: clientsettings.InFolder(dir, o.text("password_file")),
+		caFile:       clientsettings.InFolder(dir, o.text("ca_file")),
 		keyFiles:     o.texts("key_files"),
 	}
 	for i, file := range s.keyFiles {
-		s.keyFiles[i] = inFolder(dir, file)
+		s.keyFiles[i] = clientsettings.InFolder(dir, file)
 	}
 	o.done()
 	var ok bool
@@ -76,7 +76,7 @@ func redisOptions(address, dir string) (options redis.Options, ok bool) {
 	switch u.Scheme {
 	case "unix":
 		path := cmp.Or(u.Path, u.Opaque)
-		options.Network, options.Addr = "unix", inFolder(dir, path)
+		options.Network, options.Addr = "unix", clientsettings.InFolder(dir, path)
 		return options, path != "" && u.Host == ""
 	case "rediss":
 		options.TLSConfig = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}

@@ -63,11 +63,7 @@ func fetch(ctx context.Context, c *call, s *settings, caching *cacheFlags, timeo
 		return nil, err
 	}
 	defer cancel()
-	name, err := s.AuthMethodName(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.NewMethod(ctx, name)
+	m, err := s.Method(ctx)
 	if err != nil {
 		return nil, err
 	}

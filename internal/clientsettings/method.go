@@ -52,9 +52,17 @@ func (m *Method) needsSecret() bool {
 	return m.Name == "" || strings.HasPrefix(m.Name, "client_secret_")
 }
 
-// AuthMethodName returns the name of the method that the settings ask for, or else of
-// the one that their credentials suggest.
-func (s *Settings) AuthMethodName(ctx context.Context) (string, error) {
+// Method returns the method that the settings ask for, or else the one that their credentials
+// suggest. It reads the files that the method needs, as NewMethod does.
+func (s *Settings) Method(ctx context.Context) (*Method, error) {
+	name, err := s.methodName(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.NewMethod(ctx, name)
+}
+
+func (s *Settings) methodName(ctx context.Context) (string, error) {
 	switch {
 	case s.AuthMethod != "":
 		return s.AuthMethod, nil

@@ -136,12 +136,20 @@ func Values(members map[string]json.RawMessage, dir string) (map[string]string, 
 			return nil, fmt.Errorf("it contains %.30q, which isn't a setting", name)
 		case json.Unmarshal(members[name], &value) != nil || value == nil:
 			return nil, fmt.Errorf("%s in it is not a string", name)
-		case Options[i].isFile() && *value != "" && !filepath.IsAbs(*value):
-			*value = filepath.Join(dir, *value)
+		case Options[i].isFile():
+			*value = InFolder(dir, *value)
 		}
 		values[name] = *value
 	}
 	return values, nil
+}
+
+// InFolder returns a path that may be relative to dir. An empty one stays empty.
+func InFolder(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // Complete checks the settings and reads the files that they name.

@@ -53,11 +53,7 @@ func read(t *testing.T, text, dir string, inFile bool) (*Settings, *Method, erro
 	if err := s.Complete(t.Context()); err != nil {
 		return nil, nil, err
 	}
-	name, err := s.AuthMethodName(t.Context())
-	if err != nil {
-		return nil, nil, err
-	}
-	m, err := s.NewMethod(t.Context(), name)
+	m, err := s.Method(t.Context())
 	return s, m, err
 }
 

@@ -51,12 +51,14 @@ func (o Origin) String() string { return o.scheme + "://" + net.JoinHostPort(o.h
 // IsCleartext reports whether others can read what is sent to u: it is http, and not to
 // this host.
 func IsCleartext(u *url.URL) bool {
-	if !ascii.EqualFold(u.Scheme, "http") {
-		return false
-	}
-	host := u.Hostname()
+	return ascii.EqualFold(u.Scheme, "http") && !IsThisHost(u.Hostname())
+}
+
+// IsThisHost reports whether a name or an address stays on this host: it is localhost, or on the
+// loopback interface.
+func IsThisHost(host string) bool {
 	ip := net.ParseIP(host)
-	return !ascii.EqualFold(host, "localhost") && (ip == nil || !ip.IsLoopback())
+	return ascii.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // A Policy is a list of origins that may receive the token. A nil Policy has no list:
