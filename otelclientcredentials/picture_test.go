@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,17 +196,7 @@ func (s scrape) add(m metricdata.Metrics, instance string) {
 // hour of simulated time. With -update, TestDashboardPicture writes it. Otherwise it compares
 // what the pictures are made of.
 func TestDashboardPicture(t *testing.T) {
-	const name = "dashboard.svg"
-	picture, err := draw(readDashboard(t), simulate(t)).SVG()
-	require.NoError(t, err)
-	require.Less(t, len(picture), 40_000)
-	if *update {
-		require.NoError(t, os.WriteFile(name, []byte(picture), 0o644))
-		return
-	}
-	committed, err := os.ReadFile(name)
-	require.NoError(t, err)
-	require.Equal(t, svg.Structure(string(committed)), svg.Structure(picture), "run: make pictures")
+	svg.Check(t, draw(readDashboard(t), simulate(t)), "dashboard.svg", *update)
 }
 
 const (

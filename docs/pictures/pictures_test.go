@@ -7,11 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 	upstream "golang.org/x/oauth2/clientcredentials"
 
@@ -36,16 +34,7 @@ func TestPictures(t *testing.T) {
 		"origins.svg": drawOrigins,
 	} {
 		t.Run(name, func(t *testing.T) {
-			picture, err := draw(t).SVG()
-			require.NoError(t, err)
-			require.Less(t, len(picture), 40_000)
-			if *update {
-				require.NoError(t, os.WriteFile(name, []byte(picture), 0o644))
-				return
-			}
-			committed, err := os.ReadFile(name)
-			require.NoError(t, err)
-			require.Equal(t, svg.Structure(string(committed)), svg.Structure(picture), "run: make pictures")
+			svg.Check(t, draw(t), name, *update)
 		})
 	}
 }
