@@ -3,8 +3,8 @@ package grant
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
+	"strings"
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
@@ -87,9 +87,9 @@ func (g *TokenExchange) Authorize(ctx context.Context, attempt *clientcredential
 	attempt.GrantName = name
 	if g.RequestedTokenType != "" {
 		attempt.Form.Set("requested_token_type", g.RequestedTokenType)
-		identity = text(identity, g.RequestedTokenType)
+		identity = jws.AppendText(identity, g.RequestedTokenType)
 	}
-	return jws.Digest(text(identity, "")), nil // Not what identifies the credential.
+	return jws.Digest(jws.AppendText(identity, "")), nil // Not what identifies the credential.
 }
 
 // add adds a token to attempt, as that parameter. It returns what errors call the token, and
@@ -100,7 +100,7 @@ func add(ctx context.Context, attempt *clientcredentials.Attempt, parameter, fie
 	if err != nil {
 		return "", nil, err
 	}
-	t, err := read(map[string]string{"Subject": "subject token", "Actor": "actor token"}[field], field, token)
+	t, err := read(strings.ReplaceAll(parameter, "_", " "), field, token)
 	if err != nil {
 		return "", nil, err
 	}
@@ -109,10 +109,5 @@ func add(ctx context.Context, attempt *clientcredentials.Attempt, parameter, fie
 	}
 	attempt.Form.Set(parameter, token)
 	attempt.Form.Set(parameter+"_type", tokenType)
-	return t.name, text(text(text(nil, parameter), tokenType), token), nil
-}
-
-// text appends a text with its length, so that it can't be mistaken for two.
-func text(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	return t.name, jws.AppendText(jws.AppendText(jws.AppendText(nil, parameter), tokenType), token), nil
 }

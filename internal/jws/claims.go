@@ -55,12 +55,14 @@ func UnverifiedIdentity(token string) (string, error) {
 		case "exp", "iat", "nbf", "jti":
 			continue
 		}
-		for _, text := range []string{name, string(value)} {
-			b = binary.AppendUvarint(b, uint64(len(text)))
-			b = append(b, text...)
-		}
+		b = AppendText(AppendText(b, name), string(value))
 	}
 	return Digest(b), nil
+}
+
+// AppendText appends a text with its length, so that no two lists of texts look the same.
+func AppendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
 // UnverifiedClaims returns the claims of a JWT without looking at its signature: for a client
