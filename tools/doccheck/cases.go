@@ -12,10 +12,10 @@ import (
 
 var (
 	separator = regexp.MustCompile(`^\|[-| ]+\|$`)
-	caseID    = regexp.MustCompile(`^\| ([RLPFHSKDCVM][0-9]+[a-z]?) \|`)
+	caseID    = regexp.MustCompile(`^\| ([A-Z][0-9]+[a-z]?) \|`)
 	testName  = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 	testFunc  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
-	namedIDs  = regexp.MustCompile(`^Test((?:[RLPFHSKDCVM][0-9]+[a-z]?_)+)`)
+	namedIDs  = regexp.MustCompile(`^Test((?:[A-Z][0-9]+[a-z]?_)+)`)
 )
 
 // checkCases compares the register of test cases with the tests in root and below:

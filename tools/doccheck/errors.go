@@ -34,8 +34,8 @@ type message struct {
 // checkErrors compares a page on error texts with the code in the current folder and below:
 //
 //   - A code span in the first cell of a row contains each text of the code, unless the
-//     text is listed in the file except. Only the part of a text that comes before its advice has to be there,
-//     with an ellipsis for each part that varies: see shorten.
+//     text is listed in the file except. Only the part of a text that comes before its advice
+//     has to be there, with an ellipsis for each part that varies: see shorten.
 //   - Each code span in the first cell of a row, if it has two words or more, is part of a
 //     text of the code. It may begin and end with an ellipsis.
 //   - Each line of except is needed.
