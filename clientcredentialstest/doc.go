@@ -29,8 +29,8 @@
 //
 // # Assertions and token exchange
 //
-// With [AuthorizationServer.TrustedIssuers] the server also issues tokens for an assertion (RFC 7523), and in
-// exchange for another token (RFC 8693). [Token] says for whom:
+// With [AuthorizationServer.TrustedIssuers] the server also issues tokens for an assertion (RFC
+// 7523), and in exchange for another token (RFC 8693). [Token] says for whom:
 //
 //	srv.Auth.TrustedIssuers = []clientcredentialstest.TrustedIssuer{{
 //		Issuer:     "https://issuer.example.com",

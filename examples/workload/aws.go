@@ -25,8 +25,8 @@ func newSTS(ctx context.Context) (*sts.Client, error) {
 // must have outbound identity federation enabled, and the role needs the permission
 // sts:GetWebIdentityToken. Limit that permission to the audience.
 //
-// Each token request gets a token of its own, which lives for a minute, the shortest time
-// that AWS allows.
+// Each token request gets a new token. It lives for a minute, which is the shortest time that AWS
+// allows.
 func awsSource(client *sts.Client, audience string) clientauth.SecretSource {
 	return func(ctx context.Context) (string, error) {
 		token, err := client.GetWebIdentityToken(ctx, &sts.GetWebIdentityTokenInput{
