@@ -193,7 +193,7 @@ func (r *tokenRequest) newAttempt() *Attempt {
 		ClientSecret:      r.conf.ClientSecret,
 		SigningAlgorithms: slices.Clone(r.conf.listed.assertion),
 		Header:            http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
-		Form:              cloneValues(r.form),
+		Form:              r.form(),
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -340,7 +339,7 @@ func fetchMetadata(ctx context.Context, client *http.Client, location string, by
 		}
 		return nil, &discoveryError{text, retrieveError(resp, nil, new(tokenresponse.Response), &noSecrets)}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
+	body, err := readBody(resp)
 	if err != nil {
 		return nil, &discoveryError{fmt.Sprintf("the answer of %s ended early: %v", shown, withoutSecrets(err, &noSecrets)), endedEarly(err, &noSecrets)}
 	}

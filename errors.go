@@ -295,9 +295,10 @@ func (r *tokenRequest) masker(attempt *Attempt, sent *http.Request) *redact.Mask
 		}
 	}
 	if r.conf.ClientAuth != nil || r.conf.Grant != nil {
+		own := r.form()
 		for name, values := range attempt.Form {
 			if !slices.Contains(publicParameters[:], name) {
-				add(values, r.form[name])
+				add(values, own[name])
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package clientcredentials
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -38,7 +39,6 @@ type tokenRequest struct {
 	endpoint *url.URL          // conf.TokenURL
 	client   *http.Client      // private: follows no redirects
 	base     http.RoundTripper // the program's; client.Transport differs from it if a certificate is presented
-	form     url.Values        // without the client's credentials
 	styles   *authStyleCache
 	nonces   *dpop.Nonces
 
@@ -96,18 +96,25 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 	conf.Store = c.store()
 	conf.Retry = retry
 
-	form := make(url.Values)
-	if conf.Grant == nil {
-		form.Set("grant_type", "client_credentials")
-	}
-	if len(conf.Scopes) > 0 {
-		form.Set("scope", strings.Join(conf.Scopes, " "))
-	}
-	maps.Copy(form, conf.EndpointParams)
-
 	// RFC 6749, Section 10.1: the secret is for the configured endpoint alone, so no
 	// redirect is followed.
-	return &tokenRequest{conf: conf, clientID: conf.ClientID, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, form: form, styles: styles, nonces: nonces}, nil
+	return &tokenRequest{conf: conf, clientID: conf.ClientID, scopes: scopes, params: params, endpoint: endpoint, client: withoutRedirects(client), base: client.Transport, styles: styles, nonces: nonces}, nil
+}
+
+// form returns the parameters of the request, without the client's credentials and those that
+// a Grant adds.
+func (r *tokenRequest) form() url.Values {
+	form := make(url.Values)
+	if r.conf.Grant == nil {
+		form["grant_type"] = []string{"client_credentials"}
+	}
+	if len(r.conf.Scopes) > 0 {
+		form["scope"] = []string{strings.Join(r.conf.Scopes, " ")}
+	}
+	for name, values := range r.conf.EndpointParams {
+		form[name] = slices.Clone(values)
+	}
+	return form
 }
 
 // withoutRedirects returns a copy of client that follows no redirect.
@@ -273,27 +280,35 @@ func (r *tokenRequest) send(ctx context.Context, style oauth2.AuthStyle) (*token
 		resp.Body = http.NoBody
 	}
 	r.adoptNonce(resp.Header)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBody+1))
+	body, err := readBody(resp)
 	if err != nil {
 		return nil, endedEarly(err, r.masker(attempt, resp.Request), context.Cause(ctx))
 	}
-	parsed, err := r.interpret(resp, body, attempt)
+	mediaType := tokenresponse.MediaType(resp)
+	parsed, err := r.interpret(resp, mediaType, body, attempt)
 	if err != nil {
 		return nil, err
 	}
 	if parsed.RefreshToken == "" {
-		parsed.RefreshToken = r.form.Get("refresh_token") // As upstream, for programs that override grant_type.
+		parsed.RefreshToken = r.conf.EndpointParams.Get("refresh_token") // As upstream, for programs that override grant_type.
 	}
 	return &tokenResponse{
-		Response: parsed, body: body, mediaType: tokenresponse.MediaType(resp), sent: sent, floor: time.Since(sent) + minReuse,
+		Response: parsed, body: body, mediaType: mediaType, sent: sent, floor: time.Since(sent) + minReuse,
 		from: event.FromServer, bound: r.bound, issued: sent.Round(0), foreign: r.isForeign(parsed),
 	}, nil
 }
 
+// readBody reads the body of an answer, up to one byte more than it may have.
+func readBody(resp *http.Response) ([]byte, error) {
+	// The length that the answer claims saves some growing.
+	body := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+min(max(resp.ContentLength, 0), 16<<10)))
+	_, err := body.ReadFrom(io.LimitReader(resp.Body, maxResponseBody+1))
+	return body.Bytes(), err
+}
+
 // interpret decides whether the answer to an attempt is a token response. It returns the
 // members of the response, or the error that the answer stands for.
-func (r *tokenRequest) interpret(resp *http.Response, body []byte, attempt *Attempt) (*tokenresponse.Response, error) {
-	mediaType := tokenresponse.MediaType(resp)
+func (r *tokenRequest) interpret(resp *http.Response, mediaType string, body []byte, attempt *Attempt) (*tokenresponse.Response, error) {
 	parsed, err := tokenresponse.Parse(body, mediaType, r.conf.Strict)
 	masker := func() *redact.Masker {
 		return r.masker(attempt, resp.Request).Literal(parsed.AccessToken, parsed.RefreshToken)

@@ -25,7 +25,7 @@ type tokenIdentity struct {
 // bound to, and whose it will be, is part of the key, so bind, identifyClient and
 // identifySubject must have been called.
 func (r *tokenRequest) storeKey() string {
-	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.clientID, method: "client_secret", form: r.form, grantType: r.granting.grantType, subject: r.granting.subject}
+	identity := tokenIdentity{tokenURL: r.conf.TokenURL, clientID: r.clientID, method: "client_secret", form: r.form(), grantType: r.granting.grantType, subject: r.granting.subject}
 	if r.conf.Store != nil {
 		identity.tenant = r.conf.Store.tenant
 	}

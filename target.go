@@ -162,7 +162,8 @@ func (t *Target) apply(c *Config) {
 	if t.Scopes != nil {
 		c.Scopes = t.Scopes
 	}
-	params := cloneValues(c.EndpointParams)
+	params := make(url.Values)
+	maps.Copy(params, c.EndpointParams)
 	if t.Resources != nil {
 		params["resource"] = t.Resources
 	}

@@ -25,19 +25,27 @@ import (
 func Go[T any](ctx context.Context, f func(context.Context) (T, error), ended func(T, error)) {
 	var once sync.Once
 	end := func(value T, err error) { once.Do(func() { ended(value, err) }) }
-	var none T
-	stop := context.AfterFunc(ctx, func() { end(none, context.Cause(ctx)) })
-	go func() {
-		value, err := none, error(&FailureError{text: "ended its goroutine"}) // Until f returns.
-		defer func() {
-			if v := recover(); v != nil {
-				value, err = none, newFailure(v)
-			}
-			stop()
-			end(value, err)
-		}()
-		value, err = f(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		var none T
+		end(none, context.Cause(ctx))
+	})
+	go run(ctx, f, func(value T, err error) {
+		stop()
+		end(value, err)
+	})
+}
+
+// run calls f, and then ended, also if f panics or ends its goroutine.
+func run[T any](ctx context.Context, f func(context.Context) (T, error), ended func(T, error)) {
+	var value T
+	err := error(errGoexit) // Until f returns.
+	defer func() {
+		if v := recover(); v != nil {
+			err = newFailure(v)
+		}
+		ended(value, err)
 	}()
+	value, err = f(ctx)
 }
 
 // A Call is a call of f that others can wait for.
@@ -98,9 +106,12 @@ func (c *Call[T]) Wait(ctx context.Context) (T, error) {
 
 // Do calls f and waits for the end of the call, which comes at the latest when ctx is done.
 func Do[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	c := Start(ctx, f, nil)
-	<-c.done
-	return c.value, c.err
+	c := &Call[T]{done: make(chan struct{})}
+	go run(ctx, f, func(value T, err error) {
+		c.value, c.err = value, err
+		close(c.done)
+	})
+	return c.Wait(ctx)
 }
 
 // Quietly calls f in the caller's goroutine, and drops a panic. It is for code whose
@@ -116,6 +127,8 @@ type FailureError struct {
 	text  string
 	fault runtime.Error // what f panicked with, if that is an error of the runtime
 }
+
+var errGoexit = &FailureError{text: "ended its goroutine"}
 
 // newFailure quotes only errors of the runtime, and keeps nothing else: whatever a program
 // panics with may hold a secret.

@@ -15,6 +15,7 @@ import (
 	"iter"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -28,23 +29,86 @@ func IsObject(data []byte) bool {
 // Members returns the members of a JSON object in their order. A name that appears
 // more than once is returned more than once.
 //
-// The caller makes sure that IsObject(object). Members returns nothing for any other
-// JSON value, and ends at the first syntax error.
+// The caller makes sure that object is valid JSON. Members returns nothing for any other
+// value than an object. It doesn't use a json.Decoder, which takes longer than all else that
+// is done with a token response, because it checks each value once more.
 func Members(object []byte) iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {
-		decoder := json.NewDecoder(bytes.NewReader(object))
-		if first, _ := decoder.Token(); first != json.Delim('{') {
-			return
-		}
-		for decoder.More() {
-			token, _ := decoder.Token()
-			name, ok := token.(string)
-			var value json.RawMessage
-			if !ok || decoder.Decode(&value) != nil || !yield(name, value) {
+		rest, isObject := bytes.CutPrefix(trim(object), []byte("{"))
+		for isObject {
+			rest = trim(rest)
+			name := rest[:length(rest)]
+			rest = trim(rest[len(name):])
+			rest = trim(rest[min(1, len(rest)):]) // After the colon.
+			value := rest[:length(rest)]
+			rest = trim(rest[len(value):])
+			if len(value) == 0 || !yield(unquote(name), value) {
 				return
 			}
+			rest, isObject = bytes.CutPrefix(rest, []byte(","))
 		}
 	}
+}
+
+const space = " \t\r\n" // RFC 8259, Section 2
+
+func trim(data []byte) []byte { return bytes.TrimLeft(data, space) }
+
+// length returns the length of the value at the start of data, which is valid JSON.
+func length(data []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+			if !quoted && depth == 0 {
+				return i + 1
+			}
+		case quoted:
+		case c == '{', c == '[':
+			depth++
+		case depth > 0 && (c == '}' || c == ']'):
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case depth == 0 && strings.IndexByte(",}]:"+space, c) >= 0:
+			return i // After a number or a word.
+		}
+	}
+	return len(data)
+}
+
+// unquote returns the text of a JSON string.
+func unquote(quoted []byte) string {
+	if bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
+		return string(bytes.Trim(quoted, `"`))
+	}
+	var text string
+	_ = json.Unmarshal(quoted, &text) // It is valid.
+	return text
+}
+
+// Value returns what encoding/json stores in a variable of type any for a value, which is valid
+// JSON. A number that float64 can't hold is nil, as it is there.
+func Value(value json.RawMessage) any {
+	switch c := value[0]; {
+	case c == '"':
+		return unquote(value)
+	case c == '-' || '0' <= c && c <= '9':
+		text := string(value)
+		if number, err := strconv.ParseUint(text, 10, 53); err == nil { // Most numbers; ParseFloat takes much more stack.
+			return float64(number)
+		}
+		if number, err := strconv.ParseFloat(text, 64); err == nil {
+			return number
+		}
+		return nil
+	}
+	var v any
+	_ = json.Unmarshal(value, &v)
+	return v
 }
 
 // Object returns the members of the JSON object in data. It is an error if data isn't

@@ -11,9 +11,9 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 
@@ -129,33 +129,40 @@ func duplicate(name string) error { return fmt.Errorf("%s appears more than once
 // every reader of the answer sees the same values.
 func (r *Response) parseJSON(body []byte, strict bool) error {
 	var raw map[string]any
-	// A number that float64 can't hold is an error too, even in a member that nobody asks
-	// for. json has read everything else by then.
-	if err := json.Unmarshal(body, &raw); err != nil && raw == nil {
+	if strictjson.IsObject(body) {
+		raw = make(map[string]any)
+	} else if err := json.Unmarshal(body, &raw); err != nil { // It would be null otherwise.
 		return describeJSON(body, err)
 	}
 	r.Raw = raw
 
-	exact := make(map[string]bool)                 // the known names that appear
-	variants := make(map[string][]json.RawMessage) // by known name: values under the same name in another letter case
+	exact := make([]string, 0, 8)             // the known names that appear
+	var variants map[string][]json.RawMessage // by known name: values under the same name in another letter case
 	var faults []error
 	for name, value := range strictjson.Members(body) {
-		if lower := ascii.Lower(name); !r.knows(lower) {
+		raw[name] = strictjson.Value(value)
+		lower := ascii.Lower(name)
+		switch {
+		case !r.knows(lower):
 			continue
-		} else if lower != name {
+		case lower != name:
+			if variants == nil {
+				variants = make(map[string][]json.RawMessage)
+			}
 			variants[lower] = append(variants[lower], value)
 			continue
-		}
-		if exact[name] {
+		case slices.Contains(exact, name):
 			faults = append(faults, duplicate(name))
 			continue
 		}
-		exact[name] = true
-		faults = append(faults, r.setJSON(name, value))
+		exact = append(exact, name)
+		if err := r.setJSON(name, value); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	for name, values := range variants {
 		switch {
-		case exact[name]:
+		case slices.Contains(exact, name):
 			// The exact name wins. The variant is an unknown member, RFC 6749, Section 5.1.
 		case strict:
 			faults = append(faults, fmt.Errorf("%s is written in other letter case", name))
@@ -228,7 +235,7 @@ func (r *Response) Check(strict, bound bool) error {
 		return errors.New("access_token contains a control character, which no header field can hold")
 	case strings.ContainsFunc(r.TokenType, isUnsendable):
 		return errors.New("token_type contains a control character, which no header field can hold")
-	case !r.Form && strings.ContainsRune(r.AccessToken, utf8.RuneError):
+	case !r.Form && strings.Contains(r.AccessToken, "\ufffd"):
 		// JSON is UTF-8, RFC 8259, Section 8.1: the token that the server means is lost.
 		return errors.New("access_token is not valid UTF-8")
 	case strict && strings.Trim(strings.TrimRight(r.AccessToken, "="), b64token) != "":
@@ -275,6 +282,9 @@ func (r *Response) CheckExchange(requested string) error {
 func parseSeconds(text string) (int64, error) {
 	if text == "" {
 		return 0, nil
+	}
+	if number, err := strconv.ParseInt(text, 10, 64); err == nil { // Nearly always; ParseFloat takes much more stack.
+		return min(max(number, -maxSeconds), maxSeconds), nil
 	}
 	// ParseFloat also reads texts that aren't decimal numbers: 0x1p3, 1_000, Inf, NaN.
 	if strings.Trim(text, "+-.eE0123456789") != "" {
