@@ -367,14 +367,22 @@ func testKeyring(t testing.TB, numbers ...byte) *Keyring {
 	return ring
 }
 
-// eventFields returns the fields of o that take an event.
-func eventFields(o *Observer) (fields []reflect.Value) {
+// functionsOf returns the fields of o that are functions, by name.
+func functionsOf(o *Observer) map[string]reflect.Value {
+	fields := make(map[string]reflect.Value)
 	all := reflect.ValueOf(o).Elem()
 	for i := range all.NumField() {
-		if field := all.Field(i); field.Type() != reflect.TypeFor[func(context.Context) (context.Context, func(error))]() {
-			fields = append(fields, field)
+		if field := all.Field(i); field.Kind() == reflect.Func {
+			fields[all.Type().Field(i).Name] = field
 		}
 	}
+	return fields
+}
+
+// eventFields returns the fields of o that take an event.
+func eventFields(o *Observer) map[string]reflect.Value {
+	fields := functionsOf(o)
+	delete(fields, "TraceRefresh")
 	return fields
 }
 

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -479,7 +481,7 @@ func TestEverything(t *testing.T) {
 			for _, e := range events {
 				kinds[reflect.TypeOf(e)] = true
 			}
-			require.Len(t, kinds, reflect.TypeFor[Observer]().NumField()-1, "all but TraceRefresh, which takes no event")
+			require.Len(t, kinds, len(eventFields(new(Observer))))
 		})
 	}
 }
@@ -499,7 +501,7 @@ func TestObserverMayAskTheSource(t *testing.T) {
 		})
 		w.share()
 		require.Equal(t, succeeds, everything(w, askAPI(&http.Client{Transport: transport})))
-		require.Len(t, asked, reflect.TypeFor[Observer]().NumField()-1)
+		require.Len(t, asked, len(eventFields(w.conf.Observer)))
 	})
 }
 
@@ -515,14 +517,12 @@ func TestObserverChangesNothing(t *testing.T) {
 			return ctx, func(error) { misbehave() }
 		}},
 	}
-	all := reflect.ValueOf(observe(func(any) { misbehave() })).Elem()
-	for i := range all.NumField() {
-		if field := all.Field(i); !field.IsNil() {
-			o := new(Observer)
-			reflect.ValueOf(o).Elem().Field(i).Set(field)
-			observers[all.Type().Field(i).Name] = o
-		}
+	for name, field := range eventFields(observe(func(any) { misbehave() })) {
+		o := new(Observer)
+		functionsOf(o)[name].Set(field)
+		observers[name] = o
 	}
+	observers["Inline"] = &Observer{TokenServed: observers["TokenServed"].TokenServed, Inline: true}
 	for _, kind := range slices.Concat(kinds, sourceKinds) {
 		play := func(t *testing.T, observer *Observer) (outcomes []bool, requests int) {
 			bubble(t, time.Hour, func(t *testing.T, w *world) {
@@ -651,15 +651,54 @@ func TestJoinObservers(t *testing.T) {
 	require.Equal(t, []string{"c event.TokenServed"}, order)
 
 	// Every field is joined, even one that is added in the future.
-	fields := reflect.ValueOf(joined).Elem()
-	for i := range fields.NumField() {
-		require.False(t, fields.Field(i).IsNil(), fields.Type().Field(i).Name)
+	for name, field := range functionsOf(joined) {
+		require.False(t, field.IsNil(), name)
 	}
 	require.Equal(t, Observer{}, *JoinObservers(nil, new(Observer)), "functions that are nil in all Observers stay nil")
 	alone := note("alone")
 	joined = JoinObservers(alone)
-	for i := range fields.NumField() {
-		require.Equal(t, reflect.ValueOf(alone).Elem().Field(i).Pointer(), reflect.ValueOf(joined).Elem().Field(i).Pointer())
+	for name, field := range functionsOf(joined) {
+		require.Equal(t, functionsOf(alone)[name].Pointer(), field.Pointer())
+	}
+
+	// Whoever has no TokenServed has nothing against Inline.
+	inline := &Observer{TokenServed: alone.TokenServed, Inline: true}
+	require.True(t, JoinObservers(&Observer{Retry: alone.Retry}, inline, SlogObserver(slog.Default())).Inline)
+	require.False(t, JoinObservers(inline, alone).Inline)
+}
+
+// With Inline, the goroutine of the caller calls TokenServed for a token from memory, and only
+// then.
+func TestObserverInline(t *testing.T) {
+	for name, kind := range map[string]func(*Config, context.Context) func(){
+		"Source": func(conf *Config, ctx context.Context) func() {
+			source := conf.Source(ctx)
+			return func() { _, _ = source.Token() }
+		},
+		"Transport": func(conf *Config, ctx context.Context) func() {
+			transport, req := conf.Transport(ctx), requestWith(t, 0)
+			return func() { _, _ = transport.RoundTrip(req) }
+		},
+		"Client": func(conf *Config, ctx context.Context) func() {
+			transport, req := conf.Client(ctx).Transport, requestWith(t, 0)
+			return func() { _, _ = transport.RoundTrip(req) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf, ctx := warm(t)
+			var inline []bool
+			conf.Observer = &Observer{Inline: true, TokenServed: func(event.TokenServed) {
+				inline = append(inline, strings.Contains(string(debug.Stack()), "testing.tRunner("))
+				panic("here")
+			}}
+			ask := kind(conf, ctx)
+			ask()
+			ask()
+			require.Equal(t, []bool{false, true}, inline)
+			conf.Observer.Inline = false
+			ask()
+			require.False(t, inline[2])
+		})
 	}
 }
 

@@ -353,7 +353,7 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		c = s.current.Load()
 	}
 	if c.fresh(now, early) {
-		bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID()})
+		observer.tokenServed(event.TokenServed{Target: s.targetID()})
 		return c, nil
 	}
 	c, from, err := s.getSlowly(ctx, now, early)
@@ -362,7 +362,7 @@ func (s *Source) get(ctx context.Context, early time.Duration) (*cachedToken, er
 		bounded.Tell(observer.TokenFailed, event.TokenFailed{Target: s.targetID(), Waited: end.Sub(now), Err: err})
 		return nil, err
 	}
-	bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID(), From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
+	observer.tokenServed(event.TokenServed{Target: s.targetID(), From: from, Waited: end.Sub(now), Stale: !c.fresh(end, 0)})
 	return c, nil
 }
 

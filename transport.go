@@ -321,7 +321,7 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 	if cached := s.current.Load(); cached != nil && !cached.isBound() && !cached.odd {
 		observer, now := s.conf.observer(), time.Now()
 		if cached.fresh(now, 0) {
-			bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID()})
+			observer.tokenServed(event.TokenServed{Target: s.targetID()})
 			return cached.copy(), nil
 		}
 		// During an outage the token may be stale for a long time. isCaller is slow, so it
@@ -329,7 +329,7 @@ func (c *clientSource) Token() (*oauth2.Token, error) {
 		// guard. If a flight failed before the guard waits for it, another would follow.
 		if cached.usable(now) {
 			if stale, flight, _ := s.board(context.Background(), now, 0); stale != nil && flight == nil {
-				bounded.Tell(observer.TokenServed, event.TokenServed{Target: s.targetID(), Stale: !stale.fresh(now, 0)})
+				observer.tokenServed(event.TokenServed{Target: s.targetID(), Stale: !stale.fresh(now, 0)})
 				return stale.copy(), nil
 			}
 		}

@@ -78,7 +78,7 @@ func TestEveryEvent(t *testing.T) {
 	observer := reflect.ValueOf(newTelemetry().observer(t)).Elem()
 	var leftOut []string
 	for i := range observer.NumField() {
-		if observer.Field(i).IsNil() {
+		if observer.Field(i).IsZero() {
 			leftOut = append(leftOut, observer.Type().Field(i).Name)
 		}
 	}

@@ -196,6 +196,7 @@ func NewObserver(opts ...Option) (*clientcredentials.Observer, error) {
 	// these attributes are made in advance.
 	fresh, stale := o.served(event.TokenServed{}), o.served(event.TokenServed{Stale: true})
 	return &clientcredentials.Observer{
+		Inline: true,
 		TokenServed: func(info event.TokenServed) {
 			switch {
 			case info.From != event.FromMemory || info.Target != "":

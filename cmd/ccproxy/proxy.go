@@ -37,7 +37,6 @@ const (
 type proxy struct {
 	logger  *slog.Logger
 	routing atomic.Pointer[routing]
-	reverse httputil.ReverseProxy
 
 	maxRequests int64
 	active      atomic.Int64 // requests under way
@@ -45,16 +44,21 @@ type proxy struct {
 
 // newProxy returns a proxy without routing.
 func newProxy(logger *slog.Logger, maxRequests int) *proxy {
-	p := &proxy{logger: logger, maxRequests: int64(maxRequests)}
-	p.reverse = httputil.ReverseProxy{
+	return &proxy{logger: logger, maxRequests: int64(maxRequests)}
+}
+
+// serveWith makes r send requests with transport.
+func (r *route) serveWith(transport http.RoundTripper, logger *slog.Logger) {
+	r.proxy = httputil.ReverseProxy{
 		Rewrite:        rewrite,
-		Transport:      roundTripper{},
-		ModifyResponse: modifyResponse,
-		ErrorHandler:   p.failed,
-		ErrorLog:       quietLog(logger),
-		BufferPool:     new(buffers),
+		Transport:      transport,
+		ModifyResponse: r.modifyResponse,
+		ErrorHandler: func(w http.ResponseWriter, req *http.Request, err error) {
+			r.failed(logger, w, req, err)
+		},
+		ErrorLog:   quietLog(logger),
+		BufferPool: &bodyBuffers,
 	}
-	return p
 }
 
 // quietLog returns a log for net/http, whose texts may contain what a peer has sent.
@@ -68,19 +72,6 @@ func quietLog(logger *slog.Logger) *log.Logger {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// An exchange is what belongs to one request. It is in the request's context.
-type exchange struct {
-	route *route
-	url   *url.URL // at the upstream
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	e, _ := ctx.Value(exchangeKey{}).(*exchange)
-	return e
-}
 
 // ServeHTTP sends a request to the upstream of its route. The guard of the listener has checked
 // it before.
@@ -106,7 +97,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "the body of the request can't be read")
 		return
 	}
-	p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, &exchange{route, out})))
+	r.URL = out // ReverseProxy sends a copy of r.
+	route.proxy.ServeHTTP(w, r)
 }
 
 // keepBody reads a small body, so that the request can be sent again.
@@ -136,8 +128,8 @@ var requestFields = []string{"Authorization", "Dpop", "Cookie", "Cookie2", "Orig
 // say for whom a proxy acts.
 func rewrite(pr *httputil.ProxyRequest) {
 	out := pr.Out
-	out.URL = exchangeOf(out.Context()).url
-	out.Host = "" // That of the URL.
+	out.Host = ""                         // That of the URL.
+	out.URL.RawQuery = pr.In.URL.RawQuery // Also what net/url can't parse.
 	for _, field := range requestFields {
 		delete(out.Header, field)
 		delete(out.Trailer, field)
@@ -154,16 +146,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// A roundTripper sends a request through the Transport of its route.
-type roundTripper struct{}
-
-func (roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).route.transport.RoundTrip(r)
-}
-
 // modifyResponse removes what an upstream must not do at the proxy's address, where other
 // servers of this machine have their cookies, too, and lets redirects lead to the proxy.
-func modifyResponse(resp *http.Response) error {
+func (r *route) modifyResponse(resp *http.Response) error {
 	for name := range resp.Header {
 		if name == "Ccproxy-Error" || name == "Set-Cookie" || name == "Alt-Svc" || name == "Clear-Site-Data" || strings.HasPrefix(name, "Access-Control-") {
 			delete(resp.Header, name)
@@ -171,22 +156,20 @@ func modifyResponse(resp *http.Response) error {
 	}
 	for _, name := range []string{"Location", "Content-Location"} {
 		if location := resp.Header.Get(name); location != "" {
-			e := exchangeOf(resp.Request.Context())
-			resp.Header.Set(name, e.route.incoming(location, e.url))
+			resp.Header.Set(name, r.incoming(location, resp.Request.URL))
 		}
 	}
 	return nil
 }
 
 // failed answers a request for which there is no answer of the upstream.
-func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
+func (r *route) failed(logger *slog.Logger, w http.ResponseWriter, req *http.Request, err error) {
+	if req.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // Nobody waits for an answer.
 	}
-	route := exchangeOf(r.Context()).route
 	status, text := http.StatusBadGateway, "the upstream doesn't answer"
 	var timeout net.Error
-	switch s := route.source.Status(); {
+	switch s := r.source.Status(); {
 	case s.State == clientcredentials.Failed && clientcredentials.IsTemporary(s.LastError):
 		status, text = http.StatusServiceUnavailable, "there is no token: "+failureText(s.LastError)
 		wait := max(time.Second, time.Until(s.NextRefresh))
@@ -196,7 +179,7 @@ func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		status, text = http.StatusGatewayTimeout, "the upstream doesn't answer in time"
 	}
-	p.logger.Warn("a request failed", "route", route.name(), "status", status, "error", redact.Clip(redact.Neutralise(err.Error()), 1000))
+	logger.Warn("a request failed", "route", r.name(), "status", status, "error", redact.Clip(redact.Neutralise(err.Error()), 1000))
 	refuse(w, status, "%s", text)
 }
 
@@ -206,6 +189,9 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	w.Header().Set("Ccproxy-Error", strconv.Itoa(status)) // It tells our answers from those of an upstream.
 	http.Error(w, "ccproxy: "+fmt.Sprintf(format, args...), status)
 }
+
+// bodyBuffers are those of all routes.
+var bodyBuffers buffers
 
 // buffers are the buffers with which bodies are copied.
 type buffers struct{ pool sync.Pool }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strings"
@@ -24,9 +25,9 @@ import (
 // A route sends requests to an upstream, with a token.
 type route struct {
 	routeSettings
-	source    *clientcredentials.Source // for the route's target
-	transport *clientcredentials.Transport
-	gauge     metric.Registration
+	source *clientcredentials.Source // for the route's target
+	proxy  httputil.ReverseProxy
+	gauge  metric.Registration
 }
 
 // A routing is what the settings file says, ready for use. It doesn't change.
@@ -81,11 +82,9 @@ func newRouting(ctx context.Context, s *settings, previous *routing, logger *slo
 	for _, rs := range s.routes {
 		c := r.clients[rs.client]
 		source := c.source.For(rs.target)
-		r.routes = append(r.routes, &route{
-			routeSettings: rs,
-			source:        source,
-			transport:     &clientcredentials.Transport{Source: source, Base: c.base, Origins: []string{origin.Of(rs.upstream).String()}},
-		})
+		route := &route{routeSettings: rs, source: source}
+		route.serveWith(&clientcredentials.Transport{Source: source, Base: c.base, Origins: []string{origin.Of(rs.upstream).String()}}, logger)
+		r.routes = append(r.routes, route)
 		if rs.host != "" {
 			r.hosts[rs.host] = true
 		}
