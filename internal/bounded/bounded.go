@@ -166,11 +166,11 @@ var late atomic.Int32
 // are still running after that, f isn't called.
 func Tell[T any](f func(T), event T) {
 	if f != nil {
-		tell(f, event) // Kept apart, so that Tell is inlined and costs nothing without an Observer.
+		tell(func() { f(event) }) // Kept apart, so that Tell is inlined and costs nothing without an Observer.
 	}
 }
 
-func tell[T any](f func(T), event T) {
+func tell(f func()) {
 	if late.Add(1) > maxLate {
 		late.Add(-1)
 		return
@@ -182,7 +182,7 @@ func tell[T any](f func(T), event T) {
 			late.Add(-1)
 			close(done)
 		}()
-		f(event)
+		f()
 	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
