@@ -427,14 +427,9 @@ func isTemplate(address string) bool {
 	return strings.ContainsAny(address+decoded, "{}<>")
 }
 
-// Config returns a Config for a client of this server. Its TokenURL and Issuer are the
-// server's, and its ClientAuth is the strongest of the given methods that the server
-// lists. The caller sets the rest. With a CertificateAuth, TokenURL is the server's
-// endpoint for certificates, if it has one (RFC 8705, Section 5).
-//
-// Assertions are for the Issuer. Some servers, such as Ory Hydra, want them for their token
-// endpoint instead, and their metadata doesn't say so. For these, set the Audience of the
-// method, or set Issuer to "".
+// Config returns a Config for a client of this server: what Complete makes of one with the
+// client identifier and the strongest of the given methods that the server lists. The caller
+// sets the rest.
 //
 // The methods are ordered by strength as follows. Other methods come last. Among equally
 // strong methods the first given one is chosen:
@@ -444,62 +439,85 @@ func isTemplate(address string) bool {
 //   - client_secret_basic
 //   - client_secret_post
 //
-// If the server lists the algorithms that it accepts for assertions and for DPoP proofs, the
-// Config and its copies use no others, except for an Algorithm that a method names.
-//
-// Without any method the Config is for a ClientSecret: its AuthStyle is
-// oauth2.AuthStyleInHeader if the server lists client_secret_basic or no methods
-// (RFC 8414, Section 2), oauth2.AuthStyleInParams if it lists client_secret_post, and else
-// oauth2.AuthStyleAutoDetect.
-//
 // Servers often accept more than they list. If the server lists none of the given methods,
 // the strongest of them is chosen, and it makes no difference whether the server lists the
 // grant client_credentials: see TokenEndpointAuthMethodsSupported and GrantTypesSupported if
 // that matters to you.
 //
-// It is an error if the server has no token endpoint, or if an address in m is one that
-// Discover would have refused.
+// It is an error if one of the methods is nil, or if Complete returns one.
 func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config, error) {
-	useless := func(err error) (*Config, error) {
-		return nil, fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
-	}
-	if _, err := m.check(); err != nil {
-		return useless(err)
-	}
-	listed := m.TokenEndpointAuthMethodsSupported
-	if len(listed) == 0 {
-		listed = []string{"client_secret_basic"}
-	}
-	conf := &Config{ClientID: clientID, TokenURL: m.TokenEndpoint, Issuer: m.Issuer}
-	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
-	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)
+	conf := &Config{ClientID: clientID}
 	best := -1
 	for _, method := range methods {
 		if method == nil {
-			return useless(errors.New("one of the given methods is nil; leave it out"))
+			return nil, m.useless(errors.New("one of the given methods is nil; leave it out"))
 		}
 		rank := strength(method.Method())
-		if slices.Contains(listed, method.Method()) {
+		if slices.Contains(m.methods(), method.Method()) {
 			rank += maxStrength + 1 // Any of these is better than one that isn't listed.
 		}
 		if rank > best {
 			conf.ClientAuth, best = method, rank
 		}
 	}
+	return m.Complete(conf)
+}
+
+// Complete returns a copy of conf for a client of this server. TokenURL and Issuer are the
+// server's. With a CertificateAuth, TokenURL is the server's endpoint for certificates, if it
+// has one (RFC 8705, Section 5).
+//
+// Assertions are for the Issuer. Some servers, such as Ory Hydra, want them for their token
+// endpoint instead, and their metadata doesn't say so. For these, set the Audience of the
+// method, or set Issuer of the copy to "".
+//
+// If the server lists the algorithms that it accepts for assertions and for DPoP proofs, the
+// copy and its copies use no others, except for an Algorithm that a method names.
+//
+// With neither ClientAuth nor AuthStyle, AuthStyle is oauth2.AuthStyleInHeader if the server
+// lists client_secret_basic or no methods (RFC 8414, Section 2), and oauth2.AuthStyleInParams
+// if it lists client_secret_post.
+//
+// It is an error if the server has no token endpoint, or if an address in m is one that
+// Discover would have refused.
+func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
+	if _, err := m.check(); err != nil {
+		return nil, m.useless(err)
+	}
+	if conf == nil {
+		return nil, errNilConfig
+	}
+	conf, _ = conf.privateCopy()
+	conf.TokenURL, conf.Issuer = m.TokenEndpoint, m.Issuer
+	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
+	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)
 	_, certified := conf.ClientAuth.(CertificateAuth)
 	switch {
 	case certified && m.MTLSEndpointAliases.TokenEndpoint != "":
 		conf.TokenURL = m.MTLSEndpointAliases.TokenEndpoint
-	case conf.ClientAuth != nil:
-	case slices.Contains(listed, "client_secret_basic"):
+	case conf.ClientAuth != nil, conf.AuthStyle != oauth2.AuthStyleAutoDetect:
+	case slices.Contains(m.methods(), "client_secret_basic"):
 		conf.AuthStyle = oauth2.AuthStyleInHeader
-	case slices.Contains(listed, "client_secret_post"):
+	case slices.Contains(m.methods(), "client_secret_post"):
 		conf.AuthStyle = oauth2.AuthStyleInParams
 	}
 	if conf.TokenURL == "" {
-		return useless(errors.New("it has no token_endpoint; check that the issuer is an authorization server"))
+		return nil, m.useless(errors.New("it has no token_endpoint; check that the issuer is an authorization server"))
 	}
 	return conf, nil
+}
+
+// methods returns the methods of client authentication that the server accepts.
+func (m *ServerMetadata) methods() []string {
+	if len(m.TokenEndpointAuthMethodsSupported) == 0 {
+		return []string{"client_secret_basic"} // RFC 8414, Section 2.
+	}
+	return m.TokenEndpointAuthMethodsSupported
+}
+
+// useless returns the error for metadata that leads to no Config.
+func (m *ServerMetadata) useless(err error) error {
+	return fmt.Errorf("oauth2: the metadata of %s is of no use: %w", quote(m.Issuer), err)
 }
 
 const maxStrength = 4

@@ -649,7 +649,24 @@ func TestD6_ServerMetadataConfig(t *testing.T) {
 			if test.want.TokenURL == "" {
 				test.want.TokenURL = m.TokenEndpoint
 			}
+			test.want.authStyles() // Complete makes a copy.
 			require.Equal(t, &test.want, conf)
 		})
 	}
+}
+
+// Complete keeps what the program has set, and changes a copy only.
+func TestD6_ServerMetadataComplete(t *testing.T) {
+	m := &ServerMetadata{Issuer: "https://issuer.example", TokenEndpoint: "https://issuer.example/token"}
+	given := &Config{ClientID: "id", ClientSecret: "secret", TokenURL: "https://other.example", AuthStyle: oauth2.AuthStyleInParams, Scopes: []string{"a"}, Grant: new(scriptedGrant), Strict: true}
+	given.authStyles() // The copy shares it.
+	before := *given
+	completed, err := m.Complete(given)
+	require.NoError(t, err)
+	require.Equal(t, before, *given)
+	before.TokenURL, before.Issuer = m.TokenEndpoint, m.Issuer
+
+	require.Equal(t, &before, completed)
+	_, err = m.Complete(nil)
+	require.ErrorContains(t, err, "the Config is nil")
 }

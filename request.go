@@ -62,12 +62,14 @@ type attempts struct {
 	unsure      bool          // the last one failed on the network: the next one's connection may be dead
 }
 
+const errNilConfig = constantError("oauth2: the Config is nil")
+
 // newTokenRequest returns a token request for a copy of c, or reports what is wrong with
 // c. The values of ctx decide which HTTP client is used. nonces are those of the Source.
 // target is an encoded Target; empty: none.
 func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop.Nonces) (*tokenRequest, error) {
 	if c == nil {
-		return nil, errors.New("oauth2: the Config is nil")
+		return nil, errNilConfig
 	}
 	if ctx == nil {
 		return nil, errors.New("oauth2: the context is nil; pass context.Background() if there is no other")

@@ -349,7 +349,7 @@ func (h *Handler) discover(ctx context.Context, status int, said map[string]stri
 		if err != nil {
 			return nil, err
 		}
-		found, err := complete(metadata, &conf)
+		found, err := metadata.Complete(&conf)
 		if err != nil {
 			return nil, err
 		}
@@ -385,36 +385,4 @@ func (h *Handler) discoverResource(ctx context.Context, location string) error {
 		return fmt.Errorf("%w (its resource_metadata %s has another origin and isn't used)", err, redact.Quote(location, maxQuoted))
 	}
 	return err
-}
-
-// complete returns conf with what the metadata of the authorization server says.
-func complete(metadata *clientcredentials.ServerMetadata, conf *clientcredentials.Config) (*clientcredentials.Config, error) {
-	var methods []clientcredentials.ClientAuth
-	if conf.ClientAuth != nil {
-		methods = append(methods, conf.ClientAuth)
-	}
-	found, err := metadata.Config(conf.ClientID, methods...)
-	if err != nil {
-		return nil, err
-	}
-	if conf.AuthStyle != oauth2.AuthStyleAutoDetect {
-		found.AuthStyle = conf.AuthStyle
-	}
-	// Copy the rest. Starting from conf instead would lose the algorithms that the server
-	// accepts.
-	found.ClientSecret = conf.ClientSecret
-	found.Scopes = conf.Scopes
-	found.EndpointParams = conf.EndpointParams
-	found.HTTPClient = conf.HTTPClient
-	found.AuthScheme = conf.AuthScheme
-	found.EarlyRefresh = conf.EarlyRefresh
-	found.Retry = conf.Retry
-	found.Origins = conf.Origins
-	found.DPoP = conf.DPoP
-	found.Challenged = conf.Challenged
-	found.Grant = conf.Grant
-	found.Store = conf.Store
-	found.Observer = conf.Observer
-	found.Strict = conf.Strict
-	return found, nil
 }

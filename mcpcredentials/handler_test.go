@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +25,6 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/clientauth"
 	"github.com/seed-5bfa0880/clientcredentials/clientcredentialstest"
-	"github.com/seed-5bfa0880/clientcredentials/grant"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -1029,32 +1027,5 @@ func TestM10_Printed(t *testing.T) {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
 			require.NotContains(t, fmt.Sprintf(verb, value), "s3cr3t", verb)
 		}
-	}
-}
-
-// A Config that Discover completes keeps every field that the program has set.
-func TestM10_FieldsOfTheConfigAreKept(t *testing.T) {
-	t.Parallel()
-	conf := &clientcredentials.Config{
-		ClientID: "agent", ClientSecret: "x", Scopes: []string{"a"}, EndpointParams: map[string][]string{"b": {"c"}}, AuthStyle: oauth2.AuthStyleInParams,
-		ClientAuth: &clientauth.ClientSecretJWT{}, Issuer: "https://login.example", HTTPClient: new(http.Client), AuthScheme: "X", EarlyRefresh: 1,
-		Retry: clientcredentials.RetryPolicy{TotalTimeout: 1}, Origins: []string{"https://mcp.example"}, DPoP: testkit.NewKey("ES256"),
-		Challenged: clientcredentials.ClaimsChallenge, Grant: new(grant.JWTBearer), Store: new(clientcredentials.SharedStore), Observer: new(clientcredentials.Observer), Strict: true,
-	}
-	found, err := complete(&clientcredentials.ServerMetadata{Issuer: conf.Issuer, TokenEndpoint: conf.Issuer + "/token"}, conf)
-	require.NoError(t, err)
-	require.Equal(t, "https://login.example/token", found.TokenURL)
-	given, kept := reflect.ValueOf(conf).Elem(), reflect.ValueOf(found).Elem()
-	for i := range given.NumField() {
-		field := given.Type().Field(i)
-		if !field.IsExported() || field.Name == "TokenURL" {
-			continue
-		}
-		require.False(t, given.Field(i).IsZero(), "set %s in this test", field.Name)
-		if field.Type.Kind() == reflect.Func {
-			require.False(t, kept.Field(i).IsNil(), field.Name)
-			continue
-		}
-		require.Equal(t, given.Field(i).Interface(), kept.Field(i).Interface(), field.Name)
 	}
 }

@@ -248,9 +248,5 @@ func (s *Settings) Fill(conf *clientcredentials.Config, m *Method) {
 
 // Discovered returns the Config for m that the metadata leads to.
 func (s *Settings) Discovered(m *Method, metadata *clientcredentials.ServerMetadata) (*clientcredentials.Config, error) {
-	var methods []clientcredentials.ClientAuth
-	if m.Auth != nil {
-		methods = append(methods, m.Auth)
-	}
-	return metadata.Config(s.ClientID, methods...)
+	return metadata.Complete(&clientcredentials.Config{ClientID: s.ClientID, ClientAuth: m.Auth})
 }
