@@ -4,95 +4,175 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
-	"testing"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/perf/benchmath"
 )
 
-// A cost is the cost of an operation, over all samples.
+// A cost is the cost of an operation.
 type cost struct {
 	peer          string
-	ns            *benchmath.Sample
-	allocs, bytes int64
+	ns            float64           // the median
+	ratio         benchmath.Summary // of its time to that of the first one
+	allocs, bytes int
 }
 
-// median returns the median in nanoseconds.
-func (c cost) median() float64 { return summary(c.ns).Center }
-
-func summary(s *benchmath.Sample) benchmath.Summary {
-	return benchmath.AssumeNothing.Summary(s, 0.95)
-}
-
-// A workload is an operation that is repeated.
-type workload struct {
-	peer string
-	run  func(b *testing.B)
-}
-
-// measure takes samples of the workloads in turns. So if the machine is busy for a while,
-// that affects all of them.
-func (p plan) measure(workloads []workload) []cost {
-	ns := make([][]float64, len(workloads))
-	costs := make([]cost, len(workloads))
-	for range p.samples {
-		for i, w := range workloads {
-			runtime.GC() // Don't let w pay for the garbage of others.
-			result := testing.Benchmark(w.run)
-			ns[i] = append(ns[i], float64(result.T.Nanoseconds())/float64(result.N))
-			costs[i] = cost{peer: w.peer, allocs: result.AllocsPerOp(), bytes: result.AllocedBytesPerOp()}
+// compare returns the costs of operations, from the times of each in nanoseconds. The
+// ratios are those of times that were measured one shortly after the other, so a machine
+// that becomes slower or faster in between doesn't change them.
+func compare(names []string, ns [][]float64) []cost {
+	costs := make([]cost, len(names))
+	for i := range names {
+		ratios := make([]float64, len(ns[i]))
+		for round := range ratios {
+			ratios[round] = ns[i][round] / ns[0][round]
 		}
-	}
-	for i := range costs {
-		costs[i].ns = benchmath.NewSample(ns[i], &benchmath.DefaultThresholds)
+		costs[i] = cost{peer: names[i], ns: summary(ns[i]).Center, ratio: summary(ratios)}
 	}
 	return costs
 }
 
-// inMemory returns settings for costs without a network.
-func inMemory(tokenLength int) settings {
-	return settings{tokenURL: "https://login.example.com/token", tokens: newInstant(tokenLength), api: newNoAPI()}
+// summary returns the median, and its confidence interval.
+func summary(values []float64) benchmath.Summary {
+	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0.95)
 }
 
-// reads measures how long it takes to get a token from the cache: by one caller, and by
-// several at once, for each number of callers.
-func (p plan) reads() (serial []cost, parallel map[int][]cost) {
-	ctx := context.Background()
-	var one []workload
-	many := make(map[int][]workload)
-	for _, peer := range append(peers(), interfacePeer) {
-		if peer.sources == nil {
+// An operation does the same n times.
+type operation func(n int)
+
+// A workload is an operation that is repeated, possibly by several callers at once.
+type workload struct {
+	peer    string
+	callers int
+	prepare func() operation
+}
+
+// ballast is the size of the heap in bytes, as that of a small service. With an empty heap,
+// the garbage collector runs after every 4 MB. That takes more time than everything else as
+// soon as another program uses the second core.
+const ballast = 64 << 20
+
+// batch is how many operations one of several callers does before it checks whether all are done.
+const batch = 16
+
+// measure takes samples of the workloads. In each round, all of them have a turn, in random
+// order. Each is prepared anew, so its objects are at other places in memory. So neither a busy
+// moment nor such a place decides on a ratio.
+//
+// It doesn't use testing.Benchmark, which needs many times as long as one of these samples to
+// find out how often to repeat an operation.
+func (s sampling) measure(workloads []workload) []cost {
+	heap := make([]byte, ballast)
+	defer runtime.KeepAlive(heap)
+	names := make([]string, len(workloads))
+	counts := make([]int, len(workloads))
+	allocated := make([]cost, len(workloads))
+	for i, w := range workloads {
+		names[i] = w.peer
+		counts[i], allocated[i] = w.calibrate(s.each)
+	}
+	ns := make([][]float64, len(workloads))
+	for range s.count {
+		for _, i := range rand.Perm(len(workloads)) {
+			do := workloads[i].prepare()
+			workloads[i].run(do, counts[i]/10) // This fills the caches of the processor.
+			ns[i] = append(ns[i], float64(workloads[i].run(do, counts[i]))/float64(counts[i]))
+		}
+	}
+	costs := compare(names, ns)
+	for i := range costs {
+		costs[i].allocs, costs[i].bytes = allocated[i].allocs, allocated[i].bytes
+	}
+	return costs
+}
+
+// calibrate returns how many operations take the time each, and what they allocate.
+func (w workload) calibrate(each time.Duration) (count int, allocated cost) {
+	do := w.prepare()
+	for count = w.callers * batch; ; count *= 2 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		took := w.run(do, count)
+		runtime.ReadMemStats(&after)
+		if took < each/2 {
 			continue
 		}
-		read := peer.sources(inMemory(tokenLength))()
-		_, err := read(ctx)
-		must(err)
-		one = append(one, workload{peer.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				_, _ = read(ctx)
+		allocated.allocs = int(float64(after.Mallocs-before.Mallocs) / float64(count))
+		allocated.bytes = int(float64(after.TotalAlloc-before.TotalAlloc) / float64(count))
+		// Callers do whole batches.
+		return max(int(float64(count)*float64(each)/float64(took))/batch, 1) * batch, allocated
+	}
+}
+
+// run returns how long n operations take.
+func (w workload) run(do operation, n int) time.Duration {
+	if w.callers == 1 {
+		start := time.Now()
+		do(n)
+		return time.Since(start)
+	}
+	var left atomic.Int64
+	left.Store(int64(n / batch))
+	begin := make(chan struct{})
+	var wg sync.WaitGroup
+	for range w.callers {
+		wg.Go(func() {
+			<-begin
+			for left.Add(-1) >= 0 {
+				do(batch)
 			}
-		}})
-		for _, perCore := range p.callers {
-			many[perCore] = append(many[perCore], workload{peer.name, func(b *testing.B) {
-				b.ReportAllocs()
-				b.SetParallelism(perCore)
-				b.RunParallel(func(pb *testing.PB) {
-					for pb.Next() {
+		})
+	}
+	start := time.Now()
+	close(begin)
+	wg.Wait()
+	return time.Since(start)
+}
+
+// inMemory returns settings for costs without a network.
+func inMemory(tokenLength int) settings {
+	return settings{
+		clientID: clientID,
+		tokenURL: "https://login.example.com/token",
+		tokens:   &http.Client{Transport: newInstant(tokenLength, time.Hour)},
+		api:      newNoAPI(),
+	}
+}
+
+// reads measures how long it takes to get a token from the cache, by the number of callers.
+func (p plan) reads() map[int][]cost {
+	ctx := context.Background()
+	costs := make(map[int][]cost)
+	for _, callers := range p.callers {
+		var workloads []workload
+		for _, peer := range append(peers(), textPeer, interfacePeer) {
+			if peer.sources == nil {
+				continue
+			}
+			workloads = append(workloads, workload{peer.name, callers, func() operation {
+				read := peer.sources(inMemory(tokenLength))()
+				_, err := read(ctx)
+				must(err)
+				return func(n int) {
+					for range n {
 						_, _ = read(ctx)
 					}
-				})
+				}
 			}})
 		}
+		sampling := p.short
+		if callers > 1 {
+			sampling = p.long
+		}
+		costs[callers] = sampling.measure(workloads)
 	}
-	parallel = make(map[int][]cost)
-	for _, perCore := range p.callers {
-		parallel[perCore*runtime.GOMAXPROCS(0)] = p.measure(many[perCore])
-	}
-	return p.measure(one), parallel
+	return costs
 }
 
 // trips measures the cost of adding a token to a request, for each number of header
@@ -100,21 +180,36 @@ func (p plan) reads() (serial []cost, parallel map[int][]cost) {
 func (p plan) trips() map[int][]cost {
 	costs := make(map[int][]cost)
 	for _, fields := range p.fields {
-		var workloads []workload
-		for _, peer := range peers() {
-			transport := peer.transport(inMemory(tokenLength))
-			req := newRequest(apiURL, fields)
-			must(trip(transport, req))
-			workloads = append(workloads, workload{peer.name, func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					_ = trip(transport, req)
-				}
-			}})
-		}
-		costs[fields] = p.measure(workloads)
+		costs[fields] = p.tripsOf(fields, append(peers(), challengedPeer)...)
 	}
 	return costs
+}
+
+// targets measures the same in a program that uses targets. Nothing that is measured later is
+// without them, because the package remembers that this process has made one.
+func (p plan) targets() []cost { return p.tripsOf(5, upstreamPeer, ownPeer, targetPeer) }
+
+func (p plan) tripsOf(fields int, peers ...peer) []cost {
+	var workloads []workload
+	for _, peer := range peers {
+		workloads = append(workloads, workload{peer.name, 1, func() operation { return roundTrips(peer, fields) }})
+	}
+	return p.short.measure(workloads)
+}
+
+// roundTrips returns the operation of sending a request to an API without a network.
+func roundTrips(peer peer, fields int) operation {
+	transport := peer.transport(inMemory(tokenLength))
+	req := newRequest(apiURL, fields)
+	if peer.context != nil {
+		req = req.WithContext(peer.context(req.Context()))
+	}
+	must(trip(transport, req))
+	return func(n int) {
+		for range n {
+			_ = trip(transport, req)
+		}
+	}
 }
 
 // trip sends req by transport.
@@ -133,52 +228,56 @@ func (p plan) calls() []cost {
 	base := api.Client().Transport.(*http.Transport)
 	var workloads []workload
 	for _, peer := range []peer{upstreamPeer, dropInPeer, ownPeer} {
-		s := inMemory(tokenLength)
-		s.api = base
-		client := &http.Client{Transport: peer.transport(s)}
-		get := func() error {
-			resp, err := client.Do(newRequest(api.URL, 5))
-			if err != nil {
-				return err
+		workloads = append(workloads, workload{peer.name, 1, func() operation {
+			s := inMemory(tokenLength)
+			s.api = base
+			client := &http.Client{Transport: peer.transport(s)}
+			get := func() error {
+				resp, err := client.Do(newRequest(api.URL, 5))
+				if err != nil {
+					return err
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				return resp.Body.Close()
 			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			return resp.Body.Close()
-		}
-		must(get())
-		workloads = append(workloads, workload{peer.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				_ = get()
+			must(get())
+			return func(n int) {
+				for range n {
+					_ = get()
+				}
 			}
 		}})
 	}
-	return p.measure(workloads)
+	return p.long.measure(workloads)
 }
 
 // requests measures a token request without a network.
 func (p plan) requests() []cost {
+	ctx := context.Background()
 	var workloads []workload
-	add := func(name string, request func(context.Context) error) {
-		ctx := context.Background()
-		must(request(ctx))
-		workloads = append(workloads, workload{name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				_ = request(ctx)
+	add := func(name string, prepare func(settings) func(context.Context) error) {
+		workloads = append(workloads, workload{name, 1, func() operation {
+			request := prepare(inMemory(tokenLength))
+			must(request(ctx))
+			return func(n int) {
+				for range n {
+					_ = request(ctx)
+				}
 			}
 		}})
 	}
 	for _, peer := range peers() {
 		if peer.request != nil {
-			add(peer.name, peer.request(inMemory(tokenLength)))
+			add(peer.name, peer.request)
 		}
 	}
-	least := inMemory(tokenLength)
-	add("the minimum", func(ctx context.Context) error {
-		_, _, err := least.requestToken(ctx)
-		return err
+	add("the minimum", func(s settings) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, _, err := s.requestToken(ctx)
+			return err
+		}
 	})
-	return p.measure(workloads)
+	return p.short.measure(workloads)
 }
 
 func newRequest(address string, fields int) *http.Request {
@@ -188,65 +287,6 @@ func newRequest(address string, fields int) *http.Request {
 		req.Header.Set(fmt.Sprintf("X-Field-%d", i), "value")
 	}
 	return req
-}
-
-// A footprint is the memory and the goroutines of idle sources with a token.
-type footprint struct {
-	peer       string
-	sources    int
-	bytes      float64 // per source
-	goroutines float64 // per source
-}
-
-// footprints measures the cost of n idle sources of each peer. Each source has a token.
-// If configured is set, each also has its own configuration. Otherwise they share one.
-func (p plan) footprints(n, tokenLength int, configured bool) []footprint {
-	ctx := context.Background()
-	var all []footprint
-	for _, peer := range peers() {
-		s := inMemory(tokenLength)
-		next := func() any {
-			transport := peer.transport(s)
-			must(trip(transport, newRequest(apiURL, 0)))
-			return transport
-		}
-		if peer.sources != nil {
-			newSource := peer.sources(s)
-			next = func() any {
-				if configured {
-					newSource = peer.sources(s)
-				}
-				source := newSource()
-				_, err := source(ctx)
-				must(err)
-				return source
-			}
-		}
-		idle := make([]any, n)
-		bytes, goroutines := inUse(), runtime.NumGoroutine()
-		for i := range idle {
-			idle[i] = next()
-		}
-		all = append(all, footprint{
-			peer:       peer.name,
-			sources:    n,
-			bytes:      (inUse() - bytes) / float64(n),
-			goroutines: float64(runtime.NumGoroutine()-goroutines) / float64(n),
-		})
-		runtime.KeepAlive(idle)
-	}
-	return all
-}
-
-// inUse returns the memory that the heap and the stacks use, in bytes.
-func inUse() float64 {
-	var stats runtime.MemStats
-	for range 3 { // Pools and finalizers need more than one collection.
-		runtime.GC()
-		time.Sleep(time.Millisecond)
-	}
-	runtime.ReadMemStats(&stats)
-	return float64(stats.HeapAlloc + stats.StackInuse)
 }
 
 // must panics if err isn't nil. It is for errors that can't happen.

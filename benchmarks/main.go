@@ -8,15 +8,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"testing"
 )
 
 func main() {
-	testing.Init()
 	out := flag.String("out", "../docs", "the directory of performance.md")
 	smoke := flag.Bool("smoke", false, "measure very little, only to see whether everything works")
 	flag.Parse()
@@ -32,10 +31,11 @@ func main() {
 
 // run measures, and writes the results into the directory out.
 func run(p plan, out string) error {
-	if err := flag.Set("test.benchtime", p.each.String()); err != nil {
+	r, err := p.run(context.Background(), os.Stderr)
+	if err != nil {
 		return err
 	}
-	return p.run(os.Stderr).save(out)
+	return r.save(out)
 }
 
 // save writes the document and its plots.

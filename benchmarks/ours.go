@@ -12,10 +12,10 @@ import (
 // configure returns our Config, and a context with the client for the API.
 func configure(s settings) (*clientcredentials.Config, context.Context) {
 	return &clientcredentials.Config{
-		ClientID:     clientID,
+		ClientID:     s.clientID,
 		ClientSecret: clientSecret,
 		TokenURL:     s.tokenURL,
-		HTTPClient:   s.httpClient(),
+		HTTPClient:   s.tokens,
 		EarlyRefresh: s.early,
 	}, context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Transport: s.api})
 }
@@ -71,6 +71,34 @@ var ownPeer = peer{
 	},
 	transport: func(s settings) http.RoundTripper {
 		conf, ctx := configure(s)
+		return conf.Transport(ctx)
+	},
+}
+
+// textPeer is ownPeer for programs that need only the text of the token.
+var textPeer = peer{
+	name: "here: own types, `AccessToken`",
+	sources: func(s settings) func() source {
+		conf, ctx := configure(s)
+		return func() source { return conf.Source(ctx).AccessToken }
+	},
+}
+
+// targetPeer is ownPeer for requests that need another token.
+var targetPeer = peer{
+	name:      "here: own types, with a `Target`",
+	transport: ownPeer.transport,
+	context: func(ctx context.Context) context.Context {
+		return clientcredentials.WithTarget(ctx, clientcredentials.Target{Scopes: []string{"read", "write"}, Resources: []string{"https://api.example.com/"}})
+	},
+}
+
+// challengedPeer is ownPeer with an API that may ask for another token.
+var challengedPeer = peer{
+	name: "here: own types, with `Challenged`",
+	transport: func(s settings) http.RoundTripper {
+		conf, ctx := configure(s)
+		conf.Challenged = clientcredentials.ScopeChallenge("read", "write")
 		return conf.Transport(ctx)
 	},
 }

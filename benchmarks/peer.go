@@ -25,6 +25,9 @@ type peer struct {
 	// transport returns a RoundTripper that adds tokens, with its own cache.
 	transport func(settings) http.RoundTripper
 
+	// context returns the context of a request that transport sends. Nil: it stays as it is.
+	context func(context.Context) context.Context
+
 	// request returns a function that always requests a new token. Nil: the library
 	// leaves token requests to the program.
 	request func(settings) func(context.Context) error
@@ -35,8 +38,9 @@ type source func(context.Context) (string, error)
 
 // settings are the settings of a source or a transport.
 type settings struct {
+	clientID string
 	tokenURL string
-	tokens   http.RoundTripper // for token requests
+	tokens   *http.Client      // for token requests
 	api      http.RoundTripper // for everything else
 	early    time.Duration     // how long before its expiry a token is replaced, if that can be set; 0: the default
 }
@@ -51,9 +55,6 @@ func peers() []peer {
 	return []peer{upstreamPeer, dropInPeer, ownPeer, googlePeer, smithyPeer, azurePeer}
 }
 
-// httpClient returns the client for token requests.
-func (s settings) httpClient() *http.Client { return &http.Client{Transport: s.tokens} }
-
 // requestToken is a minimal token request, for the libraries that have none.
 func (s settings) requestToken(ctx context.Context) (accessToken string, expiry time.Time, err error) {
 	form := url.Values{"grant_type": {"client_credentials"}}
@@ -61,10 +62,10 @@ func (s settings) requestToken(ctx context.Context) (accessToken string, expiry 
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	req.SetBasicAuth(clientID, url.QueryEscape(clientSecret))
+	req.SetBasicAuth(url.QueryEscape(s.clientID), url.QueryEscape(clientSecret))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	sent := time.Now()
-	resp, err := s.httpClient().Do(req)
+	resp, err := s.tokens.Do(req)
 	if err != nil {
 		return "", time.Time{}, err
 	}

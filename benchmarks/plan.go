@@ -11,13 +11,24 @@ const opaqueLength = 40
 // A plan says how much is measured.
 type plan struct {
 	// Costs
-	samples int           // of each cost, taken in turns
-	each    time.Duration // of a sample
+	short   sampling      // of most costs
+	long    sampling      // of costs with a network, or with several callers
 	fields  []int         // header fields of requests
-	callers []int         // per core, at the same time
+	callers []int         // at the same time
+	profile time.Duration // how long a profile takes
 
 	// Idle sources
 	sources []int // how many
+
+	// Tenants
+	tenants       int // each with a source
+	tenantCallers int // at the same time
+	rounds        int // of replacing all tokens
+	readRounds    int // of reading all tokens
+
+	// ccproxy
+	proxyRuns int    // of its benchmark
+	eachProxy string // how long each part of a run takes, or how many requests it makes
 
 	// Cold starts
 	crowds     []int         // callers at once
@@ -28,6 +39,14 @@ type plan struct {
 	refusedDelay                 time.Duration // of a token request
 
 	refresh, outage lifePlan
+}
+
+// A sampling is how many samples of a cost are taken, in turns with others, and how long each
+// of them takes. If other programs use the machine now and then, most short samples are not
+// interrupted.
+type sampling struct {
+	count int
+	each  time.Duration
 }
 
 // A lifePlan is the plan of a scenario in real time. Its times start at the first token.
@@ -44,12 +63,21 @@ type lifePlan struct {
 // x/oauth2 always replaces a token 10 seconds before its expiry. So the tokens of these
 // plans live for 20 seconds.
 var fullPlan = plan{
-	samples: 20,
-	each:    25 * time.Millisecond,
+	short:   sampling{800, 500 * time.Microsecond},
+	long:    sampling{200, 5 * time.Millisecond},
 	fields:  []int{0, 5, 20},
-	callers: []int{1, 10, 100, 500},
+	callers: []int{1, 2, 20, 200, 1000},
+	profile: 3 * time.Second,
 
 	sources: []int{1000, 10_000, 100_000},
+
+	tenants:       10_000,
+	tenantCallers: 200,
+	rounds:        6,
+	readRounds:    30,
+
+	proxyRuns: 100,
+	eachProxy: "20ms",
 
 	crowds:     []int{1, 10, 100, 1000},
 	crowdDelay: 200 * time.Millisecond,
@@ -80,12 +108,21 @@ var fullPlan = plan{
 
 // smokePlan is for tests: it ends at once, and its numbers mean nothing.
 var smokePlan = plan{
-	samples: 2,
-	each:    time.Millisecond,
+	short:   sampling{2, time.Millisecond},
+	long:    sampling{2, time.Millisecond},
 	fields:  []int{0, 5, 20},
 	callers: []int{1, 2},
+	profile: 20 * time.Millisecond,
 
 	sources: []int{10},
+
+	tenants:       10,
+	tenantCallers: 2,
+	rounds:        1,
+	readRounds:    1,
+
+	proxyRuns: 1,
+	eachProxy: "1x",
 
 	crowds:     []int{1, 5},
 	crowdDelay: time.Millisecond,

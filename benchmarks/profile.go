@@ -2,9 +2,10 @@ package main
 
 import (
 	"bytes"
+	"runtime"
 	"runtime/pprof"
 	"strings"
-	"testing"
+	"time"
 
 	"github.com/google/pprof/profile"
 )
@@ -36,21 +37,17 @@ type shares struct {
 
 // profiles measures the parts of round trips with five header fields.
 func (p plan) profiles() ([]shares, error) {
+	heap := make([]byte, ballast)
+	defer runtime.KeepAlive(heap)
 	var all []shares
 	for _, peer := range []peer{upstreamPeer, dropInPeer, ownPeer} {
-		transport := peer.transport(inMemory(tokenLength))
-		req := newRequest(apiURL, 5)
-		must(trip(transport, req))
+		do := roundTrips(peer, 5)
 		var raw bytes.Buffer
 		if err := pprof.StartCPUProfile(&raw); err != nil {
 			return nil, err
 		}
-		for range 6 * p.samples {
-			testing.Benchmark(func(b *testing.B) {
-				for b.Loop() {
-					_ = trip(transport, req)
-				}
-			})
+		for start := time.Now(); time.Since(start) < p.profile; {
+			do(batch)
 		}
 		pprof.StopCPUProfile()
 		parsed, err := profile.Parse(&raw)

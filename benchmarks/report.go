@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	_ "embed"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"text/template"
 	"time"
-
-	"golang.org/x/perf/benchmath"
 )
 
 //go:embed report.md.tmpl
@@ -22,19 +18,23 @@ var reportText string
 
 // results are the results of all measurements.
 type results struct {
-	plan plan
-	took time.Duration
+	plan   plan
+	took   time.Duration
+	others float64 // the share of the processors that other programs used
 
-	serial   []cost
-	parallel map[int][]cost // by callers
+	reads    map[int][]cost // by callers
 	trips    map[int][]cost // by header fields
+	targets  []cost         // with 5 header fields
 	calls    []cost
 	requests []cost
 	profiles []shares
+	proxies  map[string][]cost // by method
+	programs []program
 
 	idle           map[int][]footprint // by sources
 	idleOfJWTs     []footprint
 	idleConfigured []footprint
+	tenancy        tenancy
 
 	stampedes map[int][]crowd // by callers
 	refusals  []crowd
@@ -43,38 +43,41 @@ type results struct {
 }
 
 // run measures everything, and prints its progress to w.
-func (p plan) run(w io.Writer) *results {
-	start := time.Now()
-	r := &results{plan: p, idle: make(map[int][]footprint)}
-	step := func(name string, do func()) {
+func (p plan) run(ctx context.Context, w io.Writer) (r *results, err error) {
+	start, before := time.Now(), readProcessors()
+	r = &results{plan: p, idle: make(map[int][]footprint)}
+	step := func(name string, do func() error) {
+		if err != nil {
+			return
+		}
 		began := time.Now()
 		fmt.Fprintf(w, "%s... ", name)
-		do()
+		err = do()
 		fmt.Fprintf(w, "%.1fs\n", time.Since(began).Seconds())
 	}
-	step("idle sources", func() {
+	measure := func(name string, do func()) { step(name, func() error { do(); return nil }) }
+	measure("idle sources", func() {
 		for _, n := range p.sources {
 			r.idle[n] = p.footprints(n, opaqueLength, false)
 		}
 		r.idleOfJWTs = p.footprints(p.sources[0], tokenLength, false)
 		r.idleConfigured = p.footprints(p.sources[0], opaqueLength, true)
 	})
-	step("token reads", func() { r.serial, r.parallel = p.reads() })
-	step("round trips", func() { r.trips = p.trips() })
-	step("profiles", func() {
-		var err error
-		if r.profiles, err = p.profiles(); err != nil {
-			panic(err) // It fails only if another profile is being taken.
-		}
-	})
-	step("calls of an API", func() { r.calls = p.calls() })
-	step("token requests", func() { r.requests = p.requests() })
-	step("cold starts", func() { r.stampedes = p.stampedes() })
-	step("refused credentials", func() { r.refusals = p.refusals() })
-	step("a refresh by a slow server", func() { r.refresh = p.refresh.live() })
-	step("an outage", func() { r.outage = p.outage.live() })
-	r.took = time.Since(start)
-	return r
+	measure("token reads", func() { r.reads = p.reads() })
+	measure("round trips", func() { r.trips = p.trips() })
+	step("profiles", func() (err error) { r.profiles, err = p.profiles(); return err })
+	measure("calls of an API", func() { r.calls = p.calls() })
+	measure("token requests", func() { r.requests = p.requests() })
+	measure("tenants", func() { r.tenancy = p.tenancy() })
+	measure("round trips with targets", func() { r.targets = p.targets() })
+	step("ccproxy", func() (err error) { r.proxies, err = p.proxies(ctx); return err })
+	step("programs", func() (err error) { r.programs, err = programs(ctx); return err })
+	measure("cold starts", func() { r.stampedes = p.stampedes() })
+	measure("refused credentials", func() { r.refusals = p.refusals() })
+	measure("a refresh by a slow server", func() { r.refresh = p.refresh.live() })
+	measure("an outage", func() { r.outage = p.outage.live() })
+	r.took, r.others = time.Since(start), readProcessors().others(before)
+	return r, err
 }
 
 // write writes the report.
@@ -86,31 +89,28 @@ func (r *results) write(w io.Writer) error {
 	return t.Execute(w, r)
 }
 
-// Machine describes the machine, without its name.
+// Machine describes the machine.
 func (r *results) Machine() string {
-	machine := fmt.Sprintf("%s, %s/%s, %d cores", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0))
-	file, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return machine
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if name, model, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(name) == "model name" {
-			return machine + " of " + strings.TrimSpace(model)
-		}
-	}
-	return machine
+	return fmt.Sprintf("%s. Other programs used %.0f%% of its processors", machine(), 100*r.others)
 }
+
+// idle is the largest share of the processors that other programs may use, and stable is
+// the largest spread that half of the ratios may have.
+const (
+	idle   = 0.05
+	stable = 0.05
+)
 
 // Quality says whether the measurements are reliable.
 func (r *results) Quality() string {
 	var spreads []float64
-	for _, c := range slices.Concat(append(slices.Collect(maps.Values(r.trips)), r.serial)...) {
-		s := summary(c.ns)
-		spreads = append(spreads, max(s.Center-s.Lo, s.Hi-s.Center)/s.Center)
+	for _, costs := range slices.Concat(slices.Collect(maps.Values(r.trips)), slices.Collect(maps.Values(r.reads)), [][]cost{r.calls, r.requests}) {
+		for _, c := range costs[1:] {
+			spreads = append(spreads, spread(c))
+		}
 	}
 	slices.Sort(spreads)
-	if spreads[len(spreads)/2] > 0.15 {
+	if r.others > idle || spreads[len(spreads)/2] > stable {
 		return "**The machine was busy with something else. The ratios are not reliable: repeat this on an idle machine.**"
 	}
 	return "Look at the ratios: the times are those of one machine."
@@ -119,11 +119,14 @@ func (r *results) Quality() string {
 // Took is the duration of all measurements in minutes.
 func (r *results) Took() string { return fmt.Sprintf("%.0f", max(r.took.Minutes(), 1)) }
 
-// Samples is the number of samples of each cost.
-func (r *results) Samples() int { return r.plan.samples }
+// Short is how most costs are sampled, and Long those with a network or with several callers.
+func (r *results) Short() string { return r.plan.short.String() }
+func (r *results) Long() string  { return r.plan.long.String() }
 
-// Each is the duration of a sample.
-func (r *results) Each() time.Duration { return r.plan.each }
+func (s sampling) String() string { return fmt.Sprintf("%d samples of %v", s.count, s.each) }
+
+// Ballast is the size of the heap in megabytes.
+func (r *results) Ballast() int { return ballast >> 20 }
 
 // Refresh is the plan of the refresh by a slow server.
 func (r *results) Refresh() lifePlanText { return lifePlanText{r.plan.refresh} }
@@ -171,37 +174,36 @@ func (r *results) Peers() string {
 	return b.String()
 }
 
-// ratio compares a cost with the first of costs, which is upstream's.
-func ratio(costs []cost, c cost) string {
-	return fmt.Sprintf("%.2f", c.median()/costs[0].median())
-}
-
-// Reads is the table of token reads.
+// Reads is the table of token reads, by the number of callers.
 func (r *results) Reads() string {
-	callers := slices.Max(slices.Collect(maps.Keys(r.parallel)))
-	few := slices.Min(slices.Collect(maps.Keys(r.parallel)))
-	t := newTable("", "one caller", "× upstream", fmt.Sprintf("%d callers at once", few), "× upstream", fmt.Sprintf("%d callers at once", callers), "× upstream", "allocations", "bytes")
-	for i, c := range r.serial {
-		t.row(c.peer, nanoseconds(c), ratio(r.serial, c),
-			nanoseconds(r.parallel[few][i]), ratio(r.parallel[few], r.parallel[few][i]),
-			nanoseconds(r.parallel[callers][i]), ratio(r.parallel[callers], r.parallel[callers][i]),
-			fmt.Sprint(c.allocs), fmt.Sprint(c.bytes))
+	counts := slices.Sorted(maps.Keys(r.reads))
+	heads := []string{"time of a read"}
+	for _, n := range counts {
+		heads = append(heads, callersAtOnce(n))
+	}
+	t := newTable(append(heads, "allocations", "bytes")...)
+	for i, c := range r.reads[counts[0]] {
+		cells := []string{c.peer}
+		for _, n := range counts {
+			cells = append(cells, nanoseconds(r.reads[n][i].ns))
+		}
+		t.row(append(cells, fmt.Sprint(c.allocs), fmt.Sprint(c.bytes))...)
 	}
 	return t.String()
 }
 
-// ReadsByCallers is the table of reads by the number of callers.
-func (r *results) ReadsByCallers() string {
-	heads := []string{""}
-	counts := slices.Sorted(maps.Keys(r.parallel))
+// ReadRatios compares these times with upstream's.
+func (r *results) ReadRatios() string {
+	counts := slices.Sorted(maps.Keys(r.reads))
+	heads := []string{"× upstream"}
 	for _, n := range counts {
 		heads = append(heads, callersAtOnce(n))
 	}
 	t := newTable(heads...)
-	for i, c := range r.serial {
+	for i, c := range r.reads[counts[0]] {
 		cells := []string{c.peer}
 		for _, n := range counts {
-			cells = append(cells, nanoseconds(r.parallel[n][i]))
+			cells = append(cells, ratioAndSpread(r.reads[n], i))
 		}
 		t.row(cells...)
 	}
@@ -219,12 +221,15 @@ func (r *results) Trips() string {
 	for i, c := range r.trips[counts[0]] {
 		cells := []string{c.peer}
 		for _, n := range counts {
-			cells = append(cells, nanoseconds(r.trips[n][i]), ratio(r.trips[n], r.trips[n][i]))
+			cells = append(cells, nanoseconds(r.trips[n][i].ns), ratioAndSpread(r.trips[n], i))
 		}
 		t.row(cells...)
 	}
 	return t.String()
 }
+
+// Targets is the table of the same in a program that uses targets.
+func (r *results) Targets() string { return costTable(r.targets) }
 
 // Allocations is the table of the allocations of these requests.
 func (r *results) Allocations() string {
@@ -273,8 +278,71 @@ func (r *results) Requests() string { return costTable(r.requests) }
 
 func costTable(costs []cost) string {
 	t := newTable("", "time", "× upstream", "allocations", "bytes")
-	for _, c := range costs {
-		t.row(c.peer, nanoseconds(c), ratio(costs, c), fmt.Sprint(c.allocs), fmt.Sprint(c.bytes))
+	for i, c := range costs {
+		t.row(c.peer, nanoseconds(c.ns), ratioAndSpread(costs, i), fmt.Sprint(c.allocs), fmt.Sprint(c.bytes))
+	}
+	return t.String()
+}
+
+// Proxies is the table of ccproxy beside a plain proxy.
+func (r *results) Proxies() string {
+	methods := slices.Sorted(maps.Keys(r.proxies))
+	heads := []string{""}
+	for _, method := range methods {
+		heads = append(heads, method, "× plain", "allocations", "bytes")
+	}
+	t := newTable(heads...)
+	for i, c := range r.proxies[methods[0]] {
+		cells := []string{c.peer}
+		for _, method := range methods {
+			c := r.proxies[method][i]
+			cells = append(cells, nanoseconds(c.ns), ratioAndSpread(r.proxies[method], i), fmt.Sprint(c.allocs), fmt.Sprint(c.bytes))
+		}
+		t.row(cells...)
+	}
+	return t.String()
+}
+
+// ProxyRuns is how often the benchmark of ccproxy ran.
+func (r *results) ProxyRuns() int { return r.plan.proxyRuns }
+
+// Programs is the table of small programs.
+func (r *results) Programs() string {
+	t := newTable("", "without symbols", "beyond upstream", "with symbols", "beyond upstream", "bytes at start", "allocations at start")
+	for _, p := range r.programs {
+		t.row(p.peer, kilobytes(p.stripped), kilobytes(p.stripped-r.programs[0].stripped),
+			kilobytes(p.size), kilobytes(p.size-r.programs[0].size), fmt.Sprint(p.bytes), fmt.Sprint(p.allocs))
+	}
+	return t.String()
+}
+
+func kilobytes(n int64) string { return fmt.Sprintf("%.0f kB", float64(n)/1000) }
+
+// Tenants is how many tenants a program has.
+func (r *results) Tenants() int { return r.plan.tenants }
+
+// TenantCallers is how many callers replace their tokens.
+func (r *results) TenantCallers() int { return r.plan.tenantCallers }
+
+// TenantReads is the table of reads in a program with many tenants.
+func (r *results) TenantReads() string {
+	t := newTable("", "first read", "× upstream", "another read", "× upstream", "another read, "+callersAtOnce(r.plan.tenantCallers), "× upstream")
+	for i, c := range r.tenancy.first {
+		cells := []string{c.peer}
+		for _, costs := range [][]cost{r.tenancy.first, r.tenancy.again, r.tenancy.many} {
+			cells = append(cells, nanoseconds(costs[i].ns), ratioAndSpread(costs, i))
+		}
+		t.row(cells...)
+	}
+	return t.String()
+}
+
+// Tenancy is the table of what many tenants cost a program.
+func (r *results) Tenancy() string {
+	t := newTable("", "replacing all tokens", "× upstream", "bytes per tenant", "goroutines")
+	for i, f := range r.tenancy.idle {
+		all := time.Duration(r.tenancy.rounds[i].ns * float64(r.plan.tenants))
+		t.row(f.peer, milliseconds(all), ratioAndSpread(r.tenancy.rounds, i), fmt.Sprintf("%.0f", f.bytes), fmt.Sprintf("%.0f", f.goroutines*float64(r.plan.tenants)))
 	}
 	return t.String()
 }
@@ -372,23 +440,33 @@ func (r *results) Outages() string {
 	return t.String()
 }
 
-// nanoseconds prints a median and its spread.
-func nanoseconds(c cost) string {
-	s := summary(c.ns)
+// nanoseconds prints the median of times.
+func nanoseconds(median float64) string {
 	unit, divisor := "ns", 1.0
-	if s.Center >= 10_000 {
+	if median >= 10_000 {
 		unit, divisor = "µs", 1000
 	}
 	digits := 0
-	if s.Center/divisor < 100 {
+	if median/divisor < 100 {
 		digits = 1
 	}
-	return fmt.Sprintf("%.*f %s %s", digits, s.Center/divisor, unit, spread(s))
+	return fmt.Sprintf("%.*f %s", digits, median/divisor, unit)
 }
 
-// spread prints the distance of the confidence interval from the median.
-func spread(s benchmath.Summary) string {
-	return fmt.Sprintf("± %.0f%%", 100*max(s.Center-s.Lo, s.Hi-s.Center)/s.Center)
+// ratio prints how long c takes, compared with the first of its costs.
+func ratio(c cost) string { return fmt.Sprintf("%.2f", c.ratio.Center) }
+
+// spread is the distance of the confidence interval of the ratio from its median, as a share.
+func spread(c cost) float64 {
+	return max(c.ratio.Center-c.ratio.Lo, c.ratio.Hi-c.ratio.Center) / c.ratio.Center
+}
+
+// ratioAndSpread prints the ratio of a cost to the first one.
+func ratioAndSpread(costs []cost, i int) string {
+	if i == 0 {
+		return ratio(costs[0])
+	}
+	return fmt.Sprintf("%s ± %.0f%%", ratio(costs[i]), 100*spread(costs[i]))
 }
 
 func milliseconds(d time.Duration) string {

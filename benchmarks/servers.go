@@ -13,14 +13,14 @@ import (
 )
 
 // An instant is an authorization server without a network: a RoundTripper that answers
-// each request at once with a token that lives for an hour.
+// each request at once with a token.
 type instant struct{ answer []byte }
 
-func newInstant(tokenLength int) instant {
-	return instant{tokenResponse(1, tokenLength, time.Hour)}
+func newInstant(tokenLength int, life time.Duration) *instant {
+	return &instant{tokenResponse(1, tokenLength, life)}
 }
 
-func (i instant) RoundTrip(req *http.Request) (*http.Response, error) {
+func (i *instant) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{
 		Status:        "200 OK",
 		StatusCode:    http.StatusOK,
@@ -127,5 +127,5 @@ func (s *authServer) log() []answered {
 
 // settings returns the settings of a client of s that calls a noAPI.
 func (s *authServer) settings(early time.Duration) settings {
-	return settings{tokenURL: s.URL, tokens: s.transport, api: newNoAPI(), early: early}
+	return settings{clientID: clientID, tokenURL: s.URL, tokens: &http.Client{Transport: s.transport}, api: newNoAPI(), early: early}
 }

@@ -10,8 +10,8 @@ import (
 
 // configureUpstream returns a Config, and a context with the client for token requests.
 func configureUpstream(s settings) (*clientcredentials.Config, context.Context) {
-	conf := &clientcredentials.Config{ClientID: clientID, ClientSecret: clientSecret, TokenURL: s.tokenURL}
-	return conf, context.WithValue(context.Background(), oauth2.HTTPClient, s.httpClient())
+	conf := &clientcredentials.Config{ClientID: s.clientID, ClientSecret: clientSecret, TokenURL: s.tokenURL}
+	return conf, context.WithValue(context.Background(), oauth2.HTTPClient, s.tokens)
 }
 
 var upstreamPeer = peer{
