@@ -56,6 +56,6 @@
 //
 // If a field is wrong, or an assertion isn't a JWT or has expired, the first call that needs a
 // token returns an error, and nothing is sent. If the server answers invalid_grant, the error
-// wraps the *[oauth2.RetrieveError], and says whose assertion it was. Errors contain no
+// wraps the *oauth2.RetrieveError, and says whose assertion it was. Errors contain no
 // assertion and no token. A grant that is printed shows only its type.
 package grant
