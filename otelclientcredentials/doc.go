@@ -11,7 +11,7 @@
 //
 // Most programs need nothing else. [RegisterSource] also measures how long the current token
 // remains valid. Without options, the global MeterProvider and TracerProvider are used, even
-// if they are set later.
+// if they are set later. They take any exporter, such as OpenTelemetry's exporter for Prometheus.
 //
 // # What to watch
 //
@@ -22,10 +22,13 @@
 //     somebody has to look at the secret. A timeout may pass by itself.
 //   - clientcredentials.token.invalidations with the reason rejected: an API rejects tokens
 //     that should be valid.
+//   - clientcredentials.token.remaining, if it stays low while calls are made: the token is about
+//     to run out, and isn't replaced. It needs [RegisterSource].
 //   - clientcredentials.store.operation.duration with error.type: until the store works again,
 //     each replica requests its own tokens.
 //
-// The file dashboard.json has these and all other metrics as a dashboard for Grafana.
+// The file dashboard.json has these and all other metrics as a dashboard for Grafana:
+// docs/dashboard.md shows it.
 //
 // [clientcredentials.Config.Token] isn't part of a Source: only its retries are reported.
 // Credentials that travel in plaintext are for logs, not for metrics: see
