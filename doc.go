@@ -23,8 +23,9 @@
 //
 // Token requests and API requests go through the client in the context under
 // [oauth2.HTTPClient]: set a proxy, certification authorities or timeouts there.
-// [Config.HTTPClient] is for the token requests alone. The folder examples has
-// programs for this and other tasks, and docs/cookbook.md explains them.
+// [Config.HTTPClient] is for the token requests alone. The module grpccredentials is for
+// gRPC, and mcpcredentials for MCP servers. The folder examples has programs for this and
+// other tasks, and docs/cookbook.md explains them.
 //
 // # Life of a token
 //
@@ -93,9 +94,9 @@
 //
 // A client secret is sent as [Config.AuthStyle] says. For other methods set
 // [Config.ClientAuth]. Package clientauth has keys, certificates, assertions from files,
-// and secrets that are replaced while the program runs. [Config.DPoP] binds tokens to a key, so that a stolen
-// token is useless. [Discover] asks the server which methods it accepts, and where its
-// token endpoint is:
+// and secrets that are replaced while the program runs. [Config.DPoP] binds tokens to a
+// key, so that a stolen token is useless. [Discover] asks the server which methods it
+// accepts, and where its token endpoint is:
 //
 //	metadata, err := clientcredentials.Discover(ctx, "https://login.example.com")
 //	if err != nil {

@@ -8,6 +8,44 @@
 // way servers and networks fail. Clients authenticate with secrets, with assertions
 // (RFC 7523) or with certificates (RFC 8705), as each [Client] is registered.
 //
+// # Use
+//
+// [Start] runs both servers on the loopback interface for the duration of a
+// test, and fails the test if the client broke a rule:
+//
+//	func TestClient(t *testing.T) {
+//		srv := clientcredentialstest.Start(t)
+//		conf := clientcredentials.Config{
+//			ClientID:     clientcredentialstest.ClientID,
+//			ClientSecret: clientcredentialstest.ClientSecret,
+//			TokenURL:     srv.TokenURL,
+//		}
+//		srv.Auth.Script(clientcredentialstest.Unavailable())
+//		resp, err := conf.Client(t.Context()).Get(srv.APIURL)
+//		// ...
+//	}
+//
+// [NewServer] and [NewTLSServer] do the same for programs that are not tests.
+//
+// # With testing/synctest
+//
+// Sockets don't work with [testing/synctest]. [HandlerTransport] carries requests
+// to the same handlers without sockets, so that an hour of a token's life passes in an
+// instant:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		auth := &clientcredentialstest.AuthorizationServer{
+//			Clients: []clientcredentialstest.Client{{ID: "id", Secret: "secret"}},
+//		}
+//		mux := http.NewServeMux()
+//		mux.Handle("auth.example/", auth)
+//		mux.Handle("api.example/", &clientcredentialstest.ResourceServer{Issuer: auth})
+//		client := &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)}
+//		// ... https://auth.example/token, https://api.example/
+//	})
+//
+// Both servers read the time with [time.Now] and wait only on timers.
+//
 // # Tokens that are bound to a key or a certificate
 //
 // The answer to a token request with a proof of possession (DPoP, RFC 9449) is a
@@ -47,7 +85,7 @@
 // [ResourceServer.Audience] is the one that an API accepts. To test a program that calls
 // several APIs, start a [ResourceServer] for each, with the same [ResourceServer.Issuer].
 //
-// An API can also ask for another token than the one that it has got. It says in
+// An API can also ask for another token than the one that it has received. It says in
 // WWW-Authenticate what it needs, and accepts a token that was requested with it:
 //
 //   - [ResourceServer.Scope] and [ResourceServer.ScopeByPath]: insufficient_scope (RFC 6750,
@@ -67,43 +105,7 @@
 // A server with a [ResourceServer.Resource] publishes its metadata (RFC 9728): its resource
 // identifier, its [ResourceServer.AuthorizationServers] and its scopes.
 //
-// # Over sockets
-//
-// [Start] runs both servers on the loopback interface for the duration of a
-// test, and fails the test if the client broke a rule:
-//
-//	func TestClient(t *testing.T) {
-//		srv := clientcredentialstest.Start(t)
-//		conf := clientcredentials.Config{
-//			ClientID:     clientcredentialstest.ClientID,
-//			ClientSecret: clientcredentialstest.ClientSecret,
-//			TokenURL:     srv.TokenURL,
-//		}
-//		srv.Auth.Script(clientcredentialstest.Unavailable())
-//		resp, err := conf.Client(t.Context()).Get(srv.APIURL)
-//		// ...
-//	}
-//
-// [NewServer] and [NewTLSServer] do the same for programs that are not tests.
-//
-// # In memory
-//
-// Sockets don't work with [testing/synctest]. [HandlerTransport] carries requests
-// to handlers without sockets, so that an hour of a token's life passes in an
-// instant:
-//
-//	synctest.Test(t, func(t *testing.T) {
-//		auth := &clientcredentialstest.AuthorizationServer{
-//			Clients: []clientcredentialstest.Client{{ID: "id", Secret: "secret"}},
-//		}
-//		mux := http.NewServeMux()
-//		mux.Handle("auth.example/", auth)
-//		mux.Handle("api.example/", &clientcredentialstest.ResourceServer{Issuer: auth})
-//		client := &http.Client{Transport: clientcredentialstest.HandlerTransport(mux)}
-//		// ... https://auth.example/token, https://api.example/
-//	})
-//
-// Both servers read the time with [time.Now] and wait only on timers.
+// # Stores
 //
 // Package storetest has a store in memory for replicas that share tokens.
 package clientcredentialstest

@@ -18,6 +18,7 @@
 //
 // Keep the [Handler], and call [Handler.Transport] for each session: all sessions then share one
 // token, which is requested once and replaced in the background. The Handler needs no closing.
+// The example below starts its own servers, so you can run it on your machine.
 //
 // The first request to the MCP server carries no token. When the server answers 401, the Handler
 // asks for the server's metadata, for the metadata of the authorization server, and for a token.
