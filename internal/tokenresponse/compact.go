@@ -2,44 +2,49 @@ package tokenresponse
 
 import (
 	"bytes"
-	"strings"
+	"net/url"
+	"reflect"
+	"slices"
 )
 
 // A Compact is a token response in little memory: the text of the answer without the access
 // token, which the caller keeps anyway. A map of its members takes five times as much.
 type Compact struct {
-	text string
-	at   int32 // where the token was cut out of text; negative: it isn't written there as it is
+	text string // with an empty token, unless that can't be read
 	form bool
 }
 
 // Compact returns the compact form of r, which Parse has read from body.
 func (r *Response) Compact(body []byte) Compact {
-	text := string(body)
-	at := strings.Index(text, r.AccessToken)
-	if at >= 0 {
-		text = string(bytes.Join([][]byte{body[:at], body[at+len(r.AccessToken):]}, nil))
+	if at := bytes.Index(body, []byte(r.AccessToken)); at >= 0 {
+		c := Compact{string(slices.Concat(body[:at], body[at+len(r.AccessToken):])), r.Form}
+		if reflect.DeepEqual(c.Response(r.AccessToken), r) { // Otherwise it was cut out of something else.
+			return c
+		}
 	}
-	return Compact{text, int32(at), r.Form} //nolint:gosec // No answer is as large as that.
+	return Compact{string(body), r.Form}
 }
 
 // Response returns the response that c was made of. token is its access token.
 func (c Compact) Response(token string) *Response {
-	text := c.text
-	if c.at >= 0 {
-		text = text[:c.at] + token + text[c.at:]
-	}
 	r := new(Response)
-	_ = r.parse([]byte(text), c.form, false) // It has been checked before.
+	_ = r.parse([]byte(c.text), c.form, false) // It has been checked before.
 	r.Share(token)
 	return r
 }
 
-// Share makes r hold its access token as this text, which is the same: so a token that is
-// longer than everything else is kept once.
+// Share makes token the access token of r, and keeps its text once. It is what r has already,
+// or what was cut out.
 func (r *Response) Share(token string) {
-	r.AccessToken = token
-	if raw, ok := r.Raw.(map[string]any); ok && raw["access_token"] == any(token) {
-		raw["access_token"] = token
+	switch raw := r.Raw.(type) {
+	case map[string]any:
+		if raw["access_token"] == any(r.AccessToken) {
+			raw["access_token"] = token
+		}
+	case url.Values:
+		if list := raw["access_token"]; len(list) > 0 && list[0] == r.AccessToken {
+			list[0] = token
+		}
 	}
+	r.AccessToken = token
 }
