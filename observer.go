@@ -117,19 +117,17 @@ func (o *Observer) tellServed(e event.TokenServed) {
 }
 
 // traceRefresh returns the context to request a token with, and the function to call at the
-// end.
+// end; nil: none.
 func (o *Observer) traceRefresh(ctx context.Context) (traced context.Context, ended func(error)) {
-	traced, ended = ctx, func(error) {}
 	if o.TraceRefresh == nil {
-		return traced, ended
+		return ctx, nil
 	}
+	traced = ctx
 	bounded.Quietly(func() {
-		newCtx, end := o.TraceRefresh(ctx)
+		var newCtx context.Context
+		newCtx, ended = o.TraceRefresh(ctx)
 		if newCtx != nil {
 			traced = newCtx
-		}
-		if end != nil {
-			ended = end
 		}
 	})
 	return traced, ended
@@ -203,8 +201,11 @@ func joinTraces(first, second func(context.Context) (context.Context, func(error
 		ctx, endFirst := (&Observer{TraceRefresh: first}).traceRefresh(ctx)
 		ctx, endSecond := (&Observer{TraceRefresh: second}).traceRefresh(ctx)
 		return ctx, func(err error) {
-			bounded.Quietly(func() { endSecond(err) })
-			endFirst(err)
+			for _, end := range []func(error){endSecond, endFirst} {
+				if end != nil {
+					bounded.Quietly(func() { end(err) })
+				}
+			}
 		}
 	}
 }
