@@ -54,7 +54,7 @@ type row struct {
 }
 
 // before030 gives the transcript of x/oauth2 before v0.30.0. go.mod has the oldest version that
-// we support, and `make test-upstream` tests with the newest.
+// we support, and `make test-newest` tests with the newest.
 func (r row) before030(transcript string) row {
 	r.older = transcript
 	return r

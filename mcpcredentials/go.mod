@@ -7,7 +7,7 @@ require (
 	github.com/seed-5bfa0880/clientcredentials v0.0.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
-	golang.org/x/oauth2 v0.36.0
+	golang.org/x/oauth2 v0.35.0
 )
 
 require (

@@ -158,8 +158,8 @@ func (s *Store) put(ctx context.Context, key string, value []byte, options ...je
 }
 
 // lostCodes are the errors of a server for a lost race. Which of them it returns depends on
-// the number of copies of the bucket.
-var lostCodes = []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant}
+// the number of copies of the bucket. Old versions of nats.go have no name for the second.
+var lostCodes = []jetstream.ErrorCode{jetstream.JSErrCodeStreamWrongLastSequence, 10164}
 
 // purge removes the value at key. The bucket keeps a marker without data in its place.
 func (s *Store) purge(ctx context.Context, key string) error {

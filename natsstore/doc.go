@@ -41,7 +41,7 @@
 //
 //	jetstream.KeyValueConfig{Bucket: "tokens", TTL: 25 * time.Hour, Storage: jetstream.MemoryStorage, Replicas: 3, MaxValueSize: 256 << 10}
 //
-// It needs NATS 2.10 or later. The tests use NATS 2.15.
+// It needs NATS 2.10 or later. The tests use NATS 2.11 and 2.15.
 //
 // The TTL removes the tokens of services that no longer exist. Nothing else does: without
 // a TTL the bucket grows with every credential that was ever used. Tokens are shared for up

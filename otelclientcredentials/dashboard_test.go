@@ -2,6 +2,7 @@ package otelclientcredentials
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"regexp"
@@ -81,7 +82,7 @@ func TestDashboard(t *testing.T) {
 				if values[label] == nil {
 					values[label] = map[string]bool{}
 				}
-				values[label][a.Value.String()] = true
+				values[label][fmt.Sprint(a.Value.AsInterface())] = true
 				unused[label] = true
 			}
 		}

@@ -117,7 +117,7 @@ func TestDocumentation(t *testing.T) {
 				if all[key] == nil {
 					all[key] = map[string]bool{}
 				}
-				all[key][a.Value.String()] = true
+				all[key][fmt.Sprint(a.Value.AsInterface())] = true
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
@@ -181,7 +181,7 @@ func TestInstrumentationRules(t *testing.T) {
 			if a.Key != "error.type" && a.Key != "http.response.status_code" {
 				require.Regexp(t, name, a.Key, where)
 			}
-			require.Regexp(t, value, a.Value.String(), "%s: %s", where, a.Key)
+			require.Regexp(t, value, fmt.Sprint(a.Value.AsInterface()), "%s: %s", where, a.Key)
 		}
 	}
 	// The default buckets of the SDK are for milliseconds.

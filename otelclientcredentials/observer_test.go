@@ -116,7 +116,7 @@ func (tel *telemetry) series(t *testing.T, metric string) []string {
 			var line strings.Builder
 			line.WriteString(name)
 			for _, a := range p.attributes.ToSlice() {
-				line.WriteString(" " + strings.TrimPrefix(string(a.Key), "clientcredentials.") + "=" + a.Value.String())
+				line.WriteString(" " + strings.TrimPrefix(string(a.Key), "clientcredentials.") + "=" + fmt.Sprint(a.Value.AsInterface()))
 			}
 			lines = append(lines, line.String()+": "+p.text)
 		}

@@ -160,7 +160,7 @@ func (s scrape) add(m metricdata.Metrics, instance string) {
 	labels := func(set attribute.Set) map[string]string {
 		labels := map[string]string{"job": "example", "instance": instance}
 		for _, a := range set.ToSlice() {
-			labels[promName(string(a.Key))] = a.Value.String()
+			labels[promName(string(a.Key))] = fmt.Sprint(a.Value.AsInterface())
 		}
 		return labels
 	}

@@ -189,7 +189,7 @@ func (c *cluster) move(t testing.TB, key string, step func()) {
 	require.NoError(t, err)
 	ids := make([]string, len(c.admins))
 	for i, admin := range c.admins {
-		ids[i], err = admin.ClusterMyID(ctx).Result()
+		ids[i], err = admin.Do(ctx, "cluster", "myid").Text()
 		require.NoError(t, err)
 	}
 	setSlot := func(node int, state string) {

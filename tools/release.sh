@@ -102,8 +102,11 @@ check() {
 	[[ $built == "$core golang.org/x/oauth2 " ]] || fail "only the core and x/oauth2 may be built into the program"
 
 	for dir in $(cd "$work/tree" && modules); do
-		if [[ $dir != . ]]; then
-			consume "$dir" $(cd "$work/tree/$dir" && go list -f '{{if and (ne .Name "main") .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v /internal/)
+		packages=$(cd "$work/tree/$dir" && go list -f '{{if and (ne .Name "main") .GoFiles}}{{.ImportPath}}{{end}}' ./...)
+		packages=$(grep -v /internal/ <<<"$packages" || true)
+		# There is nothing to import in a module that has only a command.
+		if [[ $dir != . && -n $packages ]]; then
+			consume "$dir" $packages
 		fi
 	done
 	for dir in "$work"/tree/cmd/*/; do
