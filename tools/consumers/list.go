@@ -9,7 +9,7 @@ import (
 // A consumer is a module that imports upstream's package, and those of its tests to run.
 type consumer struct {
 	module, version string
-	uses            string   // what uses the module, or why it was chosen
+	uses            string   // what uses it, and what is special about its tests
 	tags            string   // build tags, separated by commas
 	run, skip       string   // regular expressions: which tests to run, if not all, and which of them not
 	packages        []string // patterns, such as ./config
@@ -27,7 +27,7 @@ func (c change) String() string { return fmt.Sprintf("%s: %s -> %s", c.test, c.b
 
 // parse reads modules.txt. Entries are separated by an empty line, and consist of
 //
-//	# what uses the module
+//	# what uses it
 //	module PATH VERSION
 //	tags TAG,TAG
 //	run REGEXP

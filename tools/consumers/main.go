@@ -49,13 +49,12 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	ok, err := run(ctx, flag.Arg(0), regexp.MustCompile(*pattern), *update)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "consumers:", err)
 	}
 	if err != nil || !ok {
-		stop()
 		os.Exit(1)
 	}
 }
@@ -137,7 +136,7 @@ func newReplacement(ctx context.Context, old, repository string) (*replacement, 
 
 // goCommand runs the go command with the developer's environment, and returns its output.
 func (o *replacement) goCommand(ctx context.Context, dir string, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // only modules.txt chooses the arguments
+	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir, command.Env = dir, o.online
 	var stderr strings.Builder
 	command.Stderr = &stderr

@@ -24,8 +24,10 @@ func TestParse(t *testing.T) {
 	consumers, err := parse(text)
 	want := []consumer{
 		{module: "a", version: "v1", uses: "one and more", packages: []string{"."}},
-		{module: "b", version: "v2", uses: "two", tags: "x,y", run: "^Test", skip: "B$", packages: []string{"./b", "./c/..."},
-			expected: []change{{"./b TestA/b", "fail", "pass", "since it is mended"}}},
+		{
+			module: "b", version: "v2", uses: "two", tags: "x,y", run: "^Test", skip: "B$", packages: []string{"./b", "./c/..."},
+			expected: []change{{"./b TestA/b", "fail", "pass", "since it is mended"}},
+		},
 	}
 	if err != nil || fmt.Sprintf("%#v", consumers) != fmt.Sprintf("%#v", want) {
 		t.Errorf("got %#v, %v; want %#v", consumers, err, want)
@@ -171,21 +173,25 @@ func TestCompare(t *testing.T) {
 		tests, changes, unexpected, unstable, err string
 	}{
 		"nothing is expected": {
-			consumer{}, someTests,
+			consumer{},
+			someTests,
 			". TestBreaks/x/y: pass -> fail, . TestHeals: fail -> pass, . TestVanishes/sub: pass -> absent",
 			". TestBreaks/x/y: pass -> fail, . TestHeals: fail -> pass, . TestVanishes/sub: pass -> absent",
 			". TestUnstable: pass -> fail; then [pass pass pass] -> [pass pass pass]", "",
 		},
 		"all is expected": {
-			consumer{skip: "Unstable", expected: []change{breaks, heals, vanishes}}, someTests,
+			consumer{skip: "Unstable", expected: []change{breaks, heals, vanishes}},
+			someTests,
 			". TestBreaks/x/y: pass -> fail, . TestHeals: fail -> pass, . TestVanishes/sub: pass -> absent", "", "", "",
 		},
 		"an expected change doesn't happen": {
-			consumer{run: "Breaks/z|Same", expected: []change{breaks}}, someTests, "",
+			consumer{run: "Breaks/z|Same", expected: []change{breaks}},
+			someTests, "",
 			". TestBreaks/x/y: pass -> fail: it is listed in modules.txt, but didn't happen", "", "",
 		},
 		"another change than expected": {
-			consumer{run: "Heals", expected: []change{{". TestHeals", "pass", "fail", "It is wrong."}}}, someTests,
+			consumer{run: "Heals", expected: []change{{". TestHeals", "pass", "fail", "It is wrong."}}},
+			someTests,
 			". TestHeals: fail -> pass",
 			". TestHeals: fail -> pass, . TestHeals: pass -> fail: it is listed in modules.txt, but didn't happen", "", "",
 		},
@@ -193,11 +199,13 @@ func TestCompare(t *testing.T) {
 			consumer{tags: "tagged"}, "//go:build tagged\n\n" + head + "func TestV(t *testing.T) { old.V() }\n", "", "", "", "",
 		},
 		"it doesn't compile with the new package": {
-			consumer{}, head + "func TestW(t *testing.T) { old.V(); old.W() }\n",
+			consumer{},
+			head + "func TestW(t *testing.T) { old.V(); old.W() }\n",
 			".: pass -> fail", ".: pass -> fail", "", "",
 		},
 		"it ends with the new package": {
-			consumer{}, head + "func TestV(t *testing.T) {\n\tif old.V() == 2 {\n\t\tpanic(2)\n\t}\n}\n",
+			consumer{},
+			head + "func TestV(t *testing.T) {\n\tif old.V() == 2 {\n\t\tpanic(2)\n\t}\n}\n",
 			". TestV: pass -> fail", ". TestV: pass -> fail", "", "",
 		},
 		"it doesn't compile": {
@@ -287,7 +295,7 @@ func TestReport(t *testing.T) {
 		want := fmt.Sprintf(section, "\n"+`| module | used by | tests of | passed | failed | skipped | reach | changed here |
 |---|---|---|---|---|---|---|---|
 `+"| `example.com/a` v1.0.0 | programs | `./b`, `./c` | 2 | 1 | 1 | 12.5 % | 2 |\n"+`
-`+"- `TestA` in `./b` of `example.com/a`: pass, here fail. It counts.\n- `TestC` in `./b` of `example.com/a`: skip, here pass. \n\n")
+`+"- `TestA` in `./b` of `example.com/a` passes with upstream's package, and fails here. It counts.\n- `TestC` in `./b` of `example.com/a` is skipped with upstream's package, and passes here. \n\n")
 		if err != nil || string(got) != want {
 			t.Errorf("got\n%s, %v; want\n%s", got, err, want)
 		}

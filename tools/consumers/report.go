@@ -122,6 +122,9 @@ func (r *report) String() string {
 	return text.String()
 }
 
+// inWords has the results as predicates.
+var inWords = map[string]string{"pass": "passes", "fail": "fails", "skip": "is skipped", absent: "doesn't run"}
+
 // table returns the reports as a table in Markdown, and the reasons of the changes.
 func table(reports []*report) string {
 	var rows, reasons strings.Builder
@@ -131,7 +134,8 @@ func table(reports []*report) string {
 			r.module, r.version, r.uses, strings.Join(r.packages, "`, `"), r.count("pass"), r.count("fail"), r.count("skip"), r.before.reached, len(r.changes))
 		for _, c := range r.changes {
 			pkg, test, _ := strings.Cut(c.test, " ")
-			fmt.Fprintf(&reasons, "- `%s` in `%s` of `%s`: %s, here %s. %s\n", test, pkg, r.module, c.before, c.after, r.reason(c))
+			fmt.Fprintf(&reasons, "- `%s` in `%s` of `%s` %s with upstream's package, and %s here. %s\n",
+				test, pkg, r.module, inWords[c.before], inWords[c.after], r.reason(c))
 		}
 	}
 	if reasons.Len() > 0 {

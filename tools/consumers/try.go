@@ -175,15 +175,15 @@ func (o *replacement) prepare(ctx context.Context, dir, work string, c consumer)
 // rewrite returns the files in dir that import the old package, with imports of the new one.
 // Both packages have the same name, so nothing else changes.
 func (o *replacement) rewrite(dir string) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+	files, folder := map[string][]byte{}, os.DirFS(dir)
+	err := fs.WalkDir(folder, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		base := entry.Name()
 		if entry.IsDir() {
 			// The go command overlooks these folders, too.
-			if name != dir && (base == "testdata" || base == "vendor" || base[0] == '.' || base[0] == '_') {
+			if name != "." && (base == "testdata" || base == "vendor" || base[0] == '.' || base[0] == '_') {
 				return filepath.SkipDir
 			}
 			return nil
@@ -191,7 +191,7 @@ func (o *replacement) rewrite(dir string) (map[string][]byte, error) {
 		if filepath.Ext(base) != ".go" {
 			return nil
 		}
-		content, err := os.ReadFile(name)
+		content, err := fs.ReadFile(folder, name)
 		if err != nil || !bytes.Contains(content, []byte(o.old)) {
 			return err
 		}
@@ -204,7 +204,7 @@ func (o *replacement) rewrite(dir string) (map[string][]byte, error) {
 				// In a set of its own, the file's first byte has position 1.
 				start, end := int(spec.Path.Pos())-1, int(spec.Path.End())-1
 				content = slices.Concat(content[:start], []byte(strconv.Quote(o.new)), content[end:])
-				files[name] = content
+				files[filepath.Join(dir, name)] = content
 			}
 		}
 		return nil
@@ -255,7 +255,7 @@ func (o *replacement) test(ctx context.Context, dir, work string, c consumer, fl
 	args := append([]string{"test", "-json", "-count=1", "-vet=off", "-timeout=" + testTime, "-tags=" + c.tags}, flags...)
 	// Without a pattern, -run selects all tests, and -skip none.
 	args = append(args, "-run="+c.run, "-skip="+c.skip)
-	command := exec.CommandContext(ctx, "go", append(args, c.packages...)...) //nolint:gosec // only modules.txt chooses the arguments
+	command := exec.CommandContext(ctx, "go", append(args, c.packages...)...)
 	command.Dir = dir
 	command.Env = append(slices.Clone(o.offline), "HOME="+home, "TMPDIR="+home)
 	var stdout, stderr bytes.Buffer
