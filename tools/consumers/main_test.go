@@ -177,7 +177,7 @@ func TestCompare(t *testing.T) {
 			someTests,
 			". TestBreaks/x/y: pass -> fail, . TestHeals: fail -> pass, . TestVanishes/sub: pass -> absent",
 			". TestBreaks/x/y: pass -> fail, . TestHeals: fail -> pass, . TestVanishes/sub: pass -> absent",
-			". TestUnstable: pass -> fail; then [pass pass pass] -> [pass pass pass]", "",
+			". TestUnstable: pass -> fail; pass -> pass; pass -> pass; pass -> pass", "",
 		},
 		"all is expected": {
 			consumer{skip: "Unstable", expected: []change{breaks, heals, vanishes}},

@@ -71,64 +71,62 @@ func compare(ctx context.Context, work, source string, c consumer, ours *replace
 	if err != nil {
 		return nil, err
 	}
-	before, err := ours.test(ctx, dir, work, c, "-coverpkg="+ours.old)
+	before := func() (*testRun, error) { return ours.test(ctx, dir, work, c, "-coverpkg="+ours.old) }
+	after := func() (*testRun, error) { return ours.test(ctx, dir, work, c, "-overlay="+overlay) }
+	b, err := before()
 	if err != nil {
 		return nil, err
 	}
-	for pkg := range before.broken {
-		return nil, fmt.Errorf("%s doesn't compile as it is:\n%s", pkg, before.output(pkg))
+	for pkg := range b.broken {
+		return nil, fmt.Errorf("%s doesn't compile as it is:\n%s", pkg, b.output(pkg))
 	}
-	if before.reached == 0 {
+	if b.reached == 0 {
 		return nil, fmt.Errorf("no test reaches %s", ours.old)
 	}
-	after, err := ours.test(ctx, dir, work, c, "-overlay="+overlay)
+	a, err := after()
 	if err != nil {
 		return nil, err
 	}
-	r := &report{consumer: c, before: before, changes: differences(before, after)}
+	r := &report{consumer: c, before: b, changes: differences(b, a)}
 	for _, change := range r.changes {
-		r.outputs = append(r.outputs, after.output(change.test))
+		r.outputs = append(r.outputs, a.output(change.test))
 	}
-	if len(r.unexpected()) == 0 || len(after.broken) > 0 {
+	if len(r.unexpected()) == 0 || len(a.broken) > 0 {
 		return r, nil
 	}
+	return r, r.repeat(before, after)
+}
 
-	// Tests may depend on time and chance.
-	type outcome struct{ before, after []string }
-	outcomes := map[string]*outcome{}
-	for _, change := range r.changes {
-		outcomes[change.test] = &outcome{}
-	}
-	for range repetitions {
-		before, err := ours.test(ctx, dir, work, c, "-coverpkg="+ours.old)
-		if err != nil {
-			return nil, err
+// repeat runs the tests again, which may depend on time and chance. Changes that most
+// repetitions don't show become unstable.
+func (r *report) repeat(before, after func() (*testRun, error)) error {
+	var befores, afters [repetitions]*testRun
+	for i := range repetitions {
+		var err error
+		if befores[i], err = before(); err != nil {
+			return err
 		}
-		after, err := ours.test(ctx, dir, work, c, "-overlay="+overlay)
-		if err != nil {
-			return nil, err
-		}
-		for test, outcome := range outcomes {
-			outcome.before = append(outcome.before, before.result(test))
-			outcome.after = append(outcome.after, after.result(test))
+		if afters[i], err = after(); err != nil {
+			return err
 		}
 	}
-	stable := r.changes[:0]
-	for _, change := range r.changes {
-		o, differ := outcomes[change.test], 0
-		for i := range o.before {
-			if o.before[i] != o.after[i] {
+	r.changes = slices.DeleteFunc(r.changes, func(c change) bool {
+		differ := 0
+		seen := c.String()
+		for i := range repetitions {
+			again := change{test: c.test, before: befores[i].result(c.test), after: afters[i].result(c.test)}
+			if again.before != again.after {
 				differ++
 			}
+			seen += fmt.Sprintf("; %s -> %s", again.before, again.after)
 		}
 		if differ > repetitions/2 {
-			stable = append(stable, change)
-		} else {
-			r.unstable = append(r.unstable, fmt.Sprintf("%v; then %v -> %v", change, o.before, o.after))
+			return false
 		}
-	}
-	r.changes = stable
-	return r, nil
+		r.unstable = append(r.unstable, seen)
+		return true
+	})
+	return nil
 }
 
 // prepare adds a requirement of our module to the copy in dir, downloads what its tests
