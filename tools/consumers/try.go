@@ -111,19 +111,18 @@ func (r *report) repeat(before, after func() (*testRun, error)) error {
 		}
 	}
 	r.changes = slices.DeleteFunc(r.changes, func(c change) bool {
-		differ := 0
-		seen := c.String()
+		differ, seen := 0, []string{c.String()}
 		for i := range repetitions {
 			again := change{test: c.test, before: befores[i].result(c.test), after: afters[i].result(c.test)}
 			if again.before != again.after {
 				differ++
 			}
-			seen += fmt.Sprintf("; %s -> %s", again.before, again.after)
+			seen = append(seen, again.before+" -> "+again.after)
 		}
 		if differ > repetitions/2 {
 			return false
 		}
-		r.unstable = append(r.unstable, seen)
+		r.unstable = append(r.unstable, strings.Join(seen, "; "))
 		return true
 	})
 	return nil
