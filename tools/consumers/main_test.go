@@ -205,7 +205,7 @@ func TestCompare(t *testing.T) {
 		},
 		"it ends with the new package": {
 			consumer{},
-			head + "func TestV(t *testing.T) {\n\tif old.V() == 2 {\n\t\tpanic(2)\n\t}\n}\n",
+			strings.Replace(head, "(", "(\n\t\"os\"", 1) + "func TestV(t *testing.T) {\n\tif old.V() == 2 {\n\t\tos.Exit(1)\n\t}\n}\n",
 			". TestV: pass -> fail", ". TestV: pass -> fail", "", "",
 		},
 		"it doesn't compile": {
