@@ -173,6 +173,12 @@ pictures: ## simulate what the documents show in pictures, and draw them; some s
 mutate: ## remove each guard in turn: a test must fail; RUN=regexp selects guards
 	@go -C tools run ./mutate -run '$(RUN)' $(CURDIR)
 
+# Not part of `make test`: it downloads other people's modules, needs some gigabytes of disk
+# for them and for the cache of the go command, and runs their tests.
+.PHONY: consumers
+consumers: ## run tests of public modules with this package, and write docs/compatibility.md; RUN=regexp selects modules; 10 minutes
+	@go -C tools run ./consumers $(if $(RUN),-run '$(RUN)',-update $(CURDIR)/docs/compatibility.md) $(CURDIR)
+
 ##@ Lint
 
 .PHONY: lint
