@@ -78,7 +78,7 @@ func Explanation(refusal *oauth2.RetrieveError) string {
 	parsed, _ := Parse(refusal.Body, mediaType, false)
 	switch {
 	case parsed.Form && mediaType == "text/plain" && !strings.Contains(text, "=") && isSpeech(text):
-		return says + redact.Quote(text, maxWord)
+		return says + redact.Quote(strings.TrimSpace(text), maxWord)
 	case refusal.ErrorCode != "":
 		return parsed.Words(refusal)
 	}

@@ -66,7 +66,7 @@ func TestP9_Explanation(t *testing.T) {
 		{"unauthorized", "", jsonType, `{"error":"unauthorized","x":1}`, ""},
 		{"unauthorized", "wrong app", jsonType, `{"error":"unauthorized","error_description":"wrong app","message":"x"}`, "wrong app"},
 		{"", "", jsonType, `{"x":1}`, `it has "x"`},
-		{"", "", "text/plain", "The app may not use this scope.\n", `it says "The app may not use this scope.\n"`},
+		{"", "", "text/plain", "The app may not use this scope.\n", `it says "The app may not use this scope."`},
 		{"", "", "text/plain", "message=wrong+app", "it says message: wrong app"},
 		{"", "", "text/plain", strings.Repeat("x", 50), ""},
 		{"", "", "text/html", "<p>wrong app", ""},
