@@ -41,8 +41,8 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 		return r.conf.AuthStyle, false
 	}
 	if r.conf.Grant != nil && r.conf.ClientSecret == "" {
-		// There is nothing to authenticate with. A ClientID only says who asks, RFC 6749,
-		// Section 3.2.1. Another style would send the grant twice.
+		// Without a secret, no style authenticates the client. A ClientID only names it (RFC
+		// 6749, Section 3.2.1). Trying another style would send the grant twice.
 		return oauth2.AuthStyleInParams, false
 	}
 	if style, ok := r.styles.get(r.conf.TokenURL, r.conf.ClientID); ok {

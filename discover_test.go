@@ -665,7 +665,6 @@ func TestD6_ServerMetadataComplete(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before, *given)
 	before.TokenURL, before.Issuer = m.TokenEndpoint, m.Issuer
-
 	require.Equal(t, &before, completed)
 	_, err = m.Complete(nil)
 	require.ErrorContains(t, err, "the Config is nil")

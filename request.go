@@ -106,15 +106,12 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 // form returns the parameters of the request, without the client's credentials and those that
 // a Grant adds.
 func (r *tokenRequest) form() url.Values {
-	form := make(url.Values)
-	if r.conf.Grant == nil {
+	form := cloneValues(r.conf.EndpointParams)
+	if r.conf.Grant == nil && !form.Has("grant_type") {
 		form["grant_type"] = []string{"client_credentials"}
 	}
-	if len(r.conf.Scopes) > 0 {
+	if len(r.conf.Scopes) > 0 { // Then EndpointParams has no scope.
 		form["scope"] = []string{strings.Join(r.conf.Scopes, " ")}
-	}
-	for name, values := range r.conf.EndpointParams {
-		form[name] = slices.Clone(values)
 	}
 	return form
 }

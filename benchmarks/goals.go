@@ -68,8 +68,8 @@ func (r *results) goals() []goal {
 	goals := []goal{
 		{
 			"A small program, beyond one with upstream", fmt.Sprintf("%+.0f kB", float64(added)/1000), "350 kB", added <= 350_000,
-			"Nearly half of it is machine code, and as much are Go's tables about that code. The linker keeps the code for every field of `Config`, because it doesn't know which of them a program sets: " +
-				"a third is for stores, targets, DPoP and grants. The rest has no large part.",
+			"Nearly half of it is machine code. Go's tables about that code take almost as much. The linker doesn't know which fields of `Config` a program sets, so it keeps the code for all of them. " +
+				"A third of the code is for stores, targets, DPoP and grants. The rest has no large part.",
 		},
 		{
 			"Work when a program starts", fmt.Sprintf("%d bytes, %d allocations", own.bytes, own.allocs), "none", own.bytes == 0 && own.allocs == 0,

@@ -120,7 +120,7 @@ check() {
 }
 
 # The largest number of modules that go list -m all may print for a consumer of the core:
-# itself, the core, x/oauth2, testify, and one module that each of these two requires.
+# itself, the core, x/oauth2 with two modules that it requires, and testify with one.
 most_modules=7
 
 # consume NAME PACKAGE... builds and runs a program that imports these packages. The
