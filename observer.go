@@ -17,9 +17,9 @@ import (
 // are called with.
 //
 // Each call has its own goroutine, unless Inline is set, and the goroutine that does the work
-// waits until it returns. Two calls may run at the same time, and then they are in no particular order. No
-// lock of this package is held during a call, but oauth2 holds its lock while a TokenSource
-// asks for a token.
+// waits until it returns. Two calls may run at the same time, and then they are in no
+// particular order. No lock of this package is held during a call, but oauth2 holds its lock
+// while a TokenSource asks for a token.
 //
 // One rule holds for a function that misbehaves: whatever it does, nothing else changes.
 // If it panics, or ends its goroutine, everything goes on as if it had returned. If it

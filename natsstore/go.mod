@@ -1,6 +1,6 @@
 module github.com/seed-5bfa0880/clientcredentials/natsstore
 
-go 1.26.0
+go 1.25.0
 
 require (
 	github.com/nats-io/nats-server/v2 v2.11.3

@@ -14,15 +14,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/seed-5bfa0880/clientcredentials"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -61,7 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = io.WriteString(stdout, helpText)
 		return statusOK
 	case err == nil && f.version:
-		printVersion(stdout)
+		fmt.Fprintln(stdout, clientsettings.Version("ccproxy"))
 		return statusOK
 	case err == nil:
 		err = serve(ctx, f, stdout, stderr)
@@ -69,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return statusOK
 	}
-	fmt.Fprintf(stderr, "ccproxy: %s\n", oneLine(err))
+	fmt.Fprintf(stderr, "ccproxy: %s\n", redact.OneLine(err.Error()))
 	if isTemporary(err) {
 		return statusTemporary
 	}
@@ -90,11 +88,6 @@ func answered(err error) error {
 		return &temporary{err}
 	}
 	return err
-}
-
-// oneLine returns the text of err as one line that can't rewrite a terminal.
-func oneLine(err error) string {
-	return redact.Neutralise(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 }
 
 func parseFlags(args []string) (f flags, err error) {
@@ -124,14 +117,6 @@ func parseFlags(args []string) (f flags, err error) {
 		return f, errors.New("-drain and -watch must not be negative, and -max-requests must be at least 1")
 	}
 	return f, nil
-}
-
-func printVersion(out io.Writer) {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	fmt.Fprintf(out, "ccproxy %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // newLogger returns a logger for events.

@@ -196,7 +196,7 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 		case ctx.Err() != nil:
 			return
 		default:
-			text := redact.Clip(oneLine(err), 1000)
+			text := redact.Clip(redact.OneLine(err.Error()), 1000)
 			d.problem.Store(text)
 			d.logger.Error("the new settings can't be used, so the old ones stay in force", "error", text)
 			if isTemporary(err) {

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
 // code returns the Config that worked, as Go code.
@@ -21,7 +23,7 @@ func (e *examination) code() ([]byte, error) {
 		add("key, err := clientauth.KeyFile(%q)(ctx)\nif err != nil {\nreturn err\n}\n", s.DPoPKeyFile)
 	}
 	if s.CAFile != "" {
-		add("// Set HTTPClient to one that trusts the authorities in %s.\n", oneLine(s.CAFile))
+		add("// Set HTTPClient to one that trusts the authorities in %s.\n", redact.OneLine(s.CAFile))
 	}
 	add("conf := &clientcredentials.Config{\n")
 	if s.ClientID != "" {

@@ -155,5 +155,5 @@ func (k *cache) close(ctx context.Context) {
 
 // warn prints a warning.
 func (c *call) warn(format string, args ...any) {
-	fmt.Fprintf(c.stderr, "cctoken %s: warning: %s\n", c.name, oneLine(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(c.stderr, "cctoken %s: warning: %s\n", c.name, redact.OneLine(fmt.Sprintf(format, args...)))
 }

@@ -158,7 +158,7 @@ const (
 
 // say adds a line to the report.
 func (e *examination) say(l level, subject, format string, args ...any) {
-	fmt.Fprintf(e.out, "%-5s %-19s %s\n", l, subject, oneLine(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(e.out, "%-5s %-19s %s\n", l, subject, redact.OneLine(fmt.Sprintf(format, args...)))
 }
 
 // fail records a problem that must be fixed. It is reported at the end.

@@ -14,11 +14,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
-	"strings"
 	"syscall"
 
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
 )
 
@@ -75,7 +73,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdin io.R
 	if ctx.Err() != nil {
 		err = &failure{statusInterrupted, errors.New("interrupted")}
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", name, oneLine(err.Error()))
+	fmt.Fprintf(stderr, "%s: %s\n", name, redact.OneLine(err.Error()))
 	return statusOf(err)
 }
 
@@ -106,11 +104,7 @@ func printVersion(_ context.Context, c *call) error {
 	if err := c.parse(); err != nil {
 		return err
 	}
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
-	fmt.Fprintf(c.out, "cctoken %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(c.out, clientsettings.Version("cctoken"))
 	return nil
 }
 
@@ -135,9 +129,4 @@ func (o *output) Close() error {
 		o.err = closer.Close()
 	}
 	return o.err
-}
-
-// oneLine returns text as one line that can't rewrite a terminal.
-func oneLine(text string) string {
-	return redact.Neutralise(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }

@@ -1,6 +1,6 @@
 // Package clientsettings has the settings of a client as the commands of this project read
 // them: which there are, what they mean together, and the method of authentication that they
-// lead to.
+// lead to. It also has what each command says of its version.
 package clientsettings
 
 import (

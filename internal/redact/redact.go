@@ -201,6 +201,12 @@ func Neutralise(s string) string {
 	}, s)
 }
 
+// OneLine returns s as Neutralise does, but on one line: "; " stands for line ends.
+func OneLine(s string) string {
+	isEnd := func(r rune) bool { return r == '\n' || r == '\r' }
+	return Neutralise(strings.Join(strings.FieldsFunc(s, isEnd), "; "))
+}
+
 // IsControl reports whether r is a control character.
 func IsControl(r rune) bool { return unicode.IsControl(r) }
 

@@ -553,6 +553,7 @@ func TestNeutralise(t *testing.T) {
 	require.True(t, utf8.ValidString(text))
 	require.Equal(t, "abcd[2J]0;titleefghijklmno\nfake\n\tkept", strings.ReplaceAll(text, "\ufffd", ""))
 	require.Equal(t, 16, strings.Count(text, "\ufffd"))
+	require.Equal(t, "a\ufffd[2J; b; c\td", OneLine("\na\x1b[2J\r\nb\rc\td\n\n"))
 	for r := range unicode.MaxLatin1 {
 		require.Equal(t, r < ' ' || '\x7f' <= r && r < '\u00a0', IsControl(r), "%U", r)
 	}
