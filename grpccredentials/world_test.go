@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -97,9 +98,16 @@ type counts struct {
 
 func (w *world) requireCounts(t testing.TB, want counts) {
 	t.Helper()
+	w.awaitDropped(t, want.dropped)
 	w.api.mu.Lock()
 	defer w.api.mu.Unlock()
 	require.Equal(t, want, counts{w.auth.TokenRequests(), len(w.api.arrived), w.api.handled, int(w.dropped.Load())})
+}
+
+// awaitDropped waits for the Observer, for which nobody else waits on a busy machine.
+func (w *world) awaitDropped(t testing.TB, want int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return int(w.dropped.Load()) >= want }, time.Minute, time.Millisecond)
 }
 
 // interceptor returns an interceptor that runs f for each unary call. f makes the call by
