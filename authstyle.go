@@ -40,16 +40,18 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 	if r.conf.AuthStyle != oauth2.AuthStyleAutoDetect || r.conf.ClientAuth != nil {
 		return r.conf.AuthStyle, false
 	}
-	if r.conf.Grant != nil && r.conf.ClientSecret == "" {
-		// Without a secret, no style authenticates the client. A ClientID only names it (RFC
-		// 6749, Section 3.2.1). Trying another style would send the grant twice.
-		return oauth2.AuthStyleInParams, false
+	if r.conf.isPublic() {
+		return oauth2.AuthStyleInParams, false // Trying another style would send the grant twice.
 	}
 	if style, ok := r.styles.get(r.conf.TokenURL, r.conf.ClientID); ok {
 		return style, false
 	}
 	return oauth2.AuthStyleInHeader, true
 }
+
+// isPublic reports whether c has no secret to authenticate with, and needs none. A ClientID
+// only names the client then (RFC 6749, Section 3.2.1).
+func (c *Config) isPublic() bool { return c.Grant != nil && c.ClientAuth == nil && c.ClientSecret == "" }
 
 // rejectsAuthStyle reports whether err is an answer that a server may give to
 // credentials in a style that it doesn't accept. Some servers answer 403, 404, 422 or 500

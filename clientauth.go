@@ -75,7 +75,7 @@ type Attempt struct {
 
 	// SigningAlgorithms are those that the server's metadata lists for assertions
 	// (token_endpoint_auth_signing_alg_values_supported, RFC 8414, Section 2), if the
-	// Config comes from ServerMetadata.Config. Empty: unknown.
+	// Config comes from a ServerMetadata. Empty: unknown.
 	SigningAlgorithms []string
 
 	// Header and Form will be sent, and Authenticate adds to them. Form doesn't contain

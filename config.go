@@ -133,7 +133,7 @@ type Config struct {
 	// bearer tokens.
 	//
 	// The proofs are signed with the first algorithm of the key that the server's
-	// metadata lists, if the Config comes from ServerMetadata.Config.
+	// metadata lists, if the Config comes from a ServerMetadata.
 	DPoP crypto.Signer `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// Challenged says what to ask for instead when an API answers 401 or 403 and wants
@@ -180,7 +180,7 @@ type Config struct {
 	Strict bool `json:"-" yaml:"-" toml:"-" mapstructure:"-" kong:"-" ignored:"true"`
 
 	// listed are the algorithms of the server's metadata, by what they are for.
-	// ServerMetadata.Config sets them. Empty: unknown.
+	// ServerMetadata.Complete sets them. Empty: unknown.
 	listed struct{ assertion, dpop []string }
 
 	// styles holds a *authStyleCache. It is an atomic.Value because that may be copied

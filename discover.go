@@ -427,7 +427,7 @@ func isTemplate(address string) bool {
 	return strings.ContainsAny(address+decoded, "{}<>")
 }
 
-// Config returns a Config for a client of this server: what Complete makes of one with the
+// Config returns a Config for a client of this server. It calls Complete for a Config with the
 // client identifier and the strongest of the given methods that the server lists. The caller
 // sets the rest.
 //
@@ -472,14 +472,16 @@ func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config
 // method, or set Issuer of the copy to "".
 //
 // If the server lists the algorithms that it accepts for assertions and for DPoP proofs, the
-// copy and its copies use no others, except for an Algorithm that a method names.
+// result, and copies of it, use only those, except for an Algorithm that a method names.
 //
 // With neither ClientAuth nor AuthStyle, AuthStyle is oauth2.AuthStyleInHeader if the server
 // lists client_secret_basic or no methods (RFC 8414, Section 2), and oauth2.AuthStyleInParams
-// if it lists client_secret_post.
+// if it lists client_secret_post. A Config with a Grant and without a secret has nothing to
+// authenticate with, and keeps its AuthStyle.
 //
-// It is an error if the server has no token endpoint, or if an address in m is one that
-// Discover would have refused.
+// It is an error if conf has another Issuer, so that a secret can't go to the wrong server; if
+// the server has no token endpoint; or if an address in m is one that Discover would have
+// refused.
 func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
 	if _, err := m.check(); err != nil {
 		return nil, m.useless(err)
@@ -487,7 +489,16 @@ func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
 	if conf == nil {
 		return nil, errNilConfig
 	}
+	if conf.Issuer != "" {
+		if err := issuers.compare(m.Issuer, conf.Issuer); err != nil {
+			return nil, m.useless(err)
+		}
+	}
 	conf, _ = conf.privateCopy()
+	conf.Scopes, conf.Origins = slices.Clone(conf.Scopes), slices.Clone(conf.Origins)
+	if conf.EndpointParams != nil {
+		conf.EndpointParams = cloneValues(conf.EndpointParams)
+	}
 	conf.TokenURL, conf.Issuer = m.TokenEndpoint, m.Issuer
 	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
 	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)
@@ -495,7 +506,7 @@ func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
 	switch {
 	case certified && m.MTLSEndpointAliases.TokenEndpoint != "":
 		conf.TokenURL = m.MTLSEndpointAliases.TokenEndpoint
-	case conf.ClientAuth != nil, conf.AuthStyle != oauth2.AuthStyleAutoDetect:
+	case conf.ClientAuth != nil, conf.AuthStyle != oauth2.AuthStyleAutoDetect, conf.isPublic():
 	case slices.Contains(m.methods(), "client_secret_basic"):
 		conf.AuthStyle = oauth2.AuthStyleInHeader
 	case slices.Contains(m.methods(), "client_secret_post"):

@@ -668,4 +668,43 @@ func TestD6_ServerMetadataComplete(t *testing.T) {
 	require.Equal(t, &before, completed)
 	_, err = m.Complete(nil)
 	require.ErrorContains(t, err, "the Config is nil")
+
+	given = &Config{Scopes: []string{"a"}, Origins: []string{"https://a.example"}, EndpointParams: url.Values{"a": {"b"}}, Issuer: m.Issuer}
+	completed, err = m.Complete(given)
+	require.NoError(t, err)
+	completed.Scopes[0], completed.Origins[0], completed.EndpointParams["a"][0] = "x", "x", "x"
+	completed.EndpointParams.Set("x", "x")
+	require.Equal(t, []string{"a", "https://a.example", "b"}, slices.Concat(given.Scopes, given.Origins, given.EndpointParams["a"]))
+	require.Len(t, given.EndpointParams, 1)
+}
+
+// A secret is for the Issuer that the program names. Metadata of another server, whoever mixes
+// them up, doesn't lead it there.
+func TestD6_CompleteForAnotherIssuer(t *testing.T) {
+	for _, issuer := range []string{"https://evil.example", "https://issuer.example/", "https://issuer.example/tenant", "https://issuer.example."} {
+		m := &ServerMetadata{Issuer: issuer, TokenEndpoint: issuer + "/token"}
+		conf, err := m.Complete(&Config{ClientID: "id", ClientSecret: "secret", Issuer: "https://issuer.example"})
+		require.Nil(t, conf)
+		require.ErrorContains(t, err, "it is that of the issuer")
+		requireModest(t, err, "oauth2: ")
+	}
+}
+
+// A client without a secret is only named, whether or not its Config comes from metadata.
+func TestD6_CompleteWithGrantAlone(t *testing.T) {
+	for _, methods := range [][]string{nil, {"client_secret_basic"}, {"client_secret_post"}, {"none", "client_secret_basic"}} {
+		var sent *http.Request
+		client := &http.Client{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			require.NoError(t, r.ParseForm())
+			sent = r
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(`{"access_token":"t"}`))}, nil
+		})}
+		m := &ServerMetadata{Issuer: "https://issuer.example", TokenEndpoint: "https://issuer.example/token", TokenEndpointAuthMethodsSupported: methods}
+		conf, err := m.Complete(&Config{ClientID: "id", Grant: newGrant(), HTTPClient: client})
+		require.NoError(t, err)
+		_, err = conf.Token(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, sent.Header.Get("Authorization"))
+		require.Equal(t, "id", sent.PostForm.Get("client_id"))
+	}
 }

@@ -16,10 +16,10 @@ import (
 // Config.Observer. Functions that are nil are skipped. Package event has the types that they
 // are called with.
 //
-// Each call has its own goroutine, unless Inline is set, and the goroutine that does the work
-// waits until it returns. Two calls may run at the same time, and then they are in no
-// particular order. No lock of this package is held during a call, but oauth2 holds its lock
-// while a TokenSource asks for a token.
+// Each call has its own goroutine, and the goroutine that does the work waits until it
+// returns; see Inline for the exception. Two calls may run at the same time, and then they are
+// in no particular order. No lock of this package is held during a call, but oauth2 holds its
+// lock while a TokenSource asks for a token.
 //
 // One rule holds for a function that misbehaves: whatever it does, nothing else changes.
 // If it panics, or ends its goroutine, everything goes on as if it had returned. If it
@@ -78,8 +78,9 @@ type Observer struct {
 
 	// Inline: if a token comes from memory, TokenServed is called in the goroutine of the
 	// caller, which saves some microseconds for each request. Set it only if TokenServed
-	// then returns at once, like a counter: callers wait for it however long it takes, and
-	// it must not end its goroutine. SlogObserver and otelclientcredentials set it.
+	// then returns at once, like a counter. The rule above doesn't hold for these calls,
+	// except that a panic is dropped: TokenServed must not block, end its goroutine, or ask
+	// the Source for a token. SlogObserver and otelclientcredentials set it.
 	Inline bool
 }
 
@@ -117,7 +118,7 @@ func (o *Observer) tellServed(e event.TokenServed) {
 }
 
 // traceRefresh returns the context to request a token with, and the function to call at the
-// end; nil: none.
+// end, which may be nil.
 func (o *Observer) traceRefresh(ctx context.Context) (traced context.Context, ended func(error)) {
 	if o.TraceRefresh == nil {
 		return ctx, nil
@@ -150,8 +151,8 @@ func (s *Source) warnOfCleartext(observer *Observer, to cleartextTo, u *url.URL)
 }
 
 // JoinObservers returns an Observer that calls each of the given ones, in that order. It
-// skips those that are nil. A function that none of them has stays nil. Inline is set if it
-// is in all that have TokenServed.
+// skips those that are nil. A function that none of them has stays nil. Inline is set if every
+// Observer that has TokenServed sets it.
 func JoinObservers(observers ...*Observer) *Observer {
 	joined := Observer{Inline: true}
 	for _, o := range observers {

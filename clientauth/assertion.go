@@ -38,9 +38,9 @@ type PrivateKeyJWT struct {
 	// fit the key. Empty: the alg of the key if it is a JWK that has one, else RS256
 	// for RSA, PS256 for RSA-PSS, EdDSA for Ed25519, and the one of the curve for ECDSA.
 	//
-	// If it is empty, and the Config comes from ServerMetadata.Config, the server's
-	// metadata decides, too: the first algorithm of the key that it lists is used, and
-	// it is an error if it lists none. An Algorithm that is set is used in any case.
+	// If it is empty, and the Config comes from a ServerMetadata, the server's metadata
+	// decides, too: the first algorithm of the key that it lists is used, and it is an
+	// error if it lists none. An Algorithm that is set is used in any case.
 	Algorithm string
 
 	// KeyID is the kid in the assertion's header. It tells the server which public

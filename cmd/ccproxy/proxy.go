@@ -98,8 +98,22 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.URL = out // ReverseProxy sends a copy of r.
-	route.proxy.ServeHTTP(w, r)
+	route.proxy.ServeHTTP(responseWriter{w}, r)
+	removeForbidden(w.Header()) // What is left of it are the trailers.
 }
+
+// A responseWriter also keeps what is forbidden out of interim answers, such as 103 Early Hints,
+// which don't go through modifyResponse.
+type responseWriter struct{ http.ResponseWriter }
+
+func (w responseWriter) WriteHeader(status int) {
+	if status < 200 {
+		removeForbidden(w.Header())
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // keepBody reads a small body, so that the request can be sent again.
 func keepBody(w http.ResponseWriter, r *http.Request) error {
@@ -140,20 +154,40 @@ func rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	// A tunnel is for WebSocket only. Some clients offer to change to HTTP/2 with each request.
-	if upgrade := out.Header.Get("Upgrade"); upgrade != "" && !ascii.EqualFold(upgrade, "websocket") {
+	if !isUpgrade(out.Header) {
 		delete(out.Header, "Upgrade")
 		delete(out.Header, "Connection")
 	}
 }
 
-// modifyResponse removes what an upstream must not do at the proxy's address, where other
-// servers of this machine have their cookies, too, and lets redirects lead to the proxy.
-func (r *route) modifyResponse(resp *http.Response) error {
-	for name := range resp.Header {
-		if name == "Ccproxy-Error" || name == "Set-Cookie" || name == "Alt-Svc" || name == "Clear-Site-Data" || strings.HasPrefix(name, "Access-Control-") {
-			delete(resp.Header, name)
+// isUpgrade reports whether a request asks for a change to WebSocket, or an answer agrees to it.
+func isUpgrade(header http.Header) bool {
+	for option := range strings.SplitSeq(strings.Join(header["Connection"], ","), ",") {
+		if ascii.EqualFold(textproto.TrimString(option), "upgrade") {
+			return ascii.EqualFold(header.Get("Upgrade"), "websocket")
 		}
 	}
+	return false
+}
+
+// removeForbidden removes what an upstream must not do at the proxy's address, where other
+// servers of this machine have their cookies, too.
+func removeForbidden(header http.Header) {
+	for name := range header {
+		switch field := strings.TrimPrefix(name, http.TrailerPrefix); {
+		case field == "Ccproxy-Error", field == "Set-Cookie", field == "Alt-Svc", field == "Clear-Site-Data", strings.HasPrefix(field, "Access-Control-"):
+			delete(header, name)
+		}
+	}
+}
+
+// modifyResponse removes what is forbidden, and lets redirects lead to the proxy.
+func (r *route) modifyResponse(resp *http.Response) error {
+	if resp.StatusCode == http.StatusSwitchingProtocols && !(isUpgrade(resp.Request.Header) && isUpgrade(resp.Header)) {
+		// ReverseProxy wouldn't close the connection.
+		return errors.New("the upstream changes to a protocol that nobody has asked for")
+	}
+	removeForbidden(resp.Header)
 	for _, name := range []string{"Location", "Content-Location"} {
 		if location := resp.Header.Get(name); location != "" {
 			resp.Header.Set(name, r.incoming(location, resp.Request.URL))
@@ -190,7 +224,7 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	http.Error(w, "ccproxy: "+fmt.Sprintf(format, args...), status)
 }
 
-// bodyBuffers are those of all routes.
+// bodyBuffers is shared by all routes.
 var bodyBuffers buffers
 
 // buffers are the buffers with which bodies are copied.

@@ -353,11 +353,14 @@ func TestX9_Streams(t *testing.T) {
 			}
 		case "/v1/trailers":
 			rw.Header().Set("Link", "<x>")
+			forbidden(rw.Header(), "")
 			rw.WriteHeader(http.StatusEarlyHints)
-			rw.Header().Set("Trailer", "Checksum")
+			forbidden(rw.Header(), "")
+			rw.Header().Set("Trailer", "Checksum, Set-Cookie")
 			fmt.Fprint(rw, "body")
 			rw.Header().Set("Checksum", "abc")
 			rw.Header().Set(http.TrailerPrefix+"Late", "def")
+			forbidden(rw.Header(), http.TrailerPrefix)
 		case "/v1/socket":
 			conn, buffered, err := http.NewResponseController(rw).Hijack()
 			if err != nil {
@@ -408,14 +411,18 @@ func TestX9_Streams(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("trailers and interim answers", func(t *testing.T) {
-		var hints []int
+		var hints []textproto.MIMEHeader
 		req := w.request("GET", "/api/trailers", "")
 		a := w.do(req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
-			Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints = append(hints, code); return nil },
+			Got1xxResponse: func(_ int, header textproto.MIMEHeader) error { hints = append(hints, header); return nil },
 		})))
-		assert.Equal(t, []int{103}, hints)
+		assert.Equal(t, []textproto.MIMEHeader{{"Link": {"<x>"}}}, hints)
 		assert.Equal(t, "abc", a.Trailer.Get("Checksum"))
 		assert.Equal(t, "def", a.Trailer.Get("Late"))
+		for name := range forbidden(http.Header{}, "") {
+			assert.NotContains(t, a.Header, name)
+			assert.Empty(t, a.Trailer[name])
+		}
 	})
 	t.Run("WebSocket", func(t *testing.T) {
 		w.Auth.RevokeAll() // The request is sent again, too.
@@ -433,6 +440,52 @@ func TestX9_Streams(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "echo hello\n", string(line))
 	})
+}
+
+// forbidden sets the fields that an upstream must not send to a program.
+func forbidden(header http.Header, prefix string) http.Header {
+	for _, name := range []string{"Ccproxy-Error", "Set-Cookie", "Alt-Svc", "Clear-Site-Data", "Access-Control-Allow-Origin"} {
+		header.Set(prefix+name, "x")
+	}
+	return header
+}
+
+// An upstream that changes to a protocol that nobody has asked for is refused, and its connection
+// is closed.
+func TestX9_UninvitedUpgrade(t *testing.T) {
+	for name, answer := range map[string]string{
+		"WebSocket":        "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"another protocol": "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+		"no protocol":      "\r\n",
+		"no Connection":    "Upgrade: websocket\r\n\r\n",
+	} {
+		for asked, fields := range map[string]string{"not asked": "", "asked": "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+			if name == "WebSocket" && asked == "asked" {
+				continue // TestX9_Streams has this.
+			}
+			t.Run(name+" "+asked, func(t *testing.T) {
+				closed := make(chan error, 1)
+				w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
+					conn, _, err := http.NewResponseController(rw).Hijack()
+					if err == nil {
+						defer conn.Close()
+						fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\n"+answer)
+						_, err = conn.Read(make([]byte, 1))
+					}
+					closed <- err
+				}, nil)
+				conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(w.proxy, "http://"))
+				require.NoError(t, err)
+				defer conn.Close()
+				fmt.Fprintf(conn, "GET /api/socket HTTP/1.1\r\nHost: %s\r\n%s\r\n", conn.RemoteAddr(), fields)
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				require.NoError(t, err)
+				resp.Body.Close()
+				assert.Equal(t, http.StatusBadGateway, resp.StatusCode)
+				require.ErrorIs(t, <-closed, io.EOF)
+			})
+		}
+	}
 }
 
 // TestX12_Drain checks that requests under way are answered after the end, but not forever.

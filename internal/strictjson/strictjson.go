@@ -30,8 +30,8 @@ func IsObject(data []byte) bool {
 // more than once is returned more than once.
 //
 // The caller makes sure that object is valid JSON. Members returns nothing for any other
-// value than an object. It doesn't use a json.Decoder, which takes longer than all else that
-// is done with a token response, because it checks each value once more.
+// value than an object. It doesn't use a json.Decoder: that checks each value again, and would
+// take most of the time that a token response costs.
 func Members(object []byte) iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {
 		rest, isObject := bytes.CutPrefix(trim(object), []byte("{"))
@@ -90,8 +90,8 @@ func unquote(quoted []byte) string {
 	return text
 }
 
-// Value returns what encoding/json stores in a variable of type any for a value, which is valid
-// JSON. A number that float64 can't hold is nil, as it is there.
+// Value decodes a valid JSON value as encoding/json does into a variable of type any. A number
+// that float64 can't hold is nil, as it is there.
 func Value(value json.RawMessage) any {
 	switch c := value[0]; {
 	case c == '"':

@@ -18,7 +18,7 @@ type Compact struct {
 func (r *Response) Compact(body []byte) Compact {
 	if at := bytes.Index(body, []byte(r.AccessToken)); at >= 0 {
 		c := Compact{string(slices.Concat(body[:at], body[at+len(r.AccessToken):])), r.Form}
-		if reflect.DeepEqual(c.Response(r.AccessToken), r) { // Otherwise it was cut out of something else.
+		if reflect.DeepEqual(c.Response(r.AccessToken).Raw, r.Raw) { // Otherwise it was cut out of something else.
 			return c
 		}
 	}
@@ -33,8 +33,8 @@ func (c Compact) Response(token string) *Response {
 	return r
 }
 
-// Share makes token the access token of r, and keeps its text once. It is what r has already,
-// or what was cut out.
+// Share makes token the access token of r, and keeps its text once. token must be the access
+// token that r has, or the one that Compact has cut out.
 func (r *Response) Share(token string) {
 	switch raw := r.Raw.(type) {
 	case map[string]any:

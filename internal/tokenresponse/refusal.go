@@ -74,11 +74,11 @@ func Explanation(refusal *oauth2.RetrieveError) string {
 	if refusal.ErrorDescription != "" || refusal.Response == nil {
 		return refusal.ErrorDescription
 	}
-	mediaType, text := MediaType(refusal.Response), string(refusal.Body)
+	mediaType, text := MediaType(refusal.Response), strings.TrimSpace(string(refusal.Body))
 	parsed, _ := Parse(refusal.Body, mediaType, false)
 	switch {
 	case parsed.Form && mediaType == "text/plain" && !strings.Contains(text, "=") && isSpeech(text):
-		return says + redact.Quote(strings.TrimSpace(text), maxWord)
+		return says + redact.Quote(text, maxWord)
 	case refusal.ErrorCode != "":
 		return parsed.Words(refusal)
 	}

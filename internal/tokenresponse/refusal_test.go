@@ -71,6 +71,8 @@ func TestP9_Explanation(t *testing.T) {
 		{"", "", "text/plain", strings.Repeat("x", 50), ""},
 		{"", "", "text/html", "<p>wrong app", ""},
 		{"", "", "", "", ""},
+		{"", "", "text/plain", "", ""},
+		{"", "", "text/plain", " \r\n\t", ""},
 	} {
 		refusal := &oauth2.RetrieveError{
 			ErrorCode: test.code, ErrorDescription: test.description, Body: []byte(test.body),

@@ -137,6 +137,7 @@ func (r *Response) parseJSON(body []byte, strict bool) error {
 	r.Raw = raw
 
 	exact := make([]string, 0, 8)             // the known names that appear
+	var repeated []string                     // those that appear again
 	var variants map[string][]json.RawMessage // by known name: values under the same name in another letter case
 	var faults []error
 	for name, value := range strictjson.Members(body) {
@@ -151,8 +152,10 @@ func (r *Response) parseJSON(body []byte, strict bool) error {
 			}
 			variants[lower] = append(variants[lower], value)
 			continue
+		case slices.Contains(repeated, name):
+			continue
 		case slices.Contains(exact, name):
-			faults = append(faults, duplicate(name))
+			repeated, faults = append(repeated, name), append(faults, duplicate(name))
 			continue
 		}
 		exact = append(exact, name)

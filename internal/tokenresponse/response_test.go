@@ -172,6 +172,8 @@ func TestP3a_MemberNames(t *testing.T) {
 		{jsonType, `null`, "no token", ""},
 		{jsonType, `{"access_token":"a","\u0061ccess_token":"a"}`, twice, ""},
 		{jsonType, `{"access_token":"a","access_token":null}`, twice, ""},
+		{jsonType, `{"access_token":"a"` + strings.Repeat(`,"access_token":"b"`, 1000) + `}`, twice, ""},
+		{jsonType, `{"access_token":"a"` + strings.Repeat(`,"expires_in":1,"error":1`, 1000) + `}`, "error is not a string\nexpires_in appears more than once\nerror appears more than once", ""},
 
 		// The long s and the Kelvin sign are s and k to a reader that ignores case.
 		{jsonType, `{"access_token":"a","acce\u017f\u017f_token":"b"}`, "a", ""},
@@ -190,6 +192,15 @@ func TestP3a_MemberNames(t *testing.T) {
 		rows = append(rows, row{jsonType, `{"access_token":"a","` + name + `":"1","` + name + `":"2"}`, name + " appears more than once", ""})
 	}
 	checkRows(t, rows)
+}
+
+// A program may send a refresh_token, which belongs to the Response then, too.
+func TestCompactWithRefreshToken(t *testing.T) {
+	body := []byte(`{"access_token":"cAnAry","x":1}`)
+	r, err := Parse(body, jsonType, false)
+	require.NoError(t, err)
+	r.RefreshToken = "of the program"
+	require.Equal(t, Compact{`{"access_token":"","x":1}`, false}, r.Compact(body))
 }
 
 func TestP3a_Form(t *testing.T) {
