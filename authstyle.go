@@ -51,7 +51,9 @@ func (r *tokenRequest) firstStyle() (style oauth2.AuthStyle, probing bool) {
 
 // isPublic reports whether c has no secret to authenticate with, and needs none. A ClientID
 // only names the client then (RFC 6749, Section 3.2.1).
-func (c *Config) isPublic() bool { return c.Grant != nil && c.ClientAuth == nil && c.ClientSecret == "" }
+func (c *Config) isPublic() bool {
+	return c.Grant != nil && c.ClientAuth == nil && c.ClientSecret == ""
+}
 
 // rejectsAuthStyle reports whether err is an answer that a server may give to
 // credentials in a style that it doesn't accept. Some servers answer 403, 404, 422 or 500
