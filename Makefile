@@ -17,6 +17,8 @@ TEST_SUPPORT := /internal/(hostile|leakcheck|svg|testkit)$$
 FUZZTIME ?= 60s
 # A test that hangs prints its goroutines before CI gives up.
 TIMEOUT  := 10m
+# Tests of the core that take long, and don't depend on the platform or on a library's version.
+LONG := Simulation|TestFleetFigures|TestFootprint
 
 # $(call find,NAME) finds our own files of that name.
 find = find . \( -name .git -o -name bin -o -name node_modules -o -name testdata \) -prune \
@@ -71,7 +73,7 @@ test-newest: ## go test in the libraries with the newest versions of what they r
 		modfile=$$(tools/newest.sh $$module)
 		echo "[$$module] go test -modfile $${modfile#$(CURDIR)/} -timeout $(TIMEOUT) ."
 		(cd $$module && go test -modfile $$modfile -timeout $(TIMEOUT) \
-			-skip 'Simulation|TestFleetFigures|TestFootprint' .)
+			-skip '$(LONG)' .)
 	done
 
 .PHONY: test-upstream
@@ -101,7 +103,7 @@ test-platforms: setup ## build and vet the core for other platforms; test it und
 	GOOS=js GOARCH=wasm go test -short -skip '^TestCanary$$' -timeout $(TIMEOUT) \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
 	echo "[.] GODEBUG=fips140=only go test"
-	GODEBUG=fips140=only go test -timeout $(TIMEOUT) . ./clientauth ./clientcredentialstest/...
+	GODEBUG=fips140=only go test -timeout $(TIMEOUT) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
 test-fuzz: ## run each fuzz target for 3 seconds, to see that it works
