@@ -113,13 +113,13 @@ type MTLSEndpointAliases struct {
 //
 //   - its issuer is the same, character by character (RFC 8414, Section 3.3),
 //   - it has a token endpoint,
-//   - the addresses of its token endpoints are https URLs without fragment and user name,
+//   - the address of its token endpoint is an https URL without fragment and user name,
 //     except that http is accepted for this host if the issuer is http,
-//   - issuer, token_endpoint, token_endpoint_auth_methods_supported and
-//     mtls_endpoint_aliases have the right types, and none of them appears twice.
+//   - issuer, token_endpoint and token_endpoint_auth_methods_supported have the right types,
+//     and none of them appears twice.
 //
 // The other fields of ServerMetadata stay zero if their members have another type, appear
-// twice, or are addresses that break the rule for token endpoints. Members are recognised
+// twice, or are addresses that break the rule for the token endpoint. Members are recognised
 // by their exact names. Signed metadata (RFC 8414, Section 2.1) is ignored.
 //
 // The error says what was wrong with each location. IsTemporary reports whether one of them
@@ -358,30 +358,31 @@ func fetchMetadata(ctx context.Context, client *http.Client, location string, by
 // parseMetadata reads the metadata of issuer from a JSON object.
 func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	m := new(ServerMetadata)
-	err := strictjson.Unmarshal(body, m, "issuer", "token_endpoint", "token_endpoint_auth_methods_supported", "mtls_endpoint_aliases")
+	err := strictjson.Unmarshal(body, m, "issuer", "token_endpoint", "token_endpoint_auth_methods_supported")
 	if err != nil {
 		return nil, err
 	}
-	noEndpoint := m.TokenEndpoint == "" && m.MTLSEndpointAliases.TokenEndpoint == ""
-	if noEndpoint && m.Issuer == "" { // Some servers answer every request with some JSON.
+	hasEndpoint := func() bool { return m.TokenEndpoint != "" || m.MTLSEndpointAliases.TokenEndpoint != "" }
+	if m.Issuer == "" && !hasEndpoint() { // Some servers answer every request with some JSON.
 		return nil, errors.New("it has no issuer and no token_endpoint")
 	}
 	if err := issuers.compare(m.Issuer, issuer); err != nil {
 		return nil, err
 	}
-	if noEndpoint {
-		return nil, errors.New("it has no token_endpoint")
-	}
-	parsed, err := m.check()
+	parsed, err := issuers.parse(m.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range []*string{&m.JWKSURI, &m.RevocationEndpoint, &m.IntrospectionEndpoint} {
+	for _, address := range []*string{&m.MTLSEndpointAliases.TokenEndpoint, &m.JWKSURI, &m.RevocationEndpoint, &m.IntrospectionEndpoint} {
 		if checkEndpoint(*address, parsed) != nil {
 			*address = ""
 		}
 	}
-	return m, nil
+	if !hasEndpoint() {
+		return nil, errors.New("it has no token_endpoint")
+	}
+	_, err = m.check()
+	return m, err
 }
 
 // check reports what is wrong with the issuer, which it returns, or with an address that

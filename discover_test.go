@@ -292,9 +292,7 @@ func TestD3_WhatIsUsedIsStrict(t *testing.T) {
 	outcomes := []outcome{
 		{"repeated issuer", with(`"issuer":"ISSUER"`), "issuer appears more than once"},
 		{"repeated token endpoint", with(`"\u0074oken_endpoint":"https://evil.example"`), "token_endpoint appears more than once"},
-		{"repeated alias", with(`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`), "mtls_endpoint_aliases: token_endpoint appears more than once"},
-		{"alias of another type", with(`"mtls_endpoint_aliases":["` + long + `"]`), "mtls_endpoint_aliases is not a JSON object"},
-		{"alias on http", with(`"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`), "token_endpoint in mtls_endpoint_aliases is not https"},
+		{"nothing but an alias on http", says200(`{"issuer":"ISSUER","mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}}`), "it has no token_endpoint"},
 		{"methods of another type", with(`"token_endpoint_auth_methods_supported":"` + long + `"`), "token_endpoint_auth_methods_supported is not a list of strings"},
 		{"issuer of another type", says200(`{"issuer":["ISSUER"],"token_endpoint":"ISSUER/token"}`), "issuer is not a string"},
 	}
@@ -330,7 +328,9 @@ func TestD3_WhatIsNotUsed(t *testing.T) {
 	members = append(members, `"tls_client_certificate_bound_access_tokens":"true"`, `"tls_client_certificate_bound_access_tokens":1`,
 		`"tls_client_certificate_bound_access_tokens":true,"tls_client_certificate_bound_access_tokens":true`,
 		`"Token_Endpoint":"https://evil.example","ISSUE\u0052":"x"`, `"userinfo_endpoint":5,"userinfo_endpoint":"http://a.example"`,
-		`"mtls_endpoint_aliases":{"revocation_endpoint":"http://a.example","jwks_uri":1}`, `"mtls_endpoint_aliases":null`, `"token_endpoint_auth_methods_supported":null`)
+		`"mtls_endpoint_aliases":{"revocation_endpoint":"http://a.example","jwks_uri":1}`, `"mtls_endpoint_aliases":null`,
+		`"mtls_endpoint_aliases":[]`, `"mtls_endpoint_aliases":""`, `"mtls_endpoint_aliases":{"token_endpoint":"http://a.example"}`, `"mtls_endpoint_aliases":{"token_endpoint":5}`,
+		`"mtls_endpoint_aliases":{"token_endpoint":"https://a.example","token_endpoint":"https://b.example"}`, `"token_endpoint_auth_methods_supported":null`)
 	for _, wrong := range members {
 		m, err := parseMetadata([]byte(`{"issuer":"https://a.example","token_endpoint":"https://a.example/token",`+wrong+"}"), "https://a.example")
 		require.NoError(t, err, wrong)

@@ -127,6 +127,8 @@ func (s *Source) AdoptNonce(resp *http.Response) bool {
 	if s == nil || resp == nil || resp.Request == nil || resp.Request.URL == nil {
 		return false
 	}
-	target, nonces := origin.Of(resp.Request.URL), &s.root().rarely().nonces
-	return nonces.Adopt(target, resp.Header, nonces.Get(target)) && dpop.AsksForNonce(resp)
+	// Another request may have brought the same nonce in the meantime. This one is sent again if
+	// it hasn't used the nonce.
+	used := dpop.NonceIn(resp.Request.Header)
+	return s.root().rarely().nonces.Adopt(origin.Of(resp.Request.URL), resp.Header, used) && dpop.AsksForNonce(resp)
 }

@@ -331,13 +331,15 @@ func TestAuthorize(t *testing.T) {
 		resp.Body.Close()
 		return resp
 	}
-	resp := send()
+	resp, another := send(), send()
 	require.True(t, s.AdoptNonce(resp))
-	require.False(t, s.AdoptNonce(resp), "it has been adopted already")
+	require.True(t, s.AdoptNonce(another), "it was sent before the nonce came")
 	resp = send()
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	require.False(t, s.AdoptNonce(resp))
-	require.Equal(t, []string{"token: yes", "api: use_dpop_nonce", "api: yes"}, w.take())
+	require.Equal(t, []string{"token: yes", "api: use_dpop_nonce", "api: use_dpop_nonce", "api: yes"}, w.take())
+	resp.StatusCode, resp.Header = http.StatusUnauthorized, another.Header
+	require.False(t, s.AdoptNonce(resp), "it has used that nonce")
 
 	require.False(t, s.AdoptNonce(nil))
 	require.False(t, s.AdoptNonce(&http.Response{Header: resp.Header}))

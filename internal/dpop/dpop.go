@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -118,7 +119,7 @@ func targetURL(u *url.URL, host string) string {
 // canonicalHost returns a host in the form in which net/http sends it, in lower case, and
 // without the scheme's default port.
 func canonicalHost(scheme, host string) string {
-	if !isASCII(host) {
+	if !isASCII(host) || strings.Contains(host, "%") { // After the per cent sign, the zone of an IPv6 address.
 		host = asSent(host)
 	}
 	host = ascii.Lower(host)
@@ -141,8 +142,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// asSent returns what net/http makes of an internationalised host: Punycode, RFC 5891. It
-// has no function for that, so this lets it write a request.
+// asSent returns what net/http makes of an internationalised host, Punycode (RFC 5891), or of
+// an IPv6 address with a zone. It has no function for that, so this lets it write a request.
 func asSent(host string) string {
 	var wire bytes.Buffer
 	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: host, Path: "/"}, Header: http.Header{"User-Agent": nil}}
@@ -195,6 +196,14 @@ func (n *Nonces) Adopt(server origin.Origin, header http.Header, used string) bo
 	}
 	n.of[server] = nonce
 	return true
+}
+
+// NonceIn returns the nonce in the proof that a request was sent with; empty: none.
+func NonceIn(header http.Header) string {
+	payload, _ := jws.UnverifiedPayload(header.Get(Header))
+	var proof claims
+	_ = json.Unmarshal(payload, &proof) // We have made it.
+	return proof.Nonce
 }
 
 // isNonce reports whether s is a nonce by the grammar of RFC 9449, Section 8.1.

@@ -25,6 +25,9 @@ func TestTargetURL(t *testing.T) {
 		{"https://127.0.0.1:8443/x", "Virtual.example", "https://virtual.example/x"},
 		{"https://api.example:/x", "", "https://api.example/x"},
 		{"https://[::1]:8443/x", "", "https://[::1]:8443/x"},
+		{"http://[fe80::1%25eth0]:8080/x", "", "http://[fe80::1]:8080/x"},
+		{"https://[FE80::1%25en0]:443/", "", "https://[fe80::1]/"},
+		{"https://127.0.0.1/", "[fe80::1%eth0]", "https://[fe80::1]/"},
 		// R8: as net/http sends these hosts, not as Unicode folds them.
 		{"https://ap\u0130.example/", "", "https://xn--ap-fpa.example/"},
 		{"https://B\u00fccher.example:8443/", "", "https://xn--bcher-kva.example:8443/"},

@@ -24,8 +24,8 @@ type Claims struct {
 // and 3.1.
 const Characters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
-// payloadOf returns the JSON with the claims of a JWT.
-func payloadOf(token string) ([]byte, error) {
+// UnverifiedPayload returns the JSON with the claims of a JWT without looking at its signature.
+func UnverifiedPayload(token string) ([]byte, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil, errors.New("it is not a JWT, which has three parts with dots between them")
@@ -42,7 +42,7 @@ func payloadOf(token string) ([]byte, error) {
 // the name of the same subject. The signature and the header, which change with the key, don't
 // matter. The order of claims and the white space in their values do.
 func UnverifiedIdentity(token string) (string, error) {
-	payload, err := payloadOf(token)
+	payload, err := UnverifiedPayload(token)
 	if err != nil {
 		return "", err
 	}
@@ -69,7 +69,7 @@ func AppendText(b []byte, text string) []byte {
 // that passes the JWT on, and must know how long it can. A claim of the wrong kind is an
 // error, and so is a text that isn't a JWT. Errors quote nothing of it.
 func UnverifiedClaims(token string) (Claims, error) {
-	payload, err := payloadOf(token)
+	payload, err := UnverifiedPayload(token)
 	if err != nil {
 		return Claims{}, err
 	}
