@@ -61,16 +61,14 @@ func (c *Config) isPublic() bool {
 // it is about load or about what was asked for, a second request would only double the
 // failure and expose the secret once more.
 func (r *tokenRequest) rejectsAuthStyle(err error) bool {
-	var (
-		refusal *oauth2.RetrieveError
-		silent  *tokenresponse.RefusalError
-	)
+	var silent *tokenresponse.RefusalError
+	refusal := refusalOf(err)
 	switch {
 	case r.about(err) == tokenresponse.AboutRequest:
 		return false
 	case errors.As(err, &silent):
 		return true
-	case !errors.As(err, &refusal):
+	case refusal == nil:
 		return false
 	}
 	switch refusal.Response.StatusCode {
@@ -87,14 +85,12 @@ func (r *tokenRequest) rejectsAuthStyle(err error) bool {
 
 // about returns what the refusal that err stands for speaks of.
 func (r *tokenRequest) about(err error) tokenresponse.About {
-	var (
-		refusal *oauth2.RetrieveError
-		silent  *tokenresponse.RefusalError
-	)
+	var silent *tokenresponse.RefusalError
+	refusal := refusalOf(err)
 	switch {
 	case errors.As(err, &silent):
 		return tokenresponse.AboutOf("", silent.Said, r.clientID)
-	case !errors.As(err, &refusal):
+	case refusal == nil:
 		return tokenresponse.AboutNothing
 	}
 	if r.conf.Grant != nil && refusal.ErrorCode == "invalid_grant" {
@@ -115,8 +111,8 @@ func (r *tokenRequest) saysMore(err, other error) bool {
 }
 
 func hasCode(err error) bool {
-	var refusal *oauth2.RetrieveError
-	return errors.As(err, &refusal) && refusal.ErrorCode != ""
+	refusal := refusalOf(err)
+	return refusal != nil && refusal.ErrorCode != ""
 }
 
 // maxAuthStyles bounds an authStyleCache. A Config is used with one token

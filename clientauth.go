@@ -140,7 +140,6 @@ func (c *Config) checkClientAuth() error {
 // authenticate returns an attempt with the client's credentials: those of the ClientAuth, or
 // id and secret in the given style.
 func (r *tokenRequest) authenticate(ctx context.Context, style oauth2.AuthStyle) (*Attempt, error) {
-	ctx = withoutTarget(ctx)
 	attempt := r.newAttempt()
 	if r.conf.Grant != nil {
 		if err := r.authorize(ctx, attempt); err != nil {
@@ -173,7 +172,7 @@ func (r *tokenRequest) identifyClient(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	id, err := auth.ClientID(withoutTarget(ctx))
+	id, err := auth.ClientID(ctx)
 	if err == nil && id == "" {
 		err = errors.New("the client identifier is empty")
 	}
@@ -201,7 +200,7 @@ func (r *tokenRequest) newAttempt() *Attempt {
 // credential (RFC 6749, Section 5.2). Some servers, such as Ory Hydra, answer
 // invalid_request to an assertion whose key they don't know.
 func mayRefuseCredential(err error) bool {
-	var refusal *oauth2.RetrieveError
-	return errors.As(err, &refusal) && (refusal.ErrorCode == "invalid_client" ||
+	refusal := refusalOf(err)
+	return refusal != nil && (refusal.ErrorCode == "invalid_client" ||
 		refusal.ErrorCode == "invalid_request" || refusal.Response.StatusCode == http.StatusUnauthorized)
 }

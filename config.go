@@ -203,8 +203,11 @@ func (c *Config) Token(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := timeout(ctx, request.conf.Retry.TotalTimeout, "the token request")
+	ctx, cancel := timeout(withoutTarget(ctx), request.conf.Retry.TotalTimeout, "the token request")
 	defer cancel()
+	if ctx.Err() != nil {
+		return nil, request.explain(ctx, context.Cause(ctx))
+	}
 	response, err := bounded.Do(ctx, func(ctx context.Context) (*tokenResponse, error) {
 		return request.do(ctx, func() bool { return true })
 	})

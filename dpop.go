@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/oauth2"
-
 	"github.com/seed-5bfa0880/clientcredentials/internal/dpop"
 	"github.com/seed-5bfa0880/clientcredentials/internal/origin"
 )
@@ -39,8 +37,8 @@ func (r *tokenRequest) adoptNonce(header http.Header) {
 // wantsNonce reports whether err is an answer that asks for another proof, with the nonce
 // that came with the answer.
 func (r *tokenRequest) wantsNonce(err error) bool {
-	var refusal *oauth2.RetrieveError
-	return r.attempts.newNonce && errors.As(err, &refusal) && dpop.IsNonceError(refusal.ErrorCode)
+	refusal := refusalOf(err)
+	return r.attempts.newNonce && refusal != nil && dpop.IsNonceError(refusal.ErrorCode)
 }
 
 // proofNonces returns the nonces of s, or nil if it needs none.

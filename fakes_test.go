@@ -258,10 +258,11 @@ func serveRaw(t *testing.T, answer string) *Config {
 // redirecting is a network of hosts. Each answers a path like
 // "/https://b.example/https://c.example/" with a redirect to its first part.
 type redirecting struct {
-	mu      sync.Mutex
-	hops    []string // host and Authorization of each request
-	noChain bool     // leave resp.Request nil
-	trace   []*http.Request
+	mu    sync.Mutex
+	hops  []string // host and Authorization of each request
+	trace []*http.Request
+
+	answered func(*http.Request) *http.Request // what resp.Request is; nil: the request
 }
 
 func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -274,8 +275,8 @@ func (r *redirecting) RoundTrip(req *http.Request) (*http.Response, error) {
 	r.hops = append(r.hops, hop)
 	r.trace = append(r.trace, req)
 	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: req}
-	if r.noChain {
-		resp.Request = nil
+	if r.answered != nil {
+		resp.Request = r.answered(req)
 	}
 	if next := strings.TrimPrefix(req.URL.Path, "/"); next != "" {
 		resp.StatusCode = 307

@@ -112,10 +112,12 @@ type obeyedNote struct {
 // sealed. Therefore the seal also covers when they were written, by the clock of the
 // replica that did so, and old ones don't count:
 //
-//   - A record doesn't count if its token has expired by then, if it is older than the token
-//     that the replica has or had, or if it is older than the drop of a token.
-//   - A note doesn't count if its cooldown is over by then, or if it is older than the
-//     token that the replica has or had. It holds once, then the server is asked.
+//   - A record doesn't count if its token has expired by then, if it is the one with a token
+//     that was dropped, or if it is older by more than this than the token that the replica
+//     has or had, or than the drop of a token.
+//   - A note doesn't count if its cooldown is over by then, or if it is older by more than
+//     this than the token that the replica has or had. It holds once, then the server is
+//     asked.
 //   - If an API rejects two tokens from the store, one after the other, the server is asked.
 const maxClockSkew = 10 * time.Minute
 
@@ -134,14 +136,14 @@ func (m *fleetMemory) spend(shared *sharedVersion) {
 
 // distrust notes that c was dropped, so that nothing older takes its place.
 func (m *fleetMemory) distrust(c *cachedToken, now time.Time) {
-	m.least = latest(m.least, c.issued.Add(1), now.Add(-maxClockSkew))
+	m.least = latest(m.least, c.issued.Add(-maxClockSkew), now.Add(-maxClockSkew))
 }
 
 // obey returns how long this replica is to obey a note that says to pause for that long.
 // 0: not anymore.
 func (m *fleetMemory) obey(written time.Time, pause time.Duration, newest, now time.Time) time.Duration {
 	switch {
-	case written.Before(newest), written.Before(m.note.written):
+	case written.Before(newest.Add(-maxClockSkew)), written.Before(m.note.written):
 		return 0
 	case written.After(m.note.written):
 		left := written.Add(pause + maxClockSkew).Sub(now)
@@ -173,13 +175,14 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.generation = s.generation
+	now := time.Now()
 	var p past
 	var invalidation *storeCall
 	if rare := s.rare.Load(); rare != nil {
 		p.spent = slices.Clone(rare.fleet.spent)
 		p.refused = rare.cooldown.failures > 0
 		p.least, p.asks = rare.fleet.least, rare.fleet.asks
-		p.rejected = rare.rejections.isRecent(time.Now())
+		p.rejected = rare.rejections.isRecent(now)
 		invalidation, rare.fleet.invalidation = rare.fleet.invalidation, nil
 		if invalidation != nil && invalidation.HasEnded() {
 			invalidation = nil // If it has failed, spent keeps the version from being used again.
@@ -189,7 +192,7 @@ func (s *Source) recall(f *flight) (past, *storeCall) {
 		// A token that the store gave right after a rejection is suspect if it needs to be
 		// replaced already.
 		p.asks = p.asks || p.rejected && c.fromStore && !s.rarely().rejections.final
-		p.until = c.sent.Time().Add(c.dead)
+		p.until = now.Add(c.dead - c.age(now)) // Also after the machine was suspended.
 		p.least = latest(p.least, c.issued.Add(-maxClockSkew))
 		if c.shared != nil {
 			p.spent = append(p.spent, c.shared.version)
@@ -446,9 +449,9 @@ func (s *sharing) fetchWithLease(ctx context.Context) (*tokenResponse, error) {
 func (s *sharing) abort(ctx context.Context, failure error) {
 	var note []byte
 	var cooldown time.Duration
-	var refusal *oauth2.RetrieveError
+	refusal := refusalOf(failure)
 	var authentication *authError // It may wrap the refusal of another server.
-	if errors.As(failure, &refusal) && IsTemporary(failure) && !errors.As(failure, &authentication) {
+	if refusal != nil && IsTemporary(failure) && !errors.As(failure, &authentication) {
 		cooldown = max(retryAfter(failure, time.Now()), cooldownDelay(1, mathrand.Float64()))
 		if !s.refused {
 			cooldown = min(cooldown, maxSharedCooldown)

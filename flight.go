@@ -115,7 +115,7 @@ func (s *Source) takeOff(ctx context.Context, now time.Time, usable bool) error 
 	f.wanted.Store(!usable) // Before it can fail.
 	s.flight = f
 	s.flying.Store(true)
-	ctx, cancel := timeout(context.WithValue(s.ctx, flightKey{s}, s), request.conf.Retry.TotalTimeout, "the token request")
+	ctx, cancel := timeout(context.WithValue(withoutTarget(s.ctx), flightKey{s}, s), request.conf.Retry.TotalTimeout, "the token request")
 	s.fly(ctx, cancel, f)
 	return nil
 }
@@ -144,11 +144,16 @@ func (s *Source) fly(ctx context.Context, cancel context.CancelFunc, f *flight) 
 }
 
 // announce tells the Observer that f starts. The Observer may choose another context for
-// the token request.
+// the token request, which ends with ctx all the same.
 func (s *Source) announce(ctx context.Context, f *flight) {
 	defer close(f.announced)
 	observer := f.request.conf.observer()
 	f.ctx, f.traced = observer.traceRefresh(ctx)
+	if f.ctx != ctx {
+		var cancel context.CancelFunc
+		f.ctx, cancel = timeout(f.ctx, f.request.conf.Retry.TotalTimeout, "the token request")
+		context.AfterFunc(ctx, cancel)
+	}
 	bounded.Tell(observer.RefreshStarted, event.RefreshStarted{Target: s.targetID(), Background: f.background})
 	s.warnOfCleartext(observer, toTokenEndpoint, f.request.endpoint)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -189,6 +190,40 @@ func TestF18_PanicInTheTokenRequest(t *testing.T) {
 	}
 }
 
+// What a program supplies may return a *oauth2.RetrieveError of its own making.
+func TestF18_RefusalWithoutResponse(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"with a code": &oauth2.RetrieveError{ErrorCode: "invalid_client"},
+		"temporary":   &oauth2.RetrieveError{ErrorCode: "temporarily_unavailable"},
+		"empty":       &oauth2.RetrieveError{}, // Its Error panics.
+		"nil":         (*oauth2.RetrieveError)(nil),
+	} {
+		for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleAutoDetect, oauth2.AuthStyleInHeader} {
+			for of, change := range map[string]func(conf *Config, err error){
+				"ClientAuth":   func(conf *Config, err error) { conf.ClientAuth = &scriptedAuth{err: err} },
+				"Grant":        func(conf *Config, err error) { conf.Grant = &scriptedGrant{grantType: bearerType, err: err} },
+				"RoundTripper": func(conf *Config, err error) { conf.HTTPClient = failingClient(err) },
+			} {
+				t.Run(name+" of a "+of, func(t *testing.T) {
+					bubble(t, time.Hour, func(t *testing.T, w *world) {
+						w.conf.AuthStyle = style
+						change(w.conf, fmt.Errorf("of the program: %w", refusal))
+						s := w.conf.Source(w.ctx)
+						for _, call := range []tokenFunc{s.Token, func() (*oauth2.Token, error) { return w.conf.Token(w.ctx) }} {
+							require.ErrorContains(t, errorFrom(t, call), "oauth2: ")
+						}
+						require.Error(t, s.Status().LastError)
+					})
+				})
+			}
+		}
+	}
+}
+
+func failingClient(err error) *http.Client {
+	return &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, err })}
+}
+
 func TestH4_DoneContextRequestsNothing(t *testing.T) {
 	bubble(t, time.Hour, func(t *testing.T, w *world) {
 		done, cancel := context.WithCancel(t.Context())
@@ -196,6 +231,10 @@ func TestH4_DoneContextRequestsNothing(t *testing.T) {
 		s := w.conf.Source(w.ctx)
 		_, err := s.TokenContext(done)
 		require.ErrorIs(t, err, context.Canceled)
+		auth, client := new(scriptedAuth), failingClient(io.EOF)
+		_, err = (&Config{TokenURL: worldAPI, ClientAuth: auth, HTTPClient: client}).Token(done)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, auth.calls)
 		for _, client := range w.clients() {
 			body := &closeCounter{Reader: strings.NewReader("x")}
 			req, err := http.NewRequestWithContext(done, "POST", worldAPI, body)

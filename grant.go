@@ -61,7 +61,7 @@ func (r *tokenRequest) identifySubject(ctx context.Context) error {
 	}
 	ctx, cancel := timeout(ctx, r.conf.Retry.AttemptTimeout, "the grant")
 	defer cancel()
-	return r.authorize(withoutTarget(ctx), r.newAttempt())
+	return r.authorize(ctx, r.newAttempt())
 }
 
 // authorize adds the Grant's parameters to attempt, and notes whose token it asks for.
@@ -143,9 +143,8 @@ func (r *tokenRequest) blamed(err error) (ids credentialIDs) {
 	if mayRefuseCredential(err) {
 		ids.client = r.attempts.credentials.client
 	}
-	var refusal *oauth2.RetrieveError
 	// RFC 8693, Section 2.2.2, has invalid_request where others have invalid_grant.
-	if errors.As(err, &refusal) && (refusal.ErrorCode == "invalid_grant" || refusal.ErrorCode == "invalid_request") {
+	if refusal := refusalOf(err); refusal != nil && (refusal.ErrorCode == "invalid_grant" || refusal.ErrorCode == "invalid_request") {
 		ids.grant = r.attempts.credentials.grant
 	}
 	return ids

@@ -49,8 +49,8 @@ type Observer struct {
 	RefreshFailed func(event.RefreshFailed)
 
 	// TraceRefresh: a token is about to be requested. It is called before
-	// RefreshStarted. The request goes on with the context that it returns, so that a
-	// span in that context is the parent of the spans of Config.HTTPClient. The function
+	// RefreshStarted. The request goes on with the values of the context that it returns, so
+	// that a span in there is the parent of the spans of Config.HTTPClient. The function
 	// that it returns, unless that is nil, is called at the end with nil or with the
 	// reason why there is no token.
 	TraceRefresh func(context.Context) (context.Context, func(error))

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -701,6 +702,25 @@ func TestObserverInline(t *testing.T) {
 			require.False(t, <-inline, "without Inline")
 		})
 	}
+}
+
+// A token request ends in time, also if the Observer's context doesn't.
+func TestF19_DetachedContextOfTheObserver(t *testing.T) {
+	bubble(t, time.Hour, func(t *testing.T, w *world) {
+		w.conf.Retry.TotalTimeout = time.Second
+		w.conf.Observer = &Observer{TraceRefresh: func(ctx context.Context) (context.Context, func(error)) {
+			return context.WithoutCancel(ctx), nil
+		}}
+		for _, retryAfter := range []time.Duration{0, 3 * time.Second} {
+			w.auth.SetFault(&clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {strconv.Itoa(int(retryAfter / time.Second))}}})
+			start := time.Now()
+			errorFrom(t, w.conf.Source(w.ctx))
+			require.LessOrEqual(t, time.Since(start), time.Second+50*time.Millisecond)
+			requests := w.auth.TokenRequests()
+			time.Sleep(time.Hour)
+			require.Equal(t, requests, w.auth.TokenRequests())
+		}
+	})
 }
 
 func TestTraceRefresh(t *testing.T) {

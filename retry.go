@@ -172,9 +172,18 @@ func (r *tokenRequest) pause(ctx context.Context, err error, attempt int) (time.
 
 // isAnswer reports whether err is an answer of the token endpoint.
 func isAnswer(err error) bool {
-	var refusal *oauth2.RetrieveError
 	var fault *ResponseError
-	return errors.As(err, &refusal) || errors.As(err, &fault)
+	return refusalOf(err) != nil || errors.As(err, &fault)
+}
+
+// refusalOf returns the refusal of a token endpoint that err stands for, or nil. One without a
+// Response isn't of this package: a RoundTripper or a ClientAuth has made it.
+func refusalOf(err error) *oauth2.RetrieveError {
+	var refusal *oauth2.RetrieveError
+	if errors.As(err, &refusal) && refusal != nil && refusal.Response != nil {
+		return refusal
+	}
+	return nil
 }
 
 // IsTemporary reports whether the failure that err stands for may pass by itself, so that
@@ -187,8 +196,8 @@ func isAnswer(err error) bool {
 func IsTemporary(err error) bool {
 	var refusal *oauth2.RetrieveError
 	if errors.As(err, &refusal) {
-		// Without a Response it isn't an error of this package.
-		return refusal.Response != nil && tokenresponse.IsTemporary(refusal.Response.StatusCode, refusal.ErrorCode)
+		refusal = refusalOf(err)
+		return refusal != nil && tokenresponse.IsTemporary(refusal.Response.StatusCode, refusal.ErrorCode)
 	}
 	var (
 		network net.Error // A *url.Error is one, and so is context.DeadlineExceeded.
@@ -258,8 +267,8 @@ func isMisconfigured(err error) bool {
 // retryAfter returns how long the server asks to wait in the answer that err stands for,
 // RFC 9110, Section 10.2.3. 0: it doesn't ask.
 func retryAfter(err error, now time.Time) time.Duration {
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) {
+	refusal := refusalOf(err)
+	if refusal == nil {
 		return 0
 	}
 	header := refusal.Response.Header

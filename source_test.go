@@ -221,12 +221,38 @@ func TestF26_PausesSurviveASuspend(t *testing.T) {
 	require.True(t, r.isRecent(now))
 	r.last = r.last.MoveWallClock(time.Minute)
 	require.False(t, r.isRecent(now))
+	conf, _ := answeringConfig(t, `{"access_token":"t","expires_in":3600}`)
+	s := conf.Source(t.Context())
+	tokenFrom(t, s)
+	awake := s.current.Load()
+	asleep := &cachedToken{receivedToken: awake.receivedToken}
+	asleep.sent = awake.sent.MoveWallClock(time.Hour)
+	s.current.Store(asleep)
+	past, _ := s.recall(new(flight))
+	require.False(t, past.until.After(time.Now()), "a token in the store that is still valid outlives it")
 	b := &breaker{failures: storeFailuresFree, resume: clock.In(now, time.Minute)}
 	_, ok := b.admit(now)
 	require.False(t, ok)
 	b.resume = b.resume.MoveWallClock(time.Minute)
 	_, ok = b.admit(now)
 	require.True(t, ok)
+}
+
+// The clocks of replicas may be some minutes apart. Then what another replica writes after this
+// one has dropped a token, or failed, may seem older than the token.
+func TestS09_S12_ClocksApart(t *testing.T) {
+	now := time.Now()
+	for _, skew := range []time.Duration{0, time.Second, 4 * time.Minute, 9 * time.Minute, -time.Second, -4 * time.Minute, -9 * time.Minute} {
+		token := &cachedToken{}
+		token.issued = now.Add(-time.Minute + max(skew, 0))
+		written := now.Add(min(skew, 0))
+		var m fleetMemory
+		m.distrust(token, now)
+		require.False(t, (&tokenResponse{issued: written}).isOld(m.least), skew)
+		require.True(t, (&tokenResponse{issued: written.Add(-20 * time.Minute)}).isOld(m.least), skew)
+		require.Equal(t, 30*time.Second, m.obey(written, 30*time.Second, token.issued, now), skew)
+		require.Zero(t, m.obey(written.Add(-time.Second), 30*time.Second, token.issued, now), "it is older than the last one")
+	}
 }
 
 func TestR10_OriginsAreCopied(t *testing.T) {

@@ -17,8 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/oauth2"
-
 	"github.com/seed-5bfa0880/clientcredentials/internal/tlsalert"
 	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
@@ -80,8 +78,8 @@ func targetIn(ctx context.Context) (key string, found bool) {
 	return "", false
 }
 
-// withoutTarget returns ctx for what a token request calls: another Source in there must not
-// obey the target that this request has obeyed.
+// withoutTarget returns ctx for a token request: what it calls, such as a ClientAuth or an
+// HTTPClient, may have a Source of its own, which must not obey the same target.
 func withoutTarget(ctx context.Context) context.Context {
 	if key, _ := targetIn(ctx); key != "" {
 		return WithTarget(ctx, Target{})
@@ -348,8 +346,8 @@ func (r *tokenRequest) concernsClient(err error) bool {
 	if errors.As(err, &authentication) || tlsalert.Is(err) {
 		return true
 	}
-	var refusal *oauth2.RetrieveError
-	if !errors.As(err, &refusal) || refusal.Response == nil {
+	refusal := refusalOf(err)
+	if refusal == nil {
 		return false
 	}
 	switch refusal.Response.StatusCode {

@@ -174,6 +174,41 @@ func sender(t *testing.T, client *http.Client) func(target Target) error {
 	}
 }
 
+// A target is for one Source. The token request may go through the client of another one, or
+// need a token for a key in a KMS.
+func TestT1_NotForOtherSources(t *testing.T) {
+	target := Target{Scopes: []string{"admin"}}
+	for name, request := range map[string]func(ctx context.Context, conf *Config) error{
+		"Token": func(ctx context.Context, conf *Config) error {
+			_, err := conf.Token(WithTarget(ctx, target))
+			return err
+		},
+		"Source": func(ctx context.Context, conf *Config) error {
+			_, err := conf.Source(WithTarget(ctx, target)).Token()
+			return err
+		},
+		"caller": func(ctx context.Context, conf *Config) error {
+			_, err := conf.Source(ctx).TokenContext(WithTarget(ctx, target))
+			return err
+		},
+	} {
+		endpoint := newTokenEndpoint(reply{body: `{"access_token":"a","expires_in":3600}`})
+		gateway, conf, signer := endpoint.config(), endpoint.config(), endpoint.config()
+		gateway.Scopes, conf.Scopes, signer.Scopes = []string{"gateway"}, []string{"read"}, []string{"sign"}
+		conf.HTTPClient = gateway.Client(context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: endpoint}))
+		conf.ClientAuth = &scriptedAuth{during: func(ctx context.Context) {
+			_, err := signer.Source(t.Context()).TokenContext(ctx)
+			require.NoError(t, err)
+		}}
+		require.NoError(t, request(t.Context(), conf), name)
+		var scopes []string
+		for _, r := range endpoint.received() {
+			scopes = append(scopes, r.form.Get("scope"))
+		}
+		require.Equal(t, []string{"sign", "gateway", "admin"}, scopes, name)
+	}
+}
+
 func TestT1_For(t *testing.T) {
 	server := new(speller)
 	conf := server.config()

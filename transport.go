@@ -355,7 +355,8 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error
 	case resp.Body == nil && resp.ContentLength > 0 && req.Method != http.MethodHead:
 		return nil, fmt.Errorf("oauth2: the RoundTripper %T returned an answer of %d bytes without a body", base, resp.ContentLength)
 	}
-	if resp.Body != nil && resp.Header != nil && resp.Request != nil {
+	follows := origin.Follows(resp.Request, req)
+	if resp.Body != nil && resp.Header != nil && follows {
 		return resp, nil
 	}
 	filled := *resp // A fake may return the same answer to several goroutines.
@@ -365,7 +366,7 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, error
 	if resp.Header == nil {
 		filled.Header = make(http.Header)
 	}
-	if resp.Request == nil {
+	if !follows {
 		filled.Request = req // The rule for redirects needs it to find the way back.
 	}
 	return &filled, nil

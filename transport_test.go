@@ -233,12 +233,20 @@ func TestR1_TokenStaysOnItsOrigin(t *testing.T) {
 		{"R2 downgrade and back", []string{a, "http://a.example", a}, []string{a, "http://a.example"}, []bool{true, false, false}},
 		{"upgrade", []string{"http://a.example", a}, nil, []bool{true, false}},
 		{"upgrade permitted", []string{"http://a.example", a}, []string{"http://a.example", a}, []bool{true, true}},
+		{"R5 there and on", []string{a, c, c, c}, nil, []bool{true, false, false, false}},
 		{"R7 there and back", []string{a, b, a, a}, nil, []bool{true, false, false, false}},
 	} {
-		for _, noChain := range []bool{false, true} { // R5
+		for r5, answered := range map[string]func(*http.Request) *http.Request{
+			"the request": nil,
+			"none":        func(*http.Request) *http.Request { return nil },
+			"its own":     func(req *http.Request) *http.Request { return &http.Request{Method: req.Method, URL: req.URL} },
+			"another redirect": func(req *http.Request) *http.Request {
+				return &http.Request{URL: req.URL, Response: &http.Response{Request: &http.Request{URL: req.URL}}}
+			},
+		} {
 			for _, kind := range kinds {
-				name := fmt.Sprintf("%s/%s/R5=%v", test.name, kind, noChain)
-				network := &redirecting{noChain: noChain}
+				name := fmt.Sprintf("%s/%s/R5: %s", test.name, kind, r5)
+				network := &redirecting{answered: answered}
 				conf, _ := answeringConfig(t, `{"access_token":"t"}`)
 				conf.Origins = test.origins
 				refused := make(chan event.OriginRefused, len(test.chain)) // On a busy machine nobody waits for the Observer.

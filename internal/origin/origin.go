@@ -138,6 +138,24 @@ func (p *Policy) Permit(req *http.Request) (bool, error) {
 	return true, nil
 }
 
+// Follows reports whether sent, the request that a RoundTripper says it has answered, is req or
+// leads back to what req is a redirect of. A RoundTripper that makes a request of its own may
+// forget that, and then Permit would take a later redirect for the request of a caller.
+func Follows(sent, req *http.Request) bool {
+	for range maxHops {
+		switch {
+		case sent == nil:
+			return false
+		case sent.Response == req.Response:
+			return true
+		case sent.Response == nil:
+			return false
+		}
+		sent = sent.Response.Request
+	}
+	return false
+}
+
 func (p *Policy) lists(o Origin) bool {
 	if p == nil {
 		return false
