@@ -11,9 +11,16 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
-// maxEarly is how long before its expiry a token is replaced at most. That is long enough
-// for the token request, and for a server whose clock is fast.
-const maxEarly = 5 * time.Minute
+const (
+	// maxEarly is how long before its expiry a token is replaced at most. That is long enough
+	// for the token request, and for a server whose clock is fast.
+	maxEarly = 5 * time.Minute
+
+	// maxLife is how long a token is kept at most. No platform issues tokens for longer: those
+	// of Azure's managed identities live for a day. A later exp is a mistake, such as one in
+	// milliseconds, and the token would be used long after its end.
+	maxLife = 24 * time.Hour
+)
 
 // A token is what a platform has issued.
 type token struct {
@@ -33,7 +40,12 @@ func newToken(text string, now time.Time) *token {
 	}
 	// A token that has expired is used all the same, but not kept: maybe it is the clock
 	// of this machine that is wrong, and the server decides.
-	left := claims.Expiry.Sub(now)
+	left := min(claims.Expiry.Sub(now), maxLife)
+	if !claims.Issued.IsZero() {
+		// That is its whole life by the platform's clock. The clock of this machine may be
+		// behind, and then the token seems to have more left.
+		left = min(left, claims.Expiry.Sub(claims.Issued))
+	}
 	t.once = claims.ID != ""
 	t.valid = clock.In(now, left)
 	t.fresh = clock.In(now, left-min(left/5, maxEarly))

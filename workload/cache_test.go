@@ -74,7 +74,7 @@ func TestW7_HowLongATokenIsKept(t *testing.T) {
 		"expired":           {fakePlatform{life: -time.Minute}, []step{{0, 1}, {0, 2}}},
 		"just expired":      {fakePlatform{life: time.Nanosecond}, []step{{0, 1}, {0, 2}}},
 		"exp of 1970":       {fakePlatform{life: -50 * 365 * 24 * time.Hour}, []step{{0, 1}, {0, 2}}},
-		"exp of 9999":       {fakePlatform{life: 290 * 365 * 24 * time.Hour}, []step{{0, 1}, {24 * time.Hour, 1}}},
+		"exp of 9999":       {fakePlatform{life: 290 * 365 * 24 * time.Hour}, []step{{0, 1}, {23*time.Hour + 54*time.Minute, 1}, {23*time.Hour + 55*time.Minute, 2}}},
 		"jti":               {fakePlatform{life: time.Hour, once: true}, []step{{0, 1}, {0, 2}, {time.Minute, 3}}},
 		"jti, without exp":  {fakePlatform{once: true}, []step{{0, 1}, {0, 2}}},
 		"jti, long expired": {fakePlatform{once: true, life: -time.Hour}, []step{{0, 1}, {0, 2}}},
@@ -93,6 +93,28 @@ func TestW7_HowLongATokenIsKept(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The clock of this machine may be wrong, and so may exp.
+func TestW7_LifeOfAToken(t *testing.T) {
+	now := time.Unix(time.Now().Unix(), 0)
+	in := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	for _, test := range []struct {
+		claims map[string]any
+		life   time.Duration // 0: it isn't kept
+	}{
+		{map[string]any{"exp": in(90 * time.Minute)}, 90 * time.Minute},
+		{map[string]any{"exp": in(90 * time.Minute), "iat": in(30 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(90 * time.Minute), "nbf": in(30 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(90 * time.Minute), "iat": in(30 * time.Minute), "nbf": in(80 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(30 * time.Minute), "iat": in(-30 * time.Minute)}, 30 * time.Minute},
+		{map[string]any{"exp": in(30 * time.Minute), "iat": in(time.Hour)}, 0},
+		{map[string]any{"exp": in(23 * time.Hour)}, 23 * time.Hour},
+		{map[string]any{"exp": in(25 * time.Hour)}, 24 * time.Hour},
+		{map[string]any{"exp": in(time.Hour) * 1000, "iat": in(0)}, 24 * time.Hour},
+	} {
+		require.Equal(t, test.life, max(0, newToken(jwt(test.claims), now).valid.Left(now)), test.claims)
 	}
 }
 

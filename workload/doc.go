@@ -40,6 +40,11 @@
 // expires. There is at most one request at a time, and each caller waits for it no longer than
 // its context allows.
 //
+// The life of a token ends with its exp. But it is never longer than from iat to exp, or from
+// nbf to exp if there is no iat, counted from when the token arrived. So a token isn't used
+// long after its end if the clock of this machine is behind. No token is kept for more than
+// 24 hours.
+//
 // Two kinds of tokens aren't kept: those without an expiry, and those with a jti. A server may
 // accept a jti only once (RFC 7523, Section 3), so each token request gets a token of its own.
 // The tokens of GitHub Actions and Azure Pipelines have one.
