@@ -11,9 +11,26 @@ import (
 	"github.com/seed-5bfa0880/clientcredentials/internal/jws"
 )
 
-// maxEarly is how long before its expiry a token is replaced at most. That is long enough
-// for the token request, and for a server whose clock is fast.
-const maxEarly = 5 * time.Minute
+const (
+	// maxEarly is how long before its expiry a token is replaced at most. That is long enough
+	// for the token request, and for a server whose clock is fast.
+	maxEarly = 5 * time.Minute
+
+	// maxLife is how long a token is kept at most. No platform issues tokens for longer: those
+	// of Azure's managed identities live for a day. A later exp is a mistake, such as one in
+	// milliseconds, and the token would be used long after its end.
+	maxLife = 24 * time.Hour
+
+	// patience is how long after the start of a request callers wait for it while they could
+	// still use the token that is kept. They never wait for more than half of that token's
+	// remaining life, or half of their own remaining time.
+	patience = time.Second
+
+	// cooldown is the pause after a request that has failed, while the token that is kept can
+	// still be used. It doesn't start small and double as that of a Source does: send has
+	// repeated the request already.
+	cooldown = 10 * time.Second
+)
 
 // A token is what a platform has issued.
 type token struct {
@@ -33,20 +50,45 @@ func newToken(text string, now time.Time) *token {
 	}
 	// A token that has expired is used all the same, but not kept: maybe it is the clock
 	// of this machine that is wrong, and the server decides.
-	left := claims.Expiry.Sub(now)
+	left := min(claims.Expiry.Sub(now), maxLife)
+	if !claims.Issued.IsZero() {
+		// That is its whole life by the platform's clock. The clock of this machine may be
+		// behind, and then the token seems to have more left.
+		left = min(left, claims.Expiry.Sub(claims.Issued))
+	}
 	t.once = claims.ID != ""
 	t.valid = clock.In(now, left)
 	t.fresh = clock.In(now, left-min(left/5, maxEarly))
 	return t
 }
 
+// usable reports whether a caller may have t, which may be nil, although it isn't new. It
+// requires the mu of the cache.
+func (t *token) usable(now time.Time) bool {
+	return t != nil && !t.isSpent() && !t.valid.Passed(now)
+}
+
+// isSpent reports whether the only caller that may have t has got it. It requires the mu of
+// the cache.
+func (t *token) isSpent() bool { return t.once && t.taken }
+
+// take returns the text of t for a caller. It requires the mu of the cache.
+func (t *token) take() string {
+	t.taken = true
+	return t.text
+}
+
 // A cache keeps the token of a platform while it is fresh, and asks for another one when it
 // isn't. The rules:
 //
-//   - There is at most one request at a time, and all callers wait for it. Each leaves when
-//     its own context ends. When the last one has left, the request is cancelled.
-//   - No error is kept. If the platform fails while the old token is still valid, the
-//     old one is used.
+//   - There is at most one request at a time. No caller's context reaches it. It has a limit
+//     of its own.
+//   - While the old token is valid, callers wait only a moment for the new one, and not at all
+//     if the last request failed. Then they use the old one, and the request goes on without
+//     them. After a failure there is a pause before the next request.
+//   - Callers without a valid token wait for the request. Each leaves when its own context
+//     ends. When the last one has left, the request is cancelled. For these callers no error
+//     is kept, and there is no pause.
 //   - A token with a jti goes to one caller only. A server may remember the jti, and refuse
 //     the token as a replay when it sees it again (RFC 7523, Section 3, item 7).
 type cache struct {
@@ -54,58 +96,76 @@ type cache struct {
 	limit    time.Duration // for one request, with its retries
 	fetch    func(context.Context) (string, error)
 
-	mu     sync.Mutex // protects what follows; not held while anybody waits
-	kept   *token     // nil: none
-	flight *flight    // nil: no request is under way
+	mu      sync.Mutex     // protects what follows; not held while anybody waits
+	kept    *token         // nil: none
+	flight  *flight        // nil: no request is under way
+	failing bool           // the last request has failed
+	pause   clock.Deadline // after that; no request before its end while kept is usable
 }
 
 // A flight is a request to the platform that callers wait for.
 type flight struct {
 	call    *bounded.Call[*token]
+	started time.Time
 	stop    context.CancelFunc
-	waiting int // callers; protected by the mu of the cache
+	waiting int // callers without a usable token; protected by the mu of the cache
 }
 
 // get returns a token. It is a clientauth.SecretSource.
 func (c *cache) get(ctx context.Context) (string, error) {
 	for ctx.Err() == nil {
-		text, f := c.use(ctx)
+		text, f, limit := c.board(ctx, time.Now())
 		if f == nil {
 			return text, nil
 		}
-		t, err := f.call.Wait(ctx)
-		text, ok := c.leave(f, t)
+		t, err := f.wait(ctx, limit)
+		text, ok := c.leave(f, t, limit)
 		switch {
 		case ok:
 			return text, nil
-		case err != nil:
+		case err != nil && limit == 0:
 			return "", fmt.Errorf("cannot get a token from %s: %w", c.platform, err)
 		}
-		// Another caller has taken the token. Ask for one more.
+		// Another caller has taken the token, or the machine slept. Ask for one more.
 	}
 	return "", fmt.Errorf("cannot get a token from %s: %w", c.platform, context.Cause(ctx))
 }
 
-// use returns the token that is kept, if it is fresh. Otherwise it returns the flight to
-// wait for, and starts one if there is none.
-func (c *cache) use(ctx context.Context) (string, *flight) {
+// board returns the token to use, or the flight to wait for. It starts a flight if one is due.
+// limit is how long to wait if the token that is kept will do after that; 0: to the end.
+func (c *cache) board(ctx context.Context, now time.Time) (text string, f *flight, limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept != nil && !c.kept.fresh.Passed(time.Now()) && c.kept.take() {
-		return c.kept.text, nil
+	usable := c.kept.usable(now)
+	if usable && !c.kept.fresh.Passed(now) {
+		return c.kept.take(), nil, 0
 	}
-	if c.flight == nil {
-		c.flight = c.start(ctx)
+	if c.flight == nil && (!usable || c.pause.Passed(now)) {
+		c.flight = c.start(now)
+	}
+	if usable {
+		if c.failing {
+			return c.kept.take(), nil, 0
+		}
+		limit = min(patience-now.Sub(c.flight.started), c.kept.valid.Left(now)/2)
+		if deadline, ok := ctx.Deadline(); ok {
+			limit = min(limit, deadline.Sub(now)/2)
+		}
+		if limit <= 0 {
+			return c.kept.take(), nil, 0
+		}
+		return "", c.flight, limit
 	}
 	c.flight.waiting++
-	return "", c.flight
+	return "", c.flight, 0
 }
 
 // start starts a flight. It requires c.mu.
-func (c *cache) start(ctx context.Context) *flight {
-	f := new(flight)
-	ctx, f.stop = context.WithTimeoutCause(context.WithoutCancel(ctx), c.limit,
+func (c *cache) start(now time.Time) *flight {
+	f := &flight{started: now}
+	ctx, stop := context.WithTimeoutCause(context.Background(), c.limit,
 		fmt.Errorf("it took longer than %v: %w", c.limit, context.DeadlineExceeded))
+	f.stop = stop
 	f.call = bounded.Start(ctx, func(ctx context.Context) (*token, error) {
 		text, err := c.fetch(ctx)
 		if err != nil {
@@ -115,8 +175,11 @@ func (c *cache) start(ctx context.Context) *flight {
 	}, func(t *token, err error) func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.flight == f {
-			c.flight = nil
+		if c.flight == f { // Otherwise nobody wanted it any more.
+			c.flight, c.failing, c.pause = nil, err != nil, clock.Deadline{}
+			if err != nil {
+				c.pause = clock.In(time.Now(), cooldown)
+			}
 		}
 		if err == nil {
 			c.kept = t
@@ -126,32 +189,36 @@ func (c *cache) start(ctx context.Context) *flight {
 	return f
 }
 
-// leave ends the wait for f, whose result is t; nil: it failed, or the caller has gone. It
-// returns the token that the caller can have.
-func (c *cache) leave(f *flight, t *token) (string, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f.waiting--
-	if f.waiting == 0 && !f.call.HasEnded() {
-		f.stop()
-		if c.flight == f {
-			c.flight = nil // Nobody joins a request that is being cancelled.
-		}
+// wait returns what f ends with, or an error if ctx ends or the limit is over before. A limit
+// of 0 is none.
+func (f *flight) wait(ctx context.Context, limit time.Duration) (*token, error) {
+	if limit > 0 {
+		limited, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		ctx = limited
 	}
-	if t == nil && c.kept != nil && !c.kept.valid.Passed(time.Now()) {
-		t = c.kept
-	}
-	if t == nil || !t.take() {
-		return "", false
-	}
-	return t.text, true
+	return f.call.Wait(ctx)
 }
 
-// take reports whether a caller may have the token. It requires the mu of the cache.
-func (t *token) take() bool {
-	if t.once && t.taken {
-		return false
+// leave ends the wait for f, which board has limited. The result of f is t; nil: it failed, or
+// the caller has gone. leave returns the token that the caller can have.
+func (c *cache) leave(f *flight, t *token, limit time.Duration) (string, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if limit == 0 {
+		f.waiting--
+		if f.waiting == 0 && !f.call.HasEnded() {
+			f.stop()
+			if c.flight == f {
+				c.flight = nil // Nobody joins a request that is being cancelled.
+			}
+		}
 	}
-	t.taken = true
-	return true
+	if t == nil && c.kept.usable(time.Now()) {
+		t = c.kept
+	}
+	if t == nil || t.isSpent() {
+		return "", false
+	}
+	return t.take(), true
 }

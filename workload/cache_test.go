@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-5bfa0880/clientcredentials/internal/bounded"
+	"github.com/seed-5bfa0880/clientcredentials/internal/clock"
 	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
@@ -74,7 +75,7 @@ func TestW7_HowLongATokenIsKept(t *testing.T) {
 		"expired":           {fakePlatform{life: -time.Minute}, []step{{0, 1}, {0, 2}}},
 		"just expired":      {fakePlatform{life: time.Nanosecond}, []step{{0, 1}, {0, 2}}},
 		"exp of 1970":       {fakePlatform{life: -50 * 365 * 24 * time.Hour}, []step{{0, 1}, {0, 2}}},
-		"exp of 9999":       {fakePlatform{life: 290 * 365 * 24 * time.Hour}, []step{{0, 1}, {24 * time.Hour, 1}}},
+		"exp of 9999":       {fakePlatform{life: 290 * 365 * 24 * time.Hour}, []step{{0, 1}, {23*time.Hour + 54*time.Minute, 1}, {23*time.Hour + 55*time.Minute, 2}}},
 		"jti":               {fakePlatform{life: time.Hour, once: true}, []step{{0, 1}, {0, 2}, {time.Minute, 3}}},
 		"jti, without exp":  {fakePlatform{once: true}, []step{{0, 1}, {0, 2}}},
 		"jti, long expired": {fakePlatform{once: true, life: -time.Hour}, []step{{0, 1}, {0, 2}}},
@@ -93,6 +94,28 @@ func TestW7_HowLongATokenIsKept(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The clock of this machine may be wrong, and so may exp.
+func TestW7_LifeOfAToken(t *testing.T) {
+	now := time.Unix(time.Now().Unix(), 0)
+	in := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	for _, test := range []struct {
+		claims map[string]any
+		life   time.Duration // 0: it isn't kept
+	}{
+		{map[string]any{"exp": in(90 * time.Minute)}, 90 * time.Minute},
+		{map[string]any{"exp": in(90 * time.Minute), "iat": in(30 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(90 * time.Minute), "nbf": in(30 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(90 * time.Minute), "iat": in(30 * time.Minute), "nbf": in(80 * time.Minute)}, time.Hour},
+		{map[string]any{"exp": in(30 * time.Minute), "iat": in(-30 * time.Minute)}, 30 * time.Minute},
+		{map[string]any{"exp": in(30 * time.Minute), "iat": in(time.Hour)}, 0},
+		{map[string]any{"exp": in(23 * time.Hour)}, 23 * time.Hour},
+		{map[string]any{"exp": in(25 * time.Hour)}, 24 * time.Hour},
+		{map[string]any{"exp": in(time.Hour) * 1000, "iat": in(0)}, 24 * time.Hour},
+	} {
+		require.Equal(t, test.life, max(0, newToken(jwt(test.claims), now).valid.Left(now)), test.claims)
 	}
 }
 
@@ -153,6 +176,81 @@ func TestW7_PlatformThatFails(t *testing.T) {
 		require.ErrorAs(t, err, &failure)
 		require.NotContains(t, surfaces(err), requestSecret)
 	})
+}
+
+// While a token is valid, nobody waits long for the next one, and a platform that fails isn't
+// asked all the time.
+func TestW7_NobodyWaitsLongWithAValidToken(t *testing.T) {
+	const stale = 56 * time.Minute // The first token is valid for an hour.
+	type call struct {
+		at, waited time.Duration
+		requests   int
+		token      int // which one the caller gets
+	}
+	for name, test := range map[string]struct {
+		takes   time.Duration
+		fails   bool
+		timeout time.Duration // of each caller; 0: none
+		calls   []call
+	}{
+		"in time": {500 * time.Millisecond, false, 0, []call{{stale, 500 * time.Millisecond, 2, 2}, {stale + time.Second, 0, 2, 2}}},
+		"slow": {3 * time.Second, false, 0, []call{
+			{stale, time.Second, 2, 1}, {stale + 1500*time.Millisecond, 0, 2, 1}, {stale + 3500*time.Millisecond, 0, 2, 2},
+		}},
+		"it hangs": {time.Hour, false, 0, []call{
+			{stale, time.Second, 2, 1}, {stale + 9*time.Second, 0, 2, 1}, // The request has 10 seconds,
+			{stale + 11*time.Second, 0, 2, 1}, {stale + 19*time.Second, 0, 2, 1}, // and then there is a pause.
+			{stale + 20*time.Second, 0, 3, 1}, {stale + 25*time.Second, 0, 3, 1},
+		}},
+		"it fails": {0, true, 0, []call{
+			{stale, 0, 2, 1}, {stale + 9*time.Second, 0, 2, 1}, {stale + 10*time.Second, 0, 3, 1}, {stale + 11*time.Second, 0, 3, 1},
+		}},
+		"short timeout":          {time.Hour, false, time.Second, []call{{stale, 500 * time.Millisecond, 2, 1}, {stale + 2*time.Second, 0, 2, 1}}},
+		"long timeout":           {time.Hour, false, 5 * time.Second, []call{{stale, time.Second, 2, 1}}},
+		"shortly before the end": {time.Hour, false, 0, []call{{time.Hour - time.Second, 500 * time.Millisecond, 2, 1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
+				platform := &fakePlatform{t: t, life: time.Hour}
+				c := platform.cache()
+				start := time.Now()
+				first, err := c.get(t.Context())
+				require.NoError(t, err)
+				platform.takes = test.takes
+				if test.fails {
+					platform.err = errors.New("it is down")
+				}
+				for _, call := range test.calls {
+					time.Sleep(call.at - time.Since(start))
+					ctx, cancel := t.Context(), context.CancelFunc(func() {})
+					if test.timeout != 0 {
+						ctx, cancel = context.WithTimeout(ctx, test.timeout)
+					}
+					token, err := c.get(ctx)
+					require.NoError(t, err)
+					require.Equal(t, call.waited, time.Since(start)-call.at, call.at)
+					cancel()
+					synctest.Wait() // The request may have just started.
+					require.Equal(t, call.requests, platform.requests, call.at)
+					require.Equal(t, call.token == 1, token == first, call.at)
+				}
+				time.Sleep(c.limit)
+				synctest.Wait()
+				require.Zero(t, platform.running, "the request ends by itself")
+			})
+		})
+	}
+}
+
+// The request that goes on without callers has nothing of the one that has started it.
+func TestW8_NoCallersContextReachesTheRequest(t *testing.T) {
+	type key struct{}
+	c := &cache{limit: time.Second, fetch: func(ctx context.Context) (string, error) {
+		require.Nil(t, ctx.Value(key{}))
+		return lasting(time.Hour), nil
+	}}
+	_, err := c.get(context.WithValue(t.Context(), key{}, "x"))
+	require.NoError(t, err)
 }
 
 // However many callers there are, one request serves them all, and each leaves by its own
@@ -257,5 +355,25 @@ func TestW8_NobodySharesATokenWithAJTI(t *testing.T) {
 		token, err = c.get(t.Context())
 		require.NoError(t, err)
 		require.NotEqual(t, text, token)
+
+		// Of two callers that could use it if the next one is late, one gets it.
+		c.kept = newToken(text, time.Now())
+		c.kept.fresh = clock.Deadline{}
+		platform.takes = 5 * time.Second
+		start := time.Now()
+		waited := make(map[time.Duration]string)
+		for range 2 {
+			callers.Go(func() {
+				token, err := c.get(t.Context())
+				require.NoError(t, err)
+				mu.Lock()
+				defer mu.Unlock()
+				waited[time.Since(start)] = token
+			})
+		}
+		callers.Wait()
+		require.Len(t, waited, 2)
+		require.Equal(t, text, waited[time.Second])
+		require.NotEmpty(t, waited[platform.takes])
 	})
 }

@@ -29,8 +29,10 @@ var errTooMuchOutput = errors.New("it writes more than 64 KiB; check that it is 
 //
 // The program is run as it is, without a shell. It has the environment of this process, and
 // an empty standard input. It may run for a minute. But a token request waits for it no longer
-// than Retry.AttemptTimeout of its Config, 10 seconds by default. When nobody waits for the
-// program any more, it is killed, on Unix with all processes that it has started.
+// than Retry.AttemptTimeout of its Config, 10 seconds by default, and only a second if it can
+// use the JWT that is kept. In that case the program goes on to run by itself, for the rest of
+// its minute. Otherwise it is killed when nobody waits for it any more. On Unix all processes
+// that it has started are killed with it.
 //
 // If the program fails, the error has its exit status. Standard error is discarded, because
 // it may contain secrets. Arguments aren't shown either.

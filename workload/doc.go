@@ -36,9 +36,18 @@
 // # How long a token is kept
 //
 // A token is kept until a fifth of its life is left, or 5 minutes if that is less. After that,
-// the next call asks for another one. If the platform fails then, the old one is used until it
-// expires. There is at most one request at a time, and each caller waits for it no longer than
-// its context allows.
+// the next call asks for another one, and waits up to a second for it. If the platform hangs or
+// fails, callers use the old token until it expires. A request that takes longer goes on
+// without them. After a failure the platform is asked again 10 seconds later at the earliest,
+// and nobody waits for that.
+//
+// A caller without a valid token waits for as long as its context allows. There is at most one
+// request at a time for all callers.
+//
+// The life of a token ends with its exp. But it is never longer than from iat to exp, or from
+// nbf to exp if there is no iat, counted from when the token arrived. So a token isn't used
+// long after its end if the clock of this machine is behind. No token is kept for more than
+// 24 hours.
 //
 // Two kinds of tokens aren't kept: those without an expiry, and those with a jti. A server may
 // accept a jti only once (RFC 7523, Section 3), so each token request gets a token of its own.

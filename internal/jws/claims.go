@@ -13,11 +13,12 @@ import (
 )
 
 // Claims are those claims of a JWT (RFC 7519, Section 4.1) that say whose it is, which one it
-// is and when it ends. Nobody has verified them.
+// is, and when it begins and ends. Nobody has verified them.
 type Claims struct {
 	Issuer, Subject string
 	ID              string    // jti; empty: it has none
 	Expiry          time.Time // zero: it doesn't say
+	Issued          time.Time // iat, or else nbf; zero: it doesn't say
 }
 
 // Characters are all that a JWT in compact serialization may contain, RFC 7515, Sections 2
@@ -66,8 +67,9 @@ func AppendText(b []byte, text string) []byte {
 }
 
 // UnverifiedClaims returns the claims of a JWT without looking at its signature: for a client
-// that passes the JWT on, and must know how long it can. A claim of the wrong kind is an
-// error, and so is a text that isn't a JWT. Errors quote nothing of it.
+// that passes the JWT on, and must know how long it can. A text that isn't a JWT is an error,
+// and so is a claim of the wrong kind, except for iat and nbf, which are ignored then. Errors
+// quote nothing of it.
 func UnverifiedClaims(token string) (Claims, error) {
 	payload, err := UnverifiedPayload(token)
 	if err != nil {
@@ -78,14 +80,29 @@ func UnverifiedClaims(token string) (Claims, error) {
 		Subject string   `json:"sub"`
 		ID      string   `json:"jti"`
 		Expiry  *float64 `json:"exp"`
+
+		IssuedAt  json.RawMessage `json:"iat"`
+		NotBefore json.RawMessage `json:"nbf"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		return Claims{}, errors.New("it is not a JWT with iss, sub, jti and exp as RFC 7519 defines them")
 	}
 	c := Claims{Issuer: claims.Issuer, Subject: claims.Subject, ID: claims.ID}
 	if claims.Expiry != nil {
-		// A fraction of a second is dropped. What lies beyond the year 9999 is as good as that.
-		c.Expiry = time.Unix(int64(max(0, math.Min(*claims.Expiry, 253402300799))), 0)
+		c.Expiry = date(*claims.Expiry)
+	}
+	for _, claim := range []json.RawMessage{claims.IssuedAt, claims.NotBefore} {
+		var seconds *float64
+		if json.Unmarshal(claim, &seconds) == nil && seconds != nil {
+			c.Issued = date(*seconds)
+			break
+		}
 	}
 	return c, nil
+}
+
+// date returns the time of a NumericDate (RFC 7519, Section 2). A fraction of a second is
+// dropped. What lies beyond the year 9999 is as good as that.
+func date(seconds float64) time.Time {
+	return time.Unix(int64(max(0, math.Min(seconds, 253402300799))), 0)
 }

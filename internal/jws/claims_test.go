@@ -43,6 +43,11 @@ func TestUnverifiedClaims(t *testing.T) {
 		`{"exp":-5}`:                             {Expiry: time.Unix(0, 0)},
 		`{"exp":1e300}`:                          {Expiry: time.Unix(253402300799, 0)},
 		`{"exp":null,"iss":null}`:                {},
+		`{"iat":1700000000.9,"nbf":5}`:           {Issued: time.Unix(1700000000, 0)},
+		`{"nbf":1700000000}`:                     {Issued: time.Unix(1700000000, 0)},
+		`{"iat":"2023","nbf":1700000000}`:        {Issued: time.Unix(1700000000, 0)}, // It isn't needed, so it is no error.
+		`{"iat":1e400,"nbf":[1]}`:                {},
+		`{"iat":null}`:                           {},
 		`{}`:                                     {},
 	} {
 		claims, err := UnverifiedClaims(jwt(payload))
