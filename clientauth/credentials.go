@@ -192,10 +192,7 @@ func (a *identified) Authenticate(ctx context.Context, attempt *clientcredential
 		if err != nil {
 			return err
 		}
-		attempt.ClientID = c.ClientID
-		if c.ClientSecret != "" {
-			attempt.ClientSecret = c.ClientSecret
-		}
+		attempt.ClientID, attempt.ClientSecret = c.ClientID, c.ClientSecret // The Config's secret belongs to another identifier.
 		attempt.Header, attempt.Form, attempt.CredentialID = header.Clone(), url.Values(form.Clone()), ""
 		if err := a.method.Authenticate(ctx, attempt); err != nil {
 			return err

@@ -209,6 +209,8 @@ func TestK8_MistakesInCredentials(t *testing.T) {
 		"no identifier":      {WithCredentials(pairOf("", canary), nil), "the client identifier is empty"},
 		"a line break":       {WithCredentials(pairOf("id\n", canary), nil), "the client identifier contains a line break"},
 		"no secret":          {WithCredentials(pairOf("id", ""), nil), "there is no secret"},
+		"no secret, post":    {WithCredentials(pairOf("id", ""), new(ClientSecretPost)), "there is no secret"},
+		"no secret, JWT":     {WithCredentials(pairOf("id", ""), new(ClientSecretJWT)), "there is no secret"},
 		"two secrets, basic": {WithCredentials(pairOf("id", canary), &ClientSecretBasic{Secret: secret(canary)}), "don't set Secret in its method"},
 		"two secrets, post":  {WithCredentials(pairOf("id", canary), &ClientSecretPost{Secret: secret(canary)}), "don't set Secret in its method"},
 		"two secrets, JWT":   {WithCredentials(pairOf("id", canary), &ClientSecretJWT{Secret: secret(canary)}), "don't set Secret in its method"},
@@ -222,6 +224,7 @@ func TestK8_MistakesInCredentials(t *testing.T) {
 			t.Parallel()
 			srv := cct.Start(t)
 			conf := config(srv, test.auth)
+			conf.ClientSecret = canary // of another identifier
 			_, err := conf.Token(t.Context())
 			require.ErrorContains(t, err, "oauth2: cannot fetch token: "+test.auth.Method()+": ")
 			require.ErrorContains(t, err, test.err)
