@@ -54,6 +54,11 @@ func TestParsePrivateKey(t *testing.T) {
 		{"JWK with a BOM", "\ufeff \n" + rfc8037Key + "\n", "EdDSA"},
 		{"JWK with kid and alg", with(rfc7515RSA, `"kid":"2011-04-29","alg":"PS384"`), "PS384"},
 		{"JWK for signatures", with(rfc8037Key, `"use":"sig","key_ops":["verify","sign"],"x5c":[],"ext":true`), "EdDSA"},
+		{"JWK with members that are null", with(rfc8037Key, `"kid":null,"alg": null ,"use":null,"key_ops":null`), "EdDSA"},
+		{"JWK without further primes", with(rfc7515RSA, `"oth":null`), "RS256"},
+		{"JWK, RSA, primes that are null", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + `,"p":null,"q":null}`, "RS256"},
+		{"JWK for any operation", with(rfc8037Key, `"use":"","key_ops":[]`), "EdDSA"},
+		{"JWK beside a public one", `[` + with("{"+rfc7515RSAPublic+"}", `"d":null`) + `,` + rfc8037Key + `]`, "EdDSA"},
 	} {
 		parsed, err := ParsePrivateKey([]byte(tc.data))
 		require.NoError(t, err, tc.name)
@@ -127,7 +132,10 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 		{"for verifying", with(rfc7515P256, `"key_ops":["verify"]`), notForSigning},
 		{"key_ops", with(rfc7515P256, `"key_ops":"sign"`), "the JWK's key_ops isn't an array of strings"},
 		{"use", with(rfc7515P256, `"use":5`), "the JWK's use isn't a string"},
-		{"kty", `{"kty":null}`, "the JWK's kty isn't a string"},
+		{"kty", `{"kty":5}`, "the JWK's kty isn't a string"},
+		{"kty is null", `{"kty":null}`, "the JSON contains no private key and no certificate"},
+		{"d is null", with("{"+rfc7515RSAPublic+"}", `"d":null`), "the JWK is a public key; use the private one"},
+		{"e is null", replaced(rfc7515RSA, "e", "null"), "the JWK's e is missing"},
 		{"kid", with(rfc7515P256, `"kid":5`), "the JWK's kid isn't a string"},
 		{"alg", with(rfc7515P256, `"alg":["ES256"]`), "the JWK's alg isn't a string"},
 		{"crv", replaced(rfc7515P256, "crv", "256"), "the JWK's crv isn't a string"},

@@ -181,6 +181,7 @@ func (c *Contents) readJSON(text json.RawMessage, depth int) (found bool) {
 		}
 	case text[0] == '{':
 		members := maps.Collect(strictjson.Members(text))
+		strictjson.DropNull(members)
 		if members["kty"] != nil {
 			if members["d"] != nil || depth == 0 || bytes.Equal(members["kty"], []byte(`"oct"`)) { // Among others, public keys don't matter.
 				c.addKey(Part{Data: text})
