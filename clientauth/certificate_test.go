@@ -165,6 +165,7 @@ func TestK3_CertificateFiles(t *testing.T) {
 		"trusted":                   {block("TRUSTED CERTIFICATE", slices.Concat(leaf.Leaf.Raw, asn1Of([]int{1}))), keyPEM, 1, ""},
 		"both in one file":          {certPEM + keyPEM + authorityPEM, certPEM + keyPEM + authorityPEM, 2, ""},
 		"JSON":                      {vault, vault, 2, ""},
+		"base64 in JSON":            {`["` + base64.StdEncoding.EncodeToString(leaf.Leaf.Raw) + `"]`, `{"key":"` + base64.StdEncoding.EncodeToString(keyDER) + `"}`, 1, ""},
 		"two keys":                  {certPEM, testkit.KeyPEM(other) + keyPEM, 1, ""},
 		"a key that isn't used":     {certPEM, block("ENCRYPTED PRIVATE KEY", []byte("x")) + keyPEM, 1, ""},
 		"chain that isn't parsed":   {certPEM + block("CERTIFICATE", []byte("\x30\x03\x02\x01\x05")), keyPEM, 2, ""},
