@@ -41,7 +41,9 @@ const reloadInterval = time.Second
 // CertificateFiles returns a source that reads two files: the client's certificate with
 // its chain, and the private key of that certificate, not encrypted. Their formats are
 // those of [KeyBytes], and both may be in one file. The client's certificate is the one
-// that the private key belongs to. It needn't come first.
+// that the private key belongs to. It needn't come first. If there are several for one key,
+// perhaps because a renewed one was appended to the file, the one that is valid now and
+// expires last is used.
 //
 // New files are picked up without a restart. When the certificate is used, but at most
 // once a second, its file is read again and compared with its previous content. That
@@ -118,16 +120,15 @@ func (f *certificateFiles) get(ctx context.Context, now time.Time) (*tls.Certifi
 	return next.pair, nil
 }
 
-// load reads the files. It doesn't read the key if the certificate is unchanged, because
-// no other key belongs to that certificate.
+// load reads the files. It doesn't read the key if the certificate is unchanged and still
+// valid, because no other key belongs to that certificate.
 func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loadedCertificate, error) {
 	cert, err := readFile(f.cert)
 	if err != nil {
 		return nil, err
 	}
-	if current != nil && bytes.Equal(current.file, cert) {
-		err := checkValidity(current.pair.Leaf, now)
-		return &loadedCertificate{current.pair, cert, now}, f.describe(err)
+	if current.isUsable(now) && bytes.Equal(current.file, cert) {
+		return &loadedCertificate{current.pair, cert, now}, nil
 	}
 	certificates, err := keyfile.Certificates(cert)
 	if err != nil {
@@ -137,17 +138,19 @@ func (f *certificateFiles) load(current *loadedCertificate, now time.Time) (*loa
 	if err != nil {
 		return nil, err
 	}
-	pair, err := match(certificates, signers)
+	pair, err := match(certificates, signers, now)
 	if err == nil {
 		err = checkValidity(pair.Leaf, now)
 	}
 	return &loadedCertificate{pair, cert, now}, f.describe(err)
 }
 
-// match returns a certificate together with its key. The other certificates follow in their
-// order. They may be of kinds that crypto/x509 can't parse: only the server needs them.
-func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, error) {
+// match returns a certificate together with its key, and the best one by isBetter if there are
+// several. The certificates of other keys follow in their order. They may be of kinds that
+// crypto/x509 can't parse: only the server needs them.
+func match(certificates [][]byte, signers []crypto.Signer, now time.Time) (*tls.Certificate, error) {
 	var unusable error
+	var pairs []*tls.Certificate
 	for i, der := range certificates {
 		parsed, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -163,12 +166,45 @@ func match(certificates [][]byte, signers []crypto.Signer) (*tls.Certificate, er
 		}
 		for _, signer := range signers {
 			if public.Equal(signer.Public()) {
-				chain := slices.Concat([][]byte{der}, certificates[:i], certificates[i+1:])
-				return &tls.Certificate{Certificate: chain, PrivateKey: signer, Leaf: parsed}, nil
+				pairs = append(pairs, &tls.Certificate{PrivateKey: signer, Leaf: parsed})
+				break
 			}
 		}
 	}
-	return nil, cmp.Or(unusable, assertion.ErrOtherCertificate)
+	if pairs == nil {
+		return nil, cmp.Or(unusable, assertion.ErrOtherCertificate)
+	}
+	best := pairs[0]
+	for _, pair := range pairs[1:] {
+		if isBetter(pair.Leaf, best.Leaf, now) {
+			best = pair
+		}
+	}
+	best.Certificate = [][]byte{best.Leaf.Raw}
+	for _, der := range certificates {
+		// An older or newer certificate of the same key certifies nothing in the chain.
+		ofSameKey := slices.ContainsFunc(pairs, func(p *tls.Certificate) bool { return bytes.Equal(p.Leaf.Raw, der) && hasSameKey(p.Leaf, best.Leaf) })
+		if !ofSameKey {
+			best.Certificate = append(best.Certificate, der)
+		}
+	}
+	return best, nil
+}
+
+// isBetter reports whether to present c instead of another certificate that comes before it in
+// the file: if only c is valid now, or if both are for the same key and c expires later. So a
+// renewed certificate may be appended to the file. The key of an authority may be in the
+// file, too. Its certificate isn't the client's, although it expires later.
+func isBetter(c, than *x509.Certificate, now time.Time) bool {
+	if valid := checkValidity(c, now) == nil; valid != (checkValidity(than, now) == nil) {
+		return valid
+	}
+	return hasSameKey(c, than) && c.NotAfter.After(than.NotAfter)
+}
+
+// hasSameKey reports whether two certificates are for the same public key.
+func hasSameKey(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
 // issuers returns the certificates of pair that lead from its Leaf to a root, each followed by

@@ -3,6 +3,8 @@ package clientauth
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -163,6 +165,7 @@ func TestK3_CertificateFiles(t *testing.T) {
 		"trusted":                   {block("TRUSTED CERTIFICATE", slices.Concat(leaf.Leaf.Raw, asn1Of([]int{1}))), keyPEM, 1, ""},
 		"both in one file":          {certPEM + keyPEM + authorityPEM, certPEM + keyPEM + authorityPEM, 2, ""},
 		"JSON":                      {vault, vault, 2, ""},
+		"base64 in JSON":            {`["` + base64.StdEncoding.EncodeToString(leaf.Leaf.Raw) + `"]`, `{"key":"` + base64.StdEncoding.EncodeToString(keyDER) + `"}`, 1, ""},
 		"two keys":                  {certPEM, testkit.KeyPEM(other) + keyPEM, 1, ""},
 		"a key that isn't used":     {certPEM, block("ENCRYPTED PRIVATE KEY", []byte("x")) + keyPEM, 1, ""},
 		"chain that isn't parsed":   {certPEM + block("CERTIFICATE", []byte("\x30\x03\x02\x01\x05")), keyPEM, 2, ""},
@@ -202,6 +205,57 @@ func TestK3_CertificateFiles(t *testing.T) {
 				return strings.Contains(err.Error(), files.cert) || strings.Contains(err.Error(), files.key)
 			}, "the error names the file: %v", err)
 			require.NotContains(t, err.Error(), "s3cr3t")
+		})
+	}
+}
+
+// A renewed certificate may be appended to the file of the old one.
+func TestK3_AppendedCertificates(t *testing.T) {
+	t.Parallel()
+	now, key, authority := time.Now().Truncate(time.Second), testkit.NewKey("ES256"), testkit.CA("authority")
+	valid := func(key crypto.Signer, from, to time.Duration) pair {
+		c := testkit.NewCertificate(x509.Certificate{NotBefore: now.Add(from), NotAfter: now.Add(to)}, authority, key)
+		return pair{c, testkit.CertificatePEM(c), testkit.KeyPEM(c.PrivateKey)}
+	}
+	old, current, next := valid(key, -2*time.Hour, -time.Hour), valid(key, -time.Hour, time.Hour), valid(key, -time.Hour, 2*time.Hour)
+	future, ofAnotherKey, root := valid(key, time.Hour, 3*time.Hour), valid(nil, -time.Hour, 4*time.Hour), pair{authority, testkit.CertificatePEM(authority), ""}
+	for name, test := range map[string]struct {
+		file []pair
+		at   time.Duration
+		want pair
+		err  string
+	}{
+		"the old one first":            {file: []pair{old, root, current}, want: current},
+		"the old one last":             {file: []pair{current, root, old}, want: current},
+		"the old one is still valid":   {file: []pair{current, next, root}, want: next},
+		"the new one first":            {file: []pair{next, current, root}, want: next},
+		"the new one isn't valid yet":  {file: []pair{current, future, root}, want: current},
+		"and is valid later":           {file: []pair{current, future, root}, at: 2 * time.Hour, want: future},
+		"none is valid":                {file: []pair{old, future, root}, err: "not valid before " + future.Leaf.NotBefore.Format(time.RFC3339)},
+		"with another key":             {file: []pair{old, ofAnotherKey, root}, want: ofAnotherKey},
+		"the key of the authority too": {file: []pair{current, {root.Certificate, root.cert, testkit.KeyPEM(root.PrivateKey)}}, want: current},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var joined pair
+			for _, p := range test.file {
+				joined.cert, joined.key = joined.cert+p.cert, joined.key+p.key
+			}
+			files := newPairFiles(t, joined)
+			if test.at > 0 {
+				files.require(now, current, "first")
+			}
+			if test.err != "" {
+				_, err := files.at(now)
+				require.ErrorContains(t, err, test.err)
+				return
+			}
+			got := files.require(now.Add(test.at), test.want, "the pair")
+			require.True(t, test.want.PrivateKey.(*ecdsa.PrivateKey).Equal(got.PrivateKey))
+			require.Equal(t, root.Leaf.Raw, got.Certificate[len(got.Certificate)-1])
+			if name != "with another key" {
+				require.Len(t, got.Certificate, 2, "the others of this key don't belong to the chain")
+			}
 		})
 	}
 }

@@ -33,10 +33,6 @@ type Credentials struct {
 // callers see them.
 type CredentialsSource func(ctx context.Context) (Credentials, error)
 
-// maxReadings is how often files are read that are being replaced at that moment. Replacing
-// them takes microseconds.
-const maxReadings = 5
-
 // CredentialsFiles returns a source that reads two files at each call: one with the client
 // identifier, and one with the client secret. Each is read as SecretFile reads a secret.
 //
@@ -54,23 +50,19 @@ func readValue(path string, v keyfile.ValueOf) (string, error) { return parseFil
 // readCredentials reads two files with read until they belong together.
 func readCredentials(idFile, secretFile string, read func(path string, v keyfile.ValueOf) (string, error)) (c Credentials, err error) {
 	for range maxReadings {
-		// Reading fails if the directory that a symbolic link has led to is gone.
 		if c.ClientID, err = read(idFile, clientID); err != nil {
-			continue
+			return Credentials{}, err
 		}
 		if c.ClientSecret, err = read(secretFile, "secret"); err != nil {
-			continue
+			return Credentials{}, err
 		}
-		var again string
-		if again, err = read(idFile, clientID); err != nil {
-			continue
-		}
-		if again == c.ClientID {
+		if again, err := read(idFile, clientID); err != nil {
+			return Credentials{}, err
+		} else if again == c.ClientID {
 			return c, nil
 		}
-		err = fmt.Errorf("the files %s and %s are replaced all the time; wait until that ends", idFile, secretFile)
 	}
-	return Credentials{}, err
+	return Credentials{}, fmt.Errorf("the files %s and %s are replaced all the time; wait until that ends", idFile, secretFile)
 }
 
 const clientID keyfile.ValueOf = "client identifier"
@@ -192,10 +184,7 @@ func (a *identified) Authenticate(ctx context.Context, attempt *clientcredential
 		if err != nil {
 			return err
 		}
-		attempt.ClientID = c.ClientID
-		if c.ClientSecret != "" {
-			attempt.ClientSecret = c.ClientSecret
-		}
+		attempt.ClientID, attempt.ClientSecret = c.ClientID, c.ClientSecret // The Config's secret belongs to another identifier.
 		attempt.Header, attempt.Form, attempt.CredentialID = header.Clone(), url.Values(form.Clone()), ""
 		if err := a.method.Authenticate(ctx, attempt); err != nil {
 			return err

@@ -103,7 +103,7 @@ func generationSecret(n int) string { return fmt.Sprintf("secret-%d-%s", n, long
 // A rotation may come between any two readings.
 func TestK8_FilesAreNeverMixed(t *testing.T) {
 	t.Parallel()
-	broken := errors.New("the directory is gone")
+	broken := errors.New("the file is damaged")
 	for name, test := range map[string]struct {
 		replaced func(reading int) bool // before that reading
 		fails    func(reading int) bool
@@ -116,9 +116,9 @@ func TestK8_FilesAreNeverMixed(t *testing.T) {
 		"twice":             {replaced: func(n int) bool { return n == 2 || n == 6 }, want: 3},
 		"four times":        {replaced: func(n int) bool { return n%3 == 0 && n < 13 }, want: 5},
 		"all the time":      {replaced: func(int) bool { return true }, err: "the files client_id and client_secret are replaced all the time"},
-		"a reading fails":   {fails: func(n int) bool { return n == 2 || n == 4 }, want: 1},
-		"all readings fail": {fails: func(int) bool { return true }, err: broken.Error()},
-		"the last fails":    {fails: func(n int) bool { return n%3 == 0 }, err: broken.Error()},
+		"the first fails":   {fails: func(n int) bool { return n == 1 }, err: broken.Error()},
+		"the second fails":  {fails: func(n int) bool { return n == 2 }, err: broken.Error()},
+		"the last fails":    {fails: func(n int) bool { return n == 3 }, err: broken.Error()},
 	} {
 		current, readings := 1, 0
 		c, err := readCredentials("client_id", "client_secret", func(path string, v keyfile.ValueOf) (string, error) {
@@ -141,7 +141,31 @@ func TestK8_FilesAreNeverMixed(t *testing.T) {
 	}
 }
 
-// The same with real files, which are replaced as fast as can be.
+// A file is missing for a moment if the directory is removed that a symbolic link has led to.
+func TestK8_FileIsMissingForAMoment(t *testing.T) {
+	t.Parallel()
+	missing, broken := &os.PathError{Op: "open", Path: "secret", Err: os.ErrNotExist}, errors.New("the file is damaged")
+	for name, test := range map[string]struct {
+		answers []error
+		want    error
+	}{
+		"once":          {[]error{missing, nil}, nil},
+		"four times":    {[]error{missing, missing, missing, missing, nil}, nil},
+		"always":        {[]error{missing, missing, missing, missing, missing}, missing},
+		"another error": {[]error{missing, broken}, broken},
+		"no error":      {[]error{nil}, nil},
+	} {
+		_, err := untilFound(func() ([]byte, error) {
+			answer := test.answers[0]
+			test.answers = test.answers[1:]
+			return nil, answer
+		})
+		require.Equal(t, test.want, err, name)
+		require.Empty(t, test.answers, name)
+	}
+}
+
+// A rotation with real files, which are replaced as fast as can be.
 func TestK8_FilesAreReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, generation(0))
@@ -209,6 +233,8 @@ func TestK8_MistakesInCredentials(t *testing.T) {
 		"no identifier":      {WithCredentials(pairOf("", canary), nil), "the client identifier is empty"},
 		"a line break":       {WithCredentials(pairOf("id\n", canary), nil), "the client identifier contains a line break"},
 		"no secret":          {WithCredentials(pairOf("id", ""), nil), "there is no secret"},
+		"no secret, post":    {WithCredentials(pairOf("id", ""), new(ClientSecretPost)), "there is no secret"},
+		"no secret, JWT":     {WithCredentials(pairOf("id", ""), new(ClientSecretJWT)), "there is no secret"},
 		"two secrets, basic": {WithCredentials(pairOf("id", canary), &ClientSecretBasic{Secret: secret(canary)}), "don't set Secret in its method"},
 		"two secrets, post":  {WithCredentials(pairOf("id", canary), &ClientSecretPost{Secret: secret(canary)}), "don't set Secret in its method"},
 		"two secrets, JWT":   {WithCredentials(pairOf("id", canary), &ClientSecretJWT{Secret: secret(canary)}), "don't set Secret in its method"},
@@ -222,6 +248,7 @@ func TestK8_MistakesInCredentials(t *testing.T) {
 			t.Parallel()
 			srv := cct.Start(t)
 			conf := config(srv, test.auth)
+			conf.ClientSecret = canary // of another identifier
 			_, err := conf.Token(t.Context())
 			require.ErrorContains(t, err, "oauth2: cannot fetch token: "+test.auth.Method()+": ")
 			require.ErrorContains(t, err, test.err)

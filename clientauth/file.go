@@ -4,14 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 )
 
 // maxFile is the largest file that is read: a secret, a key, a chain of certificates.
 const maxFile = 64 << 10
 
+// maxReadings is how often files are read that are being replaced at that moment. Replacing
+// them takes microseconds.
+const maxReadings = 5
+
 // readFile returns the content of a small file. Its errors name the file.
 func readFile(path string) ([]byte, error) {
+	return untilFound(func() ([]byte, error) { return readOnce(path) })
+}
+
+// untilFound calls read again if the file is missing. If the path leads through a symbolic link
+// to a directory, as in a volume of Kubernetes, the link may be replaced and the directory
+// removed while the system follows it.
+func untilFound(read func() ([]byte, error)) (data []byte, err error) {
+	for range maxReadings {
+		if data, err = read(); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return data, err
+}
+
+// readOnce is readFile without another attempt.
+func readOnce(path string) ([]byte, error) {
 	if path == "" {
 		return nil, errors.New("the name of a file is empty; set it")
 	}

@@ -2,6 +2,7 @@ package clientauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,10 @@ import (
 const (
 	// readTimeout bounds one reading of all keys of a JWKSet.
 	readTimeout = 10 * time.Second
+
+	// goneAfter is how long the file of a published key is missing before the key is dropped. A
+	// program may remove the file before it writes the new one.
+	goneAfter = 10 * time.Second
 
 	// jwksMaxAge is how long a server may use a set before it asks again.
 	jwksMaxAge = 5 * time.Minute
@@ -53,9 +58,11 @@ const (
 //  4. Remove the old key.
 //
 // With files this needs no restart, because a file that doesn't exist has no key: the example
-// of JWKS shows it. If there is a file but its key can't be read, perhaps because only a part
-// has been written so far, the set keeps the key that the file had before. So a mistake in one
-// file never takes away a key that is in use.
+// of JWKS shows it. A published key is removed once two readings, at least ten seconds apart,
+// have found no file. A program may remove the file before it writes the new one. If there is
+// a file but its key can't be read, perhaps because only a part has been written so far, the
+// set keeps the key that the file had before. So a mistake in one file never takes away a key
+// that is in use.
 //
 // It is safe for concurrent use if the sources of the keys are.
 type JWKSet struct {
@@ -67,6 +74,7 @@ type JWKSet struct {
 // A publishedSet is the result of reading all keys. It is never changed.
 type publishedSet struct {
 	keys     []json.RawMessage // by source; nil: it has no key
+	missing  []time.Time       // by source; since when its file is missing; zero: it isn't
 	document json.RawMessage
 	read     time.Time
 }
@@ -148,7 +156,9 @@ func (s *JWKSet) get(ctx context.Context) (*publishedSet, error) {
 		case err == nil, errors.Is(err, errNoKeys):
 			s.current.Store(next)
 		case previous != nil:
-			s.current.Store(&publishedSet{previous.keys, previous.document, time.Now()})
+			same := *previous
+			same.read = time.Now()
+			s.current.Store(&same)
 		}
 		<-s.turn
 		return cancel
@@ -163,20 +173,29 @@ func (s *JWKSet) get(ctx context.Context) (*publishedSet, error) {
 // errNoKeys is the error if no source has a key.
 var errNoKeys = errors.New("there is no key to publish; check the sources that were given to JWKS")
 
-// read reads all keys. A key that can't be read is the one in previous, which may be nil.
+// read reads all keys. A key that can't be read is the one in previous, which may be nil. So is
+// one whose file is missing, until goneAfter has passed.
 func (s *JWKSet) read(ctx context.Context, previous *publishedSet) (*publishedSet, error) {
-	next := &publishedSet{keys: make([]json.RawMessage, len(s.sources))}
+	next := &publishedSet{keys: make([]json.RawMessage, len(s.sources)), missing: make([]time.Time, len(s.sources))}
+	now := time.Now()
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	for i, source := range s.sources {
 		key, err := publicKey(ctx, source)
+		isMissing := errors.Is(err, fs.ErrNotExist)
 		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist):
-		case previous == nil:
-			return nil, err
-		default:
+		case err == nil:
+		case previous != nil:
 			key = previous.keys[i]
+			if isMissing {
+				next.missing[i] = cmp.Or(previous.missing[i], now)
+			}
+			if isMissing && now.Sub(next.missing[i]) >= goneAfter {
+				key = nil
+			}
+		case !isMissing:
+			return nil, err
 		}
 		next.keys[i] = key
 		isKnown := slices.ContainsFunc(document.Keys, func(known json.RawMessage) bool { return bytes.Equal(known, key) })

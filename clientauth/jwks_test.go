@@ -202,7 +202,7 @@ func namedKey(signer crypto.Signer, kid string) func(context.Context) (*SigningK
 	return func(context.Context) (*SigningKey, error) { return &SigningKey{Signer: signer, KeyID: kid}, nil }
 }
 
-// A key that can't be read stays as it was. One whose file is gone doesn't.
+// A key that can't be read stays as it was.
 func TestK9_UnreadableKeys(t *testing.T) {
 	t.Parallel()
 	signer, _ := newKey()
@@ -218,7 +218,7 @@ func TestK9_UnreadableKeys(t *testing.T) {
 		"panic":           {func(context.Context) (*SigningKey, error) { panic("x") }, []any{"a", "b"}},
 		"slow":            {func(ctx context.Context) (*SigningKey, error) { <-ctx.Done(); return nil, ctx.Err() }, []any{"a", "b"}},
 		"deaf":            {func(context.Context) (*SigningKey, error) { time.Sleep(time.Minute); return nil, errors.New("late") }, []any{"a", "b"}},
-		"gone":            {KeyFile(t.TempDir() + "/missing"), []any{"a"}},
+		"missing":         {KeyFile(t.TempDir() + "/missing"), []any{"a", "b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -243,6 +243,42 @@ func TestK9_UnreadableKeys(t *testing.T) {
 	}
 }
 
+// A key is dropped if its file is still missing ten seconds after that was first seen. A program
+// may remove the file before it writes the new one.
+func TestK9_MissingFile(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, func(t *testing.T) {
+		start := time.Now()
+		signer, _ := newKey()
+		var second scriptedKey
+		set := JWKS(namedKey(signer, "a"), second.key)
+		for _, step := range []struct {
+			at   time.Duration
+			key  string // "": its file is missing
+			want []any
+		}{
+			{0, "", []any{"a"}},
+			{2 * time.Second, "b", []any{"a", "b"}},
+			{4 * time.Second, "", []any{"a", "b"}},
+			{6 * time.Second, "c", []any{"a", "c"}},
+			{8 * time.Second, "", []any{"a", "c"}},
+			{16 * time.Second, "", []any{"a", "c"}},
+			{18 * time.Second, "", []any{"a"}},
+			{20 * time.Second, "", []any{"a"}},
+			{22 * time.Second, "b", []any{"a", "b"}},
+			{time.Hour, "", []any{"a", "b"}},
+			{2 * time.Hour, "", []any{"a"}},
+		} {
+			time.Sleep(step.at - time.Since(start))
+			second.set(namedKey(signer, step.key))
+			if step.key == "" {
+				second.set(func(context.Context) (*SigningKey, error) { return nil, os.ErrNotExist })
+			}
+			require.Equal(t, step.want, kids(t, set), step.at)
+		}
+	})
+}
+
 // If all files are gone, nothing is published, and no old key comes back.
 func TestK9_AllKeysAreGone(t *testing.T) {
 	t.Parallel()
@@ -254,6 +290,8 @@ func TestK9_AllKeysAreGone(t *testing.T) {
 		require.Equal(t, []any{"a"}, kids(t, set))
 		only.set(KeyFile(t.TempDir() + "/missing"))
 		time.Sleep(2 * time.Second)
+		require.Equal(t, []any{"a"}, kids(t, set))
+		time.Sleep(10 * time.Second)
 		for range 2 {
 			_, err := set.JSON(t.Context())
 			require.ErrorIs(t, err, errNoKeys)

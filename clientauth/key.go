@@ -49,7 +49,8 @@ func SignerKey(signer crypto.Signer) KeySource {
 //     characters \n,
 //   - DER of these,
 //   - a JWK (RFC 7517) or a set with one private key,
-//   - other JSON with one private key in it, such as the key file of a provider,
+//   - other JSON with one private key in it, such as the key file of a provider or the value of
+//     a secret manager, also if the key is in a string,
 //   - base64 of one of these.
 //
 // What the data contains decides how it is read. The label of a PEM block doesn't matter,

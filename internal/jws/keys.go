@@ -108,7 +108,7 @@ func parse(key keyfile.Part) (parsed Parsed, err error) {
 	return parsed, err
 }
 
-// A jwk holds the members of a JSON Web Key, RFC 7517, Section 4.
+// A jwk holds the members of a JSON Web Key, RFC 7517, Section 4. None is null.
 type jwk map[string]json.RawMessage
 
 // parseJWK returns the key in the JSON Web Key in data.
@@ -117,6 +117,7 @@ func parseJWK(data []byte) (Parsed, error) {
 	if err != nil {
 		return Parsed{}, fmt.Errorf("the JWK can't be read: %w", err)
 	}
+	strictjson.DropNull(object)
 	members := jwk(object)
 	if err := members.checkUse(); err != nil {
 		return Parsed{}, err
@@ -152,13 +153,11 @@ func (m jwk) checkUse() error {
 	if err != nil {
 		return err
 	}
-	operations := []string{"sign"}
-	if raw := m["key_ops"]; raw != nil {
-		if json.Unmarshal(raw, &operations) != nil {
-			return errors.New("the JWK's key_ops isn't an array of strings")
-		}
+	var operations []string
+	if raw := m["key_ops"]; raw != nil && json.Unmarshal(raw, &operations) != nil {
+		return errors.New("the JWK's key_ops isn't an array of strings")
 	}
-	if use != "" && use != "sig" || !slices.Contains(operations, "sign") {
+	if use != "" && use != "sig" || len(operations) > 0 && !slices.Contains(operations, "sign") {
 		return errors.New("the JWK isn't for signing: see its use and key_ops; use another key")
 	}
 	return nil
@@ -167,7 +166,7 @@ func (m jwk) checkUse() error {
 // text returns a member that is a string. It is empty if the member is missing.
 func (m jwk) text(name string) (string, error) {
 	var text string
-	if raw := m[name]; raw != nil && (json.Unmarshal(raw, &text) != nil || raw[0] != '"') {
+	if raw := m[name]; raw != nil && json.Unmarshal(raw, &text) != nil {
 		return "", fmt.Errorf("the JWK's %s isn't a string", name)
 	}
 	return text, nil

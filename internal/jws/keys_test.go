@@ -54,6 +54,11 @@ func TestParsePrivateKey(t *testing.T) {
 		{"JWK with a BOM", "\ufeff \n" + rfc8037Key + "\n", "EdDSA"},
 		{"JWK with kid and alg", with(rfc7515RSA, `"kid":"2011-04-29","alg":"PS384"`), "PS384"},
 		{"JWK for signatures", with(rfc8037Key, `"use":"sig","key_ops":["verify","sign"],"x5c":[],"ext":true`), "EdDSA"},
+		{"JWK with members that are null", with(rfc8037Key, `"kid":null,"alg": null ,"use":null,"key_ops":null`), "EdDSA"},
+		{"JWK without further primes", with(rfc7515RSA, `"oth":null`), "RS256"},
+		{"JWK, RSA, primes that are null", "{" + rfc7515RSAPublic + "," + rfc7515RSAPrivate + `,"p":null,"q":null}`, "RS256"},
+		{"JWK for any operation", with(rfc8037Key, `"use":"","key_ops":[]`), "EdDSA"},
+		{"JWK beside a public one", `[` + with("{"+rfc7515RSAPublic+"}", `"d":null`) + `,` + rfc8037Key + `]`, "EdDSA"},
 	} {
 		parsed, err := ParsePrivateKey([]byte(tc.data))
 		require.NoError(t, err, tc.name)
@@ -127,7 +132,10 @@ func TestParsePrivateKeyErrors(t *testing.T) {
 		{"for verifying", with(rfc7515P256, `"key_ops":["verify"]`), notForSigning},
 		{"key_ops", with(rfc7515P256, `"key_ops":"sign"`), "the JWK's key_ops isn't an array of strings"},
 		{"use", with(rfc7515P256, `"use":5`), "the JWK's use isn't a string"},
-		{"kty", `{"kty":null}`, "the JWK's kty isn't a string"},
+		{"kty", `{"kty":5}`, "the JWK's kty isn't a string"},
+		{"kty is null", `{"kty":null}`, "the JSON contains no private key and no certificate"},
+		{"d is null", with("{"+rfc7515RSAPublic+"}", `"d":null`), "the JWK is a public key; use the private one"},
+		{"e is null", replaced(rfc7515RSA, "e", "null"), "the JWK's e is missing"},
 		{"kid", with(rfc7515P256, `"kid":5`), "the JWK's kid isn't a string"},
 		{"alg", with(rfc7515P256, `"alg":["ES256"]`), "the JWK's alg isn't a string"},
 		{"crv", replaced(rfc7515P256, "crv", "256"), "the JWK's crv isn't a string"},
@@ -183,7 +191,8 @@ func TestK1_K3_K6_FormsOfOneKey(t *testing.T) {
 		number := func(b []byte) string { return encode([]byte(zeros + string(b))) }
 		return fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q,"d":%q}`, number(point[1:33]), number(point[33:]), number(must(want.Bytes())))
 	}
-	quoted := string(must(json.Marshal(pkcs8PEM)))
+	inJSON := func(text string) string { return string(must(json.Marshal(text))) }
+	quoted := inJSON(pkcs8PEM)
 	asBase64 := base64.StdEncoding.EncodeToString
 	for name, data := range map[string]string{
 		"K1: SEC 1 in PRIVATE KEY":        label("PRIVATE KEY", sec1),
@@ -226,6 +235,18 @@ func TestK1_K3_K6_FormsOfOneKey(t *testing.T) {
 		"K6: nested":                      `{"a":{"b":{"privateKey":` + quoted + `,"passphrase":null}}}`,
 		"K6: a JWK in it":                 `{"clientId":"1","key":` + jwk("") + `}`,
 		"K6: base64 in it":                `{"kind":"Secret","data":{"tls.key":"` + asBase64([]byte(pkcs8PEM)) + `","tls.crt":"` + asBase64([]byte(file("certificate.pem"))) + `"}}`,
+		"K6: a JWK as a string in it":     `{"private_jwk":` + inJSON(" "+jwk("")+"\n") + `,"url":"{base}/token"}`,
+		"K6: a JWK set as a string in it": `{"keys":` + inJSON(`{"keys":[`+jwk("")+`]}`) + `}`,
+		"K6: base64 of DER in it":         `{"private_key":"` + asBase64(block.Bytes) + `","signature":"MAYCAQECAQI=","public":"` + asBase64(must(x509.MarshalPKIXPublicKey(want.Public()))) + `"}`,
+		"K6: base64 of SEC 1 in it":       `{"private_key":"` + encode(sec1) + `"}`,
+		"K6: base64 of a JWK in it":       `{"data":{"jwk.json":"` + asBase64([]byte(jwk(""))) + `"}}`,
+		"K6: base64 of a line and PEM":    `{"key":"` + asBase64([]byte("\n"+pkcs8PEM)) + `"}`,
+		"K6: base64 of base64 in it":      `{"key":"` + asBase64([]byte(asBase64([]byte(pkcs8PEM)))) + `"}`,
+		"K6: JSON in JSON in JSON":        `{"a":` + inJSON(`{"b":`+inJSON(jwk(""))+`}`) + `}`,
+		"K6: the same key twice":          `{"pem":` + quoted + `,"der":"` + asBase64(block.Bytes) + `"}`,
+		"K6: a quoted JWK":                inJSON(jwk("")),
+		"K6: a quoted provider's JSON":    inJSON(`{"private_key":` + quoted + `}`),
+		"K6: quoted base64":               inJSON(asBase64(block.Bytes)),
 		"K6: a JWK set":                   `{"keys":[` + jwk("") + `]}`,
 		"K6: a set with public keys":      `{"keys":[{` + rfc7515RSAPublic + `},` + jwk("") + `]}`,
 		"K6: an array":                    "[" + jwk("") + "]",
@@ -325,6 +346,11 @@ func TestK2_K3_K6_NamedWithTheCommand(t *testing.T) {
 		{"K6: deep JSON", strings.Repeat("[", 1000) + rfc8037Key + strings.Repeat("]", 1000), "the JSON contains no private key"},
 		{"K6: two keys in JSON", "[" + rfc8037Key + "," + rfc7515P256 + "]", "there is more than one private key; keep the one to sign with"},
 		{"K6: public keys in JSON", `{"keys":[{` + rfc7515RSAPublic + `}]}`, "there is a certificate or a public key, but no private key"},
+		{"K6: two keys in JSON, one as a string", `{"a":` + rfc8037Key + `,"b":` + string(must(json.Marshal(rfc7515P256))) + `}`, "there is more than one private key"},
+		{"K6: a public key as a string", string(must(json.Marshal("{" + rfc7515RSAPublic + "}"))), "there is a certificate or a public key, but no private key"},
+		{"K6: encrypted, in base64", `{"key":"` + base64.StdEncoding.EncodeToString(encrypted.Bytes) + `"}`, "the private key is encrypted"},
+		{"K6: strings without a key", `{"a":"{s3cr3t}","b":"{\"c\":\"s3cr3t\"}","d":"czNjcjN0","e":"","f":"MAA="}`, "the JSON contains no private key and no certificate"},
+		{"K6: a quoted secret", `"s3cr3t"`, "the data is neither PEM nor a JWK"},
 		{"K6: Java", "\xfe\xed\xfe\xed\x00", "a Java key store; convert it with keytool"},
 		{"K6: Java, JCEKS", "\xce\xce\xce\xce\x00", "-srcstoretype JCEKS"},
 		{"K6: PuTTY", "PuTTY-User-Key-File-3: ecdsa", "puttygen FILE -O private-openssh -o key.pem"},

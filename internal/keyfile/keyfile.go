@@ -75,7 +75,8 @@ type Part struct {
 //     missing, or are the two characters \n,
 //   - DER,
 //   - a JWK, or a set of them (RFC 7517),
-//   - other JSON that has PEM or JWKs in it, as the files of some providers do,
+//   - other JSON that has one of these in it, as the files of some providers do. It may be in a
+//     string, also in base64,
 //   - base64 of one of these.
 //
 // It may begin with a byte order mark, and be in UTF-16 if it does. It is an error if the
@@ -91,8 +92,8 @@ func Read(data []byte) (Contents, error) {
 		return c, nil
 	case isDER(data):
 		return c, errors.New("the data is DER, but neither a private key nor a certificate; see what it is with openssl asn1parse -inform DER -in FILE")
-	case isJSON(text) && json.Valid(text):
-		return c, errors.New("the JSON contains no private key and no certificate: no JWK, which has a member kty, and no PEM; give the file with the key")
+	case isJSON(text) && text[0] != '"':
+		return c, errors.New("the JSON contains no private key and no certificate: no JWK, which has a member kty, no PEM, and no base64 of either; give the file with the key")
 	}
 	if err := unusable(text); err != nil {
 		return c, err
@@ -111,7 +112,7 @@ func (c *Contents) read(data []byte, depth int) bool {
 		return false
 	case isDER(data): // Its last byte may look like white space.
 		return c.readDER(data)
-	case json.Valid(text) && isJSON(text):
+	case isJSON(text):
 		return c.readJSON(text, depth)
 	case bytes.Contains(text, []byte("-----BEGIN ")), bytes.Contains(text, []byte("-----END ")):
 		c.readPEM(text)
@@ -124,8 +125,8 @@ func (c *Contents) read(data []byte, depth int) bool {
 	return err == nil && c.read(inner, depth+1)
 }
 
-// isJSON reports whether text begins as an object or an array does.
-func isJSON(text []byte) bool { return text[0] == '{' || text[0] == '[' }
+// isJSON reports whether text is an object, an array or a string.
+func isJSON(text []byte) bool { return strings.IndexByte(`{["`, text[0]) >= 0 && json.Valid(text) }
 
 // isDER reports whether data begins with a SEQUENCE of ASN.1, as all formats in DER do.
 func isDER(data []byte) bool {
@@ -163,15 +164,13 @@ func (c *Contents) readDER(data []byte) (found bool) {
 	return found
 }
 
-// readJSON adds the JWKs and the PEM anywhere in text.
+// readJSON adds the keys and certificates anywhere in text.
 func (c *Contents) readJSON(text json.RawMessage, depth int) (found bool) {
 	switch {
 	case depth > maxDepth || len(text) == 0:
 	case text[0] == '"':
 		var s string
-		if json.Unmarshal(text, &s) == nil && (strings.Contains(s, "-----BEGIN ") || strings.HasPrefix(s, "LS0tLS1CRUdJT")) { // or base64 of it
-			return c.read([]byte(s), depth+1)
-		}
+		return json.Unmarshal(text, &s) == nil && c.readString([]byte(s), depth+1)
 	case text[0] == '[':
 		var elements []json.RawMessage
 		if json.Unmarshal(text, &elements) == nil {
@@ -181,6 +180,7 @@ func (c *Contents) readJSON(text json.RawMessage, depth int) (found bool) {
 		}
 	case text[0] == '{':
 		members := maps.Collect(strictjson.Members(text))
+		strictjson.DropNull(members)
 		if members["kty"] != nil {
 			if members["d"] != nil || depth == 0 || bytes.Equal(members["kty"], []byte(`"oct"`)) { // Among others, public keys don't matter.
 				c.addKey(Part{Data: text})
@@ -192,6 +192,25 @@ func (c *Contents) readJSON(text json.RawMessage, depth int) (found bool) {
 		}
 	}
 	return found
+}
+
+// readString adds the parts of a string in JSON. Unlike read, it recognises only what can't be an
+// ordinary string: PEM, valid JSON, a key or a certificate in DER, and base64 of these.
+func (c *Contents) readString(s []byte, depth int) bool {
+	text := bytes.TrimSpace(s)
+	switch {
+	case len(text) == 0 || depth > maxDepth:
+		return false
+	case bytes.Contains(text, []byte("-----BEGIN ")), isJSON(text):
+		return c.read(text, depth)
+	case isDER(s):
+		var value asn1.RawValue
+		_, _ = asn1.Unmarshal(s, &value) // It is valid.
+		kind := formatOf(value)
+		return (kind == privateKey || kind == encryptedKey || kind == certificate) && c.readDER(s)
+	}
+	inner, err := decodeBase64(text)
+	return err == nil && c.readString(inner, depth+1)
 }
 
 // readPEM adds the blocks of text. encoding/pem would skip blocks that it can't decode.

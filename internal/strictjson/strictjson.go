@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -135,6 +136,11 @@ func Object(data []byte) (map[string]json.RawMessage, error) {
 		members[name] = value
 	}
 	return members, nil
+}
+
+// DropNull removes the members whose value is null, which is as good as no member.
+func DropNull(members map[string]json.RawMessage) {
+	maps.DeleteFunc(members, func(_ string, value json.RawMessage) bool { return string(value) == "null" })
 }
 
 // Unmarshal reads a JSON object into the struct that into points to. The caller makes

@@ -66,6 +66,14 @@ func TestObject(t *testing.T) {
 	}
 }
 
+func TestDropNull(t *testing.T) {
+	t.Parallel()
+	members, err := Object([]byte(`{"a": null ,"b":"null","c":[null],"d":0,"e":null}`))
+	require.NoError(t, err)
+	DropNull(members)
+	require.Equal(t, map[string]json.RawMessage{"b": json.RawMessage(`"null"`), "c": json.RawMessage("[null]"), "d": json.RawMessage("0")}, members)
+}
+
 func TestMembers(t *testing.T) {
 	t.Parallel()
 	for data, want := range map[string]string{
