@@ -189,8 +189,13 @@ func (r *route) modifyResponse(resp *http.Response) error {
 	}
 	removeForbidden(resp.Header)
 	for _, name := range []string{"Location", "Content-Location"} {
-		if location := resp.Header.Get(name); location != "" {
-			resp.Header.Set(name, r.incoming(location, resp.Request.URL))
+		values := resp.Header[name]
+		delete(resp.Header, name)
+		if len(values) == 0 {
+			continue
+		}
+		if location := r.incoming(values[0], resp.Request.URL); location != "" {
+			resp.Header.Set(name, location)
 		}
 	}
 	return nil
