@@ -208,12 +208,15 @@ func (r *route) failed(logger *slog.Logger, w http.ResponseWriter, req *http.Req
 	}
 	status, text := http.StatusBadGateway, "the upstream doesn't answer"
 	var timeout net.Error
-	switch s := r.source.Status(); {
-	case s.State == clientcredentials.Failed && clientcredentials.IsTemporary(s.LastError):
+	s := r.source.Status()
+	// The token of a request that the upstream has received may have expired since.
+	noToken := s.State == clientcredentials.Failed && errors.Is(err, s.LastError)
+	switch {
+	case noToken && clientcredentials.IsTemporary(s.LastError):
 		status, text = http.StatusServiceUnavailable, "there is no token: "+failureText(s.LastError)
 		wait := max(time.Second, time.Until(s.NextRefresh))
 		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-	case s.State == clientcredentials.Failed:
+	case noToken:
 		text = "there is no token: " + failureText(s.LastError)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		status, text = http.StatusGatewayTimeout, "the upstream doesn't answer in time"

@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
@@ -314,6 +316,31 @@ func TestX7_Failures(t *testing.T) {
 				w.Auth.SetFault(nil)
 			}
 		})
+	}
+}
+
+// TestX7_Whose checks that a request that the upstream may have received is reported as such, even
+// if there is no token anymore: the program must not take it for one that can be sent again.
+func TestX7_Whose(t *testing.T) {
+	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
+	w.write("secret.txt", canarySecret)
+	d := newDaemon(t, w, w.settings())
+	r := d.proxy.routing.Load().routes[0]
+	for _, fault := range []clientcredentialstest.Fault{{Status: 503}, clientcredentialstest.InvalidClient()} {
+		w.Auth.SetFault(&fault)
+		_, noToken := r.source.TokenContext(t.Context())
+		require.Error(t, noToken)
+		for err, want := range map[error]string{
+			noToken:                            "there is no token",
+			fmt.Errorf("wrapped: %w", noToken): "there is no token",
+			io.ErrUnexpectedEOF:                "the upstream doesn't answer\n",
+			context.DeadlineExceeded:           "the upstream doesn't answer in time",
+		} {
+			answer := httptest.NewRecorder()
+			r.failed(d.logger, answer, httptest.NewRequestWithContext(t.Context(), "POST", "/", nil), err)
+			assert.Contains(t, answer.Body.String(), want)
+			assert.Equal(t, errors.Is(err, noToken) && fault.Status == 503, answer.Header().Get("Retry-After") != "", err)
+		}
 	}
 }
 
