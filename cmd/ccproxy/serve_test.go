@@ -228,25 +228,44 @@ func TestX8_Reload(t *testing.T) {
 }
 
 // TestX8_Retry checks that new settings are tried again if the authorization server isn't
-// there, but not all the time.
+// there, or a file that they name, but not all the time.
 func TestX8_Retry(t *testing.T) {
-	dir := t.TempDir()
-	w := &world{t: t, dir: dir, Server: &clientcredentialstest.Server{TokenURL: "http://127.0.0.1:1/token", APIURL: "http://127.0.0.1:1/"}}
-	w.write("secret.txt", canarySecret)
-	w.writeSettings(w.settings())
-	meters, _, err := newMeters()
-	require.NoError(t, err)
-	testkit.Bubble(t, func(t *testing.T) {
-		log := new(syncBuffer)
-		d := &daemon{flags: flags{config: filepath.Join(dir, "ccproxy.json"), watch: 5 * time.Second}, logger: newLogger(log, false), meters: meters}
-		d.proxy = newProxy(d.logger, 10)
-		d.proxy.routing.Store(&routing{settings: &settings{listen: []string{"127.0.0.1:0"}}})
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		d.watch(ctx, nil)
-		tried := strings.Count(log.String(), "the new settings can't be used")
-		assert.GreaterOrEqual(t, tried, 5)
-		assert.LessOrEqual(t, tried, 10)
-		time.Sleep(time.Minute) // For what remains of the last try.
-	})
+	for _, tt := range []struct {
+		name, first, later string // the last two are in the log
+		appears            string // a file that isn't there in the first hour
+		least, most        int    // how often the settings are tried in that hour
+	}{
+		{"no server", "there is no token for the route", "there is no token for the route", "", 60, 120},
+		{"no secret", "secret.txt: no such file", "there is no token for the route", "secret.txt", 6, 9},
+		{"no settings", "ccproxy.json: no such file", "there is no token for the route", "ccproxy.json", 6, 9},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{t: t, dir: t.TempDir(), Server: &clientcredentialstest.Server{TokenURL: "http://127.0.0.1:1/token", APIURL: "http://127.0.0.1:1/"}}
+			w.write("secret.txt", canarySecret)
+			w.writeSettings(w.settings())
+			missing := filepath.Join(w.dir, tt.appears)
+			if tt.appears != "" {
+				require.NoError(t, os.Rename(missing, missing+"~"))
+			}
+			meters, _, err := newMeters()
+			require.NoError(t, err)
+			testkit.Bubble(t, func(t *testing.T) {
+				log := new(syncBuffer)
+				d := &daemon{flags: flags{config: filepath.Join(w.dir, "ccproxy.json"), watch: 5 * time.Second}, logger: newLogger(log, false), meters: meters, seen: []byte("other settings")}
+				d.proxy = newProxy(d.logger, 10)
+				d.proxy.routing.Store(&routing{settings: &settings{listen: []string{"127.0.0.1:0"}}})
+				ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
+				defer cancel()
+				time.AfterFunc(time.Hour, func() {
+					tried := strings.Count(log.String(), tt.first)
+					assert.GreaterOrEqual(t, tried, tt.least)
+					assert.LessOrEqual(t, tried, tt.most)
+					_ = os.Rename(missing+"~", missing)
+				})
+				d.watch(ctx, nil)
+				assert.Contains(t, d.problem.Load(), tt.later)
+				time.Sleep(time.Minute) // For what remains of the last try.
+			})
+		})
+	}
 }
