@@ -107,7 +107,7 @@ func TestX1_Mistakes(t *testing.T) {
 		withClient("{\n\"clientID\": \"c\"}"):                 `line 3: it contains "clientID", which isn't a setting`,
 		withClient("{\n\"client_id\": 3}"):                    "line 3: client_id in it is not a string",
 		withClient("{\n\"client_id\": null}"):                 "line 3: client_id in it is not a string",
-		withClient("{\n\"client_secret\": \"SecretCanary\"}"): "line 3: it contains client_secret",
+		withClient("{\n\"client_secret\": \"SecretCanary\"}"): "name that with secret_file",
 		withClient("3"):              "line 2: it isn't a JSON object",
 		withClient(`"missing.json"`): "line 2: x can't be read",
 		withClient(`"bad.json"`):     `bad.json: line 2: it contains "scope", which isn't a setting`,
