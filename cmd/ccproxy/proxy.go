@@ -271,9 +271,9 @@ func (g *guard) judge(r *http.Request) (status int, text string) {
 	case !g.isHost(r.Host):
 		// A web page gets this far if its host name leads to this machine (DNS rebinding).
 		return http.StatusMisdirectedRequest, "the request is for another host; use the address that ccproxy listens on, or list the host in the settings file"
-	case r.Method == http.MethodConnect, r.URL.IsAbs() && !ascii.EqualFold(r.URL.Scheme, "http"):
+	case ascii.EqualFold(r.Method, http.MethodConnect), r.URL.IsAbs() && !ascii.EqualFold(r.URL.Scheme, "http"):
 		return http.StatusMethodNotAllowed, "ccproxy isn't a proxy for other addresses; send the request to a route instead of setting http_proxy or https_proxy"
-	case r.Method == http.MethodTrace, ascii.EqualFold(r.Method, "TRACK"):
+	case ascii.EqualFold(r.Method, http.MethodTrace), ascii.EqualFold(r.Method, "TRACK"):
 		// The answer would contain the token, RFC 9110, Section 9.3.8.
 		return http.StatusMethodNotAllowed, "the method isn't allowed, because the answer would contain the token"
 	}
