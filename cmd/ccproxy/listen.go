@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // listen listens on an address: that of a loopback interface, or unix: and the path of a
@@ -27,8 +28,15 @@ func listen(ctx context.Context, address string, anywhere bool) (net.Listener, e
 	if ip := net.ParseIP(host); !anywhere && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("%q is not an address of the loopback interface, so that others on the network could use the token; write 127.0.0.1 or [::1], or give the address with -dangerously-listen-on", address)
 	}
-	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaAddressInUse) {
+		err = &temporary{fmt.Errorf("%w; choose another address, or end the program that uses it", err)}
+	}
+	return listener, err
 }
+
+// wsaAddressInUse is EADDRINUSE on Windows, where package syscall has another number for that.
+const wsaAddressInUse = syscall.Errno(10048)
 
 // listenUnix makes a socket with mode 0600. It makes the socket in a new folder, where nobody
 // can connect to it before it has that mode.
@@ -45,7 +53,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	default:
 		if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("another program listens on %s; end it, or choose another path", path)
+			return nil, &temporary{fmt.Errorf("another program listens on %s; end it, or choose another path", path)}
 		}
 	}
 	folder, err := os.MkdirTemp(filepath.Dir(path), ".")

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,10 +82,6 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 		for _, address := range group.addresses {
 			listener, err := listen(ctx, address, group.anywhere)
 			if err != nil {
-				var taken *net.OpError
-				if errors.As(err, &taken) {
-					return &temporary{fmt.Errorf("%w; choose another address, or end the program that uses it", err)}
-				}
 				return err
 			}
 			if group.anywhere {

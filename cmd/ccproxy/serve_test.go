@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,15 +95,59 @@ func TestX10_Socket(t *testing.T) {
 	}
 }
 
-// TestX10_Taken checks the exit status if an address is taken.
+// TestX10_Taken checks the exit status if an address is taken, or can't be used at all.
 func TestX10_Taken(t *testing.T) {
-	w := newWorld(t, nil, nil)
-	settings := w.settings()
-	settings["listen"] = strings.TrimPrefix(w.proxy, "http://")
-	w.writeSettings(settings)
-	var out, log syncBuffer
-	assert.Equal(t, statusTemporary, run(t.Context(), []string{"-config", filepath.Join(w.dir, "ccproxy.json")}, &out, &log))
-	assert.Contains(t, log.String(), "choose another address")
+	socket := filepath.Join(t.TempDir(), "socket")
+	w := newWorld(t, nil, func(_ *world, s dict) { s["listen"] = []string{"127.0.0.1:0", "unix:" + socket} })
+	w.log.await(t, `address=unix:(\S+)`)
+	for _, tt := range []struct {
+		address string
+		status  int
+		text    string
+	}{
+		{strings.TrimPrefix(w.proxy, "http://"), statusTemporary, "choose another address"},
+		{"unix:" + socket, statusTemporary, "another program listens on"},
+		{"127.0.0.1:99999", statusUsage, "invalid port"},
+		{"127.0.0.1:none", statusUsage, "unknown port"},
+		{"unix:" + filepath.Join(w.dir, "none", "socket"), statusUsage, "no such file"},
+	} {
+		settings := w.settings()
+		settings["listen"] = tt.address
+		w.writeSettings(settings)
+		var log syncBuffer
+		assert.Equal(t, tt.status, run(t.Context(), []string{"-config", filepath.Join(w.dir, "ccproxy.json")}, io.Discard, &log), tt.address)
+		assert.Contains(t, log.String(), tt.text)
+		assert.Equal(t, tt.text == "choose another address", strings.Contains(log.String(), "choose another address"))
+	}
+}
+
+// TestX12_EndBeforeListening checks that a signal ends the program while it waits for the
+// metadata of an issuer. The settings that -check looks at haven't proved to be fine then.
+func TestX12_EndBeforeListening(t *testing.T) {
+	reached := make(chan struct{}, 10)
+	issuer := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		reached <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer issuer.Close()
+	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
+	w.write("secret.txt", canarySecret)
+	s := w.settings()
+	s["clients"] = dict{"test": dict{"client_id": "client", "secret_file": "secret.txt", "issuer": issuer.URL}}
+	w.writeSettings(s)
+	for _, tt := range []struct {
+		check  []string
+		status int
+	}{{nil, statusOK}, {[]string{"-check"}, statusUsage}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		status := make(chan int, 1)
+		go func() {
+			status <- run(ctx, append(tt.check, "-config", filepath.Join(w.dir, "ccproxy.json")), io.Discard, io.Discard)
+		}()
+		<-reached
+		cancel()
+		assert.Equal(t, tt.status, <-status)
+	}
 }
 
 // health returns what /healthz answers.
