@@ -71,17 +71,23 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		listener.Close()
 		return nil, err
 	}
-	return &unixListener{listener, path}, nil
+	socket, _ := os.Lstat(path)
+	return &unixListener{listener, path, socket}, nil
 }
 
 // A unixListener removes its socket when it is closed.
 type unixListener struct {
 	net.Listener
-	path string
+	path   string
+	socket fs.FileInfo // nil: somebody has removed it at once
 }
 
 func (l *unixListener) Close() error {
-	_ = os.Remove(l.path)
+	// Another process may have put its socket there. The number of our file isn't used again
+	// before the listener is closed.
+	if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.socket) {
+		_ = os.Remove(l.path)
+	}
 	return l.Listener.Close()
 }
 

@@ -68,6 +68,23 @@ func TestX10_Listeners(t *testing.T) {
 	require.NoError(t, listener.Close())
 	assert.NoFileExists(t, path)
 
+	for _, replace := range []func() error{
+		func() error {
+			other, err := listen(t.Context(), "unix:"+path, false)
+			t.Cleanup(func() { _ = other.Close() })
+			return err
+		},
+		func() error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		listener, err = listen(t.Context(), "unix:"+path, false)
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, replace())
+		require.NoError(t, listener.Close())
+		assert.FileExists(t, path, "it is somebody else's")
+		require.NoError(t, os.Remove(path))
+	}
+
 	listener, err = listen(t.Context(), "0.0.0.0:0", true)
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
