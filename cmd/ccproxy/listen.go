@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 )
 
 // listen listens on an address: that of a loopback interface, or unix: and the path of a
@@ -38,10 +40,22 @@ func listen(ctx context.Context, address string, anywhere bool) (net.Listener, e
 // wsaAddressInUse is EADDRINUSE on Windows, where package syscall has another number for that.
 const wsaAddressInUse = syscall.Errno(10048)
 
+// isAbstract reports whether path names a socket without a file, which Linux has.
+func isAbstract(path string) bool { return strings.HasPrefix(path, "@") || strings.HasPrefix(path, "\x00") }
+
+// inFolder returns an address to listen on, in which the path of a socket may be relative to dir.
+func inFolder(dir, address string) string {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok || isAbstract(path) {
+		return address
+	}
+	return "unix:" + clientsettings.InFolder(dir, path)
+}
+
 // listenUnix makes a socket with mode 0600. It makes the socket in a new folder, where nobody
 // can connect to it before it has that mode.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if path == "" || path[0] == '@' || path[0] == 0 {
+	if path == "" || isAbstract(path) {
 		return nil, errors.New("unix: must be followed by the path of a socket; sockets without a file have no permissions")
 	}
 	switch info, err := os.Lstat(path); {

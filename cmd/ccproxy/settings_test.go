@@ -169,6 +169,13 @@ func TestX1_Example(t *testing.T) {
 	s, err := parseSettings(example, folder)
 	require.NoError(t, err)
 	assert.Len(t, s.routes, 3)
+	assert.Equal(t, []string{"127.0.0.1:8080", "unix:" + filepath.Join(folder, "ccproxy.sock")}, s.listen)
+	for address, want := range map[string]string{
+		"127.0.0.1:1": "127.0.0.1:1", "unix:" + folder + "/s": "unix:" + folder + "/s", "unix:a/../s": "unix:" + filepath.Join(folder, "s"),
+		"unix:": "unix:", "unix:@s": "unix:@s", "unix:\x00s": "unix:\x00s", "/s": "/s",
+	} {
+		assert.Equal(t, want, inFolder(folder, address))
+	}
 	fleet, err := os.ReadFile("example-fleet.json")
 	require.NoError(t, err)
 	s, err = parseSettings(fleet, folder)
