@@ -41,7 +41,9 @@ func listen(ctx context.Context, address string, anywhere bool) (net.Listener, e
 const wsaAddressInUse = syscall.Errno(10048)
 
 // isAbstract reports whether path names a socket without a file, which Linux has.
-func isAbstract(path string) bool { return strings.HasPrefix(path, "@") || strings.HasPrefix(path, "\x00") }
+func isAbstract(path string) bool {
+	return strings.HasPrefix(path, "@") || strings.HasPrefix(path, "\x00")
+}
 
 // inFolder returns an address to listen on, in which the path of a socket may be relative to dir.
 func inFolder(dir, address string) string {
