@@ -31,14 +31,14 @@ func listen(ctx context.Context, address string, anywhere bool) (net.Listener, e
 		return nil, fmt.Errorf("%q is not an address of the loopback interface, so that others on the network could use the token; write 127.0.0.1 or [::1], or give the address with -dangerously-listen-on", address)
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
-	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaAddressInUse) {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, errWSAInUse) {
 		err = &temporary{fmt.Errorf("%w; choose another address, or end the program that uses it", err)}
 	}
 	return listener, err
 }
 
-// wsaAddressInUse is EADDRINUSE on Windows, where package syscall has another number for that.
-const wsaAddressInUse = syscall.Errno(10048)
+// errWSAInUse is EADDRINUSE on Windows, where package syscall has another number for that.
+const errWSAInUse = syscall.Errno(10048)
 
 // isAbstract reports whether path names a socket without a file, which Linux has.
 func isAbstract(path string) bool {
