@@ -48,12 +48,13 @@ func (c *clock) read() instant {
 }
 
 // now returns the server's time, or false if the server has to be asked.
-func (c *clock) now() (time.Time, bool) {
-	r := c.reading.Load()
+func (c *clock) now() (time.Time, bool) { return c.reading.Load().timeAt(c.read()) }
+
+// timeAt returns the server's time at now. A reading that is nil or too old doesn't know it.
+func (r *reading) timeAt(now instant) (time.Time, bool) {
 	if r == nil {
 		return time.Time{}, false
 	}
-	now := c.read()
 	age := now.elapsed - r.at.elapsed
 	step := now.wall.Sub(r.at.wall) - age
 	if age > maxClockAge || step.Abs() > maxClockStep {
@@ -67,8 +68,8 @@ func (c *clock) now() (time.Time, bool) {
 func (c *clock) set(sent instant, server time.Time) {
 	at := c.read()
 	r := &reading{at: at, server: server, roundTrip: at.elapsed - sent.elapsed}
-	old := c.reading.Load()
-	if _, ok := c.now(); ok && old.roundTrip < r.roundTrip {
+	old := c.reading.Load() // Once: another call may store one at any time.
+	if _, ok := old.timeAt(at); ok && old.roundTrip < r.roundTrip {
 		return
 	}
 	c.reading.Store(r)

@@ -1,6 +1,7 @@
 package natsstore
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -52,5 +53,19 @@ func TestClock(t *testing.T) {
 		requireTime(server)
 		pass(time.Millisecond, step)
 		requireAsk("the machine slept, or its wall clock was set")
+	}
+}
+
+// TestClockIsShared has several calls set a new clock at once.
+func TestClockIsShared(t *testing.T) {
+	for range 50_000 {
+		var c clock
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() { c.set(c.read(), time.Now()) })
+		}
+		calls.Wait()
+		_, ok := c.now()
+		require.True(t, ok)
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/clientsettings"
 )
 
 // listen listens on an address: that of a loopback interface, or unix: and the path of a
@@ -27,13 +30,34 @@ func listen(ctx context.Context, address string, anywhere bool) (net.Listener, e
 	if ip := net.ParseIP(host); !anywhere && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("%q is not an address of the loopback interface, so that others on the network could use the token; write 127.0.0.1 or [::1], or give the address with -dangerously-listen-on", address)
 	}
-	return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, errWSAInUse) {
+		err = &temporary{fmt.Errorf("%w; choose another address, or end the program that uses it", err)}
+	}
+	return listener, err
+}
+
+// errWSAInUse is EADDRINUSE on Windows, where package syscall has another number for that.
+const errWSAInUse = syscall.Errno(10048)
+
+// isAbstract reports whether path names a socket without a file, which Linux has.
+func isAbstract(path string) bool {
+	return strings.HasPrefix(path, "@") || strings.HasPrefix(path, "\x00")
+}
+
+// inFolder returns an address to listen on, in which the path of a socket may be relative to dir.
+func inFolder(dir, address string) string {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok || isAbstract(path) {
+		return address
+	}
+	return "unix:" + clientsettings.InFolder(dir, path)
 }
 
 // listenUnix makes a socket with mode 0600. It makes the socket in a new folder, where nobody
 // can connect to it before it has that mode.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if path == "" || path[0] == '@' || path[0] == 0 {
+	if path == "" || isAbstract(path) {
 		return nil, errors.New("unix: must be followed by the path of a socket; sockets without a file have no permissions")
 	}
 	switch info, err := os.Lstat(path); {
@@ -45,7 +69,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	default:
 		if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("another program listens on %s; end it, or choose another path", path)
+			return nil, &temporary{fmt.Errorf("another program listens on %s; end it, or choose another path", path)}
 		}
 	}
 	folder, err := os.MkdirTemp(filepath.Dir(path), ".")
@@ -63,17 +87,23 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		listener.Close()
 		return nil, err
 	}
-	return &unixListener{listener, path}, nil
+	socket, _ := os.Lstat(path)
+	return &unixListener{listener, path, socket}, nil
 }
 
 // A unixListener removes its socket when it is closed.
 type unixListener struct {
 	net.Listener
-	path string
+	path   string
+	socket fs.FileInfo // nil: somebody has removed it at once
 }
 
 func (l *unixListener) Close() error {
-	_ = os.Remove(l.path)
+	// Another process may have put its socket there. The number of our file isn't used again
+	// before the listener is closed.
+	if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.socket) {
+		_ = os.Remove(l.path)
+	}
 	return l.Listener.Close()
 }
 

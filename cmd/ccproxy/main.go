@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		err = serve(ctx, f, stdout, stderr)
 	}
-	if err == nil {
+	if err == nil || ctx.Err() != nil && !f.check { // A signal also ends what goes on before it listens.
 		return statusOK
 	}
 	fmt.Fprintf(stderr, "ccproxy: %s\n", redact.OneLine(err.Error()))

@@ -189,8 +189,13 @@ func (r *route) modifyResponse(resp *http.Response) error {
 	}
 	removeForbidden(resp.Header)
 	for _, name := range []string{"Location", "Content-Location"} {
-		if location := resp.Header.Get(name); location != "" {
-			resp.Header.Set(name, r.incoming(location, resp.Request.URL))
+		values := resp.Header[name]
+		delete(resp.Header, name)
+		if len(values) == 0 {
+			continue
+		}
+		if location := r.incoming(values[0], resp.Request.URL); location != "" {
+			resp.Header.Set(name, location)
 		}
 	}
 	return nil
@@ -203,12 +208,15 @@ func (r *route) failed(logger *slog.Logger, w http.ResponseWriter, req *http.Req
 	}
 	status, text := http.StatusBadGateway, "the upstream doesn't answer"
 	var timeout net.Error
-	switch s := r.source.Status(); {
-	case s.State == clientcredentials.Failed && clientcredentials.IsTemporary(s.LastError):
+	s := r.source.Status()
+	// The token of a request that the upstream has received may have expired since.
+	noToken := s.State == clientcredentials.Failed && errors.Is(err, s.LastError)
+	switch {
+	case noToken && clientcredentials.IsTemporary(s.LastError):
 		status, text = http.StatusServiceUnavailable, "there is no token: "+failureText(s.LastError)
 		wait := max(time.Second, time.Until(s.NextRefresh))
 		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-	case s.State == clientcredentials.Failed:
+	case noToken:
 		text = "there is no token: " + failureText(s.LastError)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		status, text = http.StatusGatewayTimeout, "the upstream doesn't answer in time"
@@ -263,9 +271,9 @@ func (g *guard) judge(r *http.Request) (status int, text string) {
 	case !g.isHost(r.Host):
 		// A web page gets this far if its host name leads to this machine (DNS rebinding).
 		return http.StatusMisdirectedRequest, "the request is for another host; use the address that ccproxy listens on, or list the host in the settings file"
-	case r.Method == http.MethodConnect, r.URL.IsAbs() && !ascii.EqualFold(r.URL.Scheme, "http"):
+	case ascii.EqualFold(r.Method, http.MethodConnect), r.URL.IsAbs() && !ascii.EqualFold(r.URL.Scheme, "http"):
 		return http.StatusMethodNotAllowed, "ccproxy isn't a proxy for other addresses; send the request to a route instead of setting http_proxy or https_proxy"
-	case r.Method == http.MethodTrace, ascii.EqualFold(r.Method, "TRACK"):
+	case ascii.EqualFold(r.Method, http.MethodTrace), ascii.EqualFold(r.Method, "TRACK"):
 		// The answer would contain the token, RFC 9110, Section 9.3.8.
 		return http.StatusMethodNotAllowed, "the method isn't allowed, because the answer would contain the token"
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
@@ -132,6 +134,9 @@ func TestX3_NotAForwardProxy(t *testing.T) {
 		"GET http://HOST@evil.example/api/ HTTP/1.1\r\nHost: HOST":                     "421",
 		"TRACE /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
 		"TRACK /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"trace /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"Trace /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
+		"connect /api/ HTTP/1.1\r\nHost: HOST":                                         "405",
 		"track /api/ HTTP/1.1\r\nHost: HOST":                                           "405",
 		"OPTIONS * HTTP/1.1\r\nHost: HOST":                                             "404",
 		"OPTIONS * HTTP/1.1\r\nHost: evil.example":                                     "421",
@@ -314,6 +319,31 @@ func TestX7_Failures(t *testing.T) {
 				w.Auth.SetFault(nil)
 			}
 		})
+	}
+}
+
+// TestX7_Whose checks that a request that the upstream may have received is reported as such, even
+// if there is no token anymore: the program must not take it for one that can be sent again.
+func TestX7_Whose(t *testing.T) {
+	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
+	w.write("secret.txt", canarySecret)
+	d := newDaemon(t, w, w.settings())
+	r := d.proxy.routing.Load().routes[0]
+	for _, fault := range []clientcredentialstest.Fault{{Status: 503}, clientcredentialstest.InvalidClient()} {
+		w.Auth.SetFault(&fault)
+		_, noToken := r.source.TokenContext(t.Context())
+		require.Error(t, noToken)
+		for err, want := range map[error]string{
+			noToken:                            "there is no token",
+			fmt.Errorf("wrapped: %w", noToken): "there is no token",
+			io.ErrUnexpectedEOF:                "the upstream doesn't answer\n",
+			context.DeadlineExceeded:           "the upstream doesn't answer in time",
+		} {
+			answer := httptest.NewRecorder()
+			r.failed(d.logger, answer, httptest.NewRequestWithContext(t.Context(), "POST", "/", nil), err)
+			assert.Contains(t, answer.Body.String(), want)
+			assert.Equal(t, errors.Is(err, noToken) && fault.Status == 503, answer.Header().Get("Retry-After") != "", err)
+		}
 	}
 }
 
@@ -551,34 +581,49 @@ func TestX13_Paths(t *testing.T) {
 	}
 }
 
-// TestX13_Locations checks that redirects within the upstream lead to the proxy.
+// TestX13_Locations checks that redirects within the upstream lead to the proxy, and that others
+// lead to no other route.
 func TestX13_Locations(t *testing.T) {
 	var location string
 	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Location", location)
 		rw.WriteHeader(http.StatusTemporaryRedirect)
-	}, nil)
+	}, func(w *world, s dict) {
+		s["routes"] = []dict{w.route("/api/"), w.route("/api/inner/"), w.route("/v2/")}
+	})
+	cases := 0
 	for said, want := range map[string]string{
-		w.api() + "/v1/next?a=b#c":     "/api/next?a=b#c",
-		"/v1/next%2Fx":                 "/api/next%2Fx",
-		"next":                         "/api/a/next",
-		"../next":                      "/api/next",
-		"/v2/next":                     "/v2/next",
-		"https://evil.example/v1/":     "https://evil.example/v1/",
-		"//evil.example/v1/":           "//evil.example/v1/",
-		w.api() + "/v1//evil.example/": "/api//evil.example/",
-		w.api() + "/v1/..%2fx":         w.api() + "/v1/..%2fx",
+		w.api() + "/v1/next?a=b#c":      "/api/next?a=b#c",
+		"/v1/next%2Fx":                  "/api/next%2Fx",
+		"next":                          "/api/a/next",
+		"../next":                       "/api/next",
+		"?page=2":                       "/api/a/b?page=2",
+		"/v1/innermost":                 "/api/innermost",
+		"/v1/inner":                     w.api() + "/v1/inner",
+		"/v1/inn%65r/next":              w.api() + "/v1/inn%65r/next",
+		"/v2/next?a=b":                  w.api() + "/v2/next?a=b",
+		"../../v2/next":                 w.api() + "/v2/next",
+		`\v2\..\next`:                   w.api() + `/v1/a/%5Cv2%5C..%5Cnext`,
+		"http:/v2/next":                 "",
+		"http:v2/next":                  "",
+		"/v2/next#%":                    "",
+		"https://other.example/b\u00e4": "https://other.example/b\u00e4",
+		"https://evil.example/v1/":      "https://evil.example/v1/",
+		"//evil.example/v1/":            "http://evil.example/v1/",
+		w.api() + "/v1//evil.example/":  "/api//evil.example/",
+		w.api() + "/v1/..%2fx":          w.api() + "/v1/..%2fx",
 		strings.Replace(w.api(), "http:", "https:", 1) + "/v1/": strings.Replace(w.api(), "http:", "https:", 1) + "/v1/",
 	} {
 		location = said
 		a := w.get("/api/a/b")
 		assert.Equal(t, 307, a.StatusCode)
 		assert.Equal(t, want, a.Header.Get("Location"), said)
+		cases++
 	}
 	root := route{routeSettings: routeSettings{prefix: "/", upstream: &url.URL{Scheme: "https", Host: "api.example", Path: "/"}}}
 	assert.Equal(t, "https://api.example//evil.example/", root.incoming("https://api.example//evil.example/", root.upstream))
 	assert.Equal(t, "https://user@api.example/", root.incoming("https://user@api.example/", root.upstream))
-	assert.Len(t, w.API.Requests(), 10)
+	assert.Len(t, w.API.Requests(), cases)
 }
 
 // TestX2_Certificates checks https on both sides: the authorities in ca_file, and a client

@@ -26,6 +26,7 @@ import (
 type route struct {
 	routeSettings
 	source *clientcredentials.Source // for the route's target
+	inner  []string                  // prefixes within that of this route, for which there are other routes
 	proxy  httputil.ReverseProxy
 	gauge  metric.Registration
 }
@@ -87,6 +88,13 @@ func newRouting(ctx context.Context, s *settings, previous *routing, logger *slo
 		r.routes = append(r.routes, route)
 		if rs.host != "" {
 			r.hosts[rs.host] = true
+		}
+	}
+	for _, outer := range r.routes {
+		for _, inner := range r.routes {
+			if (outer.host == "" || outer.host == inner.host) && inner.prefix != outer.prefix && strings.HasPrefix(inner.prefix, outer.prefix) {
+				outer.inner = append(outer.inner, inner.prefix)
+			}
 		}
 	}
 	slices.SortStableFunc(r.routes, func(a, b *route) int {
@@ -189,20 +197,43 @@ func (r *route) outgoing(in *url.URL) (*url.URL, error) {
 }
 
 // incoming returns the address at the proxy for an address that the upstream has sent, such as
-// that of a redirect. An address that isn't below the upstream's stays as it is.
+// that of a redirect. If this route doesn't lead there, it returns the whole address: a program
+// would resolve a relative one against the proxy, and get to another route, with its token.
+// It returns "" for what programs may read in different ways.
 func (r *route) incoming(location string, request *url.URL) string {
-	u, err := request.Parse(location)
-	if err != nil || origin.Of(u) != origin.Of(r.upstream) || u.User != nil || hasDotSegment(u.Path) {
-		return location
+	said, err := url.Parse(location)
+	if err != nil {
+		return ""
 	}
+	u := request.ResolveReference(said)
+	if u.Host == "" { // Some programs take http:/path for a relative address.
+		return ""
+	}
+	if in := r.below(u); in != nil {
+		return in.String()
+	}
+	if said.IsAbs() {
+		return location // String might write it in another way.
+	}
+	return u.String()
+}
+
+// below returns the address at the proxy for an address at the upstream. It returns nil if this
+// route doesn't lead there.
+func (r *route) below(u *url.URL) *url.URL {
 	rest, found := strings.CutPrefix(u.EscapedPath(), r.upstream.EscapedPath())
-	if !found {
-		return location
+	if !found || origin.Of(u) != origin.Of(r.upstream) || u.User != nil || hasDotSegment(u.Path) {
+		return nil
 	}
-	in := url.URL{RawQuery: u.RawQuery, ForceQuery: u.ForceQuery, Fragment: u.Fragment, RawFragment: u.RawFragment}
-	in.RawPath = r.prefix + rest
+	in := &url.URL{RawPath: r.prefix + rest, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery, Fragment: u.Fragment, RawFragment: u.RawFragment}
+	var err error
 	if in.Path, err = url.PathUnescape(in.RawPath); err != nil || strings.HasPrefix(in.Path, "//") {
-		return location // Two slashes would begin the name of a host.
+		return nil // Two slashes would begin the name of a host.
 	}
-	return in.String()
+	for _, prefix := range r.inner {
+		if strings.HasPrefix(in.Path+"/", prefix) {
+			return nil
+		}
+	}
+	return in
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,10 +82,6 @@ func serve(ctx context.Context, f flags, stdout, stderr io.Writer) error {
 		for _, address := range group.addresses {
 			listener, err := listen(ctx, address, group.anywhere)
 			if err != nil {
-				var taken *net.OpError
-				if errors.As(err, &taken) {
-					return &temporary{fmt.Errorf("%w; choose another address, or end the program that uses it", err)}
-				}
 				return err
 			}
 			if group.anywhere {
@@ -162,8 +157,15 @@ func (d *daemon) drain(servers []*http.Server) {
 	}
 }
 
-// retryPause is how long new settings wait that an authorization server wasn't ready for.
-const retryPause = 30 * time.Second
+const (
+	// retryPause is how long new settings wait that couldn't be put in force. The cause may
+	// be elsewhere, such as in a file that they name.
+	retryPause = 30 * time.Second
+
+	// maxRetryPause bounds the pause, which doubles with each failure that isn't temporary:
+	// some servers lock a client that they have refused many times.
+	maxRetryPause = 15 * time.Minute
+)
 
 // watch puts the settings file in force when it has changed, or when a signal asks for it.
 func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
@@ -174,18 +176,20 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 		tick = ticker.C
 	}
 	var retry time.Time // zero: never
+	pause := retryPause
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick:
-			seen := d.look()
-			if bytes.Equal(seen, d.seen) && (retry.IsZero() || time.Now().Before(retry)) {
+			switch seen := d.look(); {
+			case !bytes.Equal(seen, d.seen):
+				d.seen, pause = seen, retryPause
+			case retry.IsZero() || time.Now().Before(retry):
 				continue
 			}
-			d.seen = seen
 		case <-reload:
-			d.seen = d.look()
+			d.seen, pause = d.look(), retryPause
 		}
 		err := d.reload(ctx)
 		retry = time.Time{}
@@ -199,8 +203,9 @@ func (d *daemon) watch(ctx context.Context, reload <-chan os.Signal) {
 			text := redact.Clip(redact.OneLine(err.Error()), 1000)
 			d.problem.Store(text)
 			d.logger.Error("the new settings can't be used, so the old ones stay in force", "error", text)
-			if isTemporary(err) {
-				retry = time.Now().Add(retryPause)
+			retry = time.Now().Add(pause)
+			if !isTemporary(err) {
+				pause = min(2*pause, maxRetryPause)
 			}
 		}
 	}

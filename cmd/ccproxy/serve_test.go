@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +68,23 @@ func TestX10_Listeners(t *testing.T) {
 	require.NoError(t, listener.Close())
 	assert.NoFileExists(t, path)
 
+	for _, replace := range []func() error{
+		func() error {
+			other, err := listen(t.Context(), "unix:"+path, false)
+			t.Cleanup(func() { _ = other.Close() })
+			return err
+		},
+		func() error { return os.WriteFile(path, nil, 0o600) },
+	} {
+		listener, err = listen(t.Context(), "unix:"+path, false)
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, replace())
+		require.NoError(t, listener.Close())
+		assert.FileExists(t, path, "it is somebody else's")
+		require.NoError(t, os.Remove(path))
+	}
+
 	listener, err = listen(t.Context(), "0.0.0.0:0", true)
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
@@ -93,15 +112,59 @@ func TestX10_Socket(t *testing.T) {
 	}
 }
 
-// TestX10_Taken checks the exit status if an address is taken.
+// TestX10_Taken checks the exit status if an address is taken, or can't be used at all.
 func TestX10_Taken(t *testing.T) {
-	w := newWorld(t, nil, nil)
-	settings := w.settings()
-	settings["listen"] = strings.TrimPrefix(w.proxy, "http://")
-	w.writeSettings(settings)
-	var out, log syncBuffer
-	assert.Equal(t, statusTemporary, run(t.Context(), []string{"-config", filepath.Join(w.dir, "ccproxy.json")}, &out, &log))
-	assert.Contains(t, log.String(), "choose another address")
+	socket := filepath.Join(t.TempDir(), "socket")
+	w := newWorld(t, nil, func(_ *world, s dict) { s["listen"] = []string{"127.0.0.1:0", "unix:" + socket} })
+	w.log.await(t, `address=unix:(\S+)`)
+	for _, tt := range []struct {
+		address string
+		status  int
+		text    string
+	}{
+		{strings.TrimPrefix(w.proxy, "http://"), statusTemporary, "choose another address"},
+		{"unix:" + socket, statusTemporary, "another program listens on"},
+		{"127.0.0.1:99999", statusUsage, "invalid port"},
+		{"127.0.0.1:none", statusUsage, "unknown port"},
+		{"unix:" + filepath.Join(w.dir, "none", "socket"), statusUsage, "no such file"},
+	} {
+		settings := w.settings()
+		settings["listen"] = tt.address
+		w.writeSettings(settings)
+		var log syncBuffer
+		assert.Equal(t, tt.status, run(t.Context(), []string{"-config", filepath.Join(w.dir, "ccproxy.json")}, io.Discard, &log), tt.address)
+		assert.Contains(t, log.String(), tt.text)
+		assert.Equal(t, tt.text == "choose another address", strings.Contains(log.String(), "choose another address"))
+	}
+}
+
+// TestX12_EndBeforeListening checks that a signal ends the program while it waits for the
+// metadata of an issuer. The settings that -check looks at haven't proved to be fine then.
+func TestX12_EndBeforeListening(t *testing.T) {
+	reached := make(chan struct{}, 10)
+	issuer := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		reached <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer issuer.Close()
+	w := &world{t: t, Server: newServer(t, nil), dir: t.TempDir()}
+	w.write("secret.txt", canarySecret)
+	s := w.settings()
+	s["clients"] = dict{"test": dict{"client_id": "client", "secret_file": "secret.txt", "issuer": issuer.URL}}
+	w.writeSettings(s)
+	for _, tt := range []struct {
+		check  []string
+		status int
+	}{{nil, statusOK}, {[]string{"-check"}, statusUsage}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		status := make(chan int, 1)
+		go func() {
+			status <- run(ctx, append(tt.check, "-config", filepath.Join(w.dir, "ccproxy.json")), io.Discard, io.Discard)
+		}()
+		<-reached
+		cancel()
+		assert.Equal(t, tt.status, <-status)
+	}
 }
 
 // health returns what /healthz answers.
@@ -228,25 +291,44 @@ func TestX8_Reload(t *testing.T) {
 }
 
 // TestX8_Retry checks that new settings are tried again if the authorization server isn't
-// there, but not all the time.
+// there, or a file that they name, but not all the time.
 func TestX8_Retry(t *testing.T) {
-	dir := t.TempDir()
-	w := &world{t: t, dir: dir, Server: &clientcredentialstest.Server{TokenURL: "http://127.0.0.1:1/token", APIURL: "http://127.0.0.1:1/"}}
-	w.write("secret.txt", canarySecret)
-	w.writeSettings(w.settings())
-	meters, _, err := newMeters()
-	require.NoError(t, err)
-	testkit.Bubble(t, func(t *testing.T) {
-		log := new(syncBuffer)
-		d := &daemon{flags: flags{config: filepath.Join(dir, "ccproxy.json"), watch: 5 * time.Second}, logger: newLogger(log, false), meters: meters}
-		d.proxy = newProxy(d.logger, 10)
-		d.proxy.routing.Store(&routing{settings: &settings{listen: []string{"127.0.0.1:0"}}})
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		d.watch(ctx, nil)
-		tried := strings.Count(log.String(), "the new settings can't be used")
-		assert.GreaterOrEqual(t, tried, 5)
-		assert.LessOrEqual(t, tried, 10)
-		time.Sleep(time.Minute) // For what remains of the last try.
-	})
+	for _, tt := range []struct {
+		name, first, later string // the last two are in the log
+		appears            string // a file that isn't there in the first hour
+		least, most        int    // how often the settings are tried in that hour
+	}{
+		{"no server", "there is no token for the route", "there is no token for the route", "", 60, 120},
+		{"no secret", "secret.txt: no such file", "there is no token for the route", "secret.txt", 6, 9},
+		{"no settings", "ccproxy.json: no such file", "there is no token for the route", "ccproxy.json", 6, 9},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{t: t, dir: t.TempDir(), Server: &clientcredentialstest.Server{TokenURL: "http://127.0.0.1:1/token", APIURL: "http://127.0.0.1:1/"}}
+			w.write("secret.txt", canarySecret)
+			w.writeSettings(w.settings())
+			missing := filepath.Join(w.dir, tt.appears)
+			if tt.appears != "" {
+				require.NoError(t, os.Rename(missing, missing+"~"))
+			}
+			meters, _, err := newMeters()
+			require.NoError(t, err)
+			testkit.Bubble(t, func(t *testing.T) {
+				log := new(syncBuffer)
+				d := &daemon{flags: flags{config: filepath.Join(w.dir, "ccproxy.json"), watch: 5 * time.Second}, logger: newLogger(log, false), meters: meters, seen: []byte("other settings")}
+				d.proxy = newProxy(d.logger, 10)
+				d.proxy.routing.Store(&routing{settings: &settings{listen: []string{"127.0.0.1:0"}}})
+				ctx, cancel := context.WithTimeout(t.Context(), 80*time.Minute)
+				defer cancel()
+				time.AfterFunc(time.Hour, func() {
+					tried := strings.Count(log.String(), tt.first)
+					assert.GreaterOrEqual(t, tried, tt.least)
+					assert.LessOrEqual(t, tried, tt.most)
+					_ = os.Rename(missing+"~", missing)
+				})
+				d.watch(ctx, nil)
+				assert.Contains(t, d.problem.Load(), tt.later)
+				time.Sleep(time.Minute) // For what remains of the last try.
+			})
+		})
+	}
 }

@@ -59,6 +59,11 @@ func parseSettings(data []byte, dir string) (*settings, error) {
 		hosts:   root.texts("hosts"),
 		clients: make(map[string]map[string]string),
 	}
+	for _, addresses := range [][]string{s.listen, s.admin} {
+		for i, address := range addresses {
+			addresses[i] = inFolder(dir, address)
+		}
+	}
 	for i, host := range s.hosts {
 		s.hosts[i] = ascii.Lower(host)
 	}

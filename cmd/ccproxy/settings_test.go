@@ -107,7 +107,7 @@ func TestX1_Mistakes(t *testing.T) {
 		withClient("{\n\"clientID\": \"c\"}"):                 `line 3: it contains "clientID", which isn't a setting`,
 		withClient("{\n\"client_id\": 3}"):                    "line 3: client_id in it is not a string",
 		withClient("{\n\"client_id\": null}"):                 "line 3: client_id in it is not a string",
-		withClient("{\n\"client_secret\": \"SecretCanary\"}"): "line 3: it contains client_secret",
+		withClient("{\n\"client_secret\": \"SecretCanary\"}"): "name that with secret_file",
 		withClient("3"):              "line 2: it isn't a JSON object",
 		withClient(`"missing.json"`): "line 2: x can't be read",
 		withClient(`"bad.json"`):     `bad.json: line 2: it contains "scope", which isn't a setting`,
@@ -169,6 +169,13 @@ func TestX1_Example(t *testing.T) {
 	s, err := parseSettings(example, folder)
 	require.NoError(t, err)
 	assert.Len(t, s.routes, 3)
+	assert.Equal(t, []string{"127.0.0.1:8080", "unix:" + filepath.Join(folder, "ccproxy.sock")}, s.listen)
+	for address, want := range map[string]string{
+		"127.0.0.1:1": "127.0.0.1:1", "unix:" + folder + "/s": "unix:" + folder + "/s", "unix:a/../s": "unix:" + filepath.Join(folder, "s"),
+		"unix:": "unix:", "unix:@s": "unix:@s", "unix:\x00s": "unix:\x00s", "/s": "/s",
+	} {
+		assert.Equal(t, want, inFolder(folder, address))
+	}
 	fleet, err := os.ReadFile("example-fleet.json")
 	require.NoError(t, err)
 	s, err = parseSettings(fleet, folder)

@@ -542,7 +542,8 @@ func (e *examination) reportToken() {
 	format := map[string]string{"jwt": "a JWT", "jwe": "an encrypted JWT", "opaque": "opaque"}[parsed.Format]
 	if parsed.Format == "jwt" {
 		w, _ := e.route(e.method)
-		format += "; audience " + w.printable(token)(clippedList(texts(parsed.Claims["aud"]), "none")) + "; binding: " + parsed.binding()
+		said := w.printable(token) // Masked before it is cut, which could leave a part of a secret.
+		format += "; audience " + clipped(said(list(texts(parsed.Claims["aud"]), "none"))) + "; binding: " + clipped(said(parsed.binding()))
 	}
 	e.say(good, "token", "type %s, %s", token.Type(), format)
 	e.reportScope(strings.Fields(grantedScope(token, e.settings.Requested())), strings.Fields(e.settings.Requested()))
@@ -562,10 +563,11 @@ func (e *examination) reportScope(granted, requested []string) {
 }
 
 // clippedList is list with an end for lists that are long.
-func clippedList(texts []string, none string) string {
-	whole := list(texts, none)
-	if clipped := redact.Clip(whole, maxListed); clipped != whole {
-		return clipped + " and more"
+func clippedList(texts []string, none string) string { return clipped(list(texts, none)) }
+
+func clipped(whole string) string {
+	if part := redact.Clip(whole, maxListed); part != whole {
+		return part + " and more"
 	}
 	return whole
 }

@@ -49,8 +49,8 @@ func printCredential(ctx context.Context, c *call) error {
 		return err
 	}
 	switch {
-	case token.Type() != "Bearer":
-		return &failure{statusUnusable, fmt.Errorf("the type of the token is %s, but kubectl can use Bearer only; ask the server's operator for such tokens", token.Type())}
+	case scheme(token) != "Bearer":
+		return &failure{statusUnusable, fmt.Errorf("the type of the token is %s, but kubectl can use Bearer only; ask the server's operator for such tokens", scheme(token))}
 	case len(parseToken(token.AccessToken).confirmation()) > 0:
 		return &failure{statusUnusable, errors.New("the token is bound to a key or a certificate, which kubectl doesn't present with it; ask the server's operator for tokens that aren't bound")}
 	}

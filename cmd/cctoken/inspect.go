@@ -51,20 +51,23 @@ func inspect(ctx context.Context, c *call) error {
 // because it may be a token. When ctx ends, readInput returns, and the read goes on in
 // its goroutine: nothing can interrupt it.
 func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error) {
-	in := stdin
-	if name != "" && name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return nil, usagef("the argument isn't the name of a file that can be read; if it is a token, don't give it as an argument, because every user of this machine can read the arguments of a program: pipe it in, as in cctoken token | cctoken inspect")
-		}
-		defer file.Close()
-		in = file
-	}
 	var input []byte
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		input, err = io.ReadAll(io.LimitReader(in, maxInput+1))
+		in := stdin
+		if name != "" && name != "-" {
+			file, err := os.Open(name) // That of a pipe waits until somebody writes to it.
+			if err != nil {
+				done <- usagef("the argument isn't the name of a file that can be read; if it is a token, don't give it as an argument, because every user of this machine can read the arguments of a program: pipe it in, as in cctoken token | cctoken inspect")
+				return
+			}
+			defer file.Close()
+			in = file
+		}
+		if input, err = io.ReadAll(io.LimitReader(in, maxInput+1)); err != nil {
+			err = usagef("the input can't be read; check the file")
+		}
 		done <- err
 	}()
 	select {
@@ -72,7 +75,7 @@ func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error
 		return nil, context.Cause(ctx)
 	case err := <-done:
 		if err != nil {
-			return nil, usagef("the input can't be read; check the file")
+			return nil, err
 		}
 	}
 	if len(input) > maxInput {
@@ -166,8 +169,9 @@ func decodePart(part string) (map[string]any, error) {
 // describe writes t for people to read.
 func (t *token) describe(out io.Writer, now time.Time) {
 	say := func(format string, args ...any) {
-		fmt.Fprintln(out, redact.Neutralise(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(out, redact.OneLine(fmt.Sprintf(format, args...)))
 	}
+	begin := func(part string) { fmt.Fprintf(out, "\n%s\n", part) }
 	switch t.Format {
 	case "opaque":
 		say("An opaque token of %d bytes: only its server knows what it means.", t.Size)
@@ -177,14 +181,14 @@ func (t *token) describe(out io.Writer, now time.Time) {
 	default:
 		say("A JWT of %d bytes. NOT VERIFIED: anybody could have written it.", t.Size)
 	}
-	say("\nheader")
+	begin("header")
 	sayMembers(say, t.Header)
 	if t.Format == "jwe" {
 		return
 	}
-	say("\nclaims")
+	begin("claims")
 	sayMembers(say, t.Claims)
-	say("\nin words")
+	begin("in words")
 	t.explain(now, func(name, format string, args ...any) { say("  %-9s %s", name, fmt.Sprintf(format, args...)) })
 }
 

@@ -50,6 +50,20 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// TestDescribeLines has the claims forge lines of the output.
+func TestDescribeLines(t *testing.T) {
+	for _, claims := range []string{
+		`{"aud":"x\n  signature VERIFIED"}`, `{"aud":["x","y\r\n  signature VERIFIED"]}`, `{"scope":"x\n\rVERIFIED"}`,
+		`{"cnf":{"jkt":"x\n  signature VERIFIED"}}`, `{"cnf":{"a\n  signature VERIFIED":1}}`, `{"cnf":{"x5t#S256":["\n  signature VERIFIED"]}}`,
+		`{"a\n  signature VERIFIED":"\n  signature VERIFIED"}`,
+	} {
+		var out bytes.Buffer
+		parseToken(unsigned(`{"alg":"RS256"}`, claims)).describe(&out, time.Now())
+		assert.Regexp(t, `\n\nclaims\n.*\n\nin words\n`, out.String())
+		assert.NotRegexp(t, `(?m)^ *(signature )?VERIFIED`, out.String(), claims)
+	}
+}
+
 func TestInspectInput(t *testing.T) {
 	jwt := unsigned(`{"alg":"RS256"}`, `{"sub":"x"}`)
 	for name, input := range map[string]string{

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -44,6 +45,27 @@ func processOf(t *testing.T, env environment, args ...string) *exec.Cmd {
 // program with the race detector takes a second to exit.
 func surroundings(t *testing.T) []string {
 	return []string{"GORACE=atexit_sleep_ms=0", "GOCOVERDIR=" + t.TempDir()}
+}
+
+// TestSignalWhileAPipeOpens checks that a signal ends inspect while nobody writes to its pipe.
+func TestSignalWhileAPipeOpens(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, []string{"inspect", pipe}, environment(nil).get, nil, io.Discard, io.Discard)
+	}()
+	select {
+	case got := <-status:
+		assert.Equal(t, statusInterrupted, got)
+	case <-time.After(time.Minute):
+		t.Error("cctoken inspect hangs")
+	}
+	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // Ends the goroutine that opens the pipe.
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
 }
 
 // TestSignals checks that a signal ends token while it waits, and serve without an error.

@@ -68,3 +68,33 @@ func TestL12_GrantedScope(t *testing.T) {
 		})
 	}
 }
+
+// TestL12_Claims has a server write into the claims of the token whatever it likes.
+func TestL12_Claims(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("A", maxListed-10)
+	for _, claims := range []string{
+		`{"aud":"SECRET"}`,
+		`{"aud":"` + long + `SECRET"}`,
+		`{"cnf":{"jkt":"SECRET` + long + long + `"}}`,
+		`{"cnf":{"jkt":["` + long + `SECRET"]}}`,
+		`{"cnf":{"x5t#S256":"SECRET\nok    fake"}}`,
+		`{"cnf":{"SECRET":1,"` + long + long + `":2}}`,
+	} {
+		body := `{"access_token":"` + unsigned(`{"alg":"RS256"}`, strings.ReplaceAll(claims, "SECRET", plainSecret)) + `","token_type":"Bearer"}`
+		s := hostile.Start(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Header.Get("Authorization") == "" {
+				hostile.JSON(401, `{"error":"invalid_client"}`).ServeHTTP(w, req)
+				return
+			}
+			hostile.JSON(200, body).ServeHTTP(w, req)
+		}))
+		r := cctoken(t, clientOf(s.URL+"/token").with("CLIENT_SECRET", plainSecret), "", "doctor")
+		assert.Contains(t, r.stdout, "; binding: ")
+		assert.NotContains(t, r.stdout, canarySecret[:8], claims)
+		assert.NotContains(t, r.stdout, "\nok    fake")
+		for line := range strings.Lines(r.stdout) {
+			assert.LessOrEqual(t, len(line), 2*maxListed+200)
+		}
+	}
+}

@@ -168,10 +168,10 @@ func (f *fake) logRequest(r *http.Request, status int) {
 	if status != 0 {
 		answer = strconv.Itoa(status)
 	}
-	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, redact.Neutralise(r.URL.Path), answer)
+	fmt.Fprintf(f.log, "%s %s %s\n", r.Method, redact.OneLine(r.URL.Path), answer)
 	for i, violations := range [][]error{f.auth.Violations(), f.api.Violations()} {
 		for _, violation := range violations[f.logged[i]:] {
-			fmt.Fprintf(f.log, "the client broke a rule: %s\n", redact.Neutralise(violation.Error()))
+			fmt.Fprintf(f.log, "the client broke a rule: %s\n", redact.OneLine(violation.Error()))
 		}
 		f.logged[i] = len(violations)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-5bfa0880/clientcredentials"
 	"github.com/seed-5bfa0880/clientcredentials/internal/redact"
+	"github.com/seed-5bfa0880/clientcredentials/internal/tokenresponse"
 )
 
 // printToken is cctoken token.
@@ -38,13 +39,19 @@ func printToken(ctx context.Context, c *call) error {
 	}
 	switch {
 	case *header:
-		fmt.Fprintf(c.out, "Authorization: %s %s\n", token.Type(), token.AccessToken)
+		fmt.Fprintf(c.out, "Authorization: %s %s\n", scheme(token), token.AccessToken)
 	case *inJSON:
 		return writeJSON(c.out, newTokenJSON(token, s.Requested()))
 	default:
 		fmt.Fprintln(c.out, token.AccessToken)
 	}
 	return nil
+}
+
+// scheme returns the authentication scheme with which the library would send the token.
+func scheme(token *oauth2.Token) string {
+	response := tokenresponse.Response{TokenType: token.TokenType}
+	return response.Scheme()
 }
 
 // maxTokenRequests is how many requests cctoken token sends at most: those of Discover,

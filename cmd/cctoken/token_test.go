@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -242,5 +243,22 @@ func TestTokenByMethod(t *testing.T) {
 		require.NoError(t, err)
 		form.Del("grant_type")
 		assert.Equal(t, url.Values{"client_assertion": {assertion}, "client_assertion_type": {typ}}, form)
+	}
+}
+
+// TestScheme checks that the header, and what kubectl sends, have the scheme that the library
+// sends.
+func TestScheme(t *testing.T) {
+	for typ, want := range map[string]string{
+		"": "Bearer", "bearer": "Bearer", "bearer ": "Bearer", "Bearer Token": "Bearer",
+		"urn:ietf:params:oauth:token-type:access_token": "Bearer",
+		"mac": "MAC", "access_token": "access_token", plainSecret: "Bearer",
+	} {
+		s := hostile.Start(t, hostile.JSON(200, fmt.Sprintf(`{"access_token":"xyz","token_type":%q}`, typ)))
+		env := clientOf(s.URL+"/token").with("CLIENT_SECRET", plainSecret)
+		r := cctoken(t, env, "", "token", "-header")
+		assert.Equal(t, "Authorization: "+want+" xyz\n", r.stdout, typ)
+		r = cctoken(t, env, "", "exec-credential", "-cache=false")
+		assert.Equal(t, want == "Bearer", r.status == 0, r.stderr)
 	}
 }

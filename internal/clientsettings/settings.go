@@ -131,7 +131,7 @@ func Values(members map[string]json.RawMessage, dir string) (map[string]string, 
 		var value *string // null is not a string.
 		switch {
 		case name == "client_secret":
-			return nil, errors.New("it contains client_secret, but such a file is easily shared by mistake; remove it, and set CLIENT_SECRET in the environment, or secret_file")
+			return nil, errors.New("it contains client_secret, but such a file is easily shared by mistake; remove it, put the secret into a file of its own, and name that with secret_file")
 		case i < 0:
 			return nil, fmt.Errorf("it contains %.30q, which isn't a setting", name)
 		case json.Unmarshal(members[name], &value) != nil || value == nil:

@@ -86,7 +86,7 @@ func TestX1_ErrorsNameTheSetting(t *testing.T) {
 		{`{` + client + `"key_file": "secret"}`, "-key-file: ", "key_file: "},
 		{`{` + client + `"key_file": "secret", "cert_file": "cert"}`, "-cert-file: ", "cert_file: "},
 		{`{` + client + `"key_file": "secret", "cert_file": "cert", "auth_method": "tls_client_auth"}`, "-cert-file: ", "cert_file: "},
-		{`{"client_secret": "SecretCanary"}`, "set CLIENT_SECRET", "secret_file"},
+		{`{"client_secret": "SecretCanary"}`, "name that with secret_file", "name that with secret_file"},
 		{`{"clientId": "SecretCanary"}`, "isn't a setting", "isn't a setting"},
 		{`{"client_id": null}`, "is not a string", "is not a string"},
 		{`{"client_id": ["SecretCanary"]}`, "is not a string", "is not a string"},
