@@ -181,7 +181,10 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 		return nil, nil
 	}
 	ctx, used := req.Context(), s.effective()
-	if !used.knows(hasAuthorization(authorization)) {
+	if meant := hasAuthorization(authorization); !used.knows(meant) {
+		if s.holder(meant) == nil {
+			return nil, nil // The program sends a token of its own.
+		}
 		return used.other(ctx, authorization), nil // Another request was challenged before this one.
 	}
 	c.Target = decodeTarget(used.targetKey())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
@@ -16,6 +17,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 const someClaims = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
@@ -332,4 +336,57 @@ func TestT9_ChallengedLate(t *testing.T) {
 			require.Equal(t, 2, w.auth.TokenRequests())
 		})
 	}
+}
+
+// Only the client's own tokens are replaced. A program may send another one through the same
+// client, such as that of a user.
+func TestT9_WhoseTokenWasChallenged(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
+		server := new(speller)
+		conf := server.config()
+		asked := 0
+		conf.Challenged = func(ctx context.Context, c *Challenge) (*Target, error) {
+			asked++
+			return ScopeChallenge("write", "admin")(ctx, c)
+		}
+		s := conf.Source(t.Context())
+		promptly(t, s)
+		for _, test := range []struct{ token, wanted, got string }{
+			{"users-own", "write", ""},
+			{"scope=read#1", "write", "scope=read+write#1"},
+			{"users-own", "write", ""},
+			{"scope=read#1", "write", "scope=read+write#1"}, // It is late.
+			{"scope=read+write#1", "admin", "scope=admin+read+write#1"},
+			{"scope=read+write#1", "admin", "scope=admin+read+write#1"}, // These two are late.
+			{"scope=read#1", "write", "scope=admin+read+write#1"},
+			{"users-own", "admin", ""},
+		} {
+			time.Sleep(minChallenge)
+			before := asked
+			resp := unauthorized(`Bearer error="insufficient_scope", scope="`+test.wanted+`"`, http.NoBody)
+			c, err := s.answerChallenge(httptest.NewRequest(http.MethodPost, worldAPI, nil), "Bearer "+test.token, resp)
+			require.NoError(t, err)
+			require.Equal(t, test.got != "", c != nil, "%+v", test)
+			if c != nil {
+				require.Equal(t, test.got, c.accessToken())
+			} else {
+				require.Equal(t, before, asked)
+			}
+		}
+		require.Equal(t, 2, asked)
+		require.Equal(t, 3, server.total())
+	})
+
+	// Upstream lets a program change the Source of its client.
+	challengedWorld(t, "Client", func(w *world) { w.conf.Challenged = ScopeChallenge("write") }, func(t *testing.T, w *world, _ *http.Client) {
+		var sent []string
+		client := w.through(t, "Client", roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sent = append(sent, req.Header.Get("Authorization"))
+			return unauthorized(`Bearer error="insufficient_scope", scope="write"`, http.NoBody), nil
+		}))
+		client.Transport.(*oauth2.Transport).Source = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "users-own"})
+		require.Equal(t, http.StatusUnauthorized, w.status(t, client))
+		require.Equal(t, []string{"Bearer users-own"}, sent)
+		require.Zero(t, w.auth.TokenRequests())
+	})
 }

@@ -319,11 +319,14 @@ func (f *family) evict() {
 }
 
 // holder returns the Source among the relatives of s that has, or has just had, the token that
-// is meant, or s if none has.
+// is meant, or nil if none has.
 func (s *Source) holder(meant func(*cachedToken) bool) *Source {
-	family := s.relatives()
-	if family == nil || s.knows(meant) {
+	if s.knows(meant) {
 		return s
+	}
+	family := s.relatives()
+	if family == nil {
+		return nil
 	}
 	family.mu.Lock()
 	members := slices.Collect(maps.Values(family.members))
@@ -333,7 +336,7 @@ func (s *Source) holder(meant func(*cachedToken) bool) *Source {
 			return member
 		}
 	}
-	return s
+	return nil
 }
 
 // concernsClient reports whether the token request failed with err for a reason that is the

@@ -214,8 +214,11 @@ func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token
 // The next call requests a new token. A token that has been replaced since is left alone, so
 // any number of callers may report the same one.
 func (s *Source) Invalidate(t *oauth2.Token) {
-	if s != nil && t != nil {
-		s.holder(isToken(t)).drop(isToken(t), event.Revoked)
+	if s == nil || t == nil {
+		return
+	}
+	if holder := s.holder(isToken(t)); holder != nil {
+		holder.drop(isToken(t), event.Revoked)
 	}
 }
 
@@ -230,7 +233,11 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 //
 // The token may also be that of another Target of the same client: see For.
 func (s *Source) Reject(t *oauth2.Token) bool {
-	return s != nil && t != nil && s.holder(isToken(t)).reject(isToken(t))
+	if s == nil || t == nil {
+		return false
+	}
+	holder := s.holder(isToken(t))
+	return holder != nil && holder.reject(isToken(t))
 }
 
 // isToken returns a function that recognises t.
