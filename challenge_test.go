@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -389,4 +390,58 @@ func TestT9_WhoseTokenWasChallenged(t *testing.T) {
 		require.Equal(t, []string{"Bearer users-own"}, sent)
 		require.Zero(t, w.auth.TokenRequests())
 	})
+}
+
+// After a challenge, what a program asks or reports is about the Source that serves. It is known
+// for as long as the one whose callers it serves.
+func TestT10_TheSourceThatServes(t *testing.T) {
+	for name, test := range map[string]struct {
+		target    Target
+		forgotten bool
+	}{
+		"the Config's own":   {Target{}, false},
+		"a target":           {Target{Audience: "a"}, false},
+		"a forgotten target": {Target{Audience: "a"}, true},
+	} {
+		testkit.Synctest(t, func(t *testing.T) {
+			conf := new(speller).config()
+			conf.Challenged = ScopeChallenge("write")
+			root := conf.Source(t.Context())
+			s := root.For(test.target)
+			promptly(t, s)
+			resp := unauthorized(`Bearer error="insufficient_scope", scope="write"`, http.NoBody)
+			c, err := s.answerChallenge(httptest.NewRequest(http.MethodGet, worldAPI, nil), "Bearer "+promptly(t, s).AccessToken, resp)
+			require.NoError(t, err)
+			require.Equal(t, c.accessToken(), promptly(t, s).AccessToken, name)
+			for i := range 2 * maxTargets {
+				promptly(t, root.For(Target{Audience: fmt.Sprint(i)}))
+				if !test.forgotten {
+					require.Same(t, s, root.For(test.target))
+				}
+			}
+			require.Len(t, root.relatives().members, maxTargets)
+
+			for range 2 {
+				time.Sleep(59 * time.Minute)
+				promptly(t, s) // It is replaced in the background.
+				synctest.Wait()
+			}
+			require.Equal(t, Fresh, s.Status().State, name)
+			require.Equal(t, promptly(t, s).Expiry, s.Status().Expiry, name)
+
+			reporters := []*Source{s}
+			if !test.forgotten {
+				reporters = append(reporters, root, root.For(Target{Audience: "b"}))
+			}
+			for _, reporter := range reporters {
+				token := promptly(t, s)
+				reporter.Invalidate(token)
+				next := promptly(t, s)
+				require.NotEqual(t, token.AccessToken, next.AccessToken, name)
+				time.Sleep(minChallenge)
+				require.True(t, reporter.Reject(next), name)
+				require.NotEqual(t, next.AccessToken, promptly(t, s).AccessToken, name)
+			}
+		})
+	}
 }

@@ -299,6 +299,9 @@ func (f *family) member(root *Source, key string) *Source {
 		f.members[key] = s
 	}
 	s.target.used = f.clock
+	if next := s.effective(); next.target != nil {
+		next.target.used = f.clock // It serves s.
+	}
 	return s
 }
 
@@ -321,19 +324,16 @@ func (f *family) evict() {
 // holder returns the Source among the relatives of s that has, or has just had, the token that
 // is meant, or nil if none has.
 func (s *Source) holder(meant func(*cachedToken) bool) *Source {
-	if s.knows(meant) {
-		return s
+	candidates := []*Source{s.effective(), s}
+	if family := s.relatives(); family != nil {
+		family.mu.Lock()
+		candidates = slices.AppendSeq(candidates, maps.Values(family.members))
+		family.mu.Unlock()
+		candidates = append(candidates, s.root().effective(), s.root())
 	}
-	family := s.relatives()
-	if family == nil {
-		return nil
-	}
-	family.mu.Lock()
-	members := slices.Collect(maps.Values(family.members))
-	family.mu.Unlock()
-	for _, member := range append(members, s.root()) {
-		if member.knows(meant) {
-			return member
+	for _, candidate := range candidates {
+		if candidate.knows(meant) {
+			return candidate
 		}
 	}
 	return nil

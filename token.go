@@ -317,7 +317,7 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 
 // Status returns how s is doing at the moment. It neither waits nor requests a token.
 func (s *Source) Status() Status {
-	if s == nil {
+	if s = s.effective(); s == nil {
 		return Status{}
 	}
 	now := time.Now()
