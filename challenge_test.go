@@ -41,6 +41,11 @@ func TestT7_TheAPIGetsTheTokenThatItAsksFor(t *testing.T) {
 			w.api.ScopeByPath = map[string]string{"/": "write read"}
 			w.conf.Challenged = ScopeChallenge("write", "admin")
 		},
+		"scope, which a parameter says": func(w *world) {
+			w.conf.Scopes, w.conf.EndpointParams = nil, url.Values{"scope": {"read"}}
+			w.api.ScopeByPath = map[string]string{"/": "write read"}
+			w.conf.Challenged = ScopeChallenge("write")
+		},
 		"claims": func(w *world) {
 			w.api.Claims = someClaims
 			w.conf.Challenged = ClaimsChallenge
@@ -267,6 +272,22 @@ func TestT7_Functions(t *testing.T) {
 	require.Nil(t, scope(Challenge{Error: "insufficient_scope"}))
 	require.Nil(t, scope(Challenge{Error: "invalid_token", Scope: "write"}))
 	require.Equal(t, []string{"read"}, has.Scopes)
+
+	for _, test := range []struct {
+		conf         Config
+		target, want Target
+	}{
+		{Config{Scopes: []string{"a"}}, Target{}, Target{Scopes: []string{"a"}}},
+		{Config{EndpointParams: url.Values{"scope": {"a b"}}}, Target{}, Target{Scopes: []string{"a", "b"}}},
+		{Config{EndpointParams: url.Values{"scope": {"a", "b"}}}, Target{}, Target{Scopes: []string{"a", "b"}}},
+		{Config{Scopes: []string{}, EndpointParams: url.Values{"scope": {""}}}, Target{}, Target{}},
+		{Config{EndpointParams: url.Values{"scope": {"a"}}}, Target{Scopes: []string{}}, Target{Scopes: []string{}}},
+		{Config{EndpointParams: url.Values{"scope": {"a"}}}, Target{Params: url.Values{"scope": {"b"}, "x": {"1"}}}, Target{Scopes: []string{"b"}, Params: url.Values{"x": {"1"}}}},
+	} {
+		target := test.target
+		target.fillScopes(&test.conf)
+		require.Equal(t, test.want, target)
+	}
 
 	claims := func(text string) *Target {
 		target, err := ClaimsChallenge(t.Context(), &Challenge{Error: "insufficient_claims", Claims: text, Target: has})

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,8 @@ import (
 // A field that is nil or empty leaves what the Config says. Scopes and Resources that are
 // empty but not nil ask for none.
 type Target struct {
-	// Scopes take the place of Config.Scopes. Their order has no meaning.
+	// Scopes take the place of Config.Scopes, and of a scope in Config.EndpointParams. Their
+	// order has no meaning.
 	Scopes []string
 
 	// Resources are the addresses of the APIs that the token is for, RFC 8707. Their order
@@ -159,20 +161,42 @@ func decodeTarget(key string) (t Target) {
 
 // apply changes c, which is a copy, to what the target says.
 func (t *Target) apply(c *Config) {
+	own := make(url.Values)
 	if t.Scopes != nil {
-		c.Scopes = t.Scopes
+		c.Scopes, own["scope"] = t.Scopes, nil
 	}
-	params := make(url.Values)
-	maps.Copy(params, c.EndpointParams)
 	if t.Resources != nil {
-		params["resource"] = t.Resources
+		own["resource"] = t.Resources
 	}
 	if t.Audience != "" {
-		params.Set("audience", t.Audience)
+		own.Set("audience", t.Audience)
 	}
-	maps.Copy(params, t.Params)
-	maps.DeleteFunc(params, func(_ string, values []string) bool { return len(values) == 0 })
+	maps.Copy(own, t.Params)
+	params := make(url.Values)
+	maps.Copy(params, c.EndpointParams)
+	for name, values := range own {
+		if len(values) == 0 {
+			delete(params, name)
+			continue
+		}
+		params[name] = values
+	}
 	c.EndpointParams = params
+}
+
+// fillScopes makes t, which may have no Scopes, name those that it asks for if it is applied to
+// c, even if a parameter says which.
+func (t *Target) fillScopes(c *Config) {
+	if t.Scopes != nil {
+		return
+	}
+	applied := Config{Scopes: c.Scopes, EndpointParams: c.EndpointParams}
+	t.apply(&applied)
+	t.Scopes = append(t.Scopes, applied.Scopes...)
+	if scopes := strings.Fields(strings.Join(applied.EndpointParams["scope"], " ")); len(scopes) > 0 {
+		t.Scopes = scopes
+		delete(t.Params, "scope") // There is one or the other.
+	}
 }
 
 // ID returns a short text that identifies the target in events: 16 hexadecimal digits, or
