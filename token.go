@@ -152,8 +152,8 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 // TokenFor returns a token that lives at least for that long, for a job that takes so
 // much time. If the cached token has less life left, TokenFor waits for a new one, no
 // longer than ctx allows. It is an error if the server's tokens don't live that long;
-// then no more tokens are requested than TokenContext would. Otherwise it does what
-// TokenContext does. A token that doesn't expire lives long enough.
+// then no more tokens are requested than TokenContext would request. Otherwise it does
+// what TokenContext does. A token that doesn't expire lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
 	s = s.serving(ctx)
 	for replaced := false; ; replaced = true {
@@ -166,8 +166,7 @@ func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Tok
 		if c.dead == forever || left >= least {
 			return c.copy(), nil
 		}
-		// If c didn't live that long when it arrived, the next token won't either.
-		if replaced || c.dead-c.arrived < least || c.age(now) < minReuse {
+		if replaced || !c.nextMayLast(least, now) {
 			return nil, fmt.Errorf("oauth2: the token lives for another %v, and the server's tokens for %v: less than the %v that were asked for; have them live longer, or ask for less", left.Round(time.Second), c.dead.Round(time.Second), least)
 		}
 		if err := s.awaitReplacement(ctx, c, now); err != nil {
@@ -178,6 +177,9 @@ func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Tok
 
 // awaitReplacement waits for the replacement of c, which the caller can't use although it is valid.
 func (s *Source) awaitReplacement(ctx context.Context, c *cachedToken, now time.Time) error {
+	if ctx.Value(flightKey{s}) != nil {
+		return errReentered
+	}
 	s.mu.Lock()
 	if s.current.Load() != c {
 		s.mu.Unlock()
