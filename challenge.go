@@ -30,8 +30,9 @@ type Challenge struct {
 	Claims           string // the claims that Microsoft's APIs ask for, as they came, in base64
 	ResourceMetadata string // the address of the API's metadata (RFC 9728, Section 5.1), for DiscoverResourceAt
 
-	// Target is what the token was for that the API got, with the Scopes of the Config if it
-	// has none of its own. Whoever wants more than before changes a copy of it.
+	// Target is what the token was for that the API got. If it has no Scopes of its own, they
+	// are those of the Config, or those in EndpointParams. To ask for more than before,
+	// change a copy of it.
 	Target Target
 
 	claims string // the parameter claims that the program itself sends; empty: none
@@ -181,13 +182,14 @@ func (s *Source) answerChallenge(req *http.Request, authorization string, resp *
 		return nil, nil
 	}
 	ctx, used := req.Context(), s.effective()
-	if !used.knows(hasAuthorization(authorization)) {
+	if meant := hasAuthorization(authorization); !used.knows(meant) {
+		if s.holder(meant) == nil {
+			return nil, nil // The program sends a token of its own.
+		}
 		return used.other(ctx, authorization), nil // Another request was challenged before this one.
 	}
 	c.Target = decodeTarget(used.targetKey())
-	if c.Target.Scopes == nil {
-		c.Target.Scopes = slices.Clone(s.conf.Scopes)
-	}
+	c.Target.fillScopes(s.conf)
 	before := c.Target.encode() // The program may change c.
 	own := decodeTarget(s.targetKey())
 	c.claims = cmp.Or(own.Params.Get("claims"), s.conf.EndpointParams.Get("claims"))

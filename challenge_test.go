@@ -7,15 +7,20 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/seed-5bfa0880/clientcredentials/internal/testkit"
 )
 
 const someClaims = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
@@ -35,6 +40,11 @@ func TestT7_TheAPIGetsTheTokenThatItAsksFor(t *testing.T) {
 		"scope": func(w *world) {
 			w.api.ScopeByPath = map[string]string{"/": "write read"}
 			w.conf.Challenged = ScopeChallenge("write", "admin")
+		},
+		"scope, which a parameter says": func(w *world) {
+			w.conf.Scopes, w.conf.EndpointParams = nil, url.Values{"scope": {"read"}}
+			w.api.ScopeByPath = map[string]string{"/": "write read"}
+			w.conf.Challenged = ScopeChallenge("write")
 		},
 		"claims": func(w *world) {
 			w.api.Claims = someClaims
@@ -263,6 +273,22 @@ func TestT7_Functions(t *testing.T) {
 	require.Nil(t, scope(Challenge{Error: "invalid_token", Scope: "write"}))
 	require.Equal(t, []string{"read"}, has.Scopes)
 
+	for _, test := range []struct {
+		conf         Config
+		target, want Target
+	}{
+		{Config{Scopes: []string{"a"}}, Target{}, Target{Scopes: []string{"a"}}},
+		{Config{EndpointParams: url.Values{"scope": {"a b"}}}, Target{}, Target{Scopes: []string{"a", "b"}}},
+		{Config{EndpointParams: url.Values{"scope": {"a", "b"}}}, Target{}, Target{Scopes: []string{"a", "b"}}},
+		{Config{Scopes: []string{}, EndpointParams: url.Values{"scope": {""}}}, Target{}, Target{}},
+		{Config{EndpointParams: url.Values{"scope": {"a"}}}, Target{Scopes: []string{}}, Target{Scopes: []string{}}},
+		{Config{EndpointParams: url.Values{"scope": {"a"}}}, Target{Params: url.Values{"scope": {"b"}, "x": {"1"}}}, Target{Scopes: []string{"b"}, Params: url.Values{"x": {"1"}}}},
+	} {
+		target := test.target
+		target.fillScopes(&test.conf)
+		require.Equal(t, test.want, target)
+	}
+
 	claims := func(text string) *Target {
 		target, err := ClaimsChallenge(t.Context(), &Challenge{Error: "insufficient_claims", Claims: text, Target: has})
 		require.NoError(t, err)
@@ -330,6 +356,113 @@ func TestT9_ChallengedLate(t *testing.T) {
 			require.Equal(t, http.StatusOK, w.status(t, client))
 			require.Equal(t, http.StatusOK, <-late)
 			require.Equal(t, 2, w.auth.TokenRequests())
+		})
+	}
+}
+
+// Only the client's own tokens are replaced. A program may send another one through the same
+// client, such as that of a user.
+func TestT9_WhoseTokenWasChallenged(t *testing.T) {
+	testkit.Synctest(t, func(t *testing.T) {
+		server := new(speller)
+		conf := server.config()
+		asked := 0
+		conf.Challenged = func(ctx context.Context, c *Challenge) (*Target, error) {
+			asked++
+			return ScopeChallenge("write", "admin")(ctx, c)
+		}
+		s := conf.Source(t.Context())
+		promptly(t, s)
+		for _, test := range []struct{ token, wanted, got string }{
+			{"users-own", "write", ""},
+			{"scope=read#1", "write", "scope=read+write#1"},
+			{"users-own", "write", ""},
+			{"scope=read#1", "write", "scope=read+write#1"}, // It is late.
+			{"scope=read+write#1", "admin", "scope=admin+read+write#1"},
+			{"scope=read+write#1", "admin", "scope=admin+read+write#1"}, // These two are late.
+			{"scope=read#1", "write", "scope=admin+read+write#1"},
+			{"users-own", "admin", ""},
+		} {
+			time.Sleep(minChallenge)
+			before := asked
+			resp := unauthorized(`Bearer error="insufficient_scope", scope="`+test.wanted+`"`, http.NoBody)
+			c, err := s.answerChallenge(httptest.NewRequest(http.MethodPost, worldAPI, nil), "Bearer "+test.token, resp)
+			require.NoError(t, err)
+			require.Equal(t, test.got != "", c != nil, "%+v", test)
+			if c != nil {
+				require.Equal(t, test.got, c.accessToken())
+			} else {
+				require.Equal(t, before, asked)
+			}
+		}
+		require.Equal(t, 2, asked)
+		require.Equal(t, 3, server.total())
+	})
+
+	// Upstream lets a program change the Source of its client.
+	challengedWorld(t, "Client", func(w *world) { w.conf.Challenged = ScopeChallenge("write") }, func(t *testing.T, w *world, _ *http.Client) {
+		var sent []string
+		client := w.through(t, "Client", roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sent = append(sent, req.Header.Get("Authorization"))
+			return unauthorized(`Bearer error="insufficient_scope", scope="write"`, http.NoBody), nil
+		}))
+		client.Transport.(*oauth2.Transport).Source = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "users-own"})
+		require.Equal(t, http.StatusUnauthorized, w.status(t, client))
+		require.Equal(t, []string{"Bearer users-own"}, sent)
+		require.Zero(t, w.auth.TokenRequests())
+	})
+}
+
+// After a challenge, what a program asks or reports is about the Source that serves. It is known
+// for as long as the one whose callers it serves.
+func TestT10_TheSourceThatServes(t *testing.T) {
+	for name, test := range map[string]struct {
+		target    Target
+		forgotten bool
+	}{
+		"the Config's own":   {Target{}, false},
+		"a target":           {Target{Audience: "a"}, false},
+		"a forgotten target": {Target{Audience: "a"}, true},
+	} {
+		testkit.Synctest(t, func(t *testing.T) {
+			conf := new(speller).config()
+			conf.Challenged = ScopeChallenge("write")
+			root := conf.Source(t.Context())
+			s := root.For(test.target)
+			promptly(t, s)
+			resp := unauthorized(`Bearer error="insufficient_scope", scope="write"`, http.NoBody)
+			c, err := s.answerChallenge(httptest.NewRequest(http.MethodGet, worldAPI, nil), "Bearer "+promptly(t, s).AccessToken, resp)
+			require.NoError(t, err)
+			require.Equal(t, c.accessToken(), promptly(t, s).AccessToken, name)
+			for i := range 2 * maxTargets {
+				promptly(t, root.For(Target{Audience: fmt.Sprint(i)}))
+				if !test.forgotten {
+					require.Same(t, s, root.For(test.target))
+				}
+			}
+			require.Len(t, root.relatives().members, maxTargets)
+
+			for range 2 {
+				time.Sleep(59 * time.Minute)
+				promptly(t, s) // It is replaced in the background.
+				synctest.Wait()
+			}
+			require.Equal(t, Fresh, s.Status().State, name)
+			require.Equal(t, promptly(t, s).Expiry, s.Status().Expiry, name)
+
+			reporters := []*Source{s}
+			if !test.forgotten {
+				reporters = append(reporters, root, root.For(Target{Audience: "b"}))
+			}
+			for _, reporter := range reporters {
+				token := promptly(t, s)
+				reporter.Invalidate(token)
+				next := promptly(t, s)
+				require.NotEqual(t, token.AccessToken, next.AccessToken, name)
+				time.Sleep(minChallenge)
+				require.True(t, reporter.Reject(next), name)
+				require.NotEqual(t, next.AccessToken, promptly(t, s).AccessToken, name)
+			}
 		})
 	}
 }

@@ -77,7 +77,7 @@ func (s *Source) board(ctx context.Context, now time.Time, early time.Duration) 
 	case !usable:
 		s.flight.wanted.Store(true)
 		return nil, s.flight, nil
-	case c.awaited(now, early) && (rare == nil || rare.cooldown.failures == 0):
+	case c.awaited(now, early) && (rare == nil || rare.cooldown.failures == 0) && ctx.Value(flightKey{s}) == nil:
 		return c, s.flight, nil
 	}
 	return c, nil, nil

@@ -313,4 +313,38 @@ func TestF9_TokenRequestThroughTheClientThatNeedsTheToken(t *testing.T) {
 			require.Zero(t, time.Since(start))
 		})
 	}
+
+	// While there is a token, the token request may use it, but not wait for the next one.
+	for _, test := range []struct {
+		age, least time.Duration
+		err        error
+	}{
+		{30 * time.Minute, 0, nil},
+		{30 * time.Minute, 10 * time.Minute, nil},
+		{30 * time.Minute, 50 * time.Minute, errReentered},
+		{time.Hour - 5*time.Second, 0, nil},
+		{time.Hour - 5*time.Second, time.Minute, errReentered},
+	} {
+		bubble(t, time.Hour, func(t *testing.T, w *world) {
+			var s *Source
+			network, _ := contextClient(w.ctx)
+			reentries := 0
+			w.conf.HTTPClient = &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if s.current.Load() != nil {
+					reentries++
+					start := time.Now()
+					_, err := s.TokenFor(req.Context(), test.least)
+					require.ErrorIs(t, err, test.err, "%+v", test)
+					require.Zero(t, time.Since(start), "%+v", test)
+				}
+				return network.Transport.RoundTrip(req)
+			})}
+			s = w.conf.Source(w.ctx)
+			promptly(t, s)
+			time.Sleep(test.age)
+			_, err := s.TokenFor(t.Context(), 50*time.Minute)
+			require.NoError(t, err)
+			require.Equal(t, 1, reentries)
+		})
+	}
 }

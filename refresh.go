@@ -215,19 +215,19 @@ func (c *cachedToken) state(now time.Time) State {
 
 // awaited reports whether callers should wait for c's replacement, because c may expire on
 // its way to the API, or because it has less life left than the early that the caller needs.
-// A caller doesn't wait for early if c is so young that the next token would be no better.
+// A caller doesn't wait for early if the next token would be no better.
 func (c *cachedToken) awaited(now time.Time, early time.Duration) bool {
 	age := c.age(now)
 	if age >= c.hard {
 		return true
 	}
-	if c.dead == forever || early <= 0 {
-		return false
-	}
-	if early >= c.dead {
-		early = c.dead / 2
-	}
-	return age >= max(c.dead-early, minReuse)
+	return c.dead != forever && c.dead-age < early && c.nextMayLast(early, now)
+}
+
+// nextMayLast reports whether the token that replaces c may arrive with that much life left. It
+// may if c did, unless c is so young that the next one would be no better.
+func (c *cachedToken) nextMayLast(life time.Duration, now time.Time) bool {
+	return c.dead-c.arrived >= life && c.age(now) >= minReuse
 }
 
 // isBound reports whether using c takes more than the token.

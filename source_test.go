@@ -48,7 +48,11 @@ func TestF38_TokenFor(t *testing.T) {
 		"nothing asked":            {time.Hour, 10 * time.Minute, 0, 1, ""},
 		"never so long":            {time.Hour, 10 * time.Minute, 2 * time.Hour, 1, "the server's tokens for 1h0m0s: less than the 2h0m0s"},
 		"never so long, and young": {time.Minute, 0, time.Hour, 1, "less than the 1h0m0s"},
+		"never so long, and short": {6 * time.Second, 3200 * time.Millisecond, time.Hour, 1, "less than the 1h0m0s"},
+		"never so long, and old":   {time.Hour, 50 * time.Minute, 2 * time.Hour, 1, "less than the 2h0m0s"},
 		"exactly the life":         {time.Hour, time.Minute, time.Hour, 1, "less than the 1h0m0s"},
+		"nearly the life":          {time.Hour, time.Minute, time.Hour - time.Second/2, 1, "less than the 59m59.5s"},
+		"the life, and no more":    {time.Hour, time.Minute, time.Hour - time.Second, 2, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, test.life, func(t *testing.T, w *world) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,8 @@ import (
 // A field that is nil or empty leaves what the Config says. Scopes and Resources that are
 // empty but not nil ask for none.
 type Target struct {
-	// Scopes take the place of Config.Scopes. Their order has no meaning.
+	// Scopes take the place of Config.Scopes, and of a scope in Config.EndpointParams. Their
+	// order has no meaning.
 	Scopes []string
 
 	// Resources are the addresses of the APIs that the token is for, RFC 8707. Their order
@@ -157,20 +159,42 @@ func decodeTarget(key string) (t Target) {
 
 // apply changes c, which is a copy, to what the target says.
 func (t *Target) apply(c *Config) {
+	own := make(url.Values)
 	if t.Scopes != nil {
-		c.Scopes = t.Scopes
+		c.Scopes, own["scope"] = t.Scopes, nil
 	}
-	params := make(url.Values)
-	maps.Copy(params, c.EndpointParams)
 	if t.Resources != nil {
-		params["resource"] = t.Resources
+		own["resource"] = t.Resources
 	}
 	if t.Audience != "" {
-		params.Set("audience", t.Audience)
+		own.Set("audience", t.Audience)
 	}
-	maps.Copy(params, t.Params)
-	maps.DeleteFunc(params, func(_ string, values []string) bool { return len(values) == 0 })
+	maps.Copy(own, t.Params)
+	params := make(url.Values)
+	maps.Copy(params, c.EndpointParams)
+	for name, values := range own {
+		if len(values) == 0 {
+			delete(params, name)
+			continue
+		}
+		params[name] = values
+	}
 	c.EndpointParams = params
+}
+
+// fillScopes makes t, which may have no Scopes, name those that it asks for if it is applied to
+// c, even if a parameter says which.
+func (t *Target) fillScopes(c *Config) {
+	if t.Scopes != nil {
+		return
+	}
+	applied := Config{Scopes: c.Scopes, EndpointParams: c.EndpointParams}
+	t.apply(&applied)
+	t.Scopes = append(t.Scopes, applied.Scopes...)
+	if scopes := strings.Fields(strings.Join(applied.EndpointParams["scope"], " ")); len(scopes) > 0 {
+		t.Scopes = scopes
+		delete(t.Params, "scope") // There is one or the other.
+	}
 }
 
 // ID returns a short text that identifies the target in events: 16 hexadecimal digits, or
@@ -297,6 +321,9 @@ func (f *family) member(root *Source, key string) *Source {
 		f.members[key] = s
 	}
 	s.target.used = f.clock
+	if next := s.effective(); next.target != nil {
+		next.target.used = f.clock // It serves s.
+	}
 	return s
 }
 
@@ -317,21 +344,21 @@ func (f *family) evict() {
 }
 
 // holder returns the Source among the relatives of s that has, or has just had, the token that
-// is meant, or s if none has.
+// is meant, or nil if none has.
 func (s *Source) holder(meant func(*cachedToken) bool) *Source {
-	family := s.relatives()
-	if family == nil || s.knows(meant) {
-		return s
+	candidates := []*Source{s.effective(), s}
+	if family := s.relatives(); family != nil {
+		family.mu.Lock()
+		candidates = slices.AppendSeq(candidates, maps.Values(family.members))
+		family.mu.Unlock()
+		candidates = append(candidates, s.root().effective(), s.root())
 	}
-	family.mu.Lock()
-	members := slices.Collect(maps.Values(family.members))
-	family.mu.Unlock()
-	for _, member := range append(members, s.root()) {
-		if member.knows(meant) {
-			return member
+	for _, candidate := range candidates {
+		if candidate.knows(meant) {
+			return candidate
 		}
 	}
-	return s
+	return nil
 }
 
 // concernsClient reports whether the token request failed with err for a reason that is the

@@ -279,6 +279,30 @@ func TestT1_For(t *testing.T) {
 	require.Equal(t, before, server.total())
 }
 
+// A target changes only what it names, however the Config says it.
+func TestT1_ParametersOfTheConfig(t *testing.T) {
+	const grantType = "grant_type=client_credentials"
+	for _, test := range []struct {
+		params url.Values
+		target Target
+		want   string
+	}{
+		{url.Values{"scope": {"read"}}, Target{Scopes: []string{"write"}}, grantType + "&scope=write"},
+		{url.Values{"scope": {"read"}}, Target{Scopes: []string{}}, grantType},
+		{url.Values{"scope": {"read"}}, Target{Audience: "a"}, "audience=a&" + grantType + "&scope=read"},
+		{url.Values{"scope": {"read"}}, Target{Params: url.Values{"scope": {"write"}}}, grantType + "&scope=write"},
+		{url.Values{"grant_type": nil, "x": {"1"}}, Target{Audience: "a"}, "audience=a&x=1"},
+		{url.Values{"grant_type": nil, "x": {"1"}}, Target{Params: url.Values{"x": {}}}, ""},
+		{url.Values{"grant_type": {"other"}}, Target{Resources: []string{}}, "grant_type=other"},
+	} {
+		conf := new(speller).config()
+		conf.Scopes, conf.EndpointParams = nil, test.params
+		request, err := newTokenRequest(t.Context(), conf, test.target.encode(), nil)
+		require.NoError(t, err)
+		require.Equal(t, test.want, request.form().Encode())
+	}
+}
+
 // A target that hangs, or is refused for a reason of its own, delays no other.
 func TestT2_TargetsDontDelayEachOther(t *testing.T) {
 	testkit.Synctest(t, func(t *testing.T) {

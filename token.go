@@ -152,8 +152,8 @@ func (s *Source) AccessToken(ctx context.Context) (string, error) {
 // TokenFor returns a token that lives at least for that long, for a job that takes so
 // much time. If the cached token has less life left, TokenFor waits for a new one, no
 // longer than ctx allows. It is an error if the server's tokens don't live that long;
-// then no more tokens are requested than TokenContext would. Otherwise it does what
-// TokenContext does. A token that doesn't expire lives long enough.
+// then no more tokens are requested than TokenContext would request. Otherwise it does
+// what TokenContext does. A token that doesn't expire lives long enough.
 func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Token, error) {
 	s = s.serving(ctx)
 	for replaced := false; ; replaced = true {
@@ -166,8 +166,7 @@ func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Tok
 		if c.dead == forever || left >= least {
 			return c.copy(), nil
 		}
-		// If c didn't live that long when it arrived, the next token won't either.
-		if replaced || c.dead-c.arrived < least || c.age(now) < minReuse {
+		if replaced || !c.nextMayLast(least, now) {
 			return nil, fmt.Errorf("oauth2: the token lives for another %v, and the server's tokens for %v: less than the %v that were asked for; have them live longer, or ask for less", left.Round(time.Second), c.dead.Round(time.Second), least)
 		}
 		if err := s.awaitReplacement(ctx, c, now); err != nil {
@@ -178,6 +177,9 @@ func (s *Source) TokenFor(ctx context.Context, least time.Duration) (*oauth2.Tok
 
 // awaitReplacement waits for the replacement of c, which the caller can't use although it is valid.
 func (s *Source) awaitReplacement(ctx context.Context, c *cachedToken, now time.Time) error {
+	if ctx.Value(flightKey{s}) != nil {
+		return errReentered
+	}
 	s.mu.Lock()
 	if s.current.Load() != c {
 		s.mu.Unlock()
@@ -214,8 +216,11 @@ func (s *Source) copyTo(ctx context.Context, token *oauth2.Token) (*oauth2.Token
 // The next call requests a new token. A token that has been replaced since is left alone, so
 // any number of callers may report the same one.
 func (s *Source) Invalidate(t *oauth2.Token) {
-	if s != nil && t != nil {
-		s.holder(isToken(t)).drop(isToken(t), event.Revoked)
+	if s == nil || t == nil {
+		return
+	}
+	if holder := s.holder(isToken(t)); holder != nil {
+		holder.drop(isToken(t), event.Revoked)
 	}
 }
 
@@ -230,7 +235,11 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 //
 // The token may also be that of another Target of the same client: see For.
 func (s *Source) Reject(t *oauth2.Token) bool {
-	return s != nil && t != nil && s.holder(isToken(t)).reject(isToken(t))
+	if s == nil || t == nil {
+		return false
+	}
+	holder := s.holder(isToken(t))
+	return holder != nil && holder.reject(isToken(t))
 }
 
 // isToken returns a function that recognises t.
@@ -310,7 +319,7 @@ func (s *Source) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 
 // Status returns how s is doing at the moment. It neither waits nor requests a token.
 func (s *Source) Status() Status {
-	if s == nil {
+	if s = s.effective(); s == nil {
 		return Status{}
 	}
 	now := time.Now()

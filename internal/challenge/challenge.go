@@ -28,29 +28,34 @@ func Error(values []string, scheme string) (code string, found bool) {
 	return code, found
 }
 
-// Parameters returns the parameters of the first challenge with that scheme, by their names in
-// lower case. found reports whether there is such a challenge. Of a parameter that appears
-// twice the first counts.
+// Parameters returns the parameters of one challenge with that scheme, by their names in lower
+// case: of the first that says what is wrong, with an error or claims, or else of the first.
+// found reports whether there is a challenge with that scheme. If a parameter appears twice,
+// the first one applies.
 func Parameters(values []string, scheme string) (parameters map[string]string, found bool) {
 	for _, value := range values {
+		var current map[string]string // nil: the challenge has another scheme
 		for scanner := (scanner{rest: value}); scanner.next(); {
-			isStart := scanner.name == ""
+			name := ascii.Lower(scanner.name)
 			switch {
-			case isStart && found:
-				return parameters, true
-			case isStart && ascii.EqualFold(scanner.scheme, scheme):
-				parameters, found = make(map[string]string), true
-			case !isStart && found:
-				if name := ascii.Lower(scanner.name); parameters[name] == "" {
-					parameters[name] = scanner.value
-				}
+			case name == "" && ascii.EqualFold(scanner.scheme, scheme):
+				current = make(map[string]string)
+			case name == "":
+				current = nil
+			case current != nil && current[name] == "":
+				current[name] = scanner.value
+			}
+			if parameters == nil || isReason(current) && !isReason(parameters) {
+				parameters = current
 			}
 		}
-		if found {
-			return parameters, true
-		}
 	}
-	return nil, false
+	return parameters, parameters != nil
+}
+
+// isReason reports whether a challenge with these parameters says what is wrong.
+func isReason(parameters map[string]string) bool {
+	return parameters["error"] != "" || parameters["claims"] != ""
 }
 
 // Says reports whether any of the challenges has that error code, under whatever scheme, or

@@ -37,6 +37,33 @@ func TestError(t *testing.T) {
 	}
 }
 
+func TestParameters(t *testing.T) {
+	const scope = `Bearer error="insufficient_scope", scope="write"`
+	for _, test := range []struct {
+		values []string
+		want   string // error, scope, claims and realm; empty: there is no challenge
+	}{
+		{[]string{scope}, "insufficient_scope,write,,"},
+		{[]string{`Bearer realm="a", ` + scope}, "insufficient_scope,write,,"},
+		{[]string{`Bearer realm="a"`, `Basic realm="b"`, scope}, "insufficient_scope,write,,"},
+		{[]string{`Bearer realm="a", Bearer scope="read", Bearer claims="c"`}, ",,c,"},
+		{[]string{scope + `, Bearer error="invalid_token"`}, "insufficient_scope,write,,"},
+		{[]string{`Bearer error="invalid_token"`, scope}, "invalid_token,,,"},
+		{[]string{`Bearer realm="a"`, `Bearer realm="b", scope="read"`}, ",,,a"},
+		{[]string{`Bearer realm="a", Basic error="x", Bearer`}, ",,,a"},
+		{[]string{`Bearer scope=a, SCOPE=b, error=`, `Bearer error=x`}, "x,,,"},
+		{[]string{`Bearer scope=a, SCOPE=b`}, ",a,,"},
+		{[]string{`Basic realm="a"`, `error="x"`}, ""},
+		{[]string{"bearer"}, ",,,"},
+	} {
+		parameters, found := Parameters(test.values, "Bearer")
+		require.Equal(t, test.want != "", found, "%q", test.values)
+		if found {
+			require.Equal(t, test.want, strings.Join([]string{parameters["error"], parameters["scope"], parameters["claims"], parameters["realm"]}, ","), "%q", test.values)
+		}
+	}
+}
+
 func TestF37_Says(t *testing.T) {
 	for value, want := range map[string]bool{
 		`OAuth2 error="invalid_token"`:                  true,
