@@ -131,24 +131,15 @@ func (a *PrivateKeyJWT) Authenticate(ctx context.Context, attempt *clientcredent
 	if err != nil {
 		return explainList(err)
 	}
-	header, err := assertion.CertificateHeader(signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
+	header, id, err := assertion.KeyHeader(key, cmp.Or(a.KeyID, signing.KeyID), signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
 	if err != nil {
 		return err
-	}
-	id := []string{key.Thumbprint()}
-	if keyID := cmp.Or(a.KeyID, signing.KeyID); keyID != "" {
-		header["kid"] = keyID
-		id = append(id, keyID)
-	}
-	if signing.Certificate != nil {
-		// A renewed certificate may have the same key.
-		id = append(id, jws.Digest(signing.Certificate.Raw))
 	}
 	content := assertion.Content{Type: a.Type, Audience: a.Audience, Lifetime: a.Lifetime, Header: a.Header, Replace: a.Replace}
 	if err := addAssertion(ctx, attempt, key, header, content, a.Claims, a.OmitClientID); err != nil {
 		return err
 	}
-	attempt.CredentialID = strings.Join(id, " ")
+	attempt.CredentialID = id
 	return nil
 }
 

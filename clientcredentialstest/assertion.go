@@ -2,6 +2,7 @@ package clientcredentialstest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/x509"
 	"encoding/json"
@@ -109,16 +110,10 @@ func (s *AuthorizationServer) authenticateByAssertionLocked(req *Request, r *htt
 // Section 3), or "". An assertion without a fault can't be used again.
 func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string {
 	now := time.Now()
-	var audience string
-	switch err := json.Unmarshal(a.claims.Audience, &audience); {
-	case a.claims.Issuer != a.claims.Subject:
+	if a.claims.Issuer != a.claims.Subject {
 		return "iss and sub differ"
-	case err != nil:
-		return "aud is not a single string"
-	case !s.isAudience(audience, r):
-		return "aud is not this server"
 	}
-	if fault := a.faultAt(now); fault != "" {
+	if fault := cmp.Or(s.audienceFault(a, r), a.faultAt(now)); fault != "" {
 		return fault
 	}
 	if a.claims.ID == "" {
@@ -130,7 +125,8 @@ func (s *AuthorizationServer) faultLocked(a *assertion, r *http.Request) string 
 	return ""
 }
 
-const maxAssertionLife = time.Hour
+// maxAssertionLife is longer than what platforms issue, which is a day at most.
+const maxAssertionLife = 48 * time.Hour
 
 // faultAt returns what is wrong with the times in an assertion, or "".
 func (a *assertion) faultAt(now time.Time) string {
@@ -141,11 +137,24 @@ func (a *assertion) faultAt(now time.Time) string {
 	case *a.claims.Expiry <= seconds:
 		return "the assertion has expired"
 	case *a.claims.Expiry > seconds+float64(maxAssertionLife/time.Second):
-		return "exp is more than an hour away"
+		return "exp is more than two days away"
 	case a.claims.IssuedAt > seconds:
 		return "iat is in the future"
 	case a.claims.NotBefore > seconds:
 		return "nbf is in the future"
+	}
+	return ""
+}
+
+// audienceFault returns what is wrong with the aud of an assertion, which is a string or a list
+// of strings (RFC 7519, Section 4.1.3), or "".
+func (s *AuthorizationServer) audienceFault(a *assertion, r *http.Request) string {
+	audiences := make([]string, 1)
+	if json.Unmarshal(a.claims.Audience, &audiences[0]) != nil && json.Unmarshal(a.claims.Audience, &audiences) != nil {
+		return "aud is neither a string nor a list of strings"
+	}
+	if !slices.ContainsFunc(audiences, func(audience string) bool { return s.isAudience(audience, r) }) {
+		return "aud is not this server"
 	}
 	return ""
 }

@@ -139,10 +139,11 @@ func TestAssertionRefused(t *testing.T) {
 	now := time.Now().Unix()
 	wrong("iss", "other", "iss and sub differ")
 	wrong("aud", "https://auth.example", "aud is not this server")
-	wrong("aud", []string{tokenURL}, "aud is not a single string")
+	wrong("aud", []string{"https://auth.example", ""}, "aud is not this server")
+	wrong("aud", 5, "aud is neither a string nor a list of strings")
 	wrong("exp", nil, "exp is missing")
 	wrong("exp", now, "the assertion has expired")
-	wrong("exp", now+7200, "exp is more than an hour away")
+	wrong("exp", now+72*3600, "exp is more than two days away")
 	wrong("iat", now+60, "iat is in the future")
 	wrong("nbf", now+60, "nbf is in the future")
 	wrong("jti", nil, "jti is missing")
@@ -167,9 +168,12 @@ func TestAssertionAudience(t *testing.T) {
 	key := testkit.NewKey("ES256")
 	auth := authWithKey(key)
 	auth.Issuer = "https://issuer.example"
-	for audience, status := range map[string]int{auth.Issuer: 200, tokenURL: 401} {
-		assertion := signed(t, key, "", claims(map[string]any{"aud": audience}))
-		require.Equal(t, status, send(t, auth, asserted(t, assertion)).status, audience)
+	for _, test := range []struct {
+		audience any
+		status   int
+	}{{auth.Issuer, 200}, {tokenURL, 401}, {[]string{tokenURL, auth.Issuer}, 200}, {[]string{tokenURL}, 401}, {[]string{}, 401}} {
+		assertion := signed(t, key, "", claims(map[string]any{"aud": test.audience}))
+		require.Equal(t, test.status, send(t, auth, asserted(t, assertion)).status, test.audience)
 	}
 }
 

@@ -1,11 +1,11 @@
 package clientcredentialstest
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -83,19 +83,9 @@ func (s *AuthorizationServer) bearerLocked(form url.Values, r *http.Request) (ow
 	if !s.trustsLocked(a) {
 		return owner{}, &refusal{code: "invalid_grant", text: "the assertion is not from a trusted issuer, or not for a subject of it"}
 	}
-	var audiences []string
-	var audience string
-	if json.Unmarshal(a.claims.Audience, &audience) == nil {
-		audiences = []string{audience}
-	} else if json.Unmarshal(a.claims.Audience, &audiences) != nil {
-		return owner{}, violation(rule, "aud is neither a string nor a list of strings").as("invalid_grant")
-	}
 	now := time.Now()
-	fault := a.faultAt(now)
-	switch {
-	case !slices.ContainsFunc(audiences, func(audience string) bool { return s.isAudience(audience, r) }):
-		fault = "aud is not this server"
-	case fault == "" && a.claims.ID != "" && !s.assertions.add("grant "+a.claims.Issuer+" "+a.claims.ID, now, now.Add(maxAssertionLife)):
+	fault := cmp.Or(s.audienceFault(a, r), a.faultAt(now))
+	if fault == "" && a.claims.ID != "" && !s.assertions.add("grant "+a.claims.Issuer+" "+a.claims.ID, now, now.Add(maxAssertionLife)) {
 		fault = "the assertion has been used before"
 	}
 	if fault != "" {

@@ -59,7 +59,8 @@ func TestG14_FakeJWTBearer(t *testing.T) {
 		"an odd aud":       {key, map[string]any{"aud": 1}, "invalid_grant", "aud is neither a string nor a list of strings"},
 		"expired":          {key, map[string]any{"exp": now - 1}, "invalid_grant", "the assertion has expired"},
 		"no exp":           {key, map[string]any{"exp": nil}, "invalid_grant", "exp is missing"},
-		"lives too long":   {key, map[string]any{"exp": now + 7200}, "invalid_grant", "exp is more than an hour away"},
+		"lives too long":   {key, map[string]any{"exp": now + 72*3600}, "invalid_grant", "exp is more than two days away"},
+		"lives for a day":  {key, map[string]any{"exp": now + 24*3600}, "a", ""},
 		"not yet":          {key, map[string]any{"nbf": now + 60}, "invalid_grant", "nbf is in the future"},
 	} {
 		auth := trusting(key)

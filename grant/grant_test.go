@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,6 +201,34 @@ func TestG3_RotatedAssertion(t *testing.T) {
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// A server that has refused an assertion may accept another one by the same key, if the key has
+// another name or a renewed certificate now.
+func TestA6_CredentialOfASignedJWT(t *testing.T) {
+	key := testkit.NewKey("ES256")
+	seen := map[string]bool{}
+	for _, signing := range []clientauth.SigningKey{
+		{Signer: key},
+		{Signer: key, KeyID: "k"},
+		{Signer: key, Certificate: &x509.Certificate{Raw: []byte("old"), PublicKey: key.Public()}},
+		{Signer: key, Certificate: &x509.Certificate{Raw: []byte("new"), PublicKey: key.Public()}},
+		{Signer: testkit.NewKey("ES256")},
+	} {
+		g := &grant.JWTBearer{Assertion: grant.SignedJWT{
+			Key: func(context.Context) (*clientauth.SigningKey, error) { return &signing, nil }, Issuer: "i", Audience: "https://auth.example",
+		}.Source()}
+		var ids []string
+		for range 2 {
+			attempt := &clientcredentials.Attempt{Header: http.Header{}, Form: url.Values{}}
+			_, err := g.Authorize(t.Context(), attempt)
+			require.NoError(t, err)
+			ids = append(ids, attempt.CredentialID)
+		}
+		require.Equal(t, ids[0], ids[1])
+		require.False(t, seen[ids[0]], ids[0])
+		seen[ids[0]] = true
+	}
+}
 
 func TestG10_SignedJWT(t *testing.T) {
 	key := testkit.NewKey("ES256").(*ecdsa.PrivateKey)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -79,16 +78,11 @@ func (a SignedJWT) sign(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	header, err := assertion.CertificateHeader(signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
+	header, id, err := assertion.KeyHeader(key, cmp.Or(a.KeyID, signing.KeyID), signing.Signer, signing.Certificate, signing.Chain, a.CertificateHeader)
 	if err != nil {
 		return "", err
 	}
-	keyID := cmp.Or(a.KeyID, signing.KeyID)
-	if keyID != "" {
-		header["kid"] = keyID
-	}
 	if signer, ok := ctx.Value(signerKey{}).(*atomic.Pointer[string]); ok {
-		id := strings.TrimSuffix(key.Thumbprint()+" "+keyID, " ")
 		signer.Store(&id)
 	}
 	content := assertion.Content{Owner: "the SignedJWT", Issuer: a.Issuer, Subject: a.Subject, Audience: a.Audience, Type: a.Type, Lifetime: a.Lifetime, Header: a.Header, Claims: a.Claims, Replace: a.Replace}

@@ -15,6 +15,25 @@ import (
 // ErrOtherCertificate is the error for a certificate that isn't that of the key.
 var ErrOtherCertificate = errors.New("the private key belongs to another certificate; give the certificate and the key that belong together")
 
+// KeyHeader returns the parameters of a header that depend on the key, and what identifies the
+// key: it changes with the key, its kid, and its certificate, because a renewed certificate
+// may have the same key. keyID may be empty.
+func KeyHeader(key *jws.Key, keyID string, signer crypto.Signer, certificate *x509.Certificate, chain [][]byte, names []string) (header map[string]any, id string, err error) {
+	header, err = CertificateHeader(signer, certificate, chain, names)
+	if err != nil {
+		return nil, "", err
+	}
+	id = key.Thumbprint()
+	if keyID != "" {
+		header["kid"] = keyID
+		id += " " + keyID
+	}
+	if certificate != nil {
+		id += " " + jws.Digest(certificate.Raw)
+	}
+	return header, id, nil
+}
+
 // CertificateHeader returns those parameters of a header that have these names and describe
 // the certificate of a key. A JWK has the same ones. Without names, it returns x5t#S256 if
 // there is a certificate. chain is what follows the certificate in x5c.
