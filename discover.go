@@ -381,24 +381,25 @@ func parseMetadata(body []byte, issuer string) (*ServerMetadata, error) {
 	if !hasEndpoint() {
 		return nil, errors.New("it has no token_endpoint")
 	}
-	_, err = m.check()
-	return m, err
-}
-
-// check reports what is wrong with the issuer, which it returns, or with an address that
-// credentials may go to.
-func (m *ServerMetadata) check() (issuer *url.URL, err error) {
-	issuer, err = issuers.parse(m.Issuer)
-	if err != nil {
+	if err := m.check(); err != nil {
 		return nil, err
 	}
+	return m, nil
+}
+
+// check reports what is wrong with the issuer, or with an address that credentials may go to.
+func (m *ServerMetadata) check() error {
+	issuer, err := issuers.parse(m.Issuer)
+	if err != nil {
+		return err
+	}
 	if err := checkEndpoint(m.TokenEndpoint, issuer); err != nil {
-		return nil, fmt.Errorf("token_endpoint %w", err)
+		return fmt.Errorf("token_endpoint %w", err)
 	}
 	if err := checkEndpoint(m.MTLSEndpointAliases.TokenEndpoint, issuer); err != nil {
-		return nil, fmt.Errorf("token_endpoint in mtls_endpoint_aliases %w", err)
+		return fmt.Errorf("token_endpoint in mtls_endpoint_aliases %w", err)
 	}
-	return issuer, nil
+	return nil
 }
 
 // checkEndpoint reports what is wrong with the address of an endpoint of issuer, unless it is
@@ -484,7 +485,7 @@ func (m *ServerMetadata) Config(clientID string, methods ...ClientAuth) (*Config
 // the server has no token endpoint; or if an address in m is one that Discover would have
 // refused.
 func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
-	if _, err := m.check(); err != nil {
+	if err := m.check(); err != nil {
 		return nil, m.useless(err)
 	}
 	if conf == nil {

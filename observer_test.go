@@ -714,7 +714,7 @@ func TestF19_DetachedContextOfTheObserver(t *testing.T) {
 		for _, retryAfter := range []time.Duration{0, 3 * time.Second} {
 			w.auth.SetFault(&clientcredentialstest.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {strconv.Itoa(int(retryAfter / time.Second))}}})
 			start := time.Now()
-			errorFrom(t, w.conf.Source(w.ctx))
+			require.ErrorContains(t, errorFrom(t, w.conf.Source(w.ctx)), "oauth2: ")
 			require.LessOrEqual(t, time.Since(start), time.Second+50*time.Millisecond)
 			requests := w.auth.TokenRequests()
 			time.Sleep(time.Hour)
