@@ -183,7 +183,7 @@ func removeForbidden(header http.Header) {
 
 // modifyResponse removes what is forbidden, and lets redirects lead to the proxy.
 func (r *route) modifyResponse(resp *http.Response) error {
-	if resp.StatusCode == http.StatusSwitchingProtocols && !(isUpgrade(resp.Request.Header) && isUpgrade(resp.Header)) {
+	if resp.StatusCode == http.StatusSwitchingProtocols && (!isUpgrade(resp.Request.Header) || !isUpgrade(resp.Header)) {
 		// ReverseProxy wouldn't close the connection.
 		return errors.New("the upstream changes to a protocol that nobody has asked for")
 	}
