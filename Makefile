@@ -41,13 +41,23 @@ export GOWORK := off
 export PATH   := $(CURDIR)/bin:$(PATH)
 
 # $(call each,MODULES,COMMAND) runs COMMAND in each of the modules.
-each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(2)); done
+each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(3) $(2)); done
+
+# $(call each-raced,MODULES,COMMAND) does the same for a command that compiles what the modules
+# depend on. It does so for the race detector, so that the tests needn't compile it again. But
+# test-newest has another go.mod, and compiles what tools/ depends on.
+each-raced = $(call each,$(1),$(2),GOFLAGS="$(GOFLAGS) -race")
+
+# `make vet` does what go test would do once more for each package and its dependencies.
+GO_TEST := go test -vet=off -timeout $(TIMEOUT)
 
 ##@ Test
 
 # Cheap sections come first, so that mistakes show early.
 SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
-	check-workflows apidiff test-upstream test-tools cover test-newest test-platforms test-modules test-fuzz test-servers
+	check-workflows apidiff test-upstream test-tools cover test-fuzz
+# These come last, two at a time: some compile for minutes, others wait for servers.
+TOGETHER := test-servers test-platforms test-modules test-newest
 
 .PHONY: test
 test: ## everything that CI checks
@@ -57,11 +67,13 @@ test: ## everything that CI checks
 		$(MAKE) $$section || { echo "==> $$section FAILED after $$((SECONDS - start))s"; exit 1; }
 		echo "==> $$section took $$((SECONDS - start))s"
 	done
+	printf '\n==> %s\n' '$(TOGETHER)'
+	$(MAKE) -j 2 --output-sync=target $(TOGETHER) || { echo '==> one of these FAILED: $(TOGETHER)'; exit 1; }
 	printf '\n==> everything passed, in %ss\n' $$SECONDS
 
 .PHONY: test-modules
 test-modules: ## go test -race in every module that needs no server
-	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),go test -race -timeout $(TIMEOUT) ./...)
+	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),$(GO_TEST) -race ./...)
 
 # The go.mod of a library asks for the oldest versions that work, because every program that
 # imports it gets what it asks for. The other tests run with those. Here a test isn't skipped
@@ -71,9 +83,8 @@ test-newest: export CLIENTCREDENTIALS_REQUIRE_SERVERS := 1
 test-newest: ## go test in the libraries with the newest versions of what they require
 	@for module in $(LIBRARIES); do
 		modfile=$$(tools/newest.sh $$module)
-		echo "[$$module] go test -modfile $${modfile#$(CURDIR)/} -timeout $(TIMEOUT) ."
-		(cd $$module && go test -modfile $$modfile -timeout $(TIMEOUT) \
-			-skip '$(LONG)' .)
+		echo "[$$module] $(GO_TEST) -modfile $${modfile#$(CURDIR)/} ."
+		(cd $$module && $(GO_TEST) -modfile $$modfile -skip '$(LONG)' .)
 	done
 
 .PHONY: test-upstream
@@ -86,7 +97,8 @@ test-upstream: ## run upstream's own tests with our package, and the oldest and 
 # tests of the tools read.
 .PHONY: test-tools
 test-tools: ## go test -race of our own tools
-	@go -C tools test -race -count=1 -timeout $(TIMEOUT) ./...
+	@cd tools
+	$(GO_TEST) -race -count=1 ./...
 
 # Node.js runs the tests for js/wasm, which take three times as long there. TestCanary would
 # take a minute of it, and -short skips what starts other programs.
@@ -95,15 +107,17 @@ test-platforms: setup ## build and vet the core for other platforms; test it und
 	@for platform in linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm; do
 		echo "[.] go build and go vet for $$platform"
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}
-		go build ./...
-		go vet ./...
+		# Only the tests for js/wasm run, so nothing else need be optimised.
+		flags=(); [[ $$platform = js/wasm ]] || flags=('-gcflags=all=-N -l')
+		go build "$${flags[@]}" ./...
+		go vet "$${flags[@]}" ./...
 	done
 	unset CGO_ENABLED GOOS GOARCH
 	echo "[.] GOOS=js GOARCH=wasm go test -short"
-	GOOS=js GOARCH=wasm go test -short -skip '^TestCanary$$' -timeout $(TIMEOUT) \
+	GOOS=js GOARCH=wasm $(GO_TEST) -short -skip '^TestCanary$$' \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
 	echo "[.] GODEBUG=fips140=only go test"
-	GODEBUG=fips140=only go test -timeout $(TIMEOUT) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
+	GODEBUG=fips140=only $(GO_TEST) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
 test-fuzz: ## run each fuzz target for 3 seconds, to see that it works
@@ -119,8 +133,8 @@ test-oldest: ## go test in the modules that support this Go; the core must
 			echo "[$$module] needs a newer Go"
 			continue
 		fi
-		echo "[$$module] go test -timeout $(TIMEOUT) ./..."
-		go test -timeout $(TIMEOUT) ./...
+		echo "[$$module] $(GO_TEST) ./..."
+		$(GO_TEST) ./...
 	done
 
 # With -v the output shows which tests were skipped. It goes to a file, as it is long.
@@ -129,8 +143,8 @@ test-servers: export CLIENTCREDENTIALS_REQUIRE_SERVERS := 1
 test-servers: setup | bin ## go test -race against real servers, none skipped
 	@for module in $(WITH_SERVERS); do
 		log=$(CURDIR)/bin/test-$${module##*/}.out
-		echo "[$$module] go test -race -count=1 -timeout $(TIMEOUT) ./..."
-		(cd $$module && go test -race -count=1 -timeout $(TIMEOUT) -v ./...) >$$log 2>&1 || { cat $$log; exit 1; }
+		echo "[$$module] $(GO_TEST) -race -count=1 ./..."
+		(cd $$module && $(GO_TEST) -race -count=1 -v ./...) >$$log 2>&1 || { cat $$log; exit 1; }
 		grep '^ok' $$log || { echo "no test ran: see $$log"; exit 1; }
 		if grep -E '^ *--- SKIP' $$log; then echo "skipped: see $$log"; exit 1; fi
 	done
@@ -139,7 +153,7 @@ test-servers: setup | bin ## go test -race against real servers, none skipped
 .PHONY: cover
 cover: | bin ## statement coverage of the core packages
 	@packages=$$(go list . ./internal/... | grep -vE '$(TEST_SUPPORT)|internal/(clientsettings|filestore)$$' | paste -sd, -)
-	go test -timeout $(TIMEOUT) -coverpkg="$$packages" -coverprofile=bin/cover.out . ./internal/... ./clientauth ./grant
+	$(GO_TEST) -coverpkg="$$packages" -coverprofile=bin/cover.out . ./internal/... ./clientauth ./grant
 	total=$$(go tool cover -func=bin/cover.out | awk '/^total:/ { print $$NF }')
 	echo "coverage: $$total of statements; it must be at least $(COVERAGE)%"
 	awk -v total="$$total" 'BEGIN { exit !(total + 0 >= $(COVERAGE)) }'
@@ -152,13 +166,13 @@ fuzz: ## run each fuzz target for FUZZTIME (60s)
 		cd "$(CURDIR)/$${file%/*}"
 		target=$${target#func }
 		echo "[$${file%/*}] $$target"
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s . </dev/null
+		go test -vet=off -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s . </dev/null
 	done
 
 .PHONY: providers
 providers: setup ## write what the tests find out to docs/providers.md
 	@cd conformance
-	go test -count=1 -timeout $(TIMEOUT) -run '^(TestMatrix|TestSecrets)$$' -update .
+	$(GO_TEST) -count=1 -run '^(TestMatrix|TestSecrets)$$' -update .
 
 .PHONY: fleet-figures
 fleet-figures: ## simulate fleets, and write the figures to docs/fleet.md
@@ -197,15 +211,18 @@ check-tidy: ## go mod tidy changes nothing
 
 .PHONY: vet
 vet: ## go vet finds nothing
-	$(call each,$(ALL_MODULES),go vet ./...)
+	$(call each-raced,$(MODULES),go vet ./...)
+	$(call each,./tools,go vet ./...)
 
 .PHONY: modernize
 modernize: ## go fix changes nothing
-	$(call each,$(ALL_MODULES),go fix -diff ./...)
+	$(call each-raced,$(MODULES),go fix -diff ./...)
+	$(call each,./tools,go fix -diff ./...)
 
 .PHONY: golangci-lint
 golangci-lint: tools ## golangci-lint finds nothing; see .golangci.yml
-	$(call each,$(ALL_MODULES),golangci-lint run --allow-parallel-runners ./...)
+	$(call each-raced,$(MODULES),golangci-lint run --allow-parallel-runners ./...)
+	$(call each,./tools,golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: check-docs
 check-docs: tools ## links and code in *.md are right; docs/cases.md fits the tests, docs/troubleshooting.md the errors
