@@ -56,8 +56,9 @@ GO_TEST := go test -vet=off -timeout $(TIMEOUT)
 # Cheap sections come first, so that mistakes show early.
 SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
 	check-workflows apidiff test-upstream test-tools cover test-fuzz
-# These come last, two at a time: some compile for minutes, others wait for servers.
-TOGETHER := test-servers test-platforms test-modules test-newest
+# These come last, two at a time: some compile for minutes, others wait for servers or use one
+# core only.
+TOGETHER := test-platforms test-servers test-modules test-newest
 
 .PHONY: test
 test: ## everything that CI checks
@@ -100,23 +101,31 @@ test-tools: ## go test -race of our own tools
 	@cd tools
 	$(GO_TEST) -race -count=1 ./...
 
-# Node.js runs the tests for js/wasm, which take three times as long there. TestCanary would
-# take a minute of it, and -short skips what starts other programs.
 .PHONY: test-platforms
-test-platforms: setup ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
+test-platforms: test-js test-fips build-platforms ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
+
+# Only the tests for js/wasm run, so nothing else need be optimised.
+.PHONY: build-platforms
+build-platforms:
 	@for platform in linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm; do
 		echo "[.] go build and go vet for $$platform"
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}
-		# Only the tests for js/wasm run, so nothing else need be optimised.
 		flags=(); [[ $$platform = js/wasm ]] || flags=('-gcflags=all=-N -l')
 		go build "$${flags[@]}" ./...
 		go vet "$${flags[@]}" ./...
 	done
-	unset CGO_ENABLED GOOS GOARCH
-	echo "[.] GOOS=js GOARCH=wasm go test -short"
+
+# Node.js runs these tests on one core, which takes three times as long. TestCanary would take a
+# minute of it, and -short skips what starts other programs.
+.PHONY: test-js
+test-js: setup
+	@echo "[.] GOOS=js GOARCH=wasm go test -short"
 	GOOS=js GOARCH=wasm $(GO_TEST) -short -skip '^TestCanary$$' \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
-	echo "[.] GODEBUG=fips140=only go test"
+
+.PHONY: test-fips
+test-fips:
+	@echo "[.] GODEBUG=fips140=only go test"
 	GODEBUG=fips140=only $(GO_TEST) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
