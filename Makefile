@@ -40,7 +40,7 @@ WITH_SERVERS := $(filter ./conformance ./redisstore ./cmd/ccproxy ./examples/fle
 export GOWORK := off
 export PATH   := $(CURDIR)/bin:$(PATH)
 
-# $(call each,MODULES,COMMAND) runs COMMAND in each of the modules.
+# $(call each,MODULES,COMMAND,ENVIRONMENT) runs COMMAND in each of the modules.
 each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(3) $(2)); done
 
 # $(call each-raced,MODULES,COMMAND) does the same for a command that compiles what the modules

@@ -152,13 +152,18 @@ func (c *authStyleCache) set(tokenURL, clientID string, style oauth2.AuthStyle) 
 	c.known = append(c.known, knownStyle{tokenURL, clientID, style})
 }
 
-// privateCopy returns a copy of c, and the cache that both share. Several Sources may copy
-// one Config at the same time, and the first of them makes the cache.
+// privateCopy returns a copy of c, with scopes and parameters of its own, and the cache that both
+// share. Several Sources may copy one Config at the same time, and the first of them makes the
+// cache.
 func (c *Config) privateCopy() (*Config, *authStyleCache) {
 	copying.Lock()
-	defer copying.Unlock()
 	styles := c.authStyles()
 	private := *c
+	copying.Unlock()
+	private.Scopes = slices.Clone(private.Scopes)
+	if private.EndpointParams != nil {
+		private.EndpointParams = cloneValues(private.EndpointParams)
+	}
 	return &private, styles
 }
 

@@ -497,10 +497,7 @@ func (m *ServerMetadata) Complete(conf *Config) (*Config, error) {
 		}
 	}
 	conf, _ = conf.privateCopy()
-	conf.Scopes, conf.Origins = slices.Clone(conf.Scopes), slices.Clone(conf.Origins)
-	if conf.EndpointParams != nil {
-		conf.EndpointParams = cloneValues(conf.EndpointParams)
-	}
+	conf.Origins = slices.Clone(conf.Origins)
 	conf.TokenURL, conf.Issuer = m.TokenEndpoint, m.Issuer
 	conf.listed.assertion = slices.Clone(m.TokenEndpointAuthSigningAlgValuesSupported)
 	conf.listed.dpop = slices.Clone(m.DPoPSigningAlgValuesSupported)

@@ -136,7 +136,7 @@ func (m *fleetMemory) spend(shared *sharedVersion) {
 
 // distrust notes that c was dropped, so that nothing older takes its place.
 func (m *fleetMemory) distrust(c *cachedToken, now time.Time) {
-	m.least = latest(m.least, c.issued.Add(-maxClockSkew), now.Add(-maxClockSkew))
+	m.least = latest(m.least, latest(c.issued, now).Add(-maxClockSkew))
 }
 
 // obey returns how long this replica is to obey a note that says to pause for that long.

@@ -82,8 +82,7 @@ func newTokenRequest(ctx context.Context, c *Config, target string, nonces *dpop
 		}
 	}
 	conf, styles := c.privateCopy()
-	scopes, params := slices.Clone(c.Scopes), cloneValues(c.EndpointParams)
-	conf.Scopes, conf.EndpointParams = scopes, params
+	scopes, params := conf.Scopes, conf.EndpointParams
 	if target != "" {
 		t := decodeTarget(target)
 		t.apply(conf)
