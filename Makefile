@@ -55,10 +55,7 @@ GO_TEST := go test -vet=off -timeout $(TIMEOUT)
 
 # Cheap sections come first, so that mistakes show early.
 SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
-	check-workflows apidiff test-upstream test-tools cover test-fuzz
-# These come last, two at a time: some compile for minutes, others wait for servers or use one
-# core only.
-TOGETHER := test-platforms test-servers test-modules test-newest
+	check-workflows apidiff test-upstream test-tools cover test-newest test-platforms test-modules test-fuzz test-servers
 
 .PHONY: test
 test: ## everything that CI checks
@@ -68,8 +65,6 @@ test: ## everything that CI checks
 		$(MAKE) $$section || { echo "==> $$section FAILED after $$((SECONDS - start))s"; exit 1; }
 		echo "==> $$section took $$((SECONDS - start))s"
 	done
-	printf '\n==> %s\n' '$(TOGETHER)'
-	$(MAKE) -j 2 --output-sync=target $(TOGETHER) || { echo '==> one of these FAILED: $(TOGETHER)'; exit 1; }
 	printf '\n==> everything passed, in %ss\n' $$SECONDS
 
 .PHONY: test-modules
@@ -84,8 +79,8 @@ test-newest: export CLIENTCREDENTIALS_REQUIRE_SERVERS := 1
 test-newest: ## go test in the libraries with the newest versions of what they require
 	@for module in $(LIBRARIES); do
 		modfile=$$(tools/newest.sh $$module)
-		echo "[$$module] $(GO_TEST) -modfile $${modfile#$(CURDIR)/} ."
-		(cd $$module && $(GO_TEST) -modfile $$modfile -skip '$(LONG)' .)
+		echo "[$$module] go test -modfile $${modfile#$(CURDIR)/} -timeout $(TIMEOUT) ."
+		(cd $$module && go test -modfile $$modfile -timeout $(TIMEOUT) -skip '$(LONG)' .)
 	done
 
 .PHONY: test-upstream
@@ -101,12 +96,11 @@ test-tools: ## go test -race of our own tools
 	@cd tools
 	$(GO_TEST) -race -count=1 ./...
 
+# Node.js runs the tests for js/wasm, which take three times as long there. TestCanary would
+# take a minute of it, and -short skips what starts other programs. Nothing else runs, so it
+# needn't be optimised.
 .PHONY: test-platforms
-test-platforms: test-js test-fips build-platforms ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
-
-# Only the tests for js/wasm run, so nothing else need be optimised.
-.PHONY: build-platforms
-build-platforms:
+test-platforms: setup ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
 	@for platform in linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm; do
 		echo "[.] go build and go vet for $$platform"
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}
@@ -114,23 +108,16 @@ build-platforms:
 		go build "$${flags[@]}" ./...
 		go vet "$${flags[@]}" ./...
 	done
-
-# Node.js runs these tests on one core, which takes three times as long. TestCanary would take a
-# minute of it, and -short skips what starts other programs.
-.PHONY: test-js
-test-js: setup
-	@echo "[.] GOOS=js GOARCH=wasm go test -short"
+	unset CGO_ENABLED GOOS GOARCH
+	echo "[.] GOOS=js GOARCH=wasm go test -short"
 	GOOS=js GOARCH=wasm $(GO_TEST) -short -skip '^TestCanary$$' \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
-
-.PHONY: test-fips
-test-fips:
-	@echo "[.] GODEBUG=fips140=only go test"
+	echo "[.] GODEBUG=fips140=only go test"
 	GODEBUG=fips140=only $(GO_TEST) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
-test-fuzz: ## run each fuzz target for a second, to see that it works
-	@$(MAKE) fuzz FUZZTIME=1s
+test-fuzz: ## run each fuzz target for 3 seconds, to see that it works
+	@$(MAKE) fuzz FUZZTIME=3s
 
 # Not part of `make test`, which needs the Go version of tools/go.mod.
 .PHONY: test-oldest
@@ -142,8 +129,8 @@ test-oldest: ## go test in the modules that support this Go; the core must
 			echo "[$$module] needs a newer Go"
 			continue
 		fi
-		echo "[$$module] $(GO_TEST) ./..."
-		$(GO_TEST) ./...
+		echo "[$$module] go test -timeout $(TIMEOUT) ./..."
+		go test -timeout $(TIMEOUT) ./...
 	done
 
 # With -v the output shows which tests were skipped. It goes to a file, as it is long.
