@@ -43,18 +43,19 @@ export PATH   := $(CURDIR)/bin:$(PATH)
 # $(call each,MODULES,COMMAND,ENVIRONMENT) runs COMMAND in each of the modules.
 each = @for module in $(1); do (cd $$module && echo "[$$module] $(2)" && $(3) $(2)); done
 
-# $(call each-raced,MODULES,COMMAND) does the same for a command that compiles what the modules
-# depend on. It does so for the race detector, so that the tests needn't compile it again. But
-# test-newest has another go.mod, and compiles what tools/ depends on.
-each-raced = $(call each,$(1),$(2),GOFLAGS="$(GOFLAGS) -race")
+# Tests and linters compile the same code for the race detector, so that it is compiled once.
+# The inliner takes a third of the compiler's time, and no test needs it in other people's
+# packages.
+LEAN := -gcflags=all=-l -gcflags=std= -gcflags=$(shell go list -m)/...=
+RACE := -race $(LEAN)
 
-# `make vet` does what go test would do once more for each package and its dependencies.
+# golangci-lint finds what go test would look for once more with go vet.
 GO_TEST := go test -vet=off -timeout $(TIMEOUT)
 
 ##@ Test
 
 # Cheap sections come first, so that mistakes show early.
-SECTIONS := setup tools check-format check-tidy vet modernize golangci-lint check-docs \
+SECTIONS := setup tools check-format check-tidy golangci-lint modernize check-docs \
 	check-workflows apidiff test-upstream test-tools cover test-newest test-platforms test-modules test-fuzz test-servers
 
 .PHONY: test
@@ -69,18 +70,18 @@ test: ## everything that CI checks
 
 .PHONY: test-modules
 test-modules: ## go test -race in every module that needs no server
-	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),$(GO_TEST) -race ./...)
+	$(call each,$(filter-out $(WITH_SERVERS),$(MODULES)),$(GO_TEST) $(RACE) ./...)
 
 # The go.mod of a library asks for the oldest versions that work, because every program that
-# imports it gets what it asks for. The other tests run with those. Here a test isn't skipped
-# without its server either: it fails.
+# imports it gets what it asks for. The other tests run with those, and `make cover` tests the
+# core with the newest ones. Here a test isn't skipped without its server either: it fails.
 .PHONY: test-newest
 test-newest: export CLIENTCREDENTIALS_REQUIRE_SERVERS := 1
-test-newest: ## go test in the libraries with the newest versions of what they require
-	@for module in $(LIBRARIES); do
+test-newest: ## go test in the nested libraries with the newest versions of what they require
+	@for module in $(filter-out .,$(LIBRARIES)); do
 		modfile=$$(tools/newest.sh $$module)
-		echo "[$$module] go test -modfile $${modfile#$(CURDIR)/} -timeout $(TIMEOUT) ."
-		(cd $$module && go test -modfile $$modfile -timeout $(TIMEOUT) -skip '$(LONG)' .)
+		echo "[$$module] $(GO_TEST) -modfile $${modfile#$(CURDIR)/} ."
+		(cd $$module && $(GO_TEST) $(LEAN) -modfile $$modfile .)
 	done
 
 .PHONY: test-upstream
@@ -94,25 +95,26 @@ test-upstream: ## run upstream's own tests with our package, and the oldest and 
 .PHONY: test-tools
 test-tools: ## go test -race of our own tools
 	@cd tools
-	$(GO_TEST) -race -count=1 ./...
+	$(GO_TEST) $(RACE) -count=1 ./...
 
-# Node.js runs the tests for js/wasm, which take three times as long there. TestCanary would
-# take a minute of it, and -short skips what starts other programs. Nothing else runs, so it
-# needn't be optimised.
+# Node.js uses one core, so the others run beside it.
 .PHONY: test-platforms
-test-platforms: setup ## build and vet the core for other platforms; test it under js/wasm and FIPS 140-3
-	@for platform in linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm; do
-		echo "[.] go build and go vet for $$platform"
-		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}
-		flags=(); [[ $$platform = js/wasm ]] || flags=('-gcflags=all=-N -l')
-		go build "$${flags[@]}" ./...
-		go vet "$${flags[@]}" ./...
-	done
-	unset CGO_ENABLED GOOS GOARCH
-	echo "[.] GOOS=js GOARCH=wasm go test -short"
+test-platforms: setup tools ## check the core for other platforms; test it under js/wasm and FIPS 140-3
+	@$(MAKE) -j2 --output-sync test-js check-platforms test-fips
+
+.PHONY: check-platforms
+check-platforms: tools ## compiler and go vet find nothing in the core for other platforms
+	crossvet linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm
+
+# Tests take three times as long there. TestCanary would take a minute, and -short skips what
+# starts other programs.
+.PHONY: test-js
+test-js: setup ## go test in the core under js/wasm
 	GOOS=js GOARCH=wasm $(GO_TEST) -short -skip '^TestCanary$$' \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
-	echo "[.] GODEBUG=fips140=only go test"
+
+.PHONY: test-fips
+test-fips: ## go test in the core with nothing but FIPS 140-3
 	GODEBUG=fips140=only $(GO_TEST) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
@@ -140,16 +142,18 @@ test-servers: setup | bin ## go test -race against real servers, none skipped
 	@for module in $(WITH_SERVERS); do
 		log=$(CURDIR)/bin/test-$${module##*/}.out
 		echo "[$$module] $(GO_TEST) -race -count=1 ./..."
-		(cd $$module && $(GO_TEST) -race -count=1 -v ./...) >$$log 2>&1 || { cat $$log; exit 1; }
+		(cd $$module && $(GO_TEST) $(RACE) -count=1 -v ./...) >$$log 2>&1 || { cat $$log; exit 1; }
 		grep '^ok' $$log || { echo "no test ran: see $$log"; exit 1; }
 		if grep -E '^ *--- SKIP' $$log; then echo "skipped: see $$log"; exit 1; fi
 	done
 
-# internal/clientsettings and internal/filestore are for the commands.
+# internal/clientsettings and internal/filestore are for the commands. The other tests have
+# the oldest golang.org/x/oauth2, and these the newest.
 .PHONY: cover
-cover: | bin ## statement coverage of the core packages
-	@packages=$$(go list . ./internal/... | grep -vE '$(TEST_SUPPORT)|internal/(clientsettings|filestore)$$' | paste -sd, -)
-	$(GO_TEST) -coverpkg="$$packages" -coverprofile=bin/cover.out . ./internal/... ./clientauth ./grant
+cover: | bin ## go test in the core with the newest x/oauth2, and its statement coverage
+	@modfile=$$(tools/newest.sh .)
+	packages=$$(go list . ./internal/... | grep -vE '$(TEST_SUPPORT)|internal/(clientsettings|filestore)$$' | paste -sd, -)
+	$(GO_TEST) -modfile "$$modfile" -coverpkg="$$packages" -coverprofile=bin/cover.out . ./internal/... ./clientauth ./grant
 	total=$$(go tool cover -func=bin/cover.out | awk '/^total:/ { print $$NF }')
 	echo "coverage: $$total of statements; it must be at least $(COVERAGE)%"
 	awk -v total="$$total" 'BEGIN { exit !(total + 0 >= $(COVERAGE)) }'
@@ -194,7 +198,7 @@ consumers: ## run tests of public modules with this package, and write docs/comp
 ##@ Lint
 
 .PHONY: lint
-lint: check-format check-tidy vet modernize golangci-lint check-docs check-workflows ## all checks of this section but apidiff and vuln
+lint: check-format check-tidy golangci-lint modernize check-docs check-workflows ## all checks of this section but apidiff and vuln
 
 .PHONY: check-format
 check-format: tools ## gofumpt changes nothing
@@ -205,20 +209,15 @@ check-format: tools ## gofumpt changes nothing
 check-tidy: ## go mod tidy changes nothing
 	$(call each,$(ALL_MODULES),go mod tidy -diff)
 
-.PHONY: vet
-vet: ## go vet finds nothing
-	$(call each-raced,$(MODULES),go vet ./...)
-	$(call each,./tools,go vet ./...)
+.PHONY: golangci-lint
+golangci-lint: tools ## golangci-lint, which includes go vet, finds nothing; see .golangci.yml
+	$(call each,$(MODULES),golangci-lint run --allow-parallel-runners ./...,GOFLAGS="$(GOFLAGS) $(RACE)")
+	$(call each,./tools,golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: modernize
 modernize: ## go fix changes nothing
-	$(call each-raced,$(MODULES),go fix -diff ./...)
+	$(call each,$(MODULES),go fix -diff ./...,GOFLAGS="$(GOFLAGS) $(RACE)")
 	$(call each,./tools,go fix -diff ./...)
-
-.PHONY: golangci-lint
-golangci-lint: tools ## golangci-lint finds nothing; see .golangci.yml
-	$(call each-raced,$(MODULES),golangci-lint run --allow-parallel-runners ./...)
-	$(call each,./tools,golangci-lint run --allow-parallel-runners ./...)
 
 .PHONY: check-docs
 check-docs: tools ## links and code in *.md are right; docs/cases.md fits the tests, docs/troubleshooting.md the errors
@@ -268,7 +267,7 @@ setup: ## install what the tests need besides Go
 # If the tools are up to date, this takes half a second.
 .PHONY: tools
 tools: | bin ## build the tools that the targets above use into bin/
-	@go -C tools build -o ../bin/ ./doccheck mvdan.cc/gofumpt \
+	@go -C tools build -o ../bin/ ./crossvet ./doccheck mvdan.cc/gofumpt \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/exp/cmd/apidiff \
 		github.com/rhysd/actionlint/cmd/actionlint
 

@@ -58,6 +58,7 @@ func TestL1b_WhatIsMasked(t *testing.T) {
 // TestL1b_EchoOnTheWire has answers that an http.Handler can't write, beside those of
 // TestCanary.
 func TestL1b_EchoOnTheWire(t *testing.T) {
+	t.Parallel()
 	basic := redact.BasicCredentials(memoryID, url.QueryEscape(plainSecret))
 	host := strings.ToLower(plainSecret)
 	for name, answer := range map[string]string{
@@ -69,6 +70,7 @@ func TestL1b_EchoOnTheWire(t *testing.T) {
 		"Location's host": "HTTP/1.1 302 Found\r\nLocation: https://" + host + ".example/\r\nContent-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			conf := serveRaw(t, answer)
 			conf.ClientSecret = plainSecret
 			if strings.Contains(answer, host) {
@@ -275,6 +277,7 @@ func TestP9_RefusalThatNobodyHasDecoded(t *testing.T) {
 }
 
 func TestL6_BodyCut(t *testing.T) {
+	t.Parallel()
 	const body = `{"access_token":"BodyCanary"`
 	zipped := gzipped(body)
 	for name, answer := range map[string]string{
@@ -284,6 +287,7 @@ func TestL6_BodyCut(t *testing.T) {
 		"refusal":        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 60\r\n\r\n" + body,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			_, err := serveRaw(t, answer).Token(t.Context())
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.ErrorContains(t, err, "oauth2: cannot fetch token: ")

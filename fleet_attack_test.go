@@ -72,6 +72,7 @@ func (f *fleet) sealed(t *testing.T, n int, between time.Duration) (records []to
 }
 
 func TestS21_ReplayedRecords(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		records int
 		between time.Duration
@@ -84,6 +85,7 @@ func TestS21_ReplayedRecords(t *testing.T) {
 		"with hardly any life left": {5, time.Minute, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fleetBubble(t, time.Hour, func(t *testing.T, f *fleet) {
 				records := f.sealed(t, test.records, test.between)
 				next := 0

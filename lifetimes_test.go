@@ -71,6 +71,7 @@ func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Some servers return the same token with less life each time. When they say 0 at last, or
 // nothing, that must not make the token immortal.
 func TestF27_TheSameTokenWithLessLife(t *testing.T) {
+	t.Parallel()
 	callers := map[string]func(ctx context.Context, c *clientcredentials.Config) *http.Client{
 		"Client": func(ctx context.Context, c *clientcredentials.Config) *http.Client { return c.Client(ctx) },
 		"Transport": func(ctx context.Context, c *clientcredentials.Config) *http.Client {
@@ -103,6 +104,7 @@ func TestF27_TheSameTokenWithLessLife(t *testing.T) {
 	} {
 		for caller, newClient := range callers {
 			t.Run(name+"/"+caller, func(t *testing.T) {
+				t.Parallel()
 				testkit.Synctest(t, func(t *testing.T) {
 					server := &keeper{life: kept.life, last: kept.last, always: kept.always, slides: kept.slides}
 					base := clientcredentialstest.HandlerTransport(server)

@@ -82,10 +82,14 @@ import (
 //	go test -run TestSimulation -seed=N -scenarios=1 -count=100
 func TestSimulation(t *testing.T) {
 	t.Parallel()
+	scenarios := *simulationScenarios
+	if testing.Short() {
+		scenarios /= 10
+	}
 	met := &encounters{count: make(map[string]int)}
 	t.Cleanup(func() {
 		t.Logf("met:\n%v", met)
-		if *simulationScenarios >= defaultScenarios && !t.Failed() {
+		if scenarios >= defaultScenarios && !t.Failed() {
 			met.requireAll(t)
 		}
 	})
@@ -93,7 +97,7 @@ func TestSimulation(t *testing.T) {
 	for shard := range shards {
 		t.Run(fmt.Sprintf("shard %d", shard), func(t *testing.T) {
 			t.Parallel()
-			for i := shard; i < *simulationScenarios && !t.Failed(); i += shards {
+			for i := shard; i < scenarios && !t.Failed(); i += shards {
 				simulate(t, *simulationSeed+uint64(i), met)
 			}
 		})

@@ -452,77 +452,81 @@ func TestT5_StoreAndEvents(t *testing.T) {
 // invalidations and evictions: no target ever gets another target's token, no scope that the
 // program hasn't listed is asked for, and the number of token requests is bounded.
 func TestT6_TargetSimulation(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(40)
 	if testing.Short() {
 		seeds = 5
 	}
 	for seed := range seeds {
-		testkit.Synctest(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 1)) // Used by one goroutine at a time: the test's, or with server.mu.
-			var faults sync.Mutex
-			draw := func(n int) int {
-				faults.Lock()
-				defer faults.Unlock()
-				return random.IntN(n)
-			}
-			server := &speller{refuse: func(form url.Values) (*http.Response, error) {
-				switch draw(20) {
-				case 0:
-					return reply{status: 503}.response(nil), nil
-				case 1:
-					return reply{status: 400, body: `{"error":"invalid_target"}`}.response(nil), nil
-				case 2:
-					return nil, io.ErrUnexpectedEOF
-				case 3:
-					time.Sleep(time.Duration(draw(20_000)) * time.Millisecond)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			testkit.Synctest(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 1)) // Used by one goroutine at a time: the test's, or with server.mu.
+				var faults sync.Mutex
+				draw := func(n int) int {
+					faults.Lock()
+					defer faults.Unlock()
+					return random.IntN(n)
 				}
-				return nil, nil
-			}}
-			conf := server.config()
-			conf.Challenged = ScopeChallenge("extra")
-			source := conf.Source(t.Context())
-			client := &http.Client{Transport: &Transport{Source: source, Base: server}}
-			server.api = func(req *http.Request) *http.Response {
-				token := req.Header.Get("Authorization")
-				require.Contains(t, token, "&audience="+req.URL.Path[1:]+"#", "seed %d", seed)
-				require.Regexp(t, "^Bearer scope=(extra[+])?read&", token, "seed %d", seed)
-				switch n := draw(30); {
-				case n == 0:
-					return unauthorized(invalidToken, http.NoBody)
-				case n < 4:
-					resp := unauthorized(`Bearer error="insufficient_scope", scope="extra admin"`, http.NoBody)
-					resp.StatusCode = http.StatusForbidden
-					return resp
-				}
-				return reply{body: "{}"}.response(req)
-			}
-			var callers sync.WaitGroup
-			const calls = 400
-			for range 5 {
-				callers.Go(func() {
-					for range calls {
-						target := Target{Audience: fmt.Sprint(draw(1 + draw(150)))}
-						s := source.For(target)
-						if draw(2) == 0 {
-							req, err := http.NewRequestWithContext(WithTarget(t.Context(), target), http.MethodGet, worldAPI+target.Audience, nil)
-							require.NoError(t, err)
-							if resp, err := client.Do(req); err == nil {
-								resp.Body.Close()
-							}
-						} else if token, err := s.Token(); err == nil {
-							require.Contains(t, token.AccessToken, "&audience="+target.Audience+"#", "seed %d", seed)
-							if draw(20) == 0 {
-								s.Invalidate(token)
-							}
-						}
-						time.Sleep(time.Duration(draw(60_000)) * time.Millisecond)
+				server := &speller{refuse: func(form url.Values) (*http.Response, error) {
+					switch draw(20) {
+					case 0:
+						return reply{status: 503}.response(nil), nil
+					case 1:
+						return reply{status: 400, body: `{"error":"invalid_target"}`}.response(nil), nil
+					case 2:
+						return nil, io.ErrUnexpectedEOF
+					case 3:
+						time.Sleep(time.Duration(draw(20_000)) * time.Millisecond)
 					}
-				})
-			}
-			callers.Wait()
-			require.LessOrEqual(t, len(source.relatives().members), maxTargets)
-			require.LessOrEqual(t, server.total(), 5*calls*3, "seed %d", seed)
-			time.Sleep(time.Minute)
+					return nil, nil
+				}}
+				conf := server.config()
+				conf.Challenged = ScopeChallenge("extra")
+				source := conf.Source(t.Context())
+				client := &http.Client{Transport: &Transport{Source: source, Base: server}}
+				server.api = func(req *http.Request) *http.Response {
+					token := req.Header.Get("Authorization")
+					require.Contains(t, token, "&audience="+req.URL.Path[1:]+"#")
+					require.Regexp(t, "^Bearer scope=(extra[+])?read&", token)
+					switch n := draw(30); {
+					case n == 0:
+						return unauthorized(invalidToken, http.NoBody)
+					case n < 4:
+						resp := unauthorized(`Bearer error="insufficient_scope", scope="extra admin"`, http.NoBody)
+						resp.StatusCode = http.StatusForbidden
+						return resp
+					}
+					return reply{body: "{}"}.response(req)
+				}
+				var callers sync.WaitGroup
+				const calls = 400
+				for range 5 {
+					callers.Go(func() {
+						for range calls {
+							target := Target{Audience: fmt.Sprint(draw(1 + draw(150)))}
+							s := source.For(target)
+							if draw(2) == 0 {
+								req, err := http.NewRequestWithContext(WithTarget(t.Context(), target), http.MethodGet, worldAPI+target.Audience, nil)
+								require.NoError(t, err)
+								if resp, err := client.Do(req); err == nil {
+									resp.Body.Close()
+								}
+							} else if token, err := s.Token(); err == nil {
+								require.Contains(t, token.AccessToken, "&audience="+target.Audience+"#")
+								if draw(20) == 0 {
+									s.Invalidate(token)
+								}
+							}
+							time.Sleep(time.Duration(draw(60_000)) * time.Millisecond)
+						}
+					})
+				}
+				callers.Wait()
+				require.LessOrEqual(t, len(source.relatives().members), maxTargets)
+				require.LessOrEqual(t, server.total(), 5*calls*3)
+				time.Sleep(time.Minute)
+			})
 		})
 	}
 }
