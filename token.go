@@ -235,11 +235,14 @@ func (s *Source) Invalidate(t *oauth2.Token) {
 //
 // The token may also be that of another Target of the same client: see For.
 func (s *Source) Reject(t *oauth2.Token) bool {
-	if s == nil || t == nil {
-		return false
-	}
-	holder := s.holder(isToken(t))
-	return holder != nil && holder.reject(isToken(t))
+	return s != nil && t != nil && s.rejectHeld(isToken(t))
+}
+
+// rejectHeld is Reject for the token that is meant. After a challenge, or if it is for another
+// target, another Source has it.
+func (s *Source) rejectHeld(meant func(*cachedToken) bool) bool {
+	holder := s.holder(meant)
+	return holder != nil && holder.reject(meant)
 }
 
 // isToken returns a function that recognises t.

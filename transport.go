@@ -186,7 +186,7 @@ func (s *Source) retry(base http.RoundTripper, req *http.Request, authorization 
 		go resp.Body.Close() // It may wait for the body.
 		return nil, err
 	}
-	if c == nil && (resp.StatusCode == http.StatusForbidden || !s.effective().recoverUnauthorized(authorization, resp)) {
+	if c == nil && (resp.StatusCode == http.StatusForbidden || !s.recoverUnauthorized(authorization, resp)) {
 		return resp, nil
 	}
 	body, ok := bodyAgain(req)
@@ -215,7 +215,7 @@ func (s *Source) recoverUnauthorized(authorization string, resp *http.Response) 
 	if code != "" && code != codeInvalidToken {
 		return false // A new token wouldn't help, RFC 6750, Section 3.1.
 	}
-	return s.reject(hasAuthorization(authorization)) && code != ""
+	return s.rejectHeld(hasAuthorization(authorization)) && code != ""
 }
 
 // tokenError returns the error code with which an API rejects the token in that

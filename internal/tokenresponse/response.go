@@ -111,19 +111,27 @@ func (r *Response) parseForm(body []byte) error {
 		if !r.knows(name) {
 			continue
 		}
-		if len(list) > 1 {
-			faults = append(faults, duplicate(name))
-		}
 		if text := r.text(name); text != nil {
 			*text = list[0]
 		} else if err := r.setSeconds(name, list[0]); err != nil {
 			faults = append(faults, err)
 		}
+		if len(list) > 1 {
+			faults = append(faults, r.duplicate(name))
+		}
 	}
 	return errors.Join(faults...)
 }
 
-func duplicate(name string) error { return fmt.Errorf("%s appears more than once", name) }
+// duplicate returns the fault of a known member that appears more than once. An extension
+// that can't be read is ignored instead, RFC 6749, Section 5.1.
+func (r *Response) duplicate(name string) error {
+	if name == "refresh_in" {
+		r.RefreshIn = 0
+		return nil
+	}
+	return fmt.Errorf("%s appears more than once", name)
+}
 
 // parseJSON takes a member only by its exact name, and only once, unlike encoding/json: so
 // every reader of the answer sees the same values.
@@ -155,7 +163,7 @@ func (r *Response) parseJSON(body []byte, strict bool) error {
 		case slices.Contains(repeated, name):
 			continue
 		case slices.Contains(exact, name):
-			repeated, faults = append(repeated, name), append(faults, duplicate(name))
+			repeated, faults = append(repeated, name), append(faults, r.duplicate(name))
 			continue
 		}
 		exact = append(exact, name)
@@ -170,7 +178,7 @@ func (r *Response) parseJSON(body []byte, strict bool) error {
 		case strict:
 			faults = append(faults, fmt.Errorf("%s is written in other letter case", name))
 		case len(values) > 1:
-			faults = append(faults, duplicate(name))
+			faults = append(faults, r.duplicate(name))
 		default:
 			faults = append(faults, r.setJSON(name, values[0]))
 		}
@@ -203,7 +211,7 @@ func (r *Response) setJSON(name string, value json.RawMessage) error {
 func (r *Response) setSeconds(name, text string) error {
 	seconds, err := parseSeconds(text)
 	if err != nil && name == "refresh_in" {
-		return nil // An extension: a value that can't be read is ignored, RFC 6749, Section 5.1.
+		return nil // As in duplicate.
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", name, err)

@@ -144,11 +144,15 @@ func TestP2_FormExpiresIn(t *testing.T) {
 func TestRefreshIn(t *testing.T) {
 	for text, want := range map[string]int64{
 		"1800": 1800, "1800.9": 1800, `"1800"`: 1800, `"soon"`: 0, "true": 0, "null": 0, `""`: 0, "1e999": maxSeconds, "[1]": 0,
+		`1,"refresh_in":2`: 0, `1,"refresh_in":1,"refresh_in":1`: 0, `1,"Refresh_In":2,"REFRESH_IN":2`: 1,
 	} {
 		parsed, err := Parse([]byte(`{"access_token":"a","refresh_in":`+text+`}`), jsonType, true)
 		require.NoError(t, err, text)
 		require.Equal(t, want, parsed.RefreshIn, text)
 	}
+	parsed, err := Parse([]byte("access_token=a&refresh_in=1&refresh_in=2"), formType, true)
+	require.NoError(t, err)
+	require.Zero(t, parsed.RefreshIn)
 }
 
 // RFC 6749, Section 5.1: the client must ignore members that it doesn't know.
@@ -188,7 +192,7 @@ func TestP3a_MemberNames(t *testing.T) {
 		{jsonType, `{"Access_Token":"a","ACCESS_TOKEN":"a"}`, twice, otherCase},
 		{jsonType, `{"access_token":"a","Expires_In":"cAnAry"}`, "expires_in is not a number", "expires_in is written in other letter case"},
 	}
-	for _, name := range []string{"token_type", "expires_in", "refresh_token", "refresh_in", "error", "error_description", "error_uri"} {
+	for _, name := range []string{"token_type", "expires_in", "refresh_token", "error", "error_description", "error_uri"} {
 		rows = append(rows, row{jsonType, `{"access_token":"a","` + name + `":"1","` + name + `":"2"}`, name + " appears more than once", ""})
 	}
 	checkRows(t, rows)
