@@ -99,22 +99,22 @@ test-tools: ## go test -race of our own tools
 
 # Node.js uses one core, so the others run beside it.
 .PHONY: test-platforms
-test-platforms: setup tools ## check the core for other platforms; test it under js/wasm and FIPS 140-3
+test-platforms: ## check the core for other platforms; test it under js/wasm and FIPS 140-3
 	@$(MAKE) -j2 --output-sync test-js check-platforms test-fips
 
 .PHONY: check-platforms
 check-platforms: tools ## compiler and go vet find nothing in the core for other platforms
 	crossvet linux/386 linux/s390x windows/amd64 darwin/arm64 js/wasm wasip1/wasm
 
-# Tests take three times as long there. TestCanary would take a minute, and -short skips what
-# starts other programs.
+# Under js/wasm, tests take three times as long. TestCanary would take a minute, and -short skips
+# what starts other programs.
 .PHONY: test-js
 test-js: setup ## go test in the core under js/wasm
 	GOOS=js GOARCH=wasm $(GO_TEST) -short -skip '^TestCanary$$' \
 		-exec "$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./clientauth ./internal/origin
 
 .PHONY: test-fips
-test-fips: ## go test in the core with nothing but FIPS 140-3
+test-fips: ## go test in the core with only the algorithms of FIPS 140-3
 	GODEBUG=fips140=only $(GO_TEST) -skip '$(LONG)' . ./clientauth ./clientcredentialstest/...
 
 .PHONY: test-fuzz
