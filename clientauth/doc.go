@@ -38,9 +38,9 @@
 // Package workload gets the assertion.
 //
 // Otherwise choose [TLSClientAuth] or [PrivateKeyJWT], as RFC 9700, Section 2.5,
-// recommends. Then the server has only a public key, and a request contains nothing that others
-// could authenticate with. With a certificate, tokens can also be bound to it, so that a stolen
-// token is useless. But no proxy may end TLS between client and server.
+// recommends. Then the server has only a public key, and no request contains a secret. With a
+// certificate, tokens can also be bound to it, so that a stolen token is useless. But no proxy
+// may end TLS between client and server.
 //
 // [ClientSecretJWT] doesn't send the secret, but the server has to store it in
 // plaintext. [ClientSecretBasic] and [ClientSecretPost] send it with each request.

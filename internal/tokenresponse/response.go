@@ -211,7 +211,7 @@ func (r *Response) setJSON(name string, value json.RawMessage) error {
 func (r *Response) setSeconds(name, text string) error {
 	seconds, err := parseSeconds(text)
 	if err != nil && name == "refresh_in" {
-		return nil // As in duplicate.
+		return nil // It is ignored: see duplicate.
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", name, err)
