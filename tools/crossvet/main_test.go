@@ -2,29 +2,50 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/tools/txtar"
 )
+
+const module = `
+-- go.mod --
+module example.com/m
+
+go 1.25
+-- m.go --
+package m
+
+func f(i int) int { return i << 40 }
+-- m_386.go --
+package m
+
+const large int = 1 << 40
+-- m_linux.go --
+package m
+
+func g() {}
+-- m_test.go --
+package m
+
+func h() { g() }
+-- x/x_windows.go --
+package x
+
+import _ "example.com/m/y"
+-- y/y_linux.go --
+package y
+`
 
 func TestCheck(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for name, content := range map[string]string{
-		"go.mod":         "module example.com/m\n\ngo 1.25\n",
-		"m.go":           "package m\n\nfunc f(i int) int { return i << 40 }\n",
-		"m_386.go":       "package m\n\nconst large int = 1 << 40\n",
-		"m_linux.go":     "package m\n\nfunc g() {}\n",
-		"m_test.go":      "package m\n\nfunc h() { g() }\n",
-		"x/x_windows.go": "package x\n\nimport _ \"example.com/m/y\"\n",
-		"y/y_linux.go":   "package y\n",
-	} {
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	files, err := txtar.FS(txtar.Parse([]byte(module)))
+	if err == nil {
+		err = os.CopyFS(".", files)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	for platform, want := range map[string][]string{
 		"linux/386":     {"m_386.go:3:19: cannot use 1 << 40"},
